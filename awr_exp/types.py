@@ -1,0 +1,46 @@
+"""What the layers hand to one another. K is the number of members, B the batch size."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Metrics = dict[str, Tensor]
+"""Name to a [K] tensor on the training device."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Shapes and bounds of a task.
+
+    A discrete task has `num_actions` and no bounds. A continuous one has `action_dim` entries an action and
+    their bounds, which may be infinite.
+    """
+
+    obs_dim: int
+    action_dim: int = 1
+    num_actions: int | None = None
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+
+    @property
+    def discrete(self) -> bool:
+        return self.num_actions is not None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Transitions of K members.
+
+    obs, next_obs: [K, B, obs_dim]; action: [K, B, action_dim] or, discrete, [K, B] of int64;
+    reward: [K, B]; terminated, truncated: [K, B] bool. `truncated` also marks the last row of an episode that
+    was merely cut. `target` [K, B] is the value target from the last refresh, for estimators that need
+    whole episodes; None for one-step ones.
+    """
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+    next_obs: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    target: Tensor | None = None
