@@ -1,6 +1,7 @@
 """What the layers hand to one another. K is the number of members, B the batch size."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
@@ -44,3 +45,26 @@ class Batch:
     terminated: Tensor
     truncated: Tensor
     target: Tensor | None = None
+
+
+class Episodes(Protocol):
+    """A whole data set, as far as an agent needs it: N transitions in order of time.
+
+    reward: [N]; terminated, last: [N] bool, `last` on the last row of each episode; rows: [N], the row of
+    `observations()` [M, obs_dim] at which a transition starts (it ends at the next row); longest: the number of
+    transitions of the longest episode.
+    """
+
+    rows: Tensor
+    last: Tensor
+
+    @property
+    def reward(self) -> Tensor: ...
+
+    @property
+    def terminated(self) -> Tensor: ...
+
+    @property
+    def longest(self) -> int: ...
+
+    def observations(self) -> Tensor: ...

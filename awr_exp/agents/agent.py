@@ -1,0 +1,137 @@
+"""What every agent has: an actor, normalised observations, the weighted actor step, and a state of tensors."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+import torch
+from torch import Generator, Tensor
+
+from awr_exp.math import losses
+from awr_exp.math.adam import Parameters
+from awr_exp.math.members import Hyper, per_member
+from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
+from awr_exp.seeding import generator
+from awr_exp.types import Batch, Episodes, Metrics, Spec
+
+VALUE_CHUNK = 65_536
+"""Rows, over all members, that pass a network at once outside an update: bounds the memory of activations."""
+
+
+class Agent:
+    """K members that share an architecture and differ in seed and hyper-parameters.
+
+    seeds: one a member, K in all. Every hyper-parameter is a number for all members or a list of K.
+    max_grad_norm limits each network's gradient norm, a member at a time; None or inf does not.
+    A member whose gradient is not finite is frozen as it was; see `alive`.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        network: MakeNetwork,
+        head: MakeHead,
+        seeds: Sequence[int],
+        actor_lr: Hyper,
+        max_grad_norm: Hyper | None,
+        normalize_observations: bool = True,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.spec, self.seeds = spec, list(seeds)
+        self.normalize_observations = normalize_observations
+        self.device, self.dtype = torch.device(device), dtype
+        self.policy = Policy(spec, network, head)
+        self.obs_mean = torch.zeros(self.members, spec.obs_dim, device=self.device, dtype=dtype)
+        self.obs_std = torch.ones_like(self.obs_mean)
+        self.max_grad_norm = self.hyper(float("inf") if max_grad_norm is None else max_grad_norm)
+        self.actor_lr = self.hyper(actor_lr)
+        self.actor = self.parameters("actor", self.policy.start)
+
+    @property
+    def members(self) -> int:
+        return len(self.seeds)
+
+    def hyper(self, value: Hyper) -> Tensor:
+        """[K, 1] on the agent's device."""
+        return per_member(value, self.members, self.obs_mean)
+
+    def parameters(self, name: str, start: Callable[[Sequence[Generator]], Tensor]) -> Parameters:
+        """Fresh parameters of a network, each member's from its seed and the network's name alone."""
+        theta = start([generator(seed, "init", name) for seed in self.seeds])
+        return Parameters.start(theta.to(self.device, self.dtype))
+
+    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
+        """Normalise observations by these statistics [obs_dim] of the data from now on, if asked to at all."""
+        if self.normalize_observations:
+            self.obs_mean.copy_(mean)
+            self.obs_std.copy_(std)
+
+    def normalize(self, obs: Tensor) -> Tensor:
+        """[K, B, obs_dim] or [B, obs_dim], in the data's units, to [K, B, obs_dim]."""
+        return (obs - self.obs_mean.unsqueeze(1)) / self.obs_std.unsqueeze(1)
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, generators: Sequence[Generator] | None = None) -> Tensor:
+        """Actions [K, B, ...] for obs [K, B, obs_dim]: the policy's mode, or a sample from K generators."""
+        obs = self.normalize(obs)
+        if generators is None:
+            return self.policy.mode(self.actor.theta, obs)
+        return self.policy.sample(self.actor.theta, obs, generators)
+
+    def refresh(self, episodes: Episodes) -> Tensor | None:
+        """Whole-data targets [K, N] for `Batch.target`, or None where a batch suffices."""
+        return None
+
+    def update(self, batch: Batch) -> Metrics:
+        """Learn from one batch and return what there is to report, [K] each. Never waits for the device."""
+        raise NotImplementedError
+
+    def actor_step(self, obs: Tensor, action: Tensor, weight: Tensor) -> Metrics:
+        """One step on L_pi = - mean(w log pi(a|s)) for normalised obs: the actor update of every agent."""
+
+        def loss(theta: Tensor) -> tuple[Tensor, Tensor]:
+            log_prob, entropy = self.policy.log_prob(theta, obs, action)
+            return losses.weighted_nll(log_prob, weight), entropy.mean(-1)
+
+        actor_loss, entropy = descend(self.actor, loss, self.actor_lr, self.max_grad_norm)
+        return {"actor_loss": actor_loss, "entropy": entropy}
+
+    @property
+    def networks(self) -> dict[str, Parameters]:
+        """All trained parameters by name."""
+        return {"actor": self.actor}
+
+    @property
+    def alive(self) -> Tensor:
+        """[K] bool: False for a member frozen by a gradient that was not finite."""
+        return torch.cat([network.alive for network in self.networks.values()], 1).bool().all(1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that training changes, as tensors whose first axis is the member: a row is a single run."""
+        state = {"normalizer.mean": self.obs_mean, "normalizer.std": self.obs_std}
+        for name, network in self.networks.items():
+            state |= {f"{name}.{field.name}": getattr(network, field.name) for field in fields(network)}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over a `state_dict` in place. Raises ValueError that names what is missing or of another shape."""
+        for name, tensor in self.state_dict().items():
+            if name not in state or state[name].shape != tensor.shape:
+                found = tuple(state[name].shape) if name in state else "nothing"
+                raise ValueError(f"'{name}' should be {tuple(tensor.shape)}, found {found}")
+            tensor.copy_(state[name])
+
+
+def descend(
+    network: Parameters, loss: Callable[[Tensor], tuple[Tensor, Tensor]], lr: Tensor, max_norm: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One gradient step of K members on loss(theta) -> ([K], [K] of by-product); returns both, detached."""
+
+    def total(theta: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        losses, extra = loss(theta)
+        # Members share no parameters, so the sum keeps their gradients apart.
+        return losses.sum(), (losses, extra)
+
+    grad, (_, (value, extra)) = torch.func.grad_and_value(total, has_aux=True)(network.theta)
+    network.descend(grad, lr, max_norm)
+    return value, extra

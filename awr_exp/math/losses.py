@@ -1,0 +1,27 @@
+"""Losses, one number a member: [K, B] in, [K] out. A wrong shape is refused instead of broadcast."""
+
+import torch
+from torch import Tensor
+
+
+def mean_squared_error(value: Tensor, target: Tensor) -> Tensor:
+    """[K] from value and target [K, B]."""
+    _same_shape(value, target)
+    return (value - target).square().mean(-1)
+
+
+def weighted_nll(log_prob: Tensor, weight: Tensor) -> Tensor:
+    """L_pi = - mean(w log pi(a|s)) (Peng et al. 2019, eq. 14): [K] from [K, B] each."""
+    _same_shape(log_prob, weight)
+    return -(weight * log_prob).mean(-1)
+
+
+def explained_variance(value: Tensor, target: Tensor) -> Tensor:
+    """[K]: 1 - Var(target - V) / Var(target). 1 is a perfect critic, 0 one that knows only the mean."""
+    _same_shape(value, target)
+    return 1 - (target - value).var(-1) / target.var(-1).clamp(min=torch.finfo(target.dtype).tiny)
+
+
+def _same_shape(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape or a.dim() != 2:
+        raise ValueError(f"expected two tensors [K, B], got {tuple(a.shape)} and {tuple(b.shape)}")

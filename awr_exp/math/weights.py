@@ -1,0 +1,64 @@
+"""From advantages [K, B] to the weights w [K, B] of the actor's regression, and what tells good weights from bad.
+
+beta [K, 1] divides the advantage: small is greedy, large is cloning. max_weight [K, 1] is the largest weight;
+only `exp_clip` needs it. A weighting is any function of this signature.
+"""
+
+import torch
+from torch import Tensor
+
+PRACTICALLY_ZERO = 1e-3
+"""A row with less than this share of the mean weight no longer counts."""
+
+
+def exp_clip(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
+    """min(exp(A / beta), max_weight) (Peng et al. 2019, eq. 13 and section 5).
+
+    The exponent is clipped rather than the weight: nothing overflows, so no inf has to be rescued later.
+    """
+    return torch.minimum(advantage / beta, max_weight.log()).exp()
+
+
+def normalized(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
+    """Softmax over the batch, times B so that the mean is 1 (Nair et al. 2020, eq. 13). Bounded by B itself."""
+    return torch.softmax(advantage / beta, -1) * advantage.shape[-1]
+
+
+def indicator(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
+    """1 where A > 0, else 0 (Wang et al. 2020, eq. 3)."""
+    return (advantage > 0).to(advantage.dtype)
+
+
+def constant(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
+    """1 everywhere: behaviour cloning."""
+    return torch.ones_like(advantage)
+
+
+def standardize(advantage: Tensor) -> Tensor:
+    """Mean 0 and standard deviation 1 over the batch, a member at a time (the authors' code, over the buffer)."""
+    centred = advantage - advantage.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True).sqrt() + 1e-5)
+
+
+def effective_sample_size(weight: Tensor) -> Tensor:
+    """[K] in (0, 1]: share of the batch that still counts, (sum w)^2 / (B sum w^2) (Kong 1992). 0 if all w are 0."""
+    return weight.mean(-1).square() / weight.square().mean(-1).clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+def kl_behavior(weight: Tensor) -> Tensor:
+    """[K] nats: KL of the reweighted actions from the behaviour's, mean of (w / mean w) log(w / mean w).
+
+    The quantity that the constraint behind AWR bounds (Peng et al. 2019, eq. 5), estimated on the batch.
+    """
+    share = weight / weight.mean(-1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
+    return torch.special.xlogy(share, share).mean(-1)
+
+
+def clipped(weight: Tensor, max_weight: Tensor) -> Tensor:
+    """[K] share of the batch at the limit. The tolerance covers the rounding of exp(log(max_weight))."""
+    return (weight >= max_weight * (1 - 1e-5)).to(weight.dtype).mean(-1)
+
+
+def zero_share(weight: Tensor) -> Tensor:
+    """[K] share of the batch whose weight is practically zero beside the mean."""
+    return (weight <= PRACTICALLY_ZERO * weight.mean(-1, keepdim=True)).to(weight.dtype).mean(-1)

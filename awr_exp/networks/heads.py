@@ -1,0 +1,182 @@
+"""Policy heads: what a network's outputs and a few extra parameters mean as a distribution over actions.
+
+A head is a pure description. `Head(spec)` says how many outputs it needs and which extra parameters it has;
+its methods take the outputs [K, B, outputs] and the extra parameters {name: [K, *shape]}.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from awr_exp.errors import UserError
+from awr_exp.networks.mlp import Shapes
+from awr_exp.types import Spec
+
+Extra = dict[str, Tensor]
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+class Head(Protocol):
+    """A distribution over actions. All log-probabilities are in the units of the action itself."""
+
+    outputs: int
+    shapes: Shapes
+
+    def start(self) -> Tensor:
+        """Initial extra parameters, flat [P]."""
+
+    def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        """[K, B]"""
+
+    def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
+        """[K, B] nats; of the Gaussian before squashing where there is a tanh, which has no closed form."""
+
+    def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
+        """The action of evaluation, inside the bounds: [K, B, action_dim], or [K, B] of int64."""
+
+    def sample(self, outputs: Tensor, extra: Extra, generators: Sequence[Generator]) -> Tensor:
+        """A random action inside the bounds, each member's from its own generator."""
+
+
+class Gaussian:
+    """Independent normal for each entry of the action, in units in which finite bounds are -1 and 1.
+
+    std: 'state_independent' (one learnt number an entry), 'state_dependent' (an output of the network), or a
+    positive number that stays fixed. Raises UserError for a discrete action space.
+    """
+
+    def __init__(self, spec: Spec, std: str | float = "state_independent") -> None:
+        if spec.discrete:
+            raise UserError(
+                f"head={type(self).__name__} needs continuous actions; this data set has {spec.num_actions} "
+                "discrete ones: use head=auto or head=categorical"
+            )
+        self.std = std
+        self.action_dim = spec.action_dim
+        self.outputs = spec.action_dim * (2 if std == "state_dependent" else 1)
+        self.shapes: Shapes = {"log_std": (1, spec.action_dim)} if std == "state_independent" else {}
+        low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
+        bounded = low.isfinite() & high.isfinite()
+        self.low, self.high = low, high
+        self.centre = torch.where(bounded, (low + high) / 2, 0)
+        self.scale = torch.where(bounded, (high - low) / 2, 1)
+        self.log_scale = float(self.scale.log().sum())
+
+    def start(self) -> Tensor:
+        return torch.full((self.action_dim if self.shapes else 0,), -0.5)
+
+    def _moments(self, outputs: Tensor, extra: Extra) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation in scaled units, [K, B, action_dim] and broadcastable to it."""
+        if self.std == "state_dependent":
+            mean, log_std = outputs.chunk(2, -1)
+        elif self.std == "state_independent":
+            mean, log_std = outputs, extra["log_std"]
+        else:
+            return outputs, torch.full_like(outputs[..., :1, :], math.log(float(self.std)))
+        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def _constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        if self.scale.device != like.device or self.scale.dtype != like.dtype:
+            for name in ("low", "high", "centre", "scale"):
+                setattr(self, name, getattr(self, name).to(like))
+        return self.centre, self.scale
+
+    def _normal_log_prob(self, outputs: Tensor, extra: Extra, x: Tensor) -> Tensor:
+        mean, log_std = self._moments(outputs, extra)
+        return (-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std).sum(-1) - (
+            HALF_LOG_TWO_PI * self.action_dim
+        )
+
+    def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        centre, scale = self._constants(outputs)
+        return self._normal_log_prob(outputs, extra, (action - centre) / scale) - self.log_scale
+
+    def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
+        mean, log_std = self._moments(outputs, extra)
+        per_entry = log_std + 0.5 + HALF_LOG_TWO_PI
+        return per_entry.expand_as(mean).sum(-1) + self.log_scale
+
+    def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
+        mean, _ = self._moments(outputs, extra)
+        return self._to_action(mean)
+
+    def sample(self, outputs: Tensor, extra: Extra, generators: Sequence[Generator]) -> Tensor:
+        mean, log_std = self._moments(outputs, extra)
+        noise = _per_member(generators, mean, torch.randn)
+        return self._to_action(mean + log_std.exp() * noise)
+
+    def _to_action(self, x: Tensor) -> Tensor:
+        centre, scale = self._constants(x)
+        return (centre + scale * x).clamp(self.low, self.high)
+
+
+class TanhGaussian(Gaussian):
+    """A Gaussian squashed into the action bounds by tanh (Haarnoja et al. 2018, appendix C).
+
+    Raises UserError where an action is unbounded.
+    """
+
+    EDGE = 1 - 1e-4
+    """Data lie on the bounds themselves, where the inverse of tanh is infinite: they are moved inside by this."""
+
+    def __init__(self, spec: Spec, std: str | float = "state_dependent") -> None:
+        super().__init__(spec, std)
+        if not all(map(math.isfinite, (*spec.action_low, *spec.action_high))):
+            raise UserError("head=tanh_gaussian needs finite action bounds; use head=gaussian for unbounded actions")
+
+    def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        centre, scale = self._constants(outputs)
+        x = torch.atanh(((action - centre) / scale).clamp(-self.EDGE, self.EDGE))
+        # log(1 - tanh(x)^2), in the form that does not cancel.
+        log_slope = 2 * (math.log(2) - x - F.softplus(-2 * x))
+        return self._normal_log_prob(outputs, extra, x) - log_slope.sum(-1) - self.log_scale
+
+    def _to_action(self, x: Tensor) -> Tensor:
+        return super()._to_action(torch.tanh(x))
+
+
+class Categorical:
+    """One of `num_actions` discrete actions. Raises UserError for a continuous action space."""
+
+    def __init__(self, spec: Spec) -> None:
+        if spec.num_actions is None:
+            raise UserError(
+                f"head=categorical needs discrete actions; this data set has {spec.action_dim} continuous ones: "
+                "use head=auto or head=gaussian"
+            )
+        self.outputs = spec.num_actions
+        self.shapes: Shapes = {}
+
+    def start(self) -> Tensor:
+        return torch.zeros(0)
+
+    def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        return outputs.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
+        log_prob = outputs.log_softmax(-1)
+        return -(log_prob.exp() * log_prob).sum(-1)
+
+    def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
+        return outputs.argmax(-1)
+
+    def sample(self, outputs: Tensor, extra: Extra, generators: Sequence[Generator]) -> Tensor:
+        # The Gumbel-max trick: an exponential race, won by action a with probability softmax(outputs)_a.
+        uniform = _per_member(generators, outputs, torch.rand).clamp(min=torch.finfo(outputs.dtype).tiny)
+        return (outputs.log_softmax(-1) - (-uniform.log()).log()).argmax(-1)
+
+
+def auto(spec: Spec) -> Head:
+    """Categorical for discrete actions, Gaussian with state-independent std for continuous ones."""
+    return Categorical(spec) if spec.discrete else Gaussian(spec)
+
+
+def _per_member(generators: Sequence[Generator], like: Tensor, draw: Callable[..., Tensor]) -> Tensor:
+    return torch.stack(
+        [draw(like.shape[1:], generator=g, device=like.device, dtype=like.dtype) for g in generators]
+    )

@@ -1,0 +1,105 @@
+"""Multilayer perceptrons of K members as pure functions of their flat parameters.
+
+All parameters of a network lie in one tensor theta [K, P]: a gradient, its norm, Adam and a checkpoint are then
+one operation each, and a member is a row. A single network is K = 1.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+}
+INITS = ("orthogonal", "lecun", "kaiming", "xavier")
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def unflatten(theta: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+    """Views of theta [K, P] as {name: [K, *shape]}, in the order of `shapes`."""
+    parts = theta.split([math.prod(shape) for shape in shapes.values()], 1)
+    return {name: part.unflatten(1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Linear layers with an activation between them, and a layer norm before each activation if asked for.
+
+    inputs, outputs, hidden: widths; activation: a key of ACTIVATIONS; init: one of INITS for the hidden layers;
+    output_scale: the last layer's weights are orthogonal of this gain (biases are 0).
+    """
+
+    inputs: int
+    outputs: int
+    hidden: Sequence[int] = (256, 256)
+    activation: str = "relu"
+    layer_norm: bool = False
+    init: str = "orthogonal"
+    output_scale: float = 1.0
+
+    @property
+    def shapes(self) -> Shapes:
+        """Name and shape of each parameter, without the member axis."""
+        sizes = [self.inputs, *self.hidden, self.outputs]
+        shapes: Shapes = {}
+        for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            shapes[f"{layer}.weight"] = (fan_in, fan_out)
+            shapes[f"{layer}.bias"] = (1, fan_out)
+            if self.layer_norm and layer < len(self.hidden):
+                shapes[f"{layer}.norm.weight"] = (1, fan_out)
+                shapes[f"{layer}.norm.bias"] = (1, fan_out)
+        return shapes
+
+    def start(self, generators: Sequence[Generator]) -> Tensor:
+        """Initial parameters [K, P] on the CPU, each member's from its own generator."""
+        return torch.stack([self._start_one(generator) for generator in generators])
+
+    def _start_one(self, generator: Generator) -> Tensor:
+        parts = []
+        for name, shape in self.shapes.items():
+            if name.endswith("norm.weight"):
+                part = torch.ones(shape)
+            elif name.endswith("bias"):
+                part = torch.zeros(shape)
+            elif name == f"{len(self.hidden)}.weight":
+                part = torch.nn.init.orthogonal_(torch.empty(shape), self.output_scale, generator=generator)
+            else:
+                part = self._hidden_weight(shape, generator)
+            parts.append(part.flatten())
+        return torch.cat(parts)
+
+    def _hidden_weight(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        fan_in, fan_out = shape
+        gain = math.sqrt(2) if self.activation in ("relu", "elu", "gelu", "silu") else 5 / 3
+        match self.init:
+            case "orthogonal":
+                return torch.nn.init.orthogonal_(torch.empty(shape), gain, generator=generator)
+            case "lecun":
+                return torch.randn(shape, generator=generator) / math.sqrt(fan_in)
+            case "kaiming":
+                return torch.randn(shape, generator=generator) * gain / math.sqrt(fan_in)
+            case "xavier":
+                bound = math.sqrt(6 / (fan_in + fan_out))
+                return (2 * torch.rand(shape, generator=generator) - 1) * bound
+        raise ValueError(f"init is '{self.init}'; choose one of {', '.join(INITS)}")
+
+    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
+        """[K, B, inputs] -> [K, B, outputs] with parameters theta [K, P]."""
+        part = unflatten(theta, self.shapes)
+        activation = ACTIVATIONS[self.activation]
+        for layer, width in enumerate(self.hidden):
+            x = torch.baddbmm(part[f"{layer}.bias"], x, part[f"{layer}.weight"])
+            if self.layer_norm:
+                x = F.layer_norm(x, (width,)) * part[f"{layer}.norm.weight"] + part[f"{layer}.norm.bias"]
+            x = activation(x)
+        layer = len(self.hidden)
+        return torch.baddbmm(part[f"{layer}.bias"], x, part[f"{layer}.weight"])
