@@ -1,0 +1,240 @@
+"""What must be known of a configuration before anything heavy is imported: where it lies and whether it is right.
+
+One name means one thing everywhere, so one table holds the range of every setting. Nothing here imports torch:
+a mistake is answered in a fraction of a second.
+"""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+from awr_exp.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def _folder(name: str) -> Path:
+    """The checkout's folder, or the one that travelled in the wheel."""
+    checkout = PACKAGE.parent / name
+    return checkout if (PACKAGE.parent / "pyproject.toml").exists() and checkout.is_dir() else PACKAGE / f"_{name}"
+
+
+CONF, SWEEPS = _folder("conf"), _folder("sweeps")
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _choice(*names: Any) -> Rule:
+    # `in` alone would take 1 for true.
+    return (
+        lambda v: any(type(v) is type(name) and v == name for name in names),
+        f"one of {', '.join(str(name).lower() for name in names)}",
+    )
+
+
+def _optional(rule: Rule) -> Rule:
+    return lambda v: v is None or rule[0](v), f"{rule[1]}, or null"
+
+
+POSITIVE: Rule = (lambda v: _number(v) and v > 0, "a positive, finite number")
+UNIT: Rule = (lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1")
+COUNT: Rule = (lambda v: _integer(v) and v >= 1, "a whole number of at least 1")
+FLAG: Rule = (lambda v: isinstance(v, bool), "true or false")
+TEXT: Rule = (lambda v: isinstance(v, str) and v != "", "a text")
+
+RULES: dict[str, Rule] = {
+    "beta": (POSITIVE[0], "a positive, finite number: it divides the advantage"),
+    "max_weight": (lambda v: _number(v) and v >= 1, "a finite number of at least 1"),
+    "gamma": UNIT,
+    "lam": UNIT,
+    "n": COUNT,
+    "value_iters": COUNT,
+    "actor_iters": COUNT,
+    "actor_lr": POSITIVE,
+    "critic_lr": POSITIVE,
+    "standardize_advantages": FLAG,
+    "normalize_observations": FLAG,
+    "max_grad_norm": _optional(POSITIVE),
+    "hidden": (
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_integer(width) and width >= 1 for width in v),
+        "a list of widths such as [256, 256]",
+    ),
+    "activation": _choice("relu", "tanh", "elu", "gelu", "silu"),
+    "init": _choice("orthogonal", "lecun", "kaiming", "xavier"),
+    "layer_norm": FLAG,
+    "output_scale": POSITIVE,
+    "std": (
+        lambda v: v in ("state_independent", "state_dependent") or POSITIVE[0](v),
+        "state_independent, state_dependent or a positive number",
+    ),
+    "id": TEXT,
+    "download": FLAG,
+    "top_percent": _optional((lambda v: _number(v) and 0 < v <= 100, "a number above 0 and up to 100")),
+    "reward_scale": POSITIVE,
+    "max_transitions": _optional(COUNT),
+    "kwargs": (lambda v: isinstance(v, dict), "a mapping"),
+    "updates": COUNT,
+    "batch_size": COUNT,
+    "refresh_interval": COUNT,
+    "report_interval": COUNT,
+    "eval_interval": COUNT,
+    "eval_episodes": COUNT,
+    "checkpoint_interval": COUNT,
+    "compile": _choice("auto", True, False),
+    "project": TEXT,
+    "entity": _optional(TEXT),
+    "group": _optional(TEXT),
+    "job_type": _optional(TEXT),
+    "name": _optional(TEXT),
+    "tags": (lambda v: isinstance(v, list) and all(isinstance(tag, str) for tag in v), "a list of texts"),
+    "mode": _choice("auto", "online", "offline", "disabled"),
+    "log_checkpoint": FLAG,
+    "log_curves": FLAG,
+    "seed": (lambda v: _integer(v) and v >= 0, "a whole number of at least 0"),
+    "device": (
+        lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", v) is not None,
+        "auto, cpu, cuda or cuda:<number>",
+    ),
+    "threads": _optional(COUNT),
+    "resume": _optional(TEXT),
+    "objective": _optional(TEXT),
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Check every value of our own parts against RULES; parts that come from elsewhere are left to themselves.
+
+    Raises UserError with the dotted name, the value and what it must be.
+    """
+    try:
+        content: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        name = error.full_key or "a value"
+        raise UserError(f"{name} is missing: give {name}=...") from None
+    except (InterpolationResolutionError, OmegaConfBaseException) as error:
+        raise UserError(str(error).splitlines()[0]) from None
+    for path, value in _settings(content, ""):
+        name = path.rpartition(".")[2]
+        if name not in RULES:
+            raise UserError(f"{path} is not a setting of awr_exp: remove it")
+        accepts, wanted = RULES[name]
+        if not accepts(value):
+            raise UserError(f"{path} is {json.dumps(value, default=str)}; it must be {wanted}")
+
+
+def _settings(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    if node.get("_target_", "awr_exp.").partition(".")[0] != "awr_exp":
+        return
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and key not in RULES:
+            yield from _settings(value, f"{path}.")
+        elif not (key in ("_target_", "_partial_") or (value is None and key in GROUPS)):
+            yield path, value
+
+
+GROUPS = frozenset(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+@cache
+def known_targets() -> frozenset[str]:
+    """Every `_target_` that a shipped yaml names: what a configuration from a file may instantiate."""
+    return frozenset(
+        target
+        for path in CONF.rglob("*.yaml")
+        for target in re.findall(r"^\s*_target_:\s*(\S+)\s*$", path.read_text(), re.MULTILINE)
+    )
+
+
+def check_trusted(content: Any, origin: Path, trust: frozenset[str] = frozenset()) -> None:
+    """Refuse with UserError what a configuration found in a file would call beyond our own parts and `trust`."""
+    if isinstance(content, dict):
+        target = content.get("_target_")
+        if target is not None and target not in known_targets() | trust:
+            raise UserError(f"{origin} wants to call '{target}', which is not a part of awr_exp: not trusted")
+    for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        check_trusted(value, origin, trust)
+
+
+def saved_config(folder: Path) -> DictConfig:
+    """The configuration that a run was started with. Raises UserError if it is missing or not trusted."""
+    path = folder / ".hydra" / "config.yaml"
+    try:
+        cfg = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml") from None
+    except Exception as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(cfg, DictConfig):
+        raise UserError(f"{path} cannot be read: it is not a mapping")
+    check_trusted(OmegaConf.to_container(cfg), path)
+    return cfg
+
+
+def resumed(cfg: DictConfig) -> DictConfig:
+    """The configuration of the run to continue, changed by what else the command line names; or cfg itself."""
+    if cfg.resume is None:
+        return cfg
+    saved = saved_config(Path(cfg.resume))
+    for override in HydraConfig.get().overrides.task:
+        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        if key != "resume":
+            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
+    saved.resume = cfg.resume
+    return saved
+
+
+class Check(Callback):
+    """Ends a single run with one line before it has a folder, if its configuration is wrong."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        task = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        try:
+            if task.resume is not None:
+                saved_config(Path(task.resume))
+            check(task)
+        except UserError as error:
+            sys.exit(f"error: {error}")
+
+
+class _Sweeps(SearchPathPlugin):
+    """Makes `+sweep=beta` find sweeps/sweep/beta.yaml."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("awr_exp", f"file://{SWEEPS}")
+
+
+def register() -> None:
+    """Teach Hydra our sweeps and the two values of config.yaml that depend on `resume`."""
+    Plugins.instance().register(_Sweeps)
+    # A new folder a run, to the microsecond: two runs in one second must not share one.
+    OmegaConf.register_new_resolver(
+        "run_dir",
+        lambda resume: resume or f"outputs/runs/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
+        replace=True,
+        use_cache=True,
+    )
+    # A continued run keeps the configuration it was started with.
+    OmegaConf.register_new_resolver("hydra_subdir", lambda resume: None if resume else ".hydra", replace=True)

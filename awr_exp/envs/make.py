@@ -1,0 +1,85 @@
+"""Environments behind one shape: a flat observation, and an action that counts from 0 or is a vector."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import gymnasium
+from gymnasium import spaces
+
+from awr_exp.errors import UserError
+from awr_exp.types import Spec
+
+MakeEnv = Callable[[], gymnasium.Env]
+
+EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "Box2D": "box2d", "pygame": "box2d"}
+"""What a missing module's name tells about the extra that brings it."""
+
+
+class Source(Protocol):
+    """What a data set says of the environment it was collected in."""
+
+    id: str
+    env_spec: Any
+
+
+def gym(data: Source, spec: Spec, id: str, kwargs: Mapping[str, Any] | None = None) -> MakeEnv:
+    """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set."""
+    return _checked(lambda: _flat(gymnasium.make(id, **dict(kwargs or {}))), id, data, spec)
+
+
+def from_dataset(data: Source, spec: Spec) -> MakeEnv:
+    """The environment that the data set names, by its registered id: no code path of the metadata is followed."""
+    env = data.env_spec
+    if env is None:
+        raise UserError(
+            f"data set '{data.id}' does not say where it was collected: choose env=gym env.id=... or env=none"
+        )
+    options = dict(env.kwargs or {})
+    if env.max_episode_steps is not None:
+        options["max_episode_steps"] = env.max_episode_steps
+    return gym(data, spec, env.id, options)
+
+
+def none(data: Source, spec: Spec) -> None:
+    """No evaluation."""
+    return None
+
+
+def _flat(env: gymnasium.Env) -> gymnasium.Env:
+    if not isinstance(env.observation_space, spaces.Box) or len(env.observation_space.shape) != 1:
+        env = gymnasium.wrappers.FlattenObservation(env)
+    if isinstance(env.action_space, spaces.Discrete) and env.action_space.start != 0:
+        start = env.action_space.start
+        zero_based = spaces.Discrete(int(env.action_space.n))
+        env = gymnasium.wrappers.TransformAction(env, lambda action: action + start, zero_based)
+    return env
+
+
+def _checked(make: MakeEnv, id: str, data: Source, spec: Spec) -> MakeEnv:
+    """Makes the environment once, so that what is wrong with it is said before training."""
+    try:
+        env = make()
+    except gymnasium.error.DependencyNotInstalled as error:
+        extra = next((extra for name, extra in EXTRAS.items() if name in str(error)), None)
+        hint = f"pip install 'awr-exp[{extra}]'" if extra else str(error).splitlines()[0]
+        raise UserError(f"environment '{id}' needs a package that is not installed: {hint}, or env=none") from None
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"environment '{id}' cannot be made: {reason}") from None
+    obs, action = env.observation_space.shape, env.action_space
+    env.close()
+    if obs != (spec.obs_dim,):
+        problem = f"{spec.obs_dim} observation entries, the environment {obs[0] if obs else 0}"
+    elif spec.discrete != isinstance(action, spaces.Discrete):
+        kind = {True: "discrete", False: "continuous"}
+        problem = f"{kind[spec.discrete]} actions, the environment {kind[not spec.discrete]} ones"
+    elif spec.discrete and action.n != spec.num_actions:  # type: ignore[attr-defined]
+        problem = f"{spec.num_actions} actions, the environment {action.n}"  # type: ignore[attr-defined]
+    elif not spec.discrete and action.shape != (spec.action_dim,):
+        problem = f"{spec.action_dim} action entries, the environment {action.shape[0] if action.shape else 0}"
+    else:
+        return make
+    raise UserError(
+        f"environment '{id}' does not fit data set '{data.id}': the data have {problem}; "
+        "choose env=from_dataset or env=none"
+    )

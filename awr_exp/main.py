@@ -1,0 +1,88 @@
+"""Compose an experiment, train, and say what came of it: `python -m awr_exp.main agent.beta=0.05`."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from awr_exp import config
+from awr_exp.errors import UserError
+
+log = logging.getLogger(__name__)
+config.register()
+
+
+@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """Train one run; returns the final value of `cfg.objective`, or None where it was not measured."""
+    try:
+        cfg = config.resumed(cfg)
+        config.check(cfg)
+        content: Any = OmegaConf.to_container(cfg, resolve=True)
+        return train(content, Path(HydraConfig.get().runtime.output_dir))
+    except UserError as error:
+        log.error("error: %s", error)
+        if HydraConfig.get().mode == RunMode.RUN:
+            sys.exit(1)
+        raise CompactHydraException(str(error)) from None
+    except Exception:
+        # Hydra prints the first failure of a sweep only: each job's own log must have its own.
+        log.exception("this run failed; please report it if the reason is not yours")
+        raise
+
+
+def train(cfg: dict[str, Any], folder: Path) -> float | None:
+    """Build the parts of a checked configuration, train in `folder`, and print what came of it."""
+    # Everything heavy is imported here, so that --help and a mistake are answered at once.
+    from awr_exp.policy import policy_facts
+    from awr_exp.training import accelerate, checkpoint, closing
+    from awr_exp.training.loggers import Jsonl, Many
+
+    device = accelerate.start(cfg["device"], cfg["threads"])
+    data = build(cfg["dataset"], device=device)
+    make_env = build(cfg["env"], data=data.info, spec=data.spec)
+
+    def fit(node: dict[str, Any], folder: Path, loggers: dict[str, Any], title: str) -> dict[str, float]:
+        done = checkpoint.latest(folder)
+        resume = {"update": done[1]["update"], "run_id": done[1]["run_id"]} if done else {"update": 0, "run_id": None}
+        agent = build(node, spec=data.spec, seeds=[cfg["seed"]], device=device)
+        agent.fit_normalizer(data.obs_mean, data.obs_std)
+        # metrics.jsonl is what resume, the curves and every report read: it is always written.
+        logger = Many(
+            [Jsonl(folder, update=resume["update"])]
+            + [build(part, folder=folder, config=cfg, **resume) for name, part in loggers.items() if name != "jsonl"]
+        )
+        parts = {"agent": agent, "data": data, "make_env": make_env, "title": title}
+        facts = policy_facts(data.spec, node) | {"run_id": logger.id}
+        trainer = build(cfg["trainer"], loggers=[logger], folders=[folder], facts=[facts], **parts)
+        if done:
+            trainer.resume()
+        return closing.run(trainer, logger, folder)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    baseline = fit(cfg["baseline"], folder / "baseline", {}, "baseline") if cfg["baseline"] else None
+    result = fit(cfg["agent"], folder, cfg["logger"], "training")
+    closing.show(data.info, result, baseline, folder, cfg)
+    return result.get(cfg["objective"])
+
+
+def build(node: dict[str, Any], **parts: Any) -> Any:
+    """The one place where a configuration becomes an object: calls its `_target_` with its values and `parts`."""
+    make = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    try:
+        return make(**parts)
+    except TypeError as error:
+        # A key that the constructor does not know, added with + or from an own yaml.
+        if "argument" in str(error):
+            raise UserError(f"{node['_target_']}: {error}") from error
+        raise
+
+
+if __name__ == "__main__":
+    main()

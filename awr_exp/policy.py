@@ -1,0 +1,73 @@
+"""A trained policy as a function of NumPy observations: `awr_exp.load(run_folder)`."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from numpy.typing import ArrayLike, NDArray
+
+from awr_exp.config import check_trusted
+from awr_exp.errors import UserError
+from awr_exp.networks.policy import Policy
+from awr_exp.seeding import generator
+from awr_exp.training import checkpoint
+from awr_exp.types import Spec
+
+
+def policy_facts(spec: Spec, agent: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint must know to be loaded without the run's folder: the task's shapes and the networks."""
+    return {"spec": asdict(spec), "network": agent["network"], "head": agent["head"]}
+
+
+def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[str] = ()) -> "TrainedPolicy":
+    """The policy of a run folder or of one checkpoint file.
+
+    which: "best" by evaluation (the latest if nothing was evaluated) or "latest"; seed: of sampled actions;
+    trust: dotted names of own network or head classes that the checkpoint may call. Raises UserError if there
+    is no readable checkpoint, or if it asks for code that is neither ours nor trusted.
+    """
+    path = Path(path)
+    if which not in ("best", "latest"):
+        raise UserError(f"which is '{which}'; it must be best or latest")
+    if path.is_file():
+        found: tuple[checkpoint.State, dict[str, Any]] | None = checkpoint.read(path)
+    else:
+        found = checkpoint.best(path) if which == "best" else checkpoint.latest(path)
+    if found is None:
+        raise UserError(f"{path} is neither the folder of a run with a checkpoint nor a checkpoint file")
+    state, facts = found
+    for part in ("network", "head"):
+        check_trusted(facts[part], path, frozenset(trust))
+    spec = Spec(**{name: tuple(v) if isinstance(v, list) else v for name, v in facts["spec"].items()})
+    parts = {part: instantiate(facts[part], _convert_="all") for part in ("network", "head")}
+    return TrainedPolicy(spec, Policy(spec, **parts), state, seed)
+
+
+class TrainedPolicy:
+    """Maps observations [obs_dim] or [B, obs_dim] in the data's units to actions inside the bounds."""
+
+    def __init__(self, spec: Spec, policy: Policy, state: checkpoint.State, seed: int) -> None:
+        self.spec, self.policy = spec, policy
+        self.theta = state["actor.theta"]
+        self.mean, self.std = state["normalizer.mean"], state["normalizer.std"]
+        self.generators = [generator(seed, "policy")]
+
+    @torch.no_grad()
+    def __call__(self, obs: ArrayLike, deterministic: bool = True) -> NDArray[Any]:
+        """Actions [action_dim] or [B, action_dim]; whole numbers, [] or [B], for discrete ones.
+
+        Raises UserError for observations of another size.
+        """
+        array = np.asarray(obs, dtype=np.float32)
+        if array.ndim not in (1, 2) or array.shape[-1] != self.spec.obs_dim:
+            raise UserError(f"observations of shape {array.shape}; this policy takes (…, {self.spec.obs_dim})")
+        batch = (torch.as_tensor(array).reshape(1, -1, self.spec.obs_dim) - self.mean[:, None]) / self.std[:, None]
+        if deterministic:
+            action = self.policy.mode(self.theta, batch)
+        else:
+            action = self.policy.sample(self.theta, batch, self.generators)
+        return action[0].numpy() if array.ndim == 2 else action[0, 0].numpy()

@@ -1,0 +1,118 @@
+"""The same update, faster: compiled, and on a GPU replayed as one captured graph."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from awr_exp.errors import UserError
+from awr_exp.types import Batch, Metrics
+
+log = logging.getLogger(__name__)
+
+LONG_RUN = 5_000
+"""Updates from which compiling, about 20 s on first use and a few from its cache, pays for itself."""
+FLOAT32_ERROR = 5e-6
+"""Relative error up to which a matrix product counts as float32."""
+
+Update = Callable[[Batch], Metrics]
+
+
+def accelerate(update: Update, mode: str | bool, updates: int, device: torch.device) -> Update:
+    """`update` itself or a faster one with the same results up to rounding.
+
+    mode: True, False, or "auto": for long runs where a C++ compiler (CPU) is found. What cannot be compiled runs
+    as it is, with one line that says so.
+    """
+    if mode == "auto":
+        has_compiler = any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
+        mode = updates >= LONG_RUN and (device.type == "cuda" or has_compiler)
+    if not mode:
+        return update
+    faster = _Guarded(update, torch.compile(update, dynamic=False))
+    return Graphed(faster) if device.type == "cuda" else faster
+
+
+class _Guarded:
+    """Falls back to the plain update if the first call of the compiled one fails."""
+
+    def __init__(self, plain: Update, compiled: Update) -> None:
+        self.plain, self.call, self.tried = plain, compiled, False
+
+    def __call__(self, batch: Batch) -> Metrics:
+        if self.tried:
+            return self.call(batch)
+        self.tried = True
+        try:
+            return self.call(batch)
+        except Exception as error:
+            log.warning("compilation failed, going on without: %s", (str(error).splitlines() or ["?"])[0])
+            self.call = self.plain
+            return self.plain(batch)
+
+
+class Graphed:
+    """Captures an update as a CUDA graph on its second call and replays it on fixed memory from then on."""
+
+    def __init__(self, update: Update) -> None:
+        self.update = update
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.warm = False
+
+    def __call__(self, batch: Batch) -> Metrics:
+        if not self.warm:
+            # Allocations and compilation happen here: they may not be captured.
+            self.warm = True
+            return self.update(batch)
+        if self.graph is None:
+            self.batch = Batch(**{name: tensor.clone() for name, tensor in _tensors(batch).items()})
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.metrics = self.update(self.batch)
+        for name, tensor in _tensors(batch).items():
+            getattr(self.batch, name).copy_(tensor)
+        self.graph.replay()
+        return self.metrics
+
+
+def _tensors(batch: Batch) -> dict[str, Tensor]:
+    content = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: tensor for name, tensor in content.items() if tensor is not None}
+
+
+def start(name: str, threads: int | None) -> torch.device:
+    """Set the number of threads and the kind of matrix product, and return the device.
+
+    name: auto (the GPU if there is one), cpu, cuda or cuda:<n>; threads: None is as many as this process may use.
+    Raises UserError if the device is not there.
+    """
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name} is not there: use device=auto or device=cpu")
+    if device.type == "cpu":
+        fast_float32_products()
+    return device
+
+
+def fast_float32_products() -> bool:
+    """Let oneDNN multiply float32 matrices where it stays float32, twice as fast on AMD processors; True if it may.
+
+    On processors with bfloat16 units the same setting really rounds, so the error is measured, not assumed.
+    """
+    before = torch.get_float32_matmul_precision()
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(1, 256, 256, generator=generator) for _ in range(2))
+    exact = a.double() @ b.double()
+    torch.set_float32_matmul_precision("medium")
+    error = float((torch.bmm(a, b) - exact).norm() / exact.norm())
+    if error <= FLOAT32_ERROR:
+        return True
+    torch.set_float32_matmul_precision(before)
+    return False

@@ -1,0 +1,78 @@
+"""Checkpoints of one member: one safetensors file each, its facts as JSON in the header. No pickle.
+
+A file appears under its name only once it is complete, so a run that is killed always leaves a loadable one.
+"""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from awr_exp.errors import UserError
+
+log = logging.getLogger(__name__)
+KEEP = 2
+
+State = dict[str, Tensor]
+
+
+def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: bool = False) -> None:
+    """Write `<folder>/checkpoint/update_<n>.safetensors` (or best), keeping the last two.
+
+    A full disk or a missing permission costs the checkpoint and one warning, not the run.
+    """
+    target = folder / "checkpoint" / ("best.safetensors" if best else f"update_{update:010d}.safetensors")
+    partial = target.with_suffix(".partial")
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_file(content, partial, metadata={"facts": json.dumps({"update": update, **facts})})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+        for old in _numbered(folder)[:-KEEP]:
+            old.unlink()
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        log.warning("checkpoint at update %d could not be written: %s", update, error)
+
+
+def read(path: Path) -> tuple[State, dict[str, Any]]:
+    """Tensors and facts of a checkpoint file. Raises UserError if it is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def latest(folder: Path) -> tuple[State, dict[str, Any]] | None:
+    """The newest readable checkpoint of a run, None if it never wrote one.
+
+    Raises UserError if there are some and none can be read.
+    """
+    paths = _numbered(folder)
+    for path in reversed(paths):
+        try:
+            return read(path)
+        except UserError as error:
+            log.warning("%s", error)
+    if paths:
+        raise UserError(f"no checkpoint in {folder} can be read: start the run anew")
+    return None
+
+
+def best(folder: Path) -> tuple[State, dict[str, Any]] | None:
+    """The checkpoint of the best evaluation, or the latest where nothing was evaluated."""
+    path = folder / "checkpoint" / "best.safetensors"
+    return read(path) if path.exists() else latest(folder)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted((folder / "checkpoint").glob("update_*.safetensors"))

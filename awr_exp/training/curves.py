@@ -1,0 +1,115 @@
+"""One picture of how a run went, drawn from its rows: return, value loss, and how many samples the weights use."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from awr_exp.training import loggers
+
+log = logging.getLogger(__name__)
+
+Series = Mapping[int, float]
+"""From update to value, in order."""
+
+CURVES = "curves.png"
+_BLUE, _ORANGE, _GREEN, _GREY = "#3366aa", "#cc6633", "#338866", "#777777"
+
+
+def draw(folder: Path) -> Path | None:
+    """Draw `<folder>/curves.png` from the rows in `<folder>` and return its path.
+
+    A panel without rows is left out (cloning has no value loss). Never raises: None, after one warning, if there
+    is nothing to draw or drawing fails.
+    """
+    folder = Path(folder)
+    try:
+        return _draw(folder)
+    except Exception as error:
+        log.warning("no learning curves for %s: %s: %s", folder, type(error).__name__, error)
+        return None
+
+
+def _draw(folder: Path) -> Path | None:
+    series: dict[str, dict[int, float]] = {}
+    for row in loggers.read(folder):
+        if row["value"] is not None:
+            series.setdefault(row["name"], {})[row["update"]] = row["value"]
+    panels = [(name, panel) for name, panel in _PANELS.items() if name in series]
+    if not panels:
+        log.warning("no learning curves for %s: it has no metrics to draw yet", folder)
+        return None
+
+    # The object interface: pyplot keeps figures for the whole process and may look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    figure = Figure(figsize=(4.4 * len(panels), 3.3), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        panel(axes, name, series)
+        axes.set_xlabel("update")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+    return _save(figure, folder / CURVES)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        figure.savefig(draft, format="png")
+        return draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _line(axes: Any, series: Series, colour: str) -> None:
+    # Few points want to be seen as points; a single one would not be seen at all.
+    axes.plot(
+        list(series),
+        list(series.values()),
+        color=colour,
+        linewidth=1.6,
+        marker="o" if len(series) <= 30 else "",
+        markersize=3.5,
+    )
+
+
+def _returns(axes: Any, name: str, series: Mapping[str, Series]) -> None:
+    mean, std = series[name], series.get("eval/return_std", {})
+    _line(axes, mean, _BLUE)
+    spread = [std.get(update, 0.0) for update in mean]
+    low = [value - width for value, width in zip(mean.values(), spread, strict=True)]
+    high = [value + width for value, width in zip(mean.values(), spread, strict=True)]
+    axes.fill_between(list(mean), low, high, color=_BLUE, alpha=0.15, linewidth=0)
+    for reference, label, colour in (("dataset", "data", _GREY), ("baseline", "baseline", _ORANGE)):
+        level = series.get(f"{reference}/return_mean")
+        if level:
+            value = list(level.values())[-1]
+            axes.axhline(value, color=colour, linestyle="--", linewidth=1.2, label=f"{label} {value:,.0f}")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize="small")
+    axes.set_title("evaluation return, mean ± std", fontsize="medium")
+
+
+def _value_loss(axes: Any, name: str, series: Mapping[str, Series]) -> None:
+    _line(axes, series[name], _ORANGE)
+    if min(series[name].values()) > 0:
+        axes.set_yscale("log")
+    axes.set_title("value loss", fontsize="medium")
+
+
+def _ess(axes: Any, name: str, series: Mapping[str, Series]) -> None:
+    _line(axes, series[name], _GREEN)
+    axes.set_ylim(0, 1.02)
+    axes.set_title("effective sample size of the weights", fontsize="medium")
+
+
+_PANELS: Mapping[str, Callable[[Any, str, Mapping[str, Series]], None]] = {
+    "eval/return_mean": _returns,
+    "train/value_loss": _value_loss,
+    "train/ess": _ess,
+}

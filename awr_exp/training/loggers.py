@@ -1,0 +1,328 @@
+"""Where a run's metrics go: tidy rows in its folder, Weights & Biases, or both. No logger ever ends a run."""
+
+import errno
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from awr_exp.errors import UserError
+
+log = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
+MODES = ("auto", "online", "offline", "disabled")
+
+_SECRET = re.compile(r"((^|[^a-z])|api|access|private)keys?$|token|secret|passw|credential", re.IGNORECASE)
+_MASK = "***"
+_SHORTEST_SECRET = 8
+"""Shorter values of variables such as TOKENIZERS_PARALLELISM=true would mask ordinary words."""
+
+
+class Logger(Protocol):
+    """Takes metrics while a run lasts and what is left of it at the end. Neither call raises."""
+
+    def log(self, update: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics as of this update. `env_steps` among them counts environment steps, 0 offline."""
+
+    def finish(self, summary: Mapping[str, Any], files: Mapping[str, Path], exit_code: int = 0) -> None:
+        """Close. `files` may hold `curves` (a PNG) and `checkpoint` (a file or a folder)."""
+
+
+class Many:
+    """Several loggers as one."""
+
+    def __init__(self, loggers: Iterable[Logger]) -> None:
+        self.loggers = tuple(loggers)
+
+    @property
+    def id(self) -> str | None:
+        """The W&B run's id, which a checkpoint stores so that a resumed run continues it. None without W&B."""
+        return next((logger.id for logger in self.loggers if isinstance(logger, Wandb)), None)
+
+    def log(self, update: int, metrics: Mapping[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log(update, metrics)
+
+    def finish(self, summary: Mapping[str, Any], files: Mapping[str, Path], exit_code: int = 0) -> None:
+        for logger in self.loggers:
+            logger.finish(summary, files, exit_code)
+
+
+class Jsonl:
+    """Appends rows {"update", "env_steps", "name", "value"} to `<folder>/metrics.jsonl`, one JSON object a line.
+
+    Rows later than `update` and broken ones are dropped first, so that the file of a run resumed from there
+    equals that of an uninterrupted one. What is not finite becomes null. A full disk costs one warning and the
+    rows that it had no room for. `config` and `run_id` are what other loggers need.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        update: int = 0,
+        config: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        self.path = Path(folder) / METRICS
+        self._warned = False
+        with self._sparing_the_run():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _forget_after(self.path, update)
+
+    def log(self, update: int, metrics: Mapping[str, float]) -> None:
+        env_steps = int(metrics.get("env_steps", 0))
+        rows = "".join(
+            json.dumps({"update": update, "env_steps": env_steps, "name": name, "value": _finite(value)})
+            + "\n"
+            for name, value in metrics.items()
+            if name != "env_steps"
+        ).encode()
+        with self._sparing_the_run(), self.path.open("ab", buffering=0) as file:
+            start = file.tell()
+            if file.write(rows) != len(rows):
+                # Half a row would swallow the next one, should there be room again.
+                file.truncate(start)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def finish(self, summary: Mapping[str, Any], files: Mapping[str, Path], exit_code: int = 0) -> None:
+        """Nothing to close: every row is already on disk."""
+
+    @contextmanager
+    def _sparing_the_run(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._warned:
+                log.warning("metrics are missing from %s: %s", self.path, error.strerror or error)
+            self._warned = True
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `<folder>/metrics.jsonl` in order; none without the file. Torn and foreign lines are skipped.
+
+    Raises:
+        OSError: the file is there but cannot be read.
+    """
+    try:
+        lines = (Path(folder) / METRICS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [row for line in lines if (row := _row(line))]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    match row:
+        case {"update": int(), "env_steps": int(), "name": str(), "value": int() | float() | None}:
+            return dict(row)
+    return None
+
+
+def _finite(value: float) -> float | None:
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def _forget_after(path: Path, update: int) -> None:
+    """Rewrite the file at `path`, if any, without the rows later than `update` and without broken lines."""
+    try:
+        before = path.read_bytes()
+    except FileNotFoundError:
+        return
+    # Without its newline even a parsable last line may be torn: 12 of 123.
+    complete = [line for line in before.splitlines(keepends=True) if line.endswith(b"\n")]
+    after = b"".join(line for line in complete if (row := _row(line)) and row["update"] <= update)
+    if after == before:
+        return
+    draft = path.with_name(path.name + ".tmp")
+    try:
+        with draft.open("wb") as file:
+            file.write(after)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+class Wandb:
+    """Sends metrics to Weights & Biases, without ever costing the run more than one warning.
+
+    Args:
+        folder: where W&B keeps the run, in a folder `wandb/`.
+        mode: "online", "offline", "disabled", or "auto": what WANDB_MODE says, else online if an API key is
+            configured, else offline. A server out of reach for `init_timeout` seconds means offline.
+        log_checkpoint: upload the last checkpoint as an artifact.
+        log_curves: upload the picture of the learning curves.
+        config: shown beside the run, stripped of secrets by `redact`.
+        run_id: the run to continue, from the checkpoint.
+        update: what the run continues from; an image without metrics before it is filed there.
+
+    Attributes:
+        id: the W&B run's id, to be stored in checkpoints; `run_id` again where W&B could not start.
+
+    Raises:
+        UserError: `mode` is none of the four.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        project: str = "awr_exp",
+        entity: str | None = None,
+        group: str | None = None,
+        job_type: str = "train",
+        tags: Sequence[str] = (),
+        name: str | None = None,
+        mode: str = "auto",
+        log_checkpoint: bool = False,
+        log_curves: bool = True,
+        init_timeout: float = 20.0,
+        finish_timeout: float = 120.0,
+        config: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        update: int = 0,
+    ) -> None:
+        if mode not in MODES:
+            raise UserError(f"logger.wandb.mode: {mode!r} is none of {', '.join(MODES)}")
+        self.id = run_id
+        self.log_checkpoint = log_checkpoint
+        self.log_curves = log_curves
+        self._update = update
+        self._off = False
+        self._run: Any = None
+        about = {"project": project, "entity": entity, "group": group, "job_type": job_type, "name": name}
+        about |= {"tags": list(tags) or None, "config": config or {}}
+        settings = {"init_timeout": init_timeout, "finish_timeout": finish_timeout}
+        with self._sparing_the_run("starting"):
+            folder = Path(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._run = self._start(mode, settings, {"dir": str(folder), **redact(about)})
+
+    def log(self, update: int, metrics: Mapping[str, float]) -> None:
+        self._update = update
+        if self._run is not None and not self._off:
+            with self._sparing_the_run("logging"):
+                self._run.log({**metrics, "trainer/update": update})
+
+    def finish(self, summary: Mapping[str, Any], files: Mapping[str, Path], exit_code: int = 0) -> None:
+        run, self._run = self._run, None
+        if run is None:
+            return
+        if not self._off:
+            with self._sparing_the_run("finishing"):
+                run.summary.update(dict(summary))
+                self._upload(run, files)
+        # Also after a failure: what W&B already has should be closed with the right exit code.
+        with self._sparing_the_run("finishing"):
+            run.finish(exit_code=exit_code)
+
+    def _start(self, mode: str, settings: dict[str, float], about: dict[str, Any]) -> Any:
+        """The W&B run, or None where the user wants none."""
+        if mode == "auto":
+            mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        if mode == "disabled":
+            return None
+        import wandb
+
+        def start(mode: str, run_id: str | None) -> Any:
+            return wandb.init(
+                mode=mode,
+                id=run_id,
+                resume="allow" if run_id else None,
+                # Otherwise a second run in this process would be logged into the first.
+                reinit="create_new",
+                settings=wandb.Settings(silent=True, console="off", finish_timeout_raises=True, **settings),
+                **about,
+            )
+
+        try:
+            run = start(mode, self.id)
+        except wandb.Error as error:
+            if mode != "online":
+                raise
+            log.warning("W&B cannot be reached, this run is logged offline: %s", _one_line(error))
+            # Under a new id: within one process W&B holds on to the id of the start that failed.
+            run = start("offline", None)
+        run.define_metric("*", step_metric="trainer/update")
+        self.id = self.id or run.id
+        if run.settings.mode == "offline":
+            merge = f"--id {self.id} " if run.id != self.id else ""
+            where = run.settings.sync_dir
+            log.info("W&B runs offline. Look: wandb leet %s. Upload: wandb sync %s%s", where, merge, where)
+        return run
+
+    def _upload(self, run: Any, files: Mapping[str, Path]) -> None:
+        import wandb
+
+        curves, checkpoint = files.get("curves"), files.get("checkpoint")
+        if self.log_curves and curves and curves.is_file():
+            run.log({"curves": wandb.Image(str(curves)), "trainer/update": self._update})
+        if self.log_checkpoint and checkpoint and checkpoint.exists():
+            artifact = wandb.Artifact(f"checkpoint-{self.id}", type="model")
+            add = artifact.add_dir if checkpoint.is_dir() else artifact.add_file
+            add(str(checkpoint))
+            run.log_artifact(artifact)
+
+    @contextmanager
+    def _sparing_the_run(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._off:
+                log.warning("W&B is off for the rest of this run, %s it failed: %s", doing, _one_line(error))
+            self._off = True
+
+
+def redact(value: Any) -> Any:
+    """A copy of a config without its secrets, which are masked by three asterisks.
+
+    Masked are entries whose key looks like a secret's (`api_key`, `hub_token`, `password`...) and every
+    occurrence of a value that the environment holds under such a name.
+    """
+    secrets = [v for k, v in os.environ.items() if len(v) >= _SHORTEST_SECRET and _SECRET.search(k)]
+    return _redact(value, sorted(secrets, key=len, reverse=True))
+
+
+def _redact(value: Any, secrets: Sequence[str]) -> Any:
+    match value:
+        case Mapping():
+            return {
+                k: _MASK if v and _SECRET.search(str(k)) else _redact(v, secrets) for k, v in value.items()
+            }
+        case list() | tuple():
+            return [_redact(v, secrets) for v in value]
+        case str() | Path():
+            text = str(value)
+            for secret in secrets:
+                text = text.replace(secret, _MASK)
+            return text
+    return value
+
+
+def _has_key() -> bool:
+    """Whether W&B has credentials for its server: in the environment, a netrc file or its own settings."""
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    host = wandb.setup(settings=wandb.Settings(silent=True)).settings.base_url
+    try:
+        return bool(
+            wbauth.authenticate_session(host=host, source="awr_exp", prompt=False, update_session=False)
+        )
+    except wandb.errors.AuthenticationError as error:
+        log.warning("W&B key unusable: %s", _one_line(error))
+        return False
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

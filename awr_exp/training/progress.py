@@ -1,0 +1,64 @@
+"""What a person sees while a run lasts and when it ends."""
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} updates/s" if task.speed else "– updates/s")
+
+
+class Bar:
+    """A live bar on a terminal: rate, remaining time, last evaluation and health of the weights.
+
+    Silent where the output is no terminal; the log has the same numbers.
+    """
+
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[evaluation]}"),
+            TextColumn("{task.fields[health]}"),
+            transient=True,
+            disable=not Console().is_terminal,
+        )
+        self.task = self.progress.add_task(title, total=total, completed=done, evaluation="", health="")
+
+    def __enter__(self) -> "Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def advance(self, done: int) -> None:
+        self.progress.update(self.task, completed=done)
+
+    def tell(self, evaluation: str | None = None, health: str | None = None) -> None:
+        fields = {"evaluation": evaluation, "health": health}
+        self.progress.update(self.task, **{name: text for name, text in fields.items() if text is not None})
+
+
+def closing_table(rows: Sequence[tuple[str, str]], notes: Sequence[tuple[str, str]]) -> None:
+    """Print results (name, value), then where things are (name, place)."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in rows:
+        table.add_row(name, Text(value, style="bold"))
+    console = Console(soft_wrap=True)
+    console.print()
+    console.print(table)
+    console.print()
+    for name, value in notes:
+        console.print(Text(f"{name}: {value}"))
