@@ -1,0 +1,177 @@
+"""The update against one written out by hand, members against separate runs."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from awr_exp.agents.awr import AWR
+from awr_exp.agents.bc import BC
+from awr_exp.math import weights
+from awr_exp.math.advantages import LambdaReturn
+from awr_exp.networks import heads
+from awr_exp.networks.mlp import MLP, unflatten
+from awr_exp.types import Batch, Spec
+from tests.conftest import CONTINUOUS, NETWORK, make_awr, random_batch
+
+
+def row(batch: Batch, k: int) -> Batch:
+    """Member k's part of a batch."""
+    return Batch(**{name: value[k : k + 1] for name, value in vars(batch).items() if value is not None})
+
+
+def sequential(part: dict[str, torch.Tensor]) -> nn.Sequential:
+    """The first member's network as an ordinary module."""
+    layers: list[nn.Module] = []
+    for i in range(3):
+        weight, bias = part[f"{i}.weight"][0], part[f"{i}.bias"][0, 0]
+        linear = nn.Linear(*weight.shape).double()
+        linear.weight.data, linear.bias.data = weight.T.clone(), bias.clone()
+        layers += [linear, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def test_one_member_is_the_plain_algorithm() -> None:
+    """Ten updates of two optimisers and two modules, as anybody would write them."""
+    agent = make_awr(head=lambda spec: heads.Gaussian(spec), beta=0.7, max_weight=3.0, gamma=0.9, critic_lr=1e-3, max_grad_norm=0.5)
+    critic = sequential(unflatten(agent.critic.theta, agent.value_network.shapes))
+    actor_parts = unflatten(agent.actor.theta, agent.policy.shapes)
+    actor = sequential(actor_parts)
+    log_std = nn.Parameter(actor_parts["log_std"][0, 0].clone())
+    critic_adam = torch.optim.Adam(critic.parameters(), 1e-3)
+    actor_adam = torch.optim.Adam([*actor.parameters(), log_std], 3e-4)
+    scale, centre = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])
+    for seed in range(10):
+        batch = random_batch(CONTINUOUS, 1, 32, seed)
+        metrics = agent.update(batch)
+        one = {name: value[0] for name, value in vars(batch).items() if value is not None}
+
+        def target() -> torch.Tensor:
+            with torch.no_grad():
+                return one["reward"] + 0.9 * ~one["terminated"] * critic(one["next_obs"])[:, 0]
+
+        for _ in range(5):
+            value_loss = ((critic(one["obs"])[:, 0] - target()) ** 2).mean()
+            critic_adam.zero_grad()
+            value_loss.backward()
+            nn.utils.clip_grad_norm_(critic.parameters(), 0.5)
+            critic_adam.step()
+        with torch.no_grad():
+            advantage = target() - critic(one["obs"])[:, 0]
+            weight = (advantage / 0.7).exp().clamp(max=3.0)
+        density = torch.distributions.Normal(centre + scale * actor(one["obs"]), scale * log_std.exp())
+        actor_loss = -(weight * density.log_prob(one["action"]).sum(-1)).mean()
+        actor_adam.zero_grad()
+        actor_loss.backward()
+        nn.utils.clip_grad_norm_([*actor.parameters(), log_std], 0.5)
+        actor_adam.step()
+        assert_close(metrics["value_loss"][0], value_loss.detach())
+        assert_close(metrics["mean_advantage"][0], advantage.mean())
+        assert_close(metrics["mean_weight"][0], weight.mean())
+        assert_close(metrics["actor_loss"][0], actor_loss.detach())
+
+
+HYPER: dict[str, list[Any]] = {
+    "beta": [0.05, 0.5, 5.0],
+    "max_weight": [2.0, 20.0, 100.0],
+    "gamma": [0.0, 0.9, 1.0],
+    "actor_lr": [1e-3, 1e-4, 3e-3],
+    "critic_lr": [1e-4, 1e-2, 1e-3],
+    "max_grad_norm": [0.1, 10.0, float("inf")],
+    "standardize_advantages": [False, True, False],
+}
+
+
+def test_a_member_trains_as_it_would_alone(spec: Spec) -> None:
+    crowd = make_awr(spec, seeds=[3, 1, 2], **HYPER)
+    alone = [make_awr(spec, seeds=[seed], **{name: v[k] for name, v in HYPER.items()}) for k, seed in enumerate([3, 1, 2])]
+    for seed in range(8):
+        batch = random_batch(spec, 3, 16, seed)
+        together = crowd.update(batch)
+        for k, agent in enumerate(alone):
+            for name, value in agent.update(row(batch, k)).items():
+                assert_close(together[name][k : k + 1], value)
+    for name, tensor in crowd.state_dict().items():
+        for k, agent in enumerate(alone):
+            assert_close(tensor[k : k + 1], agent.state_dict()[name])
+
+
+def test_a_member_that_diverges_freezes_alone() -> None:
+    crowd, healthy = make_awr(seeds=[0, 1]), make_awr(seeds=[1])
+    for seed in range(6):
+        batch = random_batch(CONTINUOUS, 2, 16, seed)
+        if seed == 3:
+            batch.reward[0, 5] = float("nan")
+            before = crowd.critic.theta[0].clone()
+        crowd.update(batch)
+        healthy.update(row(batch, 1))
+    assert crowd.alive.tolist() == [False, True]
+    assert torch.equal(crowd.critic.theta[0], before)
+    assert crowd.actor.theta.isfinite().all()
+    assert_close(crowd.critic.theta[1:], healthy.critic.theta)
+    assert_close(crowd.actor.theta[1:], healthy.actor.theta)
+
+
+def test_a_constant_weight_is_behaviour_cloning(spec: Spec) -> None:
+    awr = make_awr(spec, weighting=weights.constant)
+    bc = BC(spec, NETWORK, heads.auto, seeds=[0], actor_lr=3e-4, max_grad_norm=None, dtype=torch.float64)
+    for seed in range(5):
+        batch = random_batch(spec, 1, 16, seed)
+        assert_close(awr.update(batch)["actor_loss"], bc.update(batch)["actor_loss"])
+    assert torch.equal(awr.actor.theta, bc.actor.theta)
+
+
+def test_state_survives_a_round_trip() -> None:
+    one, other = make_awr(seeds=[0, 1]), make_awr(seeds=[5, 6])
+    for seed in range(3):
+        one.update(random_batch(CONTINUOUS, 2, 16, seed))
+    other.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
+    batch = random_batch(CONTINUOUS, 2, 16, 9)
+    for (name, value), again in zip(one.update(batch).items(), other.update(batch).values(), strict=True):
+        assert torch.equal(value, again), name
+
+
+def test_another_network_is_refused_by_name() -> None:
+    wide = make_awr(network=lambda **sizes: MLP(**sizes, hidden=(32, 32)))
+    with pytest.raises(ValueError, match="'actor.theta' should be"):
+        make_awr().load_state_dict(wide.state_dict())
+
+
+def test_observations_are_normalised_by_the_data() -> None:
+    agent, plain = make_awr(), make_awr(normalize_observations=False)
+    mean, std = torch.tensor([1.0, -2.0, 30.0]), torch.tensor([0.5, 2.0, 10.0])
+    for one in (agent, plain):
+        one.fit_normalizer(mean, std)
+    batch = random_batch(CONTINUOUS, 1, 8)
+    shifted = replace(batch, obs=batch.obs * std + mean, next_obs=batch.next_obs * std + mean)
+    assert_close(agent.update(shifted)["actor_loss"], plain.update(batch)["actor_loss"])
+
+
+def test_an_estimator_of_whole_episodes_asks_for_its_targets() -> None:
+    agent = make_awr(advantage=LambdaReturn(0.9))
+    with pytest.raises(ValueError, match=r"agent\.refresh"):
+        agent.update(random_batch(CONTINUOUS, 1, 8))
+
+
+def test_awr_finds_the_best_arm_at_the_temperature_asked_for() -> None:
+    """One state, four arms, equal data: pi(a) is proportional to exp(A / beta), the paper's optimum."""
+    spec = Spec(obs_dim=1, num_actions=4)
+    reward = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    betas = [0.5, 2.0]
+    agent = AWR(
+        spec, NETWORK, heads.auto, LambdaReturn(0.0), weights.exp_clip,
+        seeds=[0, 0], beta=betas, max_weight=1e6, gamma=0.0, actor_lr=1e-2, critic_lr=1e-2,
+    )  # fmt: skip
+    action = torch.arange(4).repeat(2, 16)
+    zeros = torch.zeros(2, 64, 1)
+    flags = torch.zeros(2, 64, dtype=torch.bool)
+    batch = Batch(zeros, action, reward[action], zeros, ~flags, flags)
+    for _ in range(1500):
+        agent.update(batch)
+    inputs = agent.policy._head_inputs(agent.actor.theta, zeros[:, :1])
+    probabilities = inputs[0][:, 0].softmax(-1)
+    expected = torch.stack([(reward / beta).softmax(-1) for beta in betas])
+    assert_close(probabilities, expected, atol=0.02, rtol=0)

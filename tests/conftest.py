@@ -1,0 +1,71 @@
+"""One thread a test process and no network: what the tests need of their surroundings."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import pytest
+import torch
+from hypothesis import settings
+
+from awr_exp.agents.awr import AWR
+from awr_exp.math import weights
+from awr_exp.math.advantages import LambdaReturn
+from awr_exp.networks import heads
+from awr_exp.networks.mlp import MLP
+from awr_exp.types import Batch, Spec
+
+torch.set_num_threads(1)
+# The first example pays for imports, and machines are shared: time says nothing here.
+settings.register_profile("awr_exp", deadline=None, max_examples=50)
+settings.load_profile("awr_exp")
+
+CONTINUOUS = Spec(obs_dim=3, action_dim=2, action_low=(-1.0, -2.0), action_high=(1.0, 4.0))
+NETWORK = partial(MLP, hidden=(16, 16), activation="tanh")
+DISCRETE = Spec(obs_dim=3, num_actions=4)
+
+
+def random_batch(spec: Spec, members: int, size: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Batch:
+    """A batch whose content means nothing but has the right shapes and ranges."""
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g, dtype=dtype)
+
+    if spec.discrete:
+        assert spec.num_actions is not None
+        action = torch.randint(spec.num_actions, (members, size), generator=g)
+    else:
+        low, high = (torch.tensor(bound, dtype=dtype) for bound in (spec.action_low, spec.action_high))
+        action = low + (high - low) * torch.rand(members, size, spec.action_dim, generator=g, dtype=dtype)
+    end = torch.rand(members, size, generator=g)
+    return Batch(
+        obs=normal(members, size, spec.obs_dim),
+        action=action,
+        reward=normal(members, size),
+        next_obs=normal(members, size, spec.obs_dim),
+        terminated=end < 0.1,
+        truncated=end > 0.9,
+    )
+
+
+def make_awr(spec: Spec = CONTINUOUS, seeds: Sequence[int] = (0,), **options: Any) -> AWR:
+    """A small AWR in float64, so that two correct implementations agree to rounding."""
+    parts: dict[str, Any] = {
+        "network": NETWORK,
+        "head": heads.auto,
+        "advantage": LambdaReturn(0.0),
+        "weighting": weights.exp_clip,
+        "dtype": torch.float64,
+    }
+    return AWR(spec, seeds=seeds, **(parts | options))
+
+
+@pytest.fixture(params=[CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])
+def spec(request: pytest.FixtureRequest) -> Spec:
+    return request.param

@@ -1,0 +1,143 @@
+"""Stacked networks against torch.nn, heads against torch.distributions."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, Independent, Normal, TransformedDistribution
+from torch.distributions.transforms import AffineTransform, TanhTransform
+from torch.testing import assert_close
+
+from awr_exp import config
+from awr_exp.errors import UserError
+from awr_exp.networks import heads
+from awr_exp.networks.mlp import ACTIVATIONS, INITS, MLP, unflatten
+from awr_exp.types import Spec
+from tests.conftest import CONTINUOUS, DISCRETE
+
+G = torch.Generator().manual_seed(0)
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_each_member_is_an_ordinary_network(activation: str, layer_norm: bool) -> None:
+    mlp = MLP(3, 2, (8, 5), activation, layer_norm)
+    theta = mlp.start(generators(0, 1))
+    # Away from ones and zeros, so that a forgotten norm or bias shows.
+    theta = theta + 0.1 * torch.randn(theta.shape, generator=G)
+    x = torch.randn(2, 7, 3, generator=G)
+    out = mlp(theta, x)
+    act = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}[activation]
+    for k in range(2):
+        part = {name: value[k] for name, value in unflatten(theta, mlp.shapes).items()}
+        layers: list[nn.Module] = []
+        for i, (fan_in, fan_out) in enumerate([(3, 8), (8, 5), (5, 2)]):
+            linear = nn.Linear(fan_in, fan_out)
+            linear.weight.data, linear.bias.data = part[f"{i}.weight"].T, part[f"{i}.bias"][0]
+            layers.append(linear)
+            if i < 2 and layer_norm:
+                norm = nn.LayerNorm(fan_out)
+                norm.weight.data, norm.bias.data = part[f"{i}.norm.weight"][0], part[f"{i}.norm.bias"][0]
+                layers.append(norm)
+            if i < 2:
+                layers.append(act())
+        assert_close(out[k], nn.Sequential(*layers)(x[k]))
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_a_member_starts_as_it_would_alone(init: str) -> None:
+    mlp = MLP(3, 2, (8,), init=init)
+    together = mlp.start(generators(4, 9))
+    assert torch.equal(together[1:], mlp.start(generators(9)))
+    assert not torch.equal(together[0], together[1])
+
+
+def test_output_scale_scales_the_last_layer_alone() -> None:
+    one, small = (
+        unflatten(MLP(3, 2, (8,), output_scale=scale).start(generators(0)), MLP(3, 2, (8,)).shapes) for scale in (1, 0.01)
+    )
+    assert_close(small["1.weight"], 0.01 * one["1.weight"])
+    assert torch.equal(small["0.weight"], one["0.weight"])
+
+
+def test_the_check_of_a_configuration_knows_every_choice() -> None:
+    for rule, names in (("activation", ACTIVATIONS), ("init", INITS)):
+        accepts, wanted = config.RULES[rule]
+        assert all(accepts(name) for name in names)
+        assert wanted == f"one of {', '.join(names)}"
+
+
+def gaussian(std: str | float, outputs: torch.Tensor, extra: heads.Extra) -> Normal:
+    if std == "state_dependent":
+        mean, log_std = outputs.chunk(2, -1)
+        return Normal(mean, log_std.exp())
+    return Normal(outputs, extra["log_std"].exp() if extra else torch.tensor(float(std)))
+
+
+SCALE = AffineTransform(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 3.0]))  # to the bounds of CONTINUOUS
+
+
+@pytest.mark.parametrize("std", ["state_independent", "state_dependent", 0.4])
+@pytest.mark.parametrize("squashed", [False, True])
+def test_gaussian_heads_are_distributions_over_the_action(std: str | float, squashed: bool) -> None:
+    head = (heads.TanhGaussian if squashed else heads.Gaussian)(CONTINUOUS, std)
+    outputs = 0.5 * torch.randn(2, 6, head.outputs, generator=G)
+    extra = {"log_std": torch.randn(2, 1, 2, generator=G)} if head.shapes else {}
+    base = gaussian(std, outputs, extra)
+    transforms = [TanhTransform(), SCALE] if squashed else [SCALE]
+    oracle = Independent(TransformedDistribution(base, transforms), 1)
+    action = torch.rand(2, 6, 2, generator=G) * torch.tensor([1.8, 5.4]) + torch.tensor([-0.9, -1.7])
+    assert_close(head.log_prob(outputs, extra, action), oracle.log_prob(action), rtol=1e-4, atol=1e-4)
+    if not squashed:
+        expected = Independent(base, 1).entropy() + math.log(3)
+        assert_close(head.entropy(outputs, extra), expected.expand(2, 6))
+        low, high = torch.tensor(CONTINUOUS.action_low), torch.tensor(CONTINUOUS.action_high)
+        assert_close(head.mode(outputs, extra), torch.clamp(SCALE(base.mean), low, high))
+
+
+@pytest.mark.parametrize("head_class", [heads.Gaussian, heads.TanhGaussian])
+def test_actions_stay_inside_the_bounds_and_data_on_them_have_a_density(head_class: type[heads.Gaussian]) -> None:
+    head = head_class(CONTINUOUS, "state_dependent")
+    outputs = 50 * torch.randn(1, 200, head.outputs, generator=G)
+    low, high = torch.tensor(CONTINUOUS.action_low), torch.tensor(CONTINUOUS.action_high)
+    for action in (head.mode(outputs, {}), head.sample(outputs, {}, generators(0))):
+        assert ((action >= low) & (action <= high)).all()
+    assert head.log_prob(outputs, {}, high.expand(1, 200, 2)).isfinite().all()
+
+
+def test_samples_have_the_moments_of_the_distribution() -> None:
+    outputs = torch.tensor([0.2, -0.3]).expand(2, 20_000, 2)
+    head = heads.Gaussian(CONTINUOUS, 0.1)
+    sample = head.sample(outputs, {}, generators(0, 1))
+    assert_close(sample.mean(1), SCALE(outputs[:, 0]), atol=0.02, rtol=0)
+    assert_close(sample.std(1), torch.tensor([0.1, 0.3]).expand(2, 2), atol=0.01, rtol=0)
+    logits = torch.tensor([0.0, 1.0, -1.0, 2.0]).expand(1, 40_000, 4)
+    drawn = heads.Categorical(DISCRETE).sample(logits, {}, generators(0))
+    share = torch.bincount(drawn[0], minlength=4) / 40_000
+    assert_close(share, logits[0, 0].softmax(-1), atol=0.01, rtol=0)
+
+
+def test_categorical_is_one() -> None:
+    head = heads.Categorical(DISCRETE)
+    logits = torch.randn(2, 6, 4, generator=G)
+    action = torch.randint(4, (2, 6), generator=G)
+    oracle = Categorical(logits=logits)
+    assert_close(head.log_prob(logits, {}, action), oracle.log_prob(action))
+    assert_close(head.entropy(logits, {}), oracle.entropy())
+    assert torch.equal(head.mode(logits, {}), logits.argmax(-1))
+
+
+def test_a_head_that_does_not_fit_the_actions_says_which_does() -> None:
+    with pytest.raises(UserError, match="head=categorical needs discrete actions"):
+        heads.Categorical(CONTINUOUS)
+    with pytest.raises(UserError, match="use head=auto or head=categorical"):
+        heads.Gaussian(DISCRETE)
+    unbounded = Spec(3, 1, None, (-math.inf,), (math.inf,))
+    with pytest.raises(UserError, match="finite action bounds"):
+        heads.TanhGaussian(unbounded)
+    assert heads.Gaussian(unbounded, 1.0).mode(torch.tensor([[[7.5]]]), {}).item() == 7.5
