@@ -52,7 +52,7 @@ def train(cfg: dict[str, Any], folder: Path) -> float | None:
         done = checkpoint.latest(folder)
         resume = {"update": done[1]["update"], "run_id": done[1]["run_id"]} if done else {"update": 0, "run_id": None}
         agent = build(node, spec=data.spec, seeds=[cfg["seed"]], device=device)
-        agent.fit_normalizer(data.obs_mean, data.obs_std)
+        agent.fit_normalizer(*data.obs_statistics())
         # metrics.jsonl is what resume, the curves and every report read: it is always written.
         logger = Many(
             [Jsonl(folder, update=resume["update"])]

@@ -1,4 +1,4 @@
-"""One picture of how a run went, drawn from its rows: return, value loss, and how many samples the weights use."""
+"""One picture of how a run went, from its rows: return, value loss, and how many samples the weights use."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -19,8 +19,8 @@ _BLUE, _ORANGE, _GREEN, _GREY = "#3366aa", "#cc6633", "#338866", "#777777"
 def draw(folder: Path) -> Path | None:
     """Draw `<folder>/curves.png` from the rows in `<folder>` and return its path.
 
-    A panel without rows is left out (cloning has no value loss). Never raises: None, after one warning, if there
-    is nothing to draw or drawing fails.
+    A panel without rows is left out (cloning has no value loss). Never raises: None, after one warning, if
+    there is nothing to draw or drawing fails.
     """
     folder = Path(folder)
     try:
@@ -40,6 +40,7 @@ def _draw(folder: Path) -> Path | None:
         log.warning("no learning curves for %s: it has no metrics to draw yet", folder)
         return None
 
+    last = max(update for name, _ in panels for update in series[name])
     # The object interface: pyplot keeps figures for the whole process and may look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -50,6 +51,7 @@ def _draw(folder: Path) -> Path | None:
     for axes, (name, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         panel(axes, name, series)
         axes.set_xlabel("update")
+        axes.set_xlim(0, 1.02 * max(last, 1))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.spines[["top", "right"]].set_visible(False)
@@ -89,7 +91,8 @@ def _returns(axes: Any, name: str, series: Mapping[str, Series]) -> None:
         level = series.get(f"{reference}/return_mean")
         if level:
             value = list(level.values())[-1]
-            axes.axhline(value, color=colour, linestyle="--", linewidth=1.2, label=f"{label} {value:,.0f}")
+            style = ",.0f" if abs(value) >= 100 else ".3g"
+            axes.axhline(value, color=colour, linestyle="--", linewidth=1.2, label=f"{label} {value:{style}}")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize="small")
     axes.set_title("evaluation return, mean ± std", fontsize="medium")
@@ -97,14 +100,16 @@ def _returns(axes: Any, name: str, series: Mapping[str, Series]) -> None:
 
 def _value_loss(axes: Any, name: str, series: Mapping[str, Series]) -> None:
     _line(axes, series[name], _ORANGE)
-    if min(series[name].values()) > 0:
+    low, high = min(series[name].values()), max(series[name].values())
+    # Within a decade a logarithmic axis has no round number to label.
+    if low > 0 and high >= 10 * low:
         axes.set_yscale("log")
     axes.set_title("value loss", fontsize="medium")
 
 
 def _ess(axes: Any, name: str, series: Mapping[str, Series]) -> None:
     _line(axes, series[name], _GREEN)
-    axes.set_ylim(0, 1.02)
+    axes.set_ylim(0, 1.05)
     axes.set_title("effective sample size of the weights", fontsize="medium")
 
 

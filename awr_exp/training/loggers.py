@@ -28,7 +28,7 @@ class Logger(Protocol):
     """Takes metrics while a run lasts and what is left of it at the end. Neither call raises."""
 
     def log(self, update: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics as of this update. `env_steps` among them counts environment steps, 0 offline."""
+        """Record the metrics as of this update. `env_steps` among them counts environment steps (else 0)."""
 
     def finish(self, summary: Mapping[str, Any], files: Mapping[str, Path], exit_code: int = 0) -> None:
         """Close. `files` may hold `curves` (a PNG) and `checkpoint` (a file or a folder)."""
@@ -42,7 +42,7 @@ class Many:
 
     @property
     def id(self) -> str | None:
-        """The W&B run's id, which a checkpoint stores so that a resumed run continues it. None without W&B."""
+        """The W&B run's id, which a checkpoint stores so that resuming continues it. None without W&B."""
         return next((logger.id for logger in self.loggers if isinstance(logger, Wandb)), None)
 
     def log(self, update: int, metrics: Mapping[str, float]) -> None:
@@ -55,11 +55,11 @@ class Many:
 
 
 class Jsonl:
-    """Appends rows {"update", "env_steps", "name", "value"} to `<folder>/metrics.jsonl`, one JSON object a line.
+    """Appends rows {"update", "env_steps", "name", "value"} to `<folder>/metrics.jsonl`, one JSON a line.
 
     Rows later than `update` and broken ones are dropped first, so that the file of a run resumed from there
-    equals that of an uninterrupted one. What is not finite becomes null. A full disk costs one warning and the
-    rows that it had no room for. `config` and `run_id` are what other loggers need.
+    equals that of an uninterrupted one. What is not finite becomes null. A full disk costs one warning and
+    the rows that it had no room for. `config` and `run_id` are what other loggers need.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Jsonl:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `<folder>/metrics.jsonl` in order; none without the file. Torn and foreign lines are skipped.
+    """The rows of `<folder>/metrics.jsonl` in order, none without it. Torn and foreign lines are skipped.
 
     Raises:
         OSError: the file is there but cannot be read.
@@ -155,7 +155,7 @@ def _forget_after(path: Path, update: int) -> None:
 
 
 class Wandb:
-    """Sends metrics to Weights & Biases, without ever costing the run more than one warning.
+    """Sends metrics to Weights & Biases. Whatever goes wrong there costs a warning, then W&B, never the run.
 
     Args:
         folder: where W&B keeps the run, in a folder `wandb/`.
@@ -200,7 +200,13 @@ class Wandb:
         self._update = update
         self._off = False
         self._run: Any = None
-        about = {"project": project, "entity": entity, "group": group, "job_type": job_type, "name": name}
+        about: dict[str, Any] = {
+            "project": project,
+            "entity": entity,
+            "group": group,
+            "job_type": job_type,
+            "name": name,
+        }
         about |= {"tags": list(tags) or None, "config": config or {}}
         settings = {"init_timeout": init_timeout, "finish_timeout": finish_timeout}
         with self._sparing_the_run("starting"):
@@ -226,7 +232,7 @@ class Wandb:
         with self._sparing_the_run("finishing"):
             run.finish(exit_code=exit_code)
 
-    def _start(self, mode: str, settings: dict[str, float], about: dict[str, Any]) -> Any:
+    def _start(self, mode: str, settings: dict[str, Any], about: dict[str, Any]) -> Any:
         """The W&B run, or None where the user wants none."""
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
@@ -234,7 +240,7 @@ class Wandb:
             return None
         import wandb
 
-        def start(mode: str, run_id: str | None) -> Any:
+        def start(mode: Any, run_id: str | None) -> Any:
             return wandb.init(
                 mode=mode,
                 id=run_id,
@@ -250,7 +256,7 @@ class Wandb:
         except wandb.Error as error:
             if mode != "online":
                 raise
-            log.warning("W&B cannot be reached, this run is logged offline: %s", _one_line(error))
+            log.warning("W&B cannot be used online, this run is logged offline: %s", _one_line(error))
             # Under a new id: within one process W&B holds on to the id of the start that failed.
             run = start("offline", None)
         run.define_metric("*", step_metric="trainer/update")

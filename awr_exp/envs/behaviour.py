@@ -1,0 +1,43 @@
+"""Built-in behaviour policies in NumPy: observations [B, obs_dim] to actions, from random to good."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Behaviour = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32 | np.int64]]
+
+TORQUE = 2.0
+"""Largest torque of Pendulum-v1."""
+
+
+def pendulum(noise: float) -> Behaviour:
+    """Pumps energy until the pendulum can be caught near the top; normal noise of `noise` times the torque."""
+
+    def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        cos, sin, speed = obs.T
+        angle = np.arctan2(sin, cos)
+        # Kinetic and potential energy of the rod (length, mass 1; g = 10) below that of standing upright.
+        missing = 5.0 * (1 - cos) - speed**2 / 6
+        swing = TORQUE * np.sign(speed + 1e-3) * np.sign(missing)
+        catch = -12.0 * angle - 3.0 * speed
+        torque = np.where((cos > 0.85) & (np.abs(speed) < 3.5), catch, swing)
+        torque = np.clip(torque, -TORQUE, TORQUE) + noise * TORQUE * rng.standard_normal(len(obs))
+        return np.clip(torque, -TORQUE, TORQUE)[:, None].astype(np.float32)
+
+    return act
+
+
+def pendulum_random() -> Behaviour:
+    """Uniform torques."""
+    return lambda obs, rng: rng.uniform(-TORQUE, TORQUE, (len(obs), 1)).astype(np.float32)
+
+
+def cartpole(noise: float) -> Behaviour:
+    """A linear controller that replaces a share `noise` of its actions by random ones."""
+
+    def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
+        wanted = (obs @ np.array([0.1, 0.3, 1.5, 0.8], np.float32) > 0).astype(np.int64)
+        return np.where(rng.random(len(obs)) < noise, rng.integers(2, size=len(obs)), wanted)
+
+    return act
