@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -208,7 +209,9 @@ class Wandb:
             "name": name,
         }
         about |= {"tags": list(tags) or None, "config": config or {}}
-        settings = {"init_timeout": init_timeout, "finish_timeout": finish_timeout}
+        settings: dict[str, Any] = {"init_timeout": init_timeout, "finish_timeout": finish_timeout}
+        # W&B records the command line as it is, or nothing about machine and program.
+        settings["x_disable_meta"] = _command_line_has_a_secret()
         with self._sparing_the_run("starting"):
             folder = Path(folder)
             folder.mkdir(parents=True, exist_ok=True)
@@ -313,6 +316,12 @@ def _redact(value: Any, secrets: Sequence[str]) -> Any:
                 text = text.replace(secret, _MASK)
             return text
     return value
+
+
+def _command_line_has_a_secret() -> bool:
+    arguments = sys.argv[1:]
+    pairs = [dict([argument.partition("=")[::2]]) for argument in arguments]
+    return redact([arguments, pairs]) != [arguments, pairs]
 
 
 def _has_key() -> bool:

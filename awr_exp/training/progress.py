@@ -1,9 +1,10 @@
 """What a person sees while a run lasts and when it ends."""
 
+import logging
 from collections.abc import Sequence
 from types import TracebackType
 
-from rich.console import Console
+from rich import get_console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -30,7 +31,7 @@ class Bar:
             TextColumn("{task.fields[evaluation]}"),
             TextColumn("{task.fields[health]}"),
             transient=True,
-            disable=not Console().is_terminal,
+            disable=not get_console().is_terminal,
         )
         self.task = self.progress.add_task(title, total=total, completed=done, evaluation="", health="")
 
@@ -56,9 +57,14 @@ def closing_table(rows: Sequence[tuple[str, str]], notes: Sequence[tuple[str, st
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows:
         table.add_row(name, Text(value, style="bold"))
-    console = Console(soft_wrap=True)
-    console.print()
-    console.print(table)
-    console.print()
+    console = get_console()
+    console.print("", table, "")
     for name, value in notes:
-        console.print(Text(f"{name}: {value}"))
+        console.print(Text(f"{name}: {value}"), soft_wrap=True)
+
+
+class TerminalHandler(logging.Handler):
+    """Log lines above the live bar, unwrapped, so that a path can be copied."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        get_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False)

@@ -220,10 +220,13 @@ def test_runs_of_one_process_do_not_mix(tmp_path: Path) -> None:
         assert values(history, "a") == {1: 10.0 * member + 1, 2: 10.0 * member + 2}
 
 
-def test_no_secret_reaches_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "argument", ["url=https://hf_abcdefghij@host", "+hub.token=visible1", "hf_abcdefghij"]
+)
+def test_no_secret_reaches_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "5" * 40)
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghij")
-    monkeypatch.setattr(sys, "argv", ["main", "dataset.url=https://hf_abcdefghij@host"])
+    monkeypatch.setattr(sys, "argv", ["main", argument])
     config = {"dataset": {"url": "https://hf_abcdefghij@host", "api_key": "visible1"}, "notes": ["5" * 40]}
     wandb = Wandb(tmp_path / "run", mode="offline", name="on hf_abcdefghij", config=config)
     wandb.log(1, {"a": 1.0})
@@ -300,8 +303,7 @@ def test_a_failing_upload_still_closes_the_run(tmp_path: Path, caplog: pytest.Lo
     assert len(warnings(caplog)) == 1
 
 
-# What outlives a process or belongs to it (W&B reads its settings once, and its server can be killed only once)
-# is tried in one of its own.
+# W&B reads its settings once in a process and has one service in it: what changes these is tried in another.
 
 
 def in_process(code: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -340,8 +342,8 @@ def test_offline_for_want_of_a_key_or_by_will(tmp_path: Path, env: dict[str, str
 def test_a_dead_service_costs_one_warning(tmp_path: Path) -> None:
     code = f"""
 w = Wandb(Path(sys.argv[1]))
-children = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-for pid, name in map(str.split, children.stdout.splitlines()):
+children = subprocess.check_output(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], text=True)
+for pid, name in map(str.split, children.splitlines()):
     if name.startswith("wandb"):
         os.kill(int(pid), {signal.SIGKILL.value})
 for update in range(3):
