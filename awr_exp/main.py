@@ -48,6 +48,8 @@ def train(cfg: dict[str, Any], folder: Path) -> float | None:
     data = build(cfg["dataset"], device=device)
     make_env = build(cfg["env"], data=data.info, spec=data.spec)
 
+    known = {"dataset/return_mean": data.info.return_mean}
+
     def fit(node: dict[str, Any], folder: Path, loggers: dict[str, Any], title: str) -> dict[str, float]:
         done = checkpoint.latest(folder)
         resume = {"update": done[1]["update"], "run_id": done[1]["run_id"]} if done else {"update": 0, "run_id": None}
@@ -63,10 +65,14 @@ def train(cfg: dict[str, Any], folder: Path) -> float | None:
         trainer = build(cfg["trainer"], loggers=[logger], folders=[folder], facts=[facts], **parts)
         if done:
             trainer.resume()
+        else:
+            logger.log(0, known)
         return closing.run(trainer, logger, folder)
 
     folder.mkdir(parents=True, exist_ok=True)
     baseline = fit(cfg["baseline"], folder / "baseline", {}, "baseline") if cfg["baseline"] else None
+    if baseline and "eval/return_mean" in baseline:
+        known["baseline/return_mean"] = baseline["eval/return_mean"]
     result = fit(cfg["agent"], folder, cfg["logger"], "training")
     closing.show(data.info, result, baseline, folder, cfg)
     return result.get(cfg["objective"])

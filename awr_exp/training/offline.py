@@ -105,6 +105,9 @@ class Offline:
         for name, sentence in health.at_start(getattr(self.agent, "value_iters", None)):
             self.warn(0, name, sentence)
         self.started = (time.perf_counter(), self.update)
+        if self.update == 0:
+            # From here on a run that is killed can be resumed.
+            self.save()
         with Bar(self.title, self.updates, self.update) as bar, _signals() as received:
             while self.update < self.updates:
                 self.train_once()
@@ -157,7 +160,7 @@ class Offline:
 
     def report(self, bar: Bar) -> None:
         """Read the metrics off the device, the only time between evaluations, and log their means."""
-        names = list(self.sums)
+        names = sorted(self.sums)
         table = (torch.stack([self.sums[name] for name in names], 1) / self.summed).tolist()
         alive = self.agent.alive.tolist()
         seconds, since = time.perf_counter() - self.started[0], self.started[1]

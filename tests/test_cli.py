@@ -1,0 +1,277 @@
+"""Real command lines in a process of their own: what a user types, sees and finds on disk."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import awr_exp
+from awr_exp.errors import UserError
+from awr_exp.training import checkpoint
+from awr_exp.training.loggers import read
+
+SMALL = ["experiment=smoke", "network.hidden=[16]", "logger=jsonl", "trainer.eval_episodes=1"]
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("minari")
+
+
+def start(cwd: Path, datasets: Path, *arguments: str, **env: str) -> "subprocess.Popen[str]":
+    surroundings = os.environ | {"MINARI_DATASETS_PATH": str(datasets), "WANDB_MODE": "offline", "COLUMNS": "200"} | env
+    return subprocess.Popen(
+        [sys.executable, "-m", "awr_exp.main", *arguments],
+        cwd=cwd,
+        env=surroundings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture
+def cli(tmp_path: Path, datasets: Path) -> Cli:
+    """Runs to the end in an empty folder."""
+
+    def run(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        process = start(tmp_path, datasets, *arguments, **env)
+        output, _ = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(arguments, process.returncode, output)
+
+    return run
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = folder.glob("outputs/runs/*/*")
+    return run
+
+
+def final_state(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(sorted((run / "checkpoint").glob("update_*"))[-1])
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """All metrics but the one that a clock measures."""
+    return [row for row in read(run) if row["name"] != "train/updates_per_second"]
+
+
+def test_a_run_leaves_what_the_readme_promises(cli: Cli, tmp_path: Path) -> None:
+    done = cli(*SMALL, "logger=[jsonl,wandb]", "baseline=bc", "agent.beta=0.05")
+    assert done.returncode == 0, done.stdout
+    run = only_run(tmp_path)
+    for name in (".hydra/config.yaml", "train.log", "metrics.jsonl", "curves.png", "baseline/metrics.jsonl", "wandb"):
+        assert (run / name).exists(), name
+    names = {row["name"] for row in read(run)}
+    for name in (
+        "value_loss actor_loss mean_advantage std_advantage mean_weight max_weight ess clipped zero_weight mean_value "
+        "explained_variance entropy kl_behavior updates_per_second"
+    ).split():
+        assert f"train/{name}" in names
+    for name in "return_mean return_std return_min return_max length_mean normalized_score".split():
+        assert f"eval/{name}" in names
+    for text in ("data set awr_exp/pendulum-mixed-v0", "baseline BC", "AWR", str(run), "wandb sync"):
+        assert text in done.stdout
+    assert len(list((run / "checkpoint").glob("update_*"))) == 2
+
+    policy = awr_exp.load(run)
+    obs = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 5.0]])
+    actions = policy(obs)
+    assert actions.shape == (2, 1)
+    assert (np.abs(actions) <= 2).all()
+    assert np.allclose(policy(obs[1]), actions[1], atol=1e-6)
+    assert not np.array_equal(policy(obs, deterministic=False), policy(obs, deterministic=False))
+    with pytest.raises(UserError, match="this policy takes"):
+        policy(np.zeros(4))
+
+
+def test_discrete_actions_and_whole_episode_targets(cli: Cli, tmp_path: Path) -> None:
+    done = cli(*SMALL, "dataset=cartpole_mixed", "advantage=gae", "weighting=normalized", "network.layer_norm=true")
+    assert done.returncode == 0, done.stdout
+    assert awr_exp.load(only_run(tmp_path))(np.zeros(4)).dtype == np.int64
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, datasets: Path, number: int) -> None:
+    """Multi-step targets and a stop between reports: sums and targets have to survive too."""
+    options = [*SMALL, "advantage=td_lambda", "trainer.updates=3000", "trainer.refresh_interval=70", "trainer.checkpoint_interval=30", "dataset.max_transitions=2000"]
+    folders = {name: tmp_path / name for name in ("whole", "stopped")}
+    for folder in folders.values():
+        folder.mkdir()
+    whole = start(folders["whole"], datasets, *options)
+    assert whole.wait(240) == 0
+    stopped = start(folders["stopped"], datasets, *options)
+    deadline = time.monotonic() + 100
+    while not list(folders["stopped"].glob("outputs/runs/*/*/checkpoint/update_*0[369]0.safetensors")):
+        assert stopped.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    stopped.send_signal(number)
+    output, _ = stopped.communicate(timeout=100)
+    assert stopped.returncode == (143 if number == signal.SIGTERM else -9), output
+    run = only_run(folders["stopped"])
+    resumed = start(folders["stopped"], datasets, f"resume={run}")
+    output, _ = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, output
+    assert only_run(folders["stopped"]) == run
+    expected = final_state(only_run(folders["whole"]))
+    for name, value in final_state(run).items():
+        assert torch.equal(value, expected[name]), name
+    assert rows(run) == rows(only_run(folders["whole"]))
+
+
+def test_a_finished_run_goes_on_with_more_updates(cli: Cli, tmp_path: Path) -> None:
+    assert cli(*SMALL, "agent.beta=0.7", "trainer.updates=100").returncode == 0
+    run = only_run(tmp_path)
+    before = (run / ".hydra" / "config.yaml").read_text()
+    done = cli(f"resume={run}", "trainer.updates=150")
+    assert done.returncode == 0, done.stdout
+    assert max(row["update"] for row in read(run)) == 150
+    assert (run / ".hydra" / "config.yaml").read_text() == before
+
+
+def test_resume_refuses_other_data_networks_and_strangers(cli: Cli, tmp_path: Path) -> None:
+    assert cli(*SMALL, "env=none").returncode == 0
+    run = only_run(tmp_path)
+    for change, message in {
+        "dataset.max_transitions=500": "trained on other data",
+        "network.hidden=[24]": "another agent or network",
+        "agent.beta=0": "agent.beta is 0; it must be a positive",
+    }.items():
+        done = cli(f"resume={run}", change)
+        assert done.returncode != 0
+        assert message in done.stdout, done.stdout
+    config = run / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("awr_exp.agents.awr.AWR", "os.system"))
+    done = cli(f"resume={run}")
+    assert done.returncode != 0
+    assert "wants to call 'os.system'" in done.stdout
+    done = cli(f"resume={tmp_path}/nowhere")
+    assert done.returncode != 0
+    assert "is not the folder of a run" in done.stdout
+
+
+def test_damaged_checkpoints_cost_only_themselves(cli: Cli, tmp_path: Path) -> None:
+    assert cli(*SMALL, "env=none").returncode == 0
+    run = only_run(tmp_path)
+    older, newest = sorted((run / "checkpoint").glob("update_*"))
+    newest.write_bytes(newest.read_bytes()[:100])
+    done = cli(f"resume={run}", "trainer.updates=250")
+    assert done.returncode == 0, done.stdout
+    assert "cannot be read" in done.stdout
+    for path in (run / "checkpoint").iterdir():
+        path.write_bytes(b"nothing")
+    done = cli(f"resume={run}")
+    assert done.returncode != 0
+    assert "start the run anew" in done.stdout
+    with pytest.raises(UserError, match="can be read"):
+        awr_exp.load(run)
+
+
+WRONG = {
+    "agent.beta=-1": "agent.beta is -1; it must be a positive, finite number",
+    "agent.beta=nan": "agent.beta is NaN",
+    "agent.beta=inf": "agent.beta is Infinity",
+    "agent.beta=small": 'agent.beta is "small"',
+    "agent.beta=true": "agent.beta is true",
+    "agent.gamma=1.5": "agent.gamma is 1.5; it must be a number from 0 to 1",
+    "advantage.lam=2": "advantage.lam is 2; it must be a number from 0 to 1",
+    "agent.max_weight=0.5": "it must be a finite number of at least 1",
+    "agent.value_iters=0": "agent.value_iters is 0; it must be a whole number of at least 1",
+    "agent.actor_iters=1.5": "agent.actor_iters is 1.5",
+    "agent.actor_lr=0": "agent.actor_lr is 0",
+    "agent.max_grad_norm=-1": "or null",
+    "network.hidden=[]": "a list of widths",
+    "network.activation=reluu": "one of relu, tanh",
+    "dataset.top_percent=0": "dataset.top_percent is 0",
+    "trainer.batch_size=0": "trainer.batch_size is 0",
+    "trainer.compile=1": "one of auto, true, false",
+    "device=gpu": "auto, cpu, cuda or cuda:<number>",
+    "seed=-3": "seed is -3",
+    "dataset=minari": "dataset.id is missing: give dataset.id=...",
+    "agent.betaa=1": "Key 'betaa' is not in struct",
+    "+agent.foo=1": "agent.foo is not a setting of awr_exp",
+    "weighting=expclip": "exp_clip",
+    "resume=nowhere": "is not the folder of a run",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_setting_is_answered_before_anything_is_made(cli: Cli, tmp_path: Path, wrong: str) -> None:
+    done = cli(wrong)
+    assert done.returncode != 0
+    assert WRONG[wrong] in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not (tmp_path / "outputs").exists()
+
+
+WRONG_LATER = {
+    "head=categorical": "head=categorical needs discrete actions",
+    "env=cartpole": "does not fit data set",
+    "env=gym env.id=Nowhere-v0": "environment 'Nowhere-v0' cannot be made",
+    "dataset=minari dataset.id=no/such-v0": "data set 'no/such-v0' is not in",
+    "dataset=minari dataset.id=nonsense": "is not a Minari id",
+    "device=cuda:99": "device=cuda:99 is not there",
+    "agent.actor_lr=1e30 agent.critic_lr=1e30": "training diverged before update",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_LATER)
+def test_what_only_the_data_can_tell_ends_in_one_line(cli: Cli, wrong: str) -> None:
+    done = cli(*SMALL, *wrong.split())
+    assert done.returncode != 0
+    assert WRONG_LATER[wrong] in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("argument", ["--help", "agent.beta=-1", "agent.betaa=1"])
+def test_help_and_mistakes_never_wait_for_torch(argument: str, tmp_path: Path) -> None:
+    code = (
+        "import sys\nsys.argv = ['main', sys.argv[1]]\nfrom awr_exp.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules and 'wandb' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, argument], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sweep_runs_each_beta_in_its_own_folder(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-m", *SMALL, "env=none", "agent.beta=0.05,1.0")
+    assert done.returncode == 0, done.stdout
+    jobs = sorted(tmp_path.glob("outputs/sweeps/*/*/[0-9]"))
+    betas = [re.findall(r"beta: (.*?) ", (job / ".hydra" / "config.yaml").read_text() + " ") for job in jobs]
+    assert len(jobs) == 2
+    assert all((job / "metrics.jsonl").exists() for job in jobs), betas
+
+
+def test_one_bad_job_of_a_sweep_does_not_cost_the_others(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-m", *SMALL, "env=none", "agent.beta=-1,1.0")
+    assert done.returncode != 0
+    assert "agent.beta is -1" in done.stdout
+    bad, good = sorted(tmp_path.glob("outputs/sweeps/*/*/[0-9]"))
+    assert "agent.beta is -1" in (bad / "train.log").read_text()
+    assert (good / "metrics.jsonl").exists()
+
+
+def test_a_policy_of_a_stranger_is_not_called(cli: Cli, tmp_path: Path) -> None:
+    assert cli(*SMALL, "env=none").returncode == 0
+    run = only_run(tmp_path)
+    found = checkpoint.latest(run)
+    assert found is not None
+    state, facts = found
+    facts["head"]["_target_"] = "os.system"
+    save_file(state, tmp_path / "evil.safetensors", metadata={"facts": json.dumps(facts)})
+    with pytest.raises(UserError, match=r"wants to call 'os\.system'"):
+        awr_exp.load(tmp_path / "evil.safetensors")
+
