@@ -52,13 +52,21 @@ def train(cfg: dict[str, Any], folder: Path) -> float | None:
 
     def fit(node: dict[str, Any], folder: Path, loggers: dict[str, Any], title: str) -> dict[str, float]:
         done = checkpoint.latest(folder)
-        resume = {"update": done[1]["update"], "run_id": done[1]["run_id"]} if done else {"update": 0, "run_id": None}
+        resume = (
+            {"update": done[1]["update"], "run_id": done[1]["run_id"]}
+            if done
+            else {"update": 0, "run_id": None}
+        )
         agent = build(node, spec=data.spec, seeds=[cfg["seed"]], device=device)
         agent.fit_normalizer(*data.obs_statistics())
         # metrics.jsonl is what resume, the curves and every report read: it is always written.
         logger = Many(
             [Jsonl(folder, update=resume["update"])]
-            + [build(part, folder=folder, config=cfg, **resume) for name, part in loggers.items() if name != "jsonl"]
+            + [
+                build(part, folder=folder, config=cfg, **resume)
+                for name, part in loggers.items()
+                if name != "jsonl"
+            ]
         )
         parts = {"agent": agent, "data": data, "make_env": make_env, "title": title}
         facts = policy_facts(data.spec, node) | {"run_id": logger.id}

@@ -64,8 +64,12 @@ class TrainedPolicy:
         """
         array = np.asarray(obs, dtype=np.float32)
         if array.ndim not in (1, 2) or array.shape[-1] != self.spec.obs_dim:
-            raise UserError(f"observations of shape {array.shape}; this policy takes (…, {self.spec.obs_dim})")
-        batch = (torch.as_tensor(array).reshape(1, -1, self.spec.obs_dim) - self.mean[:, None]) / self.std[:, None]
+            raise UserError(
+                f"observations of shape {array.shape}; this policy takes (…, {self.spec.obs_dim})"
+            )
+        batch = (torch.as_tensor(array).reshape(1, -1, self.spec.obs_dim) - self.mean[:, None]) / self.std[
+            :, None
+        ]
         if deterministic:
             action = self.policy.mode(self.theta, batch)
         else:

@@ -31,7 +31,9 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(cwd: Path, datasets: Path, *arguments: str, **env: str) -> "subprocess.Popen[str]":
-    surroundings = os.environ | {"MINARI_DATASETS_PATH": str(datasets), "WANDB_MODE": "offline", "COLUMNS": "200"} | env
+    surroundings = (
+        os.environ | {"MINARI_DATASETS_PATH": str(datasets), "WANDB_MODE": "offline", "COLUMNS": "200"} | env
+    )
     return subprocess.Popen(
         [sys.executable, "-m", "awr_exp.main", *arguments],
         cwd=cwd,
@@ -72,15 +74,19 @@ def test_a_run_leaves_what_the_readme_promises(cli: Cli, tmp_path: Path) -> None
     done = cli(*SMALL, "logger=[jsonl,wandb]", "baseline=bc", "agent.beta=0.05")
     assert done.returncode == 0, done.stdout
     run = only_run(tmp_path)
-    for name in (".hydra/config.yaml", "train.log", "metrics.jsonl", "curves.png", "baseline/metrics.jsonl", "wandb"):
+    for name in (
+        ".hydra/config.yaml",
+        "train.log",
+        "metrics.jsonl",
+        "curves.png",
+        "baseline/metrics.jsonl",
+        "wandb",
+    ):
         assert (run / name).exists(), name
     names = {row["name"] for row in read(run)}
-    for name in (
-        "value_loss actor_loss mean_advantage std_advantage mean_weight max_weight ess clipped zero_weight mean_value "
-        "explained_variance entropy kl_behavior updates_per_second"
-    ).split():
+    for name in ["value_loss", "actor_loss", "mean_advantage", "std_advantage", "mean_weight", "max_weight", "ess", "clipped", "zero_weight", "mean_value", "explained_variance", "entropy", "kl_behavior", "updates_per_second"]:
         assert f"train/{name}" in names
-    for name in "return_mean return_std return_min return_max length_mean normalized_score".split():
+    for name in ["return_mean", "return_std", "return_min", "return_max", "length_mean", "normalized_score"]:
         assert f"eval/{name}" in names
     for text in ("data set awr_exp/pendulum-mixed-v0", "baseline BC", "AWR", str(run), "wandb sync"):
         assert text in done.stdout
@@ -98,7 +104,9 @@ def test_a_run_leaves_what_the_readme_promises(cli: Cli, tmp_path: Path) -> None
 
 
 def test_discrete_actions_and_whole_episode_targets(cli: Cli, tmp_path: Path) -> None:
-    done = cli(*SMALL, "dataset=cartpole_mixed", "advantage=gae", "weighting=normalized", "network.layer_norm=true")
+    done = cli(
+        *SMALL, "dataset=cartpole_mixed", "advantage=gae", "weighting=normalized", "network.layer_norm=true"
+    )
     assert done.returncode == 0, done.stdout
     assert awr_exp.load(only_run(tmp_path))(np.zeros(4)).dtype == np.int64
 
@@ -106,7 +114,14 @@ def test_discrete_actions_and_whole_episode_targets(cli: Cli, tmp_path: Path) ->
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, datasets: Path, number: int) -> None:
     """Multi-step targets and a stop between reports: sums and targets have to survive too."""
-    options = [*SMALL, "advantage=td_lambda", "trainer.updates=3000", "trainer.refresh_interval=70", "trainer.checkpoint_interval=30", "dataset.max_transitions=2000"]
+    options = [
+        *SMALL,
+        "advantage=td_lambda",
+        "trainer.updates=3000",
+        "trainer.refresh_interval=70",
+        "trainer.checkpoint_interval=30",
+        "dataset.max_transitions=2000",
+    ]
     folders = {name: tmp_path / name for name in ("whole", "stopped")}
     for folder in folders.values():
         folder.mkdir()
@@ -242,7 +257,9 @@ def test_help_and_mistakes_never_wait_for_torch(argument: str, tmp_path: Path) -
         "import sys\nsys.argv = ['main', sys.argv[1]]\nfrom awr_exp.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules and 'wandb' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code, argument], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, argument], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -274,4 +291,3 @@ def test_a_policy_of_a_stranger_is_not_called(cli: Cli, tmp_path: Path) -> None:
     save_file(state, tmp_path / "evil.safetensors", metadata={"facts": json.dumps(facts)})
     with pytest.raises(UserError, match=r"wants to call 'os\.system'"):
         awr_exp.load(tmp_path / "evil.safetensors")
-

@@ -69,7 +69,11 @@ class AWR(Agent):
             return None
         chunks = episodes.observations().split(max(1, VALUE_CHUNK // self.members))
         value = torch.cat(
-            [self.value(self.critic.theta, self.normalize(obs.to(self.device, self.dtype))) for obs in chunks], 1
+            [
+                self.value(self.critic.theta, self.normalize(obs.to(self.device, self.dtype)))
+                for obs in chunks
+            ],
+            1,
         )
         discount = self.gamma * ~episodes.terminated
         next_value = value[:, episodes.rows + 1]
@@ -106,13 +110,9 @@ class AWR(Agent):
             "mean_value": value.mean(-1),
             "mean_advantage": advantage.mean(-1),
             "std_advantage": advantage.std(-1, correction=0),
-            "mean_weight": weight.mean(-1),
-            "max_weight": weight.amax(-1),
-            "ess": weights.effective_sample_size(weight),
-            "clipped": weights.clipped(weight, self.max_weight),
-            "zero_weight": weights.zero_share(weight),
-            "kl_behavior": weights.kl_behavior(weight),
-        } | actor_metrics
+            **weights.health(weight, self.max_weight),
+            **actor_metrics,
+        }
 
     def critic_step(self, obs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """One semi-gradient step of V toward the target; the loss and explained variance before it, [K] each."""

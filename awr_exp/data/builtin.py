@@ -27,7 +27,10 @@ Plan = Sequence[tuple[int, behaviour.Behaviour]]
 
 def pendulum_mixed(device: torch.device | str = "cpu", **options: Any) -> Transitions:
     """Pendulum-v1: 60 random episodes, 40 of a swing-up controller with much to little noise. See `select`."""
-    plan = [(60, behaviour.pendulum_random()), *((n, behaviour.pendulum(s)) for n, s in ((14, 0.8), (13, 0.4), (13, 0.1)))]
+    plan = [
+        (60, behaviour.pendulum_random()),
+        *((n, behaviour.pendulum(s)) for n, s in ((14, 0.8), (13, 0.4), (13, 0.1))),
+    ]
     id = "awr_exp/pendulum-mixed-v0"
     _ensure(id, "Pendulum-v1", plan, behaviour.pendulum_random(), behaviour.pendulum(0.0))
     return load(id, device=device, **options)
@@ -74,7 +77,9 @@ def _collect(
     env = gymnasium.make(env_id)
     rng = np.random.default_rng(child_seed(0, id))
     buffers = [_episode(env, policy, rng) for count, policy in plan for _ in range(count)]
-    reference = [float(np.mean([sum(_episode(env, p, rng).rewards) for _ in range(100)])) for p in (worst, best)]
+    reference = [
+        float(np.mean([sum(_episode(env, p, rng).rewards) for _ in range(100)])) for p in (worst, best)
+    ]
     before = os.environ.get("MINARI_DATASETS_PATH")
     os.environ["MINARI_DATASETS_PATH"] = str(place)
     try:

@@ -62,3 +62,15 @@ def clipped(weight: Tensor, max_weight: Tensor) -> Tensor:
 def zero_share(weight: Tensor) -> Tensor:
     """[K] share of the batch whose weight is practically zero beside the mean."""
     return (weight <= PRACTICALLY_ZERO * weight.mean(-1, keepdim=True)).to(weight.dtype).mean(-1)
+
+
+def health(weight: Tensor, max_weight: Tensor) -> dict[str, Tensor]:
+    """What every run reports of its weights, [K] each: they tell a bad beta from a bad critic."""
+    return {
+        "mean_weight": weight.mean(-1),
+        "max_weight": weight.amax(-1),
+        "ess": effective_sample_size(weight),
+        "clipped": clipped(weight, max_weight),
+        "zero_weight": zero_share(weight),
+        "kl_behavior": kl_behavior(weight),
+    }

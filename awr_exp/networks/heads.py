@@ -127,7 +127,9 @@ class TanhGaussian(Gaussian):
     def __init__(self, spec: Spec, std: str | float = "state_dependent") -> None:
         super().__init__(spec, std)
         if not all(map(math.isfinite, (*spec.action_low, *spec.action_high))):
-            raise UserError("head=tanh_gaussian needs finite action bounds; use head=gaussian for unbounded actions")
+            raise UserError(
+                "head=tanh_gaussian needs finite action bounds; use head=gaussian for unbounded actions"
+            )
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         centre, scale = self._constants(outputs)

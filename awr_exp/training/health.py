@@ -17,14 +17,19 @@ def at_start(value_iters: int | None) -> Iterator[tuple[str, str]]:
         )
 
 
-def of_metrics(metrics: Mapping[str, float], beta: float | None, standardized: bool) -> Iterator[tuple[str, str]]:
+def of_metrics(
+    metrics: Mapping[str, float], beta: float | None, standardized: bool
+) -> Iterator[tuple[str, str]]:
     """(name, sentence) of what one report of a member says; the name lets each be said once."""
     ess, spread = metrics.get("ess"), metrics.get("std_advantage")
     if ess is None or spread is None or beta is None:
         return
     spread = 1.0 if standardized else spread
     if metrics.get("mean_weight", 1) == 0:
-        yield "collapsed", "all weights are 0: no advantage is positive; check the critic, or try another weighting"
+        yield (
+            "collapsed",
+            "all weights are 0: no advantage is positive; check the critic, or try another weighting",
+        )
     elif ess < COLLAPSED:
         yield (
             "collapsed",

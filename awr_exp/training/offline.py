@@ -89,12 +89,16 @@ class Offline:
         try:
             self.agent.load_state_dict(state)
         except ValueError as error:
-            raise UserError(f"the run to resume has another agent or network than this configuration: {error}") from None
+            raise UserError(
+                f"the run to resume has another agent or network than this configuration: {error}"
+            ) from None
         device = self.agent.device
         self.update, self.summed = facts[0]["update"], facts[0]["summed"]
         self.best, self.latest = [fact["best"] for fact in facts], [fact["latest"] for fact in facts]
         self.target = state["target"].to(device) if "target" in state else None
-        self.sums = {name[5:]: tensor.to(device) for name, tensor in state.items() if name.startswith("sums.")}
+        self.sums = {
+            name[5:]: tensor.to(device) for name, tensor in state.items() if name.startswith("sums.")
+        }
 
     def run(self) -> list[dict[str, float]]:
         """Train to the end and return each member's latest metrics.
@@ -119,7 +123,12 @@ class Offline:
                 if received or self.due(self.checkpoint_interval):
                     self.save()
                 if received:
-                    log.info("stopped by signal %d at update %d; %s", received[0], self.update, self.how_to_resume())
+                    log.info(
+                        "stopped by signal %d at update %d; %s",
+                        received[0],
+                        self.update,
+                        self.how_to_resume(),
+                    )
                     raise SystemExit(128 + received[0])
         if self.evaluator:
             self.evaluator.close()
@@ -151,7 +160,10 @@ class Offline:
         return torch.stack(
             [
                 torch.randint(
-                    len(self.data), shape, generator=generator(seed, "rows", block, device=device), device=device
+                    len(self.data),
+                    shape,
+                    generator=generator(seed, "rows", block, device=device),
+                    device=device,
                 )
                 for seed in self.agent.seeds
             ],
@@ -168,7 +180,9 @@ class Offline:
         self.sums, self.summed = {}, 0
         for member, values in enumerate(table):
             metrics = dict(zip(names, values, strict=True))
-            self.log(member, {f"train/{k}": v for k, v in metrics.items()} | {"train/updates_per_second": speed})
+            self.log(
+                member, {f"train/{k}": v for k, v in metrics.items()} | {"train/updates_per_second": speed}
+            )
             for name, sentence in self.complaints(member, metrics):
                 self.warn(member, name, sentence)
             if not alive[member]:
@@ -185,7 +199,11 @@ class Offline:
                 "rates, agent.max_grad_norm=1 or another dataset.reward_scale"
             )
         if "train/ess" in self.latest[0]:
-            bar.tell(health=" ".join(f"ess {m['train/ess']:.2f} w {m['train/mean_weight']:.2f}" for m in self.latest[:1]))
+            bar.tell(
+                health=" ".join(
+                    f"ess {m['train/ess']:.2f} w {m['train/mean_weight']:.2f}" for m in self.latest[:1]
+                )
+            )
 
     def complaints(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         beta = getattr(self.agent, "beta", None)

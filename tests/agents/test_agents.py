@@ -36,7 +36,14 @@ def sequential(part: dict[str, torch.Tensor]) -> nn.Sequential:
 
 def test_one_member_is_the_plain_algorithm() -> None:
     """Ten updates of two optimisers and two modules, as anybody would write them."""
-    agent = make_awr(head=lambda spec: heads.Gaussian(spec), beta=0.7, max_weight=3.0, gamma=0.9, critic_lr=1e-3, max_grad_norm=0.5)
+    agent = make_awr(
+        head=lambda spec: heads.Gaussian(spec),
+        beta=0.7,
+        max_weight=3.0,
+        gamma=0.9,
+        critic_lr=1e-3,
+        max_grad_norm=0.5,
+    )
     critic = sequential(unflatten(agent.critic.theta, agent.value_network.shapes))
     actor_parts = unflatten(agent.actor.theta, agent.policy.shapes)
     actor = sequential(actor_parts)
@@ -87,7 +94,10 @@ HYPER: dict[str, list[Any]] = {
 
 def test_a_member_trains_as_it_would_alone(spec: Spec) -> None:
     crowd = make_awr(spec, seeds=[3, 1, 2], **HYPER)
-    alone = [make_awr(spec, seeds=[seed], **{name: v[k] for name, v in HYPER.items()}) for k, seed in enumerate([3, 1, 2])]
+    alone = [
+        make_awr(spec, seeds=[seed], **{name: v[k] for name, v in HYPER.items()})
+        for k, seed in enumerate([3, 1, 2])
+    ]
     for seed in range(8):
         batch = random_batch(spec, 3, 16, seed)
         together = crowd.update(batch)

@@ -89,7 +89,10 @@ def test_only_termination_stops_the_bootstrap() -> None:
     reward = torch.tensor([1.0, 1.0])
     last = torch.tensor([False, True])
     value = torch.tensor([[0.0, 10.0]])
-    for estimate in (lambda d: lambda_return(reward, d, value, last, 1.0), lambda d: n_step_return(reward, d, value, last, 5)):
+    for estimate in (
+        lambda d: lambda_return(reward, d, value, last, 1.0),
+        lambda d: n_step_return(reward, d, value, last, 5),
+    ):
         assert_close(estimate(torch.tensor([[0.5, 0.5]])), torch.tensor([[1 + 0.5 * (1 + 0.5 * 10), 6.0]]))
         assert_close(estimate(torch.tensor([[0.5, 0.0]])), torch.tensor([[1.5, 1.0]]))
 

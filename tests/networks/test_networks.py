@@ -59,7 +59,8 @@ def test_a_member_starts_as_it_would_alone(init: str) -> None:
 
 def test_output_scale_scales_the_last_layer_alone() -> None:
     one, small = (
-        unflatten(MLP(3, 2, (8,), output_scale=scale).start(generators(0)), MLP(3, 2, (8,)).shapes) for scale in (1, 0.01)
+        unflatten(MLP(3, 2, (8,), output_scale=scale).start(generators(0)), MLP(3, 2, (8,)).shapes)
+        for scale in (1, 0.01)
     )
     assert_close(small["1.weight"], 0.01 * one["1.weight"])
     assert torch.equal(small["0.weight"], one["0.weight"])
@@ -101,7 +102,9 @@ def test_gaussian_heads_are_distributions_over_the_action(std: str | float, squa
 
 
 @pytest.mark.parametrize("head_class", [heads.Gaussian, heads.TanhGaussian])
-def test_actions_stay_inside_the_bounds_and_data_on_them_have_a_density(head_class: type[heads.Gaussian]) -> None:
+def test_actions_stay_inside_the_bounds_and_data_on_them_have_a_density(
+    head_class: type[heads.Gaussian],
+) -> None:
     head = head_class(CONTINUOUS, "state_dependent")
     outputs = 50 * torch.randn(1, 200, head.outputs, generator=G)
     low, high = torch.tensor(CONTINUOUS.action_low), torch.tensor(CONTINUOUS.action_high)

@@ -1,0 +1,114 @@
+"""Every yaml composes, builds and takes three updates; every value in it has a range that is checked."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from awr_exp import config
+from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
+from awr_exp.data.transitions import Transitions
+from awr_exp.errors import UserError
+from awr_exp.main import build
+
+OPTIONS = sorted((path.parent.name, path.stem) for path in config.CONF.glob("*/*.yaml"))
+NEEDS = {"minari": "dataset.id=awr_exp/pendulum-mixed-v0", "gym": "env.id=Pendulum-v1"}
+ENVS = {"cartpole": "dataset=cartpole_mixed"}
+EXTRAS = {
+    "halfcheetah": "mujoco", "hopper": "mujoco", "walker2d": "mujoco", "ant": "mujoco", "humanoid": "mujoco",
+    "lunarlander": "Box2D", "lunarlander_continuous": "Box2D",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def minari_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("minari")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(root))
+        pendulum_mixed()
+        cartpole_mixed()
+    return root
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    config.register()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        cfg = compose("config", list(overrides))
+    config.check(cfg)
+    content = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(content, dict)
+    return content  # type: ignore[return-value]
+
+
+def overrides(group: str, option: str) -> list[str]:
+    chosen = [f"{group}={option}"]
+    if group == "head" and option == "categorical":
+        chosen.append("dataset=cartpole_mixed")
+    if option in NEEDS:
+        chosen.append(NEEDS[option])
+    if option == "nexus_offline":
+        chosen.append(NEEDS["minari"])
+    if group == "env" and option in ENVS:
+        chosen.append(ENVS[option])
+    return chosen
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_builds_and_takes_three_updates(
+    group: str, option: str, minari_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(minari_root))
+    cfg = composed(*overrides(group, option))
+    data: Transitions = build(cfg["dataset"])
+    if group == "env":
+        if option in EXTRAS:
+            pytest.importorskip(EXTRAS[option])
+            # The data are of another task, and that is what must be said.
+            with pytest.raises(UserError, match="does not fit data set"):
+                build(cfg["env"], data=data.info, spec=data.spec)
+        else:
+            made = build(cfg["env"], data=data.info, spec=data.spec)
+            assert (made is None) == (option == "none")
+    for node in cfg["logger"].values():
+        build(node, folder=tmp_path, config={}, update=0, run_id=None).finish({}, {})
+    for node in (cfg["agent"], cfg["baseline"]):
+        if node:
+            agent = build(node, spec=data.spec, seeds=[0])
+            agent.fit_normalizer(*data.obs_statistics())
+            target = agent.refresh(data)
+            for update in range(3):
+                metrics = agent.update(data.sample(torch.arange(32).reshape(1, 32) + update, target))
+            assert all(value.isfinite().all() for value in metrics.values())
+
+
+def test_every_value_has_a_range() -> None:
+    for path in config.CONF.rglob("*.yaml"):
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(content, dict)
+        content.pop("hydra", None)
+        content.pop("defaults", None)
+        for name, _ in config._settings(content, ""):  # type: ignore[arg-type]
+            leaf = name.rpartition(".")[2]
+            assert leaf in config.RULES or leaf in config.GROUPS, f"{path}: {name}"
+
+
+def test_the_offline_recipe_has_its_published_values() -> None:
+    cfg = composed("experiment=nexus_offline", "dataset.id=a/b-v0")
+    agent = cfg["agent"]
+    assert (agent["beta"], agent["max_weight"], agent["value_iters"], agent["actor_iters"]) == (
+        0.3,
+        20.0,
+        5,
+        1,
+    )
+    assert cfg["network"]["hidden"] == [256, 256]
+
+
+def test_sweep_files_compose() -> None:
+    for path in (config.SWEEPS / "sweep").glob("*.yaml"):
+        with initialize_config_dir(str(config.CONF), version_base="1.3"):
+            cfg = compose("config", [f"+sweep={path.stem}"], return_hydra_config=True)
+        assert cfg.hydra.sweeper.params, path

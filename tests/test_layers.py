@@ -1,0 +1,61 @@
+"""Imports point down only, and frameworks stay at the edge."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "awr_exp"
+ORDER = [
+    "errors",
+    "types",
+    "seeding",
+    "math",
+    "networks",
+    "agents",
+    "envs",
+    "data",
+    "config",
+    "training",
+    "policy",
+    "main",
+]
+FOREIGN = {
+    "hydra": {"config", "policy", "main"},
+    "omegaconf": {"config", "main"},
+    "wandb": {"training"},
+    "gymnasium": {"data", "envs", "training"},
+    "minari": {"data"},
+    "rich": {"training"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_point_down(path: Path) -> None:
+    layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if layer == "__init__":
+        return
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "awr_exp" and len(parts) > 1 and parts[1] in ORDER:
+            assert ORDER.index(parts[1]) <= ORDER.index(layer), f"{layer} imports {name}"
+        if parts[0] in FOREIGN:
+            assert layer in FOREIGN[parts[0]], f"{layer} imports {name}"
+
+
+def test_an_agent_stays_short() -> None:
+    for path in (PACKAGE / "agents").glob("*.py"):
+        if path.stem != "agent":
+            assert len(path.read_text().splitlines()) <= 140, path
