@@ -30,11 +30,7 @@ PACKAGE = Path(__file__).resolve().parent
 def _folder(name: str) -> Path:
     """The checkout's folder, or the one that travelled in the wheel."""
     checkout = PACKAGE.parent / name
-    return (
-        checkout
-        if (PACKAGE.parent / "pyproject.toml").exists() and checkout.is_dir()
-        else PACKAGE / f"_{name}"
-    )
+    return checkout if (PACKAGE.parent / "pyproject.toml").exists() and checkout.is_dir() else PACKAGE / f"_{name}"
 
 
 CONF, SWEEPS = _folder("conf"), _folder("sweeps")
@@ -178,9 +174,7 @@ def check_trusted(content: Any, origin: Path, trust: frozenset[str] = frozenset(
         target = content.get("_target_")
         if target is not None and target not in known_targets() | trust:
             raise UserError(f"{origin} wants to call '{target}', which is not a part of awr_exp: not trusted")
-    for value in (
-        content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
-    ):
+    for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
         check_trusted(value, origin, trust)
 
 
@@ -216,7 +210,7 @@ class Check(Callback):
     """Ends a single run with one line before it has a folder, if its configuration is wrong."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        task = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
             if task.resume is not None:
                 saved_config(Path(task.resume))

@@ -52,18 +52,14 @@ def train(cfg: dict[str, Any], folder: Path) -> float | None:
 
     def fit(node: dict[str, Any], folder: Path, loggers: dict[str, Any], title: str) -> dict[str, float]:
         done = checkpoint.latest(folder)
-        resume = (
-            {"update": done[1]["update"], "run_id": done[1]["run_id"]}
-            if done
-            else {"update": 0, "run_id": None}
-        )
+        start: dict[str, Any] = done[1] if done else {"update": 0, "run_id": None}
         agent = build(node, spec=data.spec, seeds=[cfg["seed"]], device=device)
         agent.fit_normalizer(*data.obs_statistics())
         # metrics.jsonl is what resume, the curves and every report read: it is always written.
         logger = Many(
-            [Jsonl(folder, update=resume["update"])]
+            [Jsonl(folder, update=start["update"])]
             + [
-                build(part, folder=folder, config=cfg, **resume)
+                build(part, folder=folder, config=cfg, update=start["update"], run_id=start["run_id"])
                 for name, part in loggers.items()
                 if name != "jsonl"
             ]

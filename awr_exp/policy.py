@@ -42,7 +42,7 @@ def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[s
     state, facts = found
     for part in ("network", "head"):
         check_trusted(facts[part], path, frozenset(trust))
-    spec = Spec(**{name: tuple(v) if isinstance(v, list) else v for name, v in facts["spec"].items()})
+    spec = Spec.from_json(facts["spec"])
     parts = {part: instantiate(facts[part], _convert_="all") for part in ("network", "head")}
     return TrainedPolicy(spec, Policy(spec, **parts), state, seed)
 
@@ -64,12 +64,8 @@ class TrainedPolicy:
         """
         array = np.asarray(obs, dtype=np.float32)
         if array.ndim not in (1, 2) or array.shape[-1] != self.spec.obs_dim:
-            raise UserError(
-                f"observations of shape {array.shape}; this policy takes (…, {self.spec.obs_dim})"
-            )
-        batch = (torch.as_tensor(array).reshape(1, -1, self.spec.obs_dim) - self.mean[:, None]) / self.std[
-            :, None
-        ]
+            raise UserError(f"observations of shape {array.shape}; this policy takes (…, {self.spec.obs_dim})")
+        batch = (torch.as_tensor(array).reshape(1, -1, self.spec.obs_dim) - self.mean[:, None]) / self.std[:, None]
         if deterministic:
             action = self.policy.mode(self.theta, batch)
         else:

@@ -1,7 +1,7 @@
 """What the layers hand to one another. K is the number of members, B the batch size."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -26,6 +26,12 @@ class Spec:
     @property
     def discrete(self) -> bool:
         return self.num_actions is not None
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Spec":
+        """From `dataclasses.asdict` after a round trip through JSON, which turns tuples into lists."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)

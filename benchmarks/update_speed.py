@@ -61,9 +61,7 @@ def plain_script(hidden: int, device: torch.device) -> Callable[[], None]:
 
         def target() -> torch.Tensor:
             with torch.no_grad():
-                return batch["reward"] + 0.99 * (1 - batch["terminated"]) * critic(batch["next_obs"]).squeeze(
-                    -1
-                )
+                return batch["reward"] + 0.99 * (1 - batch["terminated"]) * critic(batch["next_obs"]).squeeze(-1)
 
         for _ in range(VALUE_ITERS):
             value_loss = (critic(batch["obs"]).squeeze(-1) - target()).pow(2).mean()
@@ -73,9 +71,7 @@ def plain_script(hidden: int, device: torch.device) -> Callable[[], None]:
         with torch.no_grad():
             advantage = target() - critic(batch["obs"]).squeeze(-1)
             weight = (advantage / 0.3).exp().clamp(max=20.0)
-        log_prob = (
-            torch.distributions.Normal(actor(batch["obs"]), log_std.exp()).log_prob(batch["action"]).sum(-1)
-        )
+        log_prob = torch.distributions.Normal(actor(batch["obs"]), log_std.exp()).log_prob(batch["action"]).sum(-1)
         actor_loss = -(weight * log_prob).mean()
         actor_optim.zero_grad()
         actor_loss.backward()
@@ -156,18 +152,14 @@ def measure(hidden: int, device: torch.device, rounds: int, seconds: float) -> N
                     torch.cuda.synchronize()
             rates[name].append(count / (time.perf_counter() - begun))
     where = (
-        f"{device.type}, {torch.get_num_threads()} threads"
-        if device.type == "cpu"
-        else torch.cuda.get_device_name()
+        f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name()
     )
     print(f"hidden {hidden}, {where}, {flop(hidden) / 1e9:.2f} GFLOP an update")
     baseline = rates["plain script"]
     for name, found in rates.items():
         ratio = statistics.median(a / b for a, b in zip(found, baseline, strict=True))
         rate = statistics.median(found)
-        print(
-            f"  {name:15} {rate:8.0f} updates/s  {ratio:5.2f} x plain  {rate * flop(hidden) / 1e9:7.0f} GFLOP/s"
-        )
+        print(f"  {name:15} {rate:8.0f} updates/s  {ratio:5.2f} x plain  {rate * flop(hidden) / 1e9:7.0f} GFLOP/s")
 
 
 def main() -> None:
@@ -180,9 +172,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.one:
         for threads in options.threads:
-            subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], "--one", "--threads", str(threads)], check=True
-            )
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", "--threads", str(threads)], check=True)
         return
     torch.set_num_threads(options.threads[0])
     print(f"faster float32 products through oneDNN: {fast_float32_products()}")

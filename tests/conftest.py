@@ -30,9 +30,7 @@ NETWORK = partial(MLP, hidden=(16, 16), activation="tanh")
 DISCRETE = Spec(obs_dim=3, num_actions=4)
 
 
-def random_batch(
-    spec: Spec, members: int, size: int, seed: int = 0, dtype: torch.dtype = torch.float64
-) -> Batch:
+def random_batch(spec: Spec, members: int, size: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Batch:
     """A batch whose content means nothing but has the right shapes and ranges."""
     g = torch.Generator().manual_seed(seed)
 

@@ -69,17 +69,12 @@ class AWR(Agent):
             return None
         chunks = episodes.observations().split(max(1, VALUE_CHUNK // self.members))
         value = torch.cat(
-            [
-                self.value(self.critic.theta, self.normalize(obs.to(self.device, self.dtype)))
-                for obs in chunks
-            ],
+            [self.value(self.critic.theta, self.normalize(obs.to(self.device, self.dtype))) for obs in chunks],
             1,
         )
         discount = self.gamma * ~episodes.terminated
         next_value = value[:, episodes.rows + 1]
-        return self.advantage(
-            episodes.reward.to(value), discount, next_value, episodes.last, longest=episodes.longest
-        )
+        return self.advantage(episodes.reward.to(value), discount, next_value, episodes.last, longest=episodes.longest)
 
     def target(self, batch: Batch, next_obs: Tensor) -> Tensor:
         """[K, B], no gradient: from the last refresh, or else r + gamma (1 - terminated) V(s')."""

@@ -77,9 +77,7 @@ def _collect(
     env = gymnasium.make(env_id)
     rng = np.random.default_rng(child_seed(0, id))
     buffers = [_episode(env, policy, rng) for count, policy in plan for _ in range(count)]
-    reference = [
-        float(np.mean([sum(_episode(env, p, rng).rewards) for _ in range(100)])) for p in (worst, best)
-    ]
+    reference = [float(np.mean([sum(_episode(env, p, rng).rewards) for _ in range(100)])) for p in (worst, best)]
     before = os.environ.get("MINARI_DATASETS_PATH")
     os.environ["MINARI_DATASETS_PATH"] = str(place)
     try:
@@ -110,20 +108,22 @@ def _episode(env: gymnasium.Env, policy: behaviour.Behaviour, rng: np.random.Gen
     from minari.data_collector import EpisodeBuffer
 
     obs, _ = env.reset(seed=int(rng.integers(2**31)))
-    observations, actions, rewards, ends = [obs], [], [], []
-    while not ends or not any(ends[-1]):
+    observations: list[Any] = [obs]
+    actions: list[Any] = []
+    rewards: list[float] = []
+    terminated = truncated = False
+    while not (terminated or truncated):
         action = policy(np.asarray(obs)[None], rng)[0]
         obs, reward, terminated, truncated, _ = env.step(action)
         observations.append(obs)
         actions.append(action)
         rewards.append(float(reward))
-        ends.append((terminated, truncated))
-    terminations, truncations = ([bool(end[i]) for end in ends] for i in (0, 1))
+    unfinished = [False] * (len(rewards) - 1)
     return EpisodeBuffer(
         observations=np.stack(observations),
         actions=np.stack(actions),
         rewards=rewards,
-        terminations=terminations,
-        truncations=truncations,
+        terminations=[*unfinished, bool(terminated)],
+        truncations=[*unfinished, bool(truncated)],
         infos={},
     )

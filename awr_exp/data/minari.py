@@ -91,14 +91,10 @@ def _find(id: str, download: bool) -> Path:
     if not folder.is_dir() and download:
         _download(id)
     if not folder.is_dir():
-        local = sorted(
-            str(path.parent.parent.relative_to(root())) for path in root().glob("**/data/metadata.json")
-        )
+        local = sorted(str(path.parent.parent.relative_to(root())) for path in root().glob("**/data/metadata.json"))
         near = difflib.get_close_matches(id, local, 3, 0.5) or local[:3]
         hint = f"here are {', '.join(near)}; " if near else ""
-        raise UserError(
-            f"data set '{id}' is not in {root()}: {hint}dataset.download=true fetches it from the hub"
-        )
+        raise UserError(f"data set '{id}' is not in {root()}: {hint}dataset.download=true fetches it from the hub")
     return folder
 
 
@@ -107,9 +103,7 @@ def _download(id: str) -> None:
         # The hub's own client retries for half a minute before it says that there is no network.
         socket.create_connection(HUB, timeout=3).close()
     except OSError as error:
-        raise UserError(
-            f"data set '{id}' cannot be downloaded: no connection to {HUB[0]} ({error})"
-        ) from None
+        raise UserError(f"data set '{id}' cannot be downloaded: no connection to {HUB[0]} ({error})") from None
     import minari
 
     try:
@@ -125,9 +119,7 @@ def _metadata(id: str, folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"data set '{id}': {path} cannot be read: {_first_line(error)}; fetch it again"
-        ) from None
+        raise UserError(f"data set '{id}': {path} cannot be read: {_first_line(error)}; fetch it again") from None
     if not isinstance(content, dict) or "observation_space" not in content or "action_space" not in content:
         raise UserError(f"data set '{id}': {path} names no observation_space or action_space; fetch it again")
     return content
@@ -150,9 +142,7 @@ def _read(id: str, file: Path, metadata: dict[str, Any]) -> tuple[Tensor, Tensor
         observation_space = deserialize_space(metadata["observation_space"])
         action_space = deserialize_space(metadata["action_space"])
     except Exception as error:
-        raise UserError(
-            f"data set '{id}': a space in its metadata cannot be read: {_first_line(error)}"
-        ) from None
+        raise UserError(f"data set '{id}': a space in its metadata cannot be read: {_first_line(error)}") from None
     leaves = list(_leaves(id, observation_space, ()))
     spec = _spec(id, sum(_width(leaf) for _, leaf in leaves), action_space)
     try:
@@ -160,15 +150,11 @@ def _read(id: str, file: Path, metadata: dict[str, Any]) -> tuple[Tensor, Tensor
             packed, lengths = _read_episodes(id, source, leaves, spec)
     except FileNotFoundError:
         kind = metadata.get("data_format")
-        raise UserError(
-            f"data set '{id}' has no {file.name} (its format is {kind}): only hdf5 is read"
-        ) from None
+        raise UserError(f"data set '{id}' has no {file.name} (its format is {kind}): only hdf5 is read") from None
     except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"data set '{id}': {file} is damaged ({_first_line(error)}); fetch it again"
-        ) from None
+        raise UserError(f"data set '{id}': {file} is damaged ({_first_line(error)}); fetch it again") from None
     if spec.discrete:
-        packed[:, spec.obs_dim] -= int(action_space.start)  # type: ignore[attr-defined]
+        packed[:, spec.obs_dim] -= int(action_space.start)
         _zero_final_rows(packed, lengths, spec)
     _check_content(id, packed, lengths, spec)
     return torch.from_numpy(packed), torch.from_numpy(lengths), spec
@@ -186,9 +172,7 @@ def _leaves(id: str, space: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[
         yield path, space
     else:
         where = "/".join(path) or "the observation"
-        raise UserError(
-            f"data set '{id}': {where} is a {type(space).__name__}; use one of Box, Discrete, Dict, Tuple"
-        )
+        raise UserError(f"data set '{id}': {where} is a {type(space).__name__}; use one of Box, Discrete, Dict, Tuple")
 
 
 def _width(leaf: Any) -> int:
@@ -225,8 +209,8 @@ def _read_episodes(
         packed[:, column : column + stacked.shape[1]] = stacked
         column += stacked.shape[1]
     at = np.arange(total) + np.repeat(np.arange(len(lengths)), lengths)
-    shape = () if spec.discrete else (spec.action_dim,)
-    for field, shape in (("actions", shape), ("rewards", ()), ("terminations", ()), ("truncations", ())):
+    action_shape = () if spec.discrete else (spec.action_dim,)
+    for field, shape in (("actions", action_shape), ("rewards", ()), ("terminations", ()), ("truncations", ())):
         stacked = _stack(id, names, groups, field, shape, lengths)
         packed[at, column : column + stacked.shape[1]] = stacked
         column += stacked.shape[1]
@@ -270,9 +254,7 @@ def _stack(
             data = group[field]
             found = data.shape
         except (KeyError, AttributeError):
-            raise UserError(
-                f"data set '{id}', {name}: {field} is missing; fetch the data set again"
-            ) from None
+            raise UserError(f"data set '{id}', {name}: {field} is missing; fetch the data set again") from None
         if found[0] != count:
             raise UserError(
                 f"data set '{id}', {name}: {field} has {found[0]} rows, {count} were expected: "
@@ -318,16 +300,14 @@ def _check_content(id: str, packed: Array, lengths: NDArray[np.int64], spec: Spe
     action = packed[:, names["actions"]]
     transition = np.ones((len(packed), 1), bool)
     transition[(lengths + 1).cumsum() - 1] = False
-    if spec.discrete:
+    if spec.num_actions is not None:
         wrong = (action < 0) | (action >= spec.num_actions) | (action != action.round())
         refuse("actions", wrong & transition, f"its space counts {spec.num_actions} actions")
     else:
         low, high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
         slack = np.where(np.isfinite(high - low), BOUND_TOLERANCE * (high - low), 0)
         wrong = (action < low - slack) | (action > high + slack)
-        refuse(
-            "actions", wrong & transition, "it is outside the bounds of its space: clip it or widen the space"
-        )
+        refuse("actions", wrong & transition, "it is outside the bounds of its space: clip it or widen the space")
 
 
 def _returns(packed: Tensor, lengths: Tensor) -> NDArray[np.float64]:
@@ -350,7 +330,7 @@ def _read_cache(folder: Path, key: str) -> tuple[Tensor, Tensor, Spec] | None:
     for place in _cache_folders(folder):
         try:
             facts = json.loads((place / f"{key}.json").read_text())
-            spec = Spec(**{name: tuple(v) if isinstance(v, list) else v for name, v in facts["spec"].items()})
+            spec = Spec.from_json(facts["spec"])
             lengths = np.array(facts["lengths"], np.int64)
             # Copy on write: torch wants writable memory, the file stays as it is.
             packed = np.load(place / f"{key}.npy", mmap_mode="c")

@@ -62,9 +62,7 @@ def _checked(make: MakeEnv, id: str, data: Source, spec: Spec) -> MakeEnv:
     except gymnasium.error.DependencyNotInstalled as error:
         extra = next((extra for name, extra in EXTRAS.items() if name in str(error)), None)
         hint = f"pip install 'awr-exp[{extra}]'" if extra else str(error).splitlines()[0]
-        raise UserError(
-            f"environment '{id}' needs a package that is not installed: {hint}, or env=none"
-        ) from None
+        raise UserError(f"environment '{id}' needs a package that is not installed: {hint}, or env=none") from None
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"environment '{id}' cannot be made: {reason}") from None
@@ -78,9 +76,7 @@ def _checked(make: MakeEnv, id: str, data: Source, spec: Spec) -> MakeEnv:
     elif spec.discrete and action.n != spec.num_actions:  # type: ignore[attr-defined]
         problem = f"{spec.num_actions} actions, the environment {action.n}"  # type: ignore[attr-defined]
     elif not spec.discrete and action.shape != (spec.action_dim,):
-        problem = (
-            f"{spec.action_dim} action entries, the environment {action.shape[0] if action.shape else 0}"
-        )
+        problem = f"{spec.action_dim} action entries, the environment {action.shape[0] if action.shape else 0}"
     else:
         return make
     raise UserError(

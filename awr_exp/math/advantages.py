@@ -119,9 +119,7 @@ class NStep:
     def __call__(
         self, reward: Tensor, discount: Tensor, next_value: Tensor, last: Tensor, longest: int | None = None
     ) -> Tensor:
-        return n_step_return(
-            reward, discount, next_value, last, self.n if longest is None else min(self.n, longest)
-        )
+        return n_step_return(reward, discount, next_value, last, self.n if longest is None else min(self.n, longest))
 
 
 Estimator = LambdaReturn | NStep

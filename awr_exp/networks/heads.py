@@ -88,9 +88,7 @@ class Gaussian:
 
     def _normal_log_prob(self, outputs: Tensor, extra: Extra, x: Tensor) -> Tensor:
         mean, log_std = self._moments(outputs, extra)
-        return (-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std).sum(-1) - (
-            HALF_LOG_TWO_PI * self.action_dim
-        )
+        return (-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std).sum(-1) - (HALF_LOG_TWO_PI * self.action_dim)
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         centre, scale = self._constants(outputs)
@@ -127,9 +125,7 @@ class TanhGaussian(Gaussian):
     def __init__(self, spec: Spec, std: str | float = "state_dependent") -> None:
         super().__init__(spec, std)
         if not all(map(math.isfinite, (*spec.action_low, *spec.action_high))):
-            raise UserError(
-                "head=tanh_gaussian needs finite action bounds; use head=gaussian for unbounded actions"
-            )
+            raise UserError("head=tanh_gaussian needs finite action bounds; use head=gaussian for unbounded actions")
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         centre, scale = self._constants(outputs)
@@ -179,6 +175,4 @@ def auto(spec: Spec) -> Head:
 
 
 def _per_member(generators: Sequence[Generator], like: Tensor, draw: Callable[..., Tensor]) -> Tensor:
-    return torch.stack(
-        [draw(like.shape[1:], generator=g, device=like.device, dtype=like.dtype) for g in generators]
-    )
+    return torch.stack([draw(like.shape[1:], generator=g, device=like.device, dtype=like.dtype) for g in generators])

@@ -7,6 +7,7 @@ one operation each, and a member is a row. A single network is K = 1.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,7 @@ class MLP:
         """Name and shape of each parameter, without the member axis."""
         sizes = [self.inputs, *self.hidden, self.outputs]
         shapes: Shapes = {}
-        for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             shapes[f"{layer}.weight"] = (fan_in, fan_out)
             shapes[f"{layer}.bias"] = (1, fan_out)
             if self.layer_norm and layer < len(self.hidden):

@@ -31,8 +31,8 @@ class Evaluator:
 
     def play(self, agent: Agent) -> Episodes:
         count = self.members * self.episodes
-        seeds = [FIRST_SEED + episode for episode in range(self.episodes)] * self.members
-        obs, _ = self.envs.reset(seed=seeds)
+        starts: list[int | None] = [FIRST_SEED + episode for episode in range(self.episodes)]
+        obs, _ = self.envs.reset(seed=starts * self.members)
         returns, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
         playing = np.ones(count, dtype=bool)
         while playing.any():

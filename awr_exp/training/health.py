@@ -17,9 +17,7 @@ def at_start(value_iters: int | None) -> Iterator[tuple[str, str]]:
         )
 
 
-def of_metrics(
-    metrics: Mapping[str, float], beta: float | None, standardized: bool
-) -> Iterator[tuple[str, str]]:
+def of_metrics(metrics: Mapping[str, float], beta: float | None, standardized: bool) -> Iterator[tuple[str, str]]:
     """(name, sentence) of what one report of a member says; the name lets each be said once."""
     ess, spread = metrics.get("ess"), metrics.get("std_advantage")
     if ess is None or spread is None or beta is None:

@@ -79,8 +79,7 @@ class Jsonl:
     def log(self, update: int, metrics: Mapping[str, float]) -> None:
         env_steps = int(metrics.get("env_steps", 0))
         rows = "".join(
-            json.dumps({"update": update, "env_steps": env_steps, "name": name, "value": _finite(value)})
-            + "\n"
+            json.dumps({"update": update, "env_steps": env_steps, "name": name, "value": _finite(value)}) + "\n"
             for name, value in metrics.items()
             if name != "env_steps"
         ).encode()
@@ -305,9 +304,7 @@ def redact(value: Any) -> Any:
 def _redact(value: Any, secrets: Sequence[str]) -> Any:
     match value:
         case Mapping():
-            return {
-                k: _MASK if v and _SECRET.search(str(k)) else _redact(v, secrets) for k, v in value.items()
-            }
+            return {k: _MASK if v and _SECRET.search(str(k)) else _redact(v, secrets) for k, v in value.items()}
         case list() | tuple():
             return [_redact(v, secrets) for v in value]
         case str() | Path():
@@ -331,9 +328,7 @@ def _has_key() -> bool:
 
     host = wandb.setup(settings=wandb.Settings(silent=True)).settings.base_url
     try:
-        return bool(
-            wbauth.authenticate_session(host=host, source="awr_exp", prompt=False, update_session=False)
-        )
+        return bool(wbauth.authenticate_session(host=host, source="awr_exp", prompt=False, update_session=False))
     except wandb.errors.AuthenticationError as error:
         log.warning("W&B key unusable: %s", _one_line(error))
         return False

@@ -96,9 +96,7 @@ class Offline:
         self.update, self.summed = facts[0]["update"], facts[0]["summed"]
         self.best, self.latest = [fact["best"] for fact in facts], [fact["latest"] for fact in facts]
         self.target = state["target"].to(device) if "target" in state else None
-        self.sums = {
-            name[5:]: tensor.to(device) for name, tensor in state.items() if name.startswith("sums.")
-        }
+        self.sums = {name[5:]: tensor.to(device) for name, tensor in state.items() if name.startswith("sums.")}
 
     def run(self) -> list[dict[str, float]]:
         """Train to the end and return each member's latest metrics.
@@ -180,9 +178,7 @@ class Offline:
         self.sums, self.summed = {}, 0
         for member, values in enumerate(table):
             metrics = dict(zip(names, values, strict=True))
-            self.log(
-                member, {f"train/{k}": v for k, v in metrics.items()} | {"train/updates_per_second": speed}
-            )
+            self.log(member, {f"train/{k}": v for k, v in metrics.items()} | {"train/updates_per_second": speed})
             for name, sentence in self.complaints(member, metrics):
                 self.warn(member, name, sentence)
             if not alive[member]:
@@ -200,9 +196,7 @@ class Offline:
             )
         if "train/ess" in self.latest[0]:
             bar.tell(
-                health=" ".join(
-                    f"ess {m['train/ess']:.2f} w {m['train/mean_weight']:.2f}" for m in self.latest[:1]
-                )
+                health=" ".join(f"ess {m['train/ess']:.2f} w {m['train/mean_weight']:.2f}" for m in self.latest[:1])
             )
 
     def complaints(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:

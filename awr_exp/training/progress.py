@@ -48,8 +48,10 @@ class Bar:
         self.progress.update(self.task, completed=done)
 
     def tell(self, evaluation: str | None = None, health: str | None = None) -> None:
-        fields = {"evaluation": evaluation, "health": health}
-        self.progress.update(self.task, **{name: text for name, text in fields.items() if text is not None})
+        if evaluation is not None:
+            self.progress.update(self.task, evaluation=evaluation)
+        if health is not None:
+            self.progress.update(self.task, health=health)
 
 
 def closing_table(rows: Sequence[tuple[str, str]], notes: Sequence[tuple[str, str]]) -> None:

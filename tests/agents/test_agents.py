@@ -56,7 +56,7 @@ def test_one_member_is_the_plain_algorithm() -> None:
         metrics = agent.update(batch)
         one = {name: value[0] for name, value in vars(batch).items() if value is not None}
 
-        def target() -> torch.Tensor:
+        def target(one: dict[str, torch.Tensor] = one) -> torch.Tensor:
             with torch.no_grad():
                 return one["reward"] + 0.9 * ~one["terminated"] * critic(one["next_obs"])[:, 0]
 
@@ -95,8 +95,7 @@ HYPER: dict[str, list[Any]] = {
 def test_a_member_trains_as_it_would_alone(spec: Spec) -> None:
     crowd = make_awr(spec, seeds=[3, 1, 2], **HYPER)
     alone = [
-        make_awr(spec, seeds=[seed], **{name: v[k] for name, v in HYPER.items()})
-        for k, seed in enumerate([3, 1, 2])
+        make_awr(spec, seeds=[seed], **{name: v[k] for name, v in HYPER.items()}) for k, seed in enumerate([3, 1, 2])
     ]
     for seed in range(8):
         batch = random_batch(spec, 3, 16, seed)
@@ -146,7 +145,7 @@ def test_state_survives_a_round_trip() -> None:
 
 def test_another_network_is_refused_by_name() -> None:
     wide = make_awr(network=lambda **sizes: MLP(**sizes, hidden=(32, 32)))
-    with pytest.raises(ValueError, match="'actor.theta' should be"):
+    with pytest.raises(ValueError, match=r"'actor\.theta' should be"):
         make_awr().load_state_dict(wide.state_dict())
 
 

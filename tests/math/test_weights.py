@@ -19,9 +19,7 @@ def column(value: float) -> torch.Tensor:
 
 
 @given(ADVANTAGES, POSITIVE, st.floats(1, 1e6))
-def test_exp_clip_is_its_formula_and_never_overflows(
-    advantage: list[float], beta: float, limit: float
-) -> None:
+def test_exp_clip_is_its_formula_and_never_overflows(advantage: list[float], beta: float, limit: float) -> None:
     weight = weights.exp_clip(torch.tensor([advantage], dtype=torch.float64), column(beta), column(limit))
     expected = [min(math.exp(min(a / beta, 700)), limit) for a in advantage]
     assert_close(weight, torch.tensor([expected], dtype=torch.float64), rtol=1e-6, atol=0)

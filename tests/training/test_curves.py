@@ -47,9 +47,7 @@ def test_nothing_to_draw_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptur
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
 
 
-def test_a_picture_that_cannot_be_written_is_one_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_picture_that_cannot_be_written_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     evaluations(Jsonl(tmp_path))
     (tmp_path / "curves.png").mkdir()
     assert draw(tmp_path) is None

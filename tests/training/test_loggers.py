@@ -97,9 +97,7 @@ def test_a_last_line_torn_to_a_valid_one_is_dropped(tmp_path: Path) -> None:
     assert path.read_bytes() == b""
 
 
-@pytest.mark.parametrize(
-    "line", [b'{"update": 3, "na', b"[1]", b"\xff\xfe\x00", b"", b"null", b"[" * 100_000]
-)
+@pytest.mark.parametrize("line", [b'{"update": 3, "na', b"[1]", b"\xff\xfe\x00", b"", b"null", b"[" * 100_000])
 def test_reading_skips_what_is_no_row(tmp_path: Path, line: bytes) -> None:
     Jsonl(tmp_path).log(1, {"a": 1.0})
     with (tmp_path / "metrics.jsonl").open("ab") as file:
@@ -112,9 +110,7 @@ def test_reading_a_folder_without_metrics(tmp_path: Path) -> None:
     assert read(tmp_path) == []
 
 
-def test_a_full_disk_costs_one_warning_and_no_later_row(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_costs_one_warning_and_no_later_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     jsonl = Jsonl(tmp_path)
     jsonl.log(1, {"a": 1.0})
     with files_no_longer_than(100):
@@ -126,9 +122,7 @@ def test_a_full_disk_costs_one_warning_and_no_later_row(
     assert len(warnings(caplog)) == 1
 
 
-def test_a_folder_that_cannot_be_made_costs_one_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_folder_that_cannot_be_made_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     jsonl = Jsonl(tmp_path / "file")
     jsonl.log(1, {"a": 1.0})
@@ -168,9 +162,7 @@ def test_an_offline_run_can_be_read_back(tmp_path: Path, caplog: pytest.LogCaptu
     (checkpoint / "state.json").write_text("{}")
     caplog.set_level(logging.INFO)
 
-    wandb = Wandb(
-        tmp_path / "run", tags=["a"], name="named", log_checkpoint=True, config={"agent": {"beta": 0.3}}
-    )
+    wandb = Wandb(tmp_path / "run", tags=["a"], name="named", log_checkpoint=True, config={"agent": {"beta": 0.3}})
     wandb.log(10, {"train/ess": 0.5, "env_steps": 7})
     wandb.log(5000, {"train/ess": float("nan")})
     began = time.monotonic()
@@ -220,9 +212,7 @@ def test_runs_of_one_process_do_not_mix(tmp_path: Path) -> None:
         assert values(history, "a") == {1: 10.0 * member + 1, 2: 10.0 * member + 2}
 
 
-@pytest.mark.parametrize(
-    "argument", ["url=https://hf_abcdefghij@host", "+hub.token=visible1", "hf_abcdefghij"]
-)
+@pytest.mark.parametrize("argument", ["url=https://hf_abcdefghij@host", "+hub.token=visible1", "hf_abcdefghij"])
 def test_no_secret_reaches_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "5" * 40)
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghij")
@@ -274,9 +264,7 @@ def test_disabled_by_the_environment_writes_nothing(
     assert (wandb.id, list(tmp_path.iterdir()), warnings(caplog)) == ("abc", [], [])
 
 
-def test_without_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     wandb = Wandb(tmp_path)
     wandb.log(1, {"a": 1.0})
@@ -310,9 +298,7 @@ def in_process(code: str, folder: Path, **env: str) -> subprocess.CompletedProce
     preamble = "import logging, os, signal, subprocess, sys\nfrom pathlib import Path\n"
     preamble += "from awr_exp.training.loggers import Wandb\nlogging.basicConfig(level=20)\n"
     command = [sys.executable, "-c", preamble + code, str(folder)]
-    return subprocess.run(
-        command, env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=True
-    )
+    return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=True)
 
 
 TRAIN = """
