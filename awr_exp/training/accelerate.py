@@ -33,7 +33,9 @@ def accelerate(update: Update, mode: str | bool, updates: int, device: torch.dev
         mode = updates >= LONG_RUN and (device.type == "cuda" or has_compiler)
     if not mode:
         return update
-    faster = _Guarded(update, torch.compile(update, dynamic=False))
+    # Calls between kernels from C++: a fifth faster where networks are small.
+    options = {"cpp_wrapper": True} if device.type == "cpu" else None
+    faster = _Guarded(update, torch.compile(update, dynamic=False, options=options))
     return Graphed(faster) if device.type == "cuda" else faster
 
 
