@@ -6,6 +6,7 @@ A file appears under its name only once it is complete, so a run that is killed 
 import json
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: b
         for old in _numbered(folder)[:-KEEP]:
             old.unlink()
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         log.warning("checkpoint at update %d could not be written: %s", update, error)
 
 

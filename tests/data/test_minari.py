@@ -1,0 +1,273 @@
+"""Minari data sets against Minari's own reader, and every damage by its message."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import h5py
+import minari
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from minari.data_collector import EpisodeBuffer
+from minari.serialization import serialize_space
+
+from awr_exp.data import minari as reader
+from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
+from awr_exp.data.minari import load
+from awr_exp.errors import UserError
+
+ID = "test/ragged-v0"
+BOX = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+ACTION = spaces.Box(np.array([-1, -2], np.float32), np.array([1, 2], np.float32))
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "minari"
+
+
+def stack(values: list[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return {key: stack([value[key] for value in values]) for key in values[0]}
+    return np.stack(values)
+
+
+def make(
+    lengths: tuple[int, ...] = (4, 1, 7),
+    observation: spaces.Space = BOX,
+    action: spaces.Space = ACTION,
+    id: str = ID,
+    **facts: Any,
+) -> minari.MinariDataset:
+    """Episodes of the given lengths that terminate, are truncated and are merely cut, in turn."""
+    observation.seed(0)
+    action.seed(0)
+    rng = np.random.default_rng(0)
+    buffers = [
+        EpisodeBuffer(
+            observations=stack([observation.sample() for _ in range(n + 1)]),
+            actions=np.stack([action.sample() for _ in range(n)]),
+            rewards=rng.normal(size=n).tolist(),
+            terminations=[False] * (n - 1) + [i % 3 == 0],
+            truncations=[False] * (n - 1) + [i % 3 == 1],
+            infos={},
+        )
+        for i, n in enumerate(lengths)
+    ]
+    return minari.create_dataset_from_buffers(
+        id, buffers, observation_space=observation, action_space=action, author="t", author_email="t@example.invalid",
+        code_permalink="none", algorithm_name="none", description="none", **facts,
+    )  # fmt: skip
+
+
+def data_file(root: Path) -> Path:
+    return root / ID / "data" / "main_data.hdf5"
+
+
+def everything(data: Any) -> Any:
+    return data.sample(torch.arange(len(data)).reshape(1, -1))
+
+
+@pytest.mark.parametrize("lengths", [(4, 1, 7), (1,), (1, 1, 1), (12, 3, 3, 9, 2)])
+def test_the_content_is_what_minari_reads(lengths: tuple[int, ...]) -> None:
+    dataset = make(lengths)
+    data = load(ID)
+    batch = everything(data)
+    episodes = list(dataset.iterate_episodes())
+    assert len(data) == sum(lengths)
+    np.testing.assert_allclose(batch.obs[0], np.concatenate([e.observations[:-1] for e in episodes]), rtol=1e-6)
+    np.testing.assert_allclose(batch.next_obs[0], np.concatenate([e.observations[1:] for e in episodes]), rtol=1e-6)
+    np.testing.assert_allclose(batch.action[0], np.concatenate([e.actions for e in episodes]), rtol=1e-6)
+    np.testing.assert_allclose(batch.reward[0], np.concatenate([e.rewards for e in episodes]), rtol=1e-6)
+    terminated = np.concatenate([e.terminations for e in episodes])
+    np.testing.assert_array_equal(batch.terminated[0], terminated)
+    # An episode that was merely cut counts as truncated.
+    np.testing.assert_array_equal(batch.truncated[0], data.last.numpy() & ~terminated)
+    np.testing.assert_array_equal(np.flatnonzero(data.last) + 1, np.cumsum(lengths))
+    np.testing.assert_allclose(data.info.episode_returns, [e.rewards.sum() for e in episodes], rtol=1e-5)
+    mean, std = data.obs_statistics()
+    seen = np.concatenate([e.observations for e in episodes])
+    np.testing.assert_allclose(mean, seen.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(std, seen.std(0), rtol=1e-4)
+
+
+def test_spaces_are_flattened_as_gymnasium_does() -> None:
+    space = spaces.Dict({"b": spaces.Box(-1, 1, (2, 2), np.float32), "a": spaces.Discrete(3, start=1)})
+    dataset = make(observation=space, action=spaces.Discrete(2, start=5))
+    batch = everything(load(ID))
+    first = next(iter(dataset.iterate_episodes()))
+    rows = [{"b": first.observations["b"][t], "a": first.observations["a"][t]} for t in range(4)]
+    expected = np.stack([spaces.flatten(dataset.observation_space, row) for row in rows])
+    np.testing.assert_allclose(batch.obs[0, :4], expected)
+    np.testing.assert_array_equal(batch.action[0, :4], first.actions - 5)
+
+
+def test_a_space_without_numbers_is_refused_by_name(root: Path) -> None:
+    make()
+    path = root / ID / "data" / "metadata.json"
+    content = json.loads(path.read_text())
+    content["observation_space"] = serialize_space(spaces.Dict({"say": spaces.Text(3), "x": BOX}))
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"'{ID}': say is a Text"):
+        load(ID)
+
+
+def test_options() -> None:
+    make((4, 1, 7, 2))
+    whole = load(ID)
+    best = load(ID, top_percent=50)
+    np.testing.assert_allclose(sorted(best.info.episode_returns), np.sort(whole.info.episode_returns)[2:])
+    assert len(load(ID, top_percent=0.1).info.episode_returns) == 1
+    cut = load(ID, max_transitions=7)
+    assert len(cut) == 7
+    assert torch.equal(everything(cut).obs, everything(whole).obs[:, :7])
+    assert torch.equal(everything(cut).next_obs, everything(whole).next_obs[:, :7])
+    assert everything(cut).truncated[0, -1]
+    scaled = load(ID, reward_scale=0.5)
+    torch.testing.assert_close(scaled.reward, 0.5 * whole.reward)
+    np.testing.assert_allclose(scaled.info.episode_returns, whole.info.episode_returns)
+    assert len({d.info.fingerprint for d in (whole, best, cut, scaled)}) == 4
+
+
+def change(field: str, at: tuple[int, ...], value: float) -> Callable[[h5py.File], None]:
+    def edit(file: h5py.File) -> None:
+        file[f"episode_2/{field}"][at] = value
+
+    return edit
+
+
+def replace(field: str, data: Any) -> Callable[[h5py.File], None]:
+    def edit(file: h5py.File) -> None:
+        del file[f"episode_2/{field}"]
+        if data is not None:
+            file[f"episode_2/{field}"] = data
+
+    return edit
+
+
+def empty(file: h5py.File) -> None:
+    for name in list(file):
+        del file[name]
+
+
+DAMAGES = {
+    "episode 2: rewards holds nan at step 3": change("rewards", (3,), np.nan),
+    "episode 2: observations holds inf at step 7": change("observations", (7, 1), np.inf),
+    "episode 2: actions holds 2.5 at step 0; it is outside the bounds": change("actions", (0, 1), 2.5),
+    "episode_2: observations has 7 rows, 8 were expected": replace("observations", np.zeros((7, 3))),
+    "episode_2: actions has shape": replace("actions", np.zeros((7, 3))),
+    "episode_2: it has no steps": replace("rewards", np.zeros(0)),
+    "episode_2: terminations is missing": replace("terminations", None),
+    "episode_2: terminations is set at step 2": change("terminations", (2,), True),
+    "has no episodes": empty,
+}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_damaged_content_is_named(message: str, root: Path) -> None:
+    make()
+    with h5py.File(data_file(root), "r+") as file:
+        DAMAGES[message](file)
+    with pytest.raises(UserError, match=message) as error:
+        load(ID)
+    assert ID in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (data_file(root).parent / ".awr_exp_cache").exists()
+
+
+def test_damaged_files_are_named(root: Path) -> None:
+    make()
+    content = data_file(root).read_bytes()
+    for size in (len(content) // 2, 100, 0):
+        data_file(root).write_bytes(content[:size])
+        with pytest.raises(UserError, match=r"main_data\.hdf5 is damaged .*; fetch it again"):
+            load(ID)
+    data_file(root).unlink()
+    with pytest.raises(UserError, match="only hdf5 is read"):
+        load(ID)
+    (root / ID / "data" / "metadata.json").write_text('{"total')
+    with pytest.raises(UserError, match=r"metadata\.json cannot be read"):
+        load(ID)
+
+
+def test_a_missing_data_set_is_answered_with_near_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    make()
+    with pytest.raises(UserError, match=r"here are test/ragged-v0; dataset\.download=true"):
+        load("test/raged-v0")
+    for id in ("nonsense", "a/b", "../../etc-v0", "", "a//b-v0"):
+        with pytest.raises(UserError, match="not a Minari id"):
+            load(id)
+
+    def no_network(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr("socket.create_connection", no_network)
+    with pytest.raises(UserError, match="cannot be downloaded: no connection"):
+        load("mujoco/hopper/medium-v0", download=True)
+
+
+def test_the_cache_is_equal_and_rebuilt_when_stale(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make()
+    first = load(ID)
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py, "File", None)
+        assert torch.equal(load(ID).packed, first.packed)
+        patch.setattr(reader, "_free_memory", lambda: 0)
+        assert torch.equal(load(ID).packed, first.packed)  # mapped, not read
+    (cache,) = (root / ID / "data" / ".awr_exp_cache").glob("*.npy")
+    cache.write_bytes(cache.read_bytes()[:50])
+    assert torch.equal(load(ID).packed, first.packed)
+    with h5py.File(data_file(root), "r+") as file:
+        file["episode_0/rewards"][0] = 42.0
+    os.utime(data_file(root), (1, 1))
+    assert load(ID).reward[0] == 42
+
+
+def test_a_read_only_folder_is_cached_elsewhere(root: Path, tmp_path: Path) -> None:
+    make()
+    (root / ID / "data" / ".awr_exp_cache").write_text("a file where the folder should be")
+    load(ID)
+    assert list((tmp_path / "cache" / "awr_exp").glob("*.npy"))
+    assert len(load(ID)) == 12
+
+
+def test_code_named_by_a_data_set_is_not_followed(root: Path) -> None:
+    make()
+    path = root / ID / "data" / "metadata.json"
+    content = json.loads(path.read_text())
+    content["env_spec"] = json.dumps({"id": "Pendulum-v1", "entry_point": "os:abort", "kwargs": {}})
+    path.write_text(json.dumps(content))
+    assert load(ID).info.env_spec.id == "Pendulum-v1"
+    assert not hasattr(load(ID).info.env_spec, "entry_point")
+
+
+@pytest.mark.parametrize("dataset", [pendulum_mixed, cartpole_mixed])
+def test_a_builtin_data_set_is_collected_once(
+    dataset: Callable[[], Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataset()
+    assert data.info.ref_min_score < data.info.return_mean < data.info.ref_max_score
+    assert 0 < data.info.normalized_score(data.info.return_mean) < 1
+    assert everything(data).truncated.any()
+    if dataset is cartpole_mixed:
+        assert everything(data).terminated.any()
+    assert [path.name for path in (root / "awr_exp").iterdir() if path.name.startswith(".")] == []
+    monkeypatch.setattr(gymnasium, "make", None)
+    assert dataset().info.fingerprint == data.info.fingerprint
+
+
+def test_a_root_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file" / "below"))
+    with pytest.raises(UserError, match="set MINARI_DATASETS_PATH to a folder that can"):
+        pendulum_mixed()

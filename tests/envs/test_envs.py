@@ -1,0 +1,79 @@
+"""Environments that do not fit are refused; evaluation gives true episode returns."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from awr_exp.data.minari import EnvSource
+from awr_exp.envs.make import from_dataset, gym, none
+from awr_exp.errors import UserError
+from awr_exp.training.evaluate import FIRST_SEED, Evaluator
+from awr_exp.types import Spec
+from tests.conftest import make_awr
+
+PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
+CARTPOLE = Spec(4, num_actions=2)
+
+
+def source(env: Any = None) -> Any:
+    return SimpleNamespace(id="test/data-v0", env_spec=env)
+
+
+@pytest.mark.parametrize(
+    ("id", "spec", "message"),
+    [
+        ("Nowhere-v0", PENDULUM, "'Nowhere-v0' cannot be made"),
+        ("CartPole-v1", PENDULUM, "the data have 3 observation entries, the environment 4"),
+        ("Pendulum-v1", Spec(3, num_actions=2), "the data have discrete actions, the environment continuous ones"),
+        ("CartPole-v1", Spec(4, num_actions=3), "the data have 3 actions, the environment 2"),
+        ("Pendulum-v1", Spec(3, 2, None, (-1.0,) * 2, (1.0,) * 2), "the data have 2 action entries"),
+    ],
+)
+def test_an_environment_that_does_not_fit_is_named(id: str, spec: Spec, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        gym(source(), spec, id)
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*args: Any, **kwargs: Any) -> None:
+        raise gymnasium.error.DependencyNotInstalled("No module named 'mujoco'")
+
+    monkeypatch.setattr(gymnasium, "make", missing)
+    with pytest.raises(UserError, match=r"pip install 'awr-exp\[mujoco\]'"):
+        gym(source(), PENDULUM, "Hopper-v5")
+
+
+def test_a_data_set_names_its_environment() -> None:
+    env = from_dataset(source(EnvSource("Pendulum-v1", {"g": 9.0}, 7)), PENDULUM)()
+    assert env.unwrapped.g == 9.0  # type: ignore[attr-defined]
+    assert env.spec is not None
+    assert env.spec.max_episode_steps == 7
+    with pytest.raises(UserError, match="does not say where it was collected"):
+        from_dataset(source(), PENDULUM)
+    assert none(source(), PENDULUM) is None
+
+
+def test_returns_are_those_of_single_episodes() -> None:
+    """Two members, episodes of different lengths: nothing of an episode after the first is counted."""
+    agent = make_awr(CARTPOLE, seeds=[0, 1])
+    agent.actor.theta.normal_(generator=torch.Generator().manual_seed(1))
+    make_env = gym(source(), CARTPOLE, "CartPole-v1")
+    evaluator = Evaluator(make_env, members=2, episodes=5)
+    played = evaluator.play(agent)
+    for member in range(2):
+        for episode in range(5):
+            env = make_env()
+            obs, _ = env.reset(seed=FIRST_SEED + episode)
+            total, length, done = 0.0, 0, False
+            while not done:
+                stacked = torch.as_tensor(obs).double().expand(2, 1, 4)
+                obs, reward, terminated, truncated, _ = env.step(int(agent.act(stacked)[member, 0]))
+                total, length, done = total + float(reward), length + 1, terminated or truncated
+            assert played.returns[member, episode] == total
+            assert played.lengths[member, episode] == length
+    assert len(set(played.lengths.flatten().tolist())) > 2
+    np.testing.assert_array_equal(evaluator.play(agent).returns, played.returns)

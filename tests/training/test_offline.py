@@ -1,0 +1,187 @@
+"""The trainer: members in separate folders, warnings, the compiled update, and faults that must not cost a run."""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from awr_exp.agents.awr import AWR
+from awr_exp.data.transitions import DataInfo, Transitions
+from awr_exp.errors import UserError
+from awr_exp.math import weights
+from awr_exp.math.advantages import LambdaReturn
+from awr_exp.networks import heads
+from awr_exp.networks.mlp import MLP
+from awr_exp.training import checkpoint, health
+from awr_exp.training.accelerate import FLOAT32_ERROR, accelerate, fast_float32_products
+from awr_exp.training.loggers import Jsonl, read
+from awr_exp.training.offline import Offline
+from tests.conftest import CONTINUOUS, make_awr, random_batch
+
+LENGTHS = (30, 5, 65)
+SCHEDULE: dict[str, Any] = {
+    "updates": 90, "batch_size": 16, "refresh_interval": 20, "report_interval": 30, "eval_interval": 30,
+    "eval_episodes": 1, "checkpoint_interval": 30, "compile": False,
+}  # fmt: skip
+
+
+def random_data() -> Transitions:
+    g = torch.Generator().manual_seed(0)
+    lengths = torch.tensor(LENGTHS)
+    packed = torch.randn(int(lengths.sum()) + len(lengths), 3 + 2 + 3, generator=g)
+    packed[:, 3:5].clamp_(-1, 1)
+    packed[:, -2:] = 0
+    info = DataInfo("test/random-v0", np.zeros(len(LENGTHS)), int(lengths.sum()), "test")
+    return Transitions(packed, lengths, CONTINUOUS, info)
+
+
+def trainer(folders: list[Path], agent: AWR, **schedule: Any) -> Offline:
+    return Offline(
+        agent,
+        random_data(),
+        make_env=None,
+        loggers=[Jsonl(folder) for folder in folders],
+        folders=folders,
+        facts=[{} for _ in folders],
+        **(SCHEDULE | schedule),
+    )
+
+
+def test_a_member_leaves_what_a_run_of_its_own_leaves(tmp_path: Path) -> None:
+    betas, seeds = [0.1, 2.0, 0.5], [4, 0, 7]
+    together = [tmp_path / f"member{k}" for k in range(3)]
+    trainer(together, make_awr(seeds=seeds, beta=betas, advantage=LambdaReturn(0.9), dtype=torch.float32)).run()
+    for k in range(3):
+        alone = tmp_path / f"alone{k}"
+        agent = make_awr(seeds=[seeds[k]], beta=betas[k], advantage=LambdaReturn(0.9), dtype=torch.float32)
+        trainer([alone], agent).run()
+        rows = zip(read(together[k]), read(alone), strict=True)
+        for mine, its in rows:
+            assert mine["name"] == its["name"]
+            if mine["name"] != "train/updates_per_second" and mine["update"] == 30:
+                assert mine["value"] == pytest.approx(its["value"], rel=1e-3, abs=1e-4), mine["name"]
+        mine, its = (checkpoint.latest(folder) for folder in (together[k], alone))
+        assert mine is not None
+        assert its is not None
+        assert {name: t.shape for name, t in mine[0].items()} == {name: t.shape for name, t in its[0].items()}
+
+
+def test_members_resume_from_their_own_folders(tmp_path: Path) -> None:
+    def agent() -> AWR:
+        return make_awr(seeds=[0, 1], advantage=LambdaReturn(0.9))
+
+    whole = trainer([tmp_path / "a", tmp_path / "b"], agent())
+    whole.run()
+    folders = [tmp_path / "c", tmp_path / "d"]
+    trainer(folders, agent(), updates=50).run()
+    second = trainer(folders, agent())
+    second.resume()
+    assert second.update == 50
+    second.run()
+    for name, tensor in whole.agent.state_dict().items():
+        assert torch.equal(second.agent.state_dict()[name], tensor), name
+
+
+def test_adding_reports_and_checkpoints_never_changes_training(tmp_path: Path) -> None:
+    agents = [make_awr(), make_awr()]
+    trainer([tmp_path / "a"], agents[0]).run()
+    trainer([tmp_path / "b"], agents[1], report_interval=7, checkpoint_interval=11).run()
+    assert torch.equal(agents[0].actor.theta, agents[1].actor.theta)
+
+
+def test_the_compiled_update_is_the_same_up_to_rounding() -> None:
+    plain, compiled = make_awr(seeds=[0, 1], value_iters=2), make_awr(seeds=[0, 1], value_iters=2)
+    faster = accelerate(compiled.update, True, 0, torch.device("cpu"))
+    for seed in range(3):
+        batch = random_batch(CONTINUOUS, 2, 16, seed)
+        for (name, value), again in zip(plain.update(batch).items(), faster(batch).values(), strict=True):
+            assert_close(again, value, rtol=1e-9, atol=1e-11, msg=name)
+    assert getattr(faster, "call", None) is not compiled.update
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_captured_graph_is_the_same_up_to_rounding() -> None:
+    network = partial(MLP, hidden=(16, 16))
+    parts = (CONTINUOUS, network, heads.auto, LambdaReturn(0.0), weights.exp_clip)
+    plain, graphed = (AWR(*parts, seeds=[0, 1], device="cuda", dtype=torch.float64) for _ in range(2))
+    faster = accelerate(graphed.update, True, 0, torch.device("cuda"))
+    for seed in range(5):
+        batch = random_batch(CONTINUOUS, 2, 16, seed)
+        on_device = type(batch)(**{k: v.cuda() for k, v in vars(batch).items() if v is not None})
+        for (name, value), again in zip(plain.update(on_device).items(), faster(on_device).values(), strict=True):
+            assert_close(again, value, msg=name)
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        def call(batch: Any) -> Any:
+            raise RuntimeError("no compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    agent, other = make_awr(), make_awr()
+    faster = accelerate(agent.update, True, 0, torch.device("cpu"))
+    for seed in range(2):
+        batch = random_batch(CONTINUOUS, 1, 8, seed)
+        assert torch.equal(faster(batch)["actor_loss"], other.update(batch)["actor_loss"])
+    assert "going on without: no compiler" in caplog.text
+
+
+def test_faster_products_are_taken_only_where_they_stay_float32() -> None:
+    allowed = fast_float32_products()
+    a, b = torch.randn(1, 300, 200), torch.randn(1, 200, 100)
+    exact = a.double() @ b.double()
+    error = float((torch.bmm(a, b) - exact).norm() / exact.norm())
+    torch.set_float32_matmul_precision("highest")
+    assert error <= FLOAT32_ERROR, allowed
+
+
+def test_a_run_whose_only_member_diverges_ends_with_what_to_try(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"diverged before update 30: .*max_grad_norm=1"):
+        trainer([tmp_path], make_awr(actor_lr=1e200, critic_lr=1e200)).run()
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "checkpoint").write_text("a file where the folder should be")
+    trainer([tmp_path], make_awr()).run()
+    assert "could not be written" in caplog.text
+
+
+HEALTHY = {"ess": 0.4, "std_advantage": 1.0, "mean_weight": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "beta", "standardized", "names"),
+    [
+        ({}, 0.3, False, []),
+        ({}, 0.01, False, ["small_beta"]),
+        ({}, 30.0, False, ["large_beta"]),
+        ({"std_advantage": 100.0}, 1.0, True, []),
+        ({"ess": 0.01}, 0.3, False, ["collapsed"]),
+        ({"mean_weight": 0.0, "ess": 0.0}, 0.3, False, ["collapsed"]),
+    ],
+)
+def test_each_ill_has_one_sentence(
+    metrics: dict[str, float], beta: float, standardized: bool, names: list[str]
+) -> None:
+    found = dict(health.of_metrics(HEALTHY | metrics, beta, standardized))
+    assert list(found) == names
+    assert all("try" in sentence and "\n" not in sentence for sentence in found.values())
+    assert [name for name, _ in health.at_start(1)] == ["value_iters"]
+    assert not list(health.at_start(5))
+
+
+def test_a_warning_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        trainer([tmp_path], make_awr(beta=1e-3, value_iters=1)).run()
+    assert caplog.text.count("is very small") == 1
+    assert caplog.text.count("value_iters=1") == 1
