@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def accelerate(update: Update, mode: str | bool, updates: int, device: torch.dev
     if not mode:
         return update
     # Calls between kernels from C++: a fifth faster where networks are small.
-    options = {"cpp_wrapper": True} if device.type == "cpu" else None
+    options: dict[str, Any] | None = {"cpp_wrapper": True} if device.type == "cpu" else None
     faster = _Guarded(update, torch.compile(update, dynamic=False, options=options))
     return Graphed(faster) if device.type == "cuda" else faster
 

@@ -8,6 +8,8 @@ from typing import Any
 from awr_exp.training import loggers
 
 log = logging.getLogger(__name__)
+# Its first use on a machine reports the making of a font list.
+logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 Series = Mapping[int, float]
 """From update to value, in order."""
