@@ -34,6 +34,8 @@ def accelerate(update: Update, mode: str | bool, updates: int, device: torch.dev
         mode = updates >= LONG_RUN and (device.type == "cuda" or has_compiler)
     if not mode:
         return update
+    # A sweep compiles the same code for one agent after another: without this it would hit the limit of variants.
+    torch.compiler.reset()
     # Calls between kernels from C++: a fifth faster where networks are small.
     options: dict[str, Any] | None = {"cpp_wrapper": True} if device.type == "cpu" else None
     faster = _Guarded(update, torch.compile(update, dynamic=False, options=options))

@@ -40,7 +40,7 @@ def show(
             return "not evaluated (env=none)"
         text = f"{metrics['eval/return_mean']:10.1f} ± {metrics['eval/return_std']:.1f}"
         score = metrics.get("eval/normalized_score")
-        return text if score is None else f"{text}   normalised score {100 * score:.1f}"
+        return text if score is None else f"{text}   normalised score {score:.3f}"
 
     rows = [(f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}")]
     if baseline is not None:

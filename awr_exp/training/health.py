@@ -50,4 +50,4 @@ def of_metrics(metrics: Mapping[str, float], beta: float | None, standardized: b
 
 
 def _round(value: float) -> str:
-    return f"{value:.1g}" if value > 0 else "0.3"
+    return f"{float(f'{value:.1g}'):g}" if value > 0 else "0.3"

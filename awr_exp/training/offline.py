@@ -63,6 +63,7 @@ class Offline:
         self.step = accelerate(agent.update, compile, updates, agent.device)
         self.update = 0
         self.target: Tensor | None = None
+        self.rows: Tensor | None = None
         self.sums: Metrics = {}
         self.summed = 0
         self.best = [-math.inf] * agent.members
@@ -141,7 +142,7 @@ class Offline:
     def train_once(self) -> None:
         if self.update % self.refresh_interval == 0:
             self.target = self.agent.refresh(self.data)
-        if self.update % ROW_BLOCK == 0 or not hasattr(self, "rows"):
+        if self.rows is None or self.update % ROW_BLOCK == 0:
             self.rows = self.draw_rows(self.update // ROW_BLOCK)
         metrics = self.step(self.data.sample(self.rows[self.update % ROW_BLOCK], self.target))
         if self.sums:
