@@ -11,8 +11,10 @@ from rich.text import Text
 
 
 class _Rate(ProgressColumn):
+    """Updates a second."""
+
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} updates/s" if task.speed else "– updates/s")
+        return Text(f"{task.speed:.0f}/s" if task.speed else "–/s", no_wrap=True)
 
 
 class Bar:
@@ -24,7 +26,7 @@ class Bar:
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             TextColumn("{task.completed}/{task.total}"),
             _Rate(),
             TimeRemainingColumn(),
