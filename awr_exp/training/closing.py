@@ -49,6 +49,9 @@ def show(
     notes = [("results", str(folder))]
     if (folder / "curves.png").exists():
         notes.append(("curves", str(folder / "curves.png")))
+    offline = sorted((folder / "wandb").glob("offline-run-*"))
+    if offline:
+        notes.append(("dashboard", f"wandb leet {offline[-1]}"))
     notes.append(("policy", f"awr_exp.load({str(folder)!r})"))
     closing_table([("return of", ""), *rows], notes)
 
