@@ -8,7 +8,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -119,6 +119,7 @@ RULES: dict[str, Rule] = {
     ),
     "threads": _optional(COUNT),
     "resume": _optional(TEXT),
+    "trust": (lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v), "a list of dotted names"),
     "objective": _optional(TEXT),
 }
 
@@ -168,28 +169,36 @@ def known_targets() -> frozenset[str]:
     )
 
 
-def check_trusted(content: Any, origin: Path, trust: frozenset[str] = frozenset()) -> None:
-    """Refuse with UserError what a configuration found in a file would call beyond our own parts and `trust`."""
+def check_trusted(content: Any, origin: Path, trust: Iterable[str] = ()) -> None:
+    """Refuse with UserError what a resolved configuration from a file would call beyond our own parts and `trust`."""
     if isinstance(content, dict):
         target = content.get("_target_")
-        if target is not None and target not in known_targets() | trust:
-            raise UserError(f"{origin} wants to call '{target}', which is not a part of awr_exp: not trusted")
-    for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
-        check_trusted(value, origin, trust)
+        if target is not None and target not in known_targets().union(trust):
+            raise UserError(
+                f"{origin} wants to call '{target}', which is not a part of awr_exp; if it is yours, trust=['{target}']"
+            )
+        content = list(content.values())
+    if isinstance(content, list):
+        for value in content:
+            check_trusted(value, origin, trust)
+    elif isinstance(content, str) and "${" in content:
+        # What it resolves to later could be anything.
+        raise UserError(f"{origin} holds '{content}', which is not a plain value: not trusted")
 
 
-def saved_config(folder: Path) -> DictConfig:
+def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
     """The configuration that a run was started with. Raises UserError if it is missing or not trusted."""
     path = folder / ".hydra" / "config.yaml"
     try:
         cfg = OmegaConf.load(path)
+        content = OmegaConf.to_container(cfg, resolve=True)
     except FileNotFoundError:
         raise UserError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml") from None
     except Exception as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     if not isinstance(cfg, DictConfig):
         raise UserError(f"{path} cannot be read: it is not a mapping")
-    check_trusted(OmegaConf.to_container(cfg), path)
+    check_trusted(content, path, trust)
     return cfg
 
 
@@ -197,12 +206,12 @@ def resumed(cfg: DictConfig) -> DictConfig:
     """The configuration of the run to continue, changed by what else the command line names; or cfg itself."""
     if cfg.resume is None:
         return cfg
-    saved = saved_config(Path(cfg.resume))
+    saved = saved_config(Path(cfg.resume), cfg.trust)
     for override in HydraConfig.get().overrides.task:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-        if key != "resume":
-            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
-    saved.resume = cfg.resume
+        if key == "experiment":
+            raise UserError("an experiment cannot be chosen for a run that is resumed: name the values to change")
+        OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
     return saved
 
 
@@ -213,7 +222,7 @@ class Check(Callback):
         task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
             if task.resume is not None:
-                saved_config(Path(task.resume))
+                saved_config(Path(task.resume), task.trust)
             check(task)
         except UserError as error:
             sys.exit(f"error: {error}")

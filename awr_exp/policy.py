@@ -41,7 +41,7 @@ def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[s
         raise UserError(f"{path} is neither the folder of a run with a checkpoint nor a checkpoint file")
     state, facts = found
     for part in ("network", "head"):
-        check_trusted(facts[part], path, frozenset(trust))
+        check_trusted(facts[part], path, trust)
     spec = Spec.from_json(facts["spec"])
     parts = {part: instantiate(facts[part], _convert_="all") for part in ("network", "head")}
     return TrainedPolicy(spec, Policy(spec, **parts), state, seed)

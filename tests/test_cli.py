@@ -180,10 +180,18 @@ def test_resume_refuses_other_data_networks_and_strangers(cli: Cli, tmp_path: Pa
         assert done.returncode != 0
         assert message in done.stdout, done.stdout
     config = run / ".hydra" / "config.yaml"
-    config.write_text(config.read_text().replace("awr_exp.agents.awr.AWR", "os.system"))
+    content = config.read_text()
+    config.write_text(content.replace("awr_exp.agents.awr.AWR", "os.system"))
     done = cli(f"resume={run}")
     assert done.returncode != 0
     assert "wants to call 'os.system'" in done.stdout
+    # A call that only shows once an interpolation is resolved.
+    hidden = "${oc.create:'{_target_: os.system}'}"
+    config.write_text(content.replace("weighting: ${weighting}", f'weighting: "{hidden}"'))
+    done = cli(f"resume={run}")
+    assert done.returncode != 0
+    assert ".hydra/config.yaml" in done.stdout
+    assert "Traceback" not in done.stdout
     done = cli(f"resume={tmp_path}/nowhere")
     assert done.returncode != 0
     assert "is not the folder of a run" in done.stdout
