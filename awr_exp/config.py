@@ -136,7 +136,11 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"{name} is missing: give {name}=...") from None
     except (InterpolationResolutionError, OmegaConfBaseException) as error:
         raise UserError(str(error).splitlines()[0]) from None
-    for path, value in _settings(content, ""):
+    for group in REQUIRED:
+        if not content.get(group):
+            raise UserError(f"{group} is missing: choose {group}=<one of {', '.join(_options(group))}>")
+    # The shallow first: agent.network is only a reference to network, where the user set the value.
+    for path, value in sorted(_settings(content, ""), key=lambda setting: setting[0].count(".")):
         name = path.rpartition(".")[2]
         if name not in RULES:
             raise UserError(f"{path} is not a setting of awr_exp: remove it")
@@ -156,6 +160,19 @@ def _settings(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def check_arguments(arguments: Iterable[str]) -> None:
+    """End with one line for `group=null`, which Hydra answers with a traceback of its own."""
+    for argument in arguments:
+        group, _, option = argument.partition("=")
+        if group in GROUPS and option in ("null", ""):
+            sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(_options(group))}> or leave it out")
+
+
+REQUIRED = ("agent", "advantage", "weighting", "network", "head", "dataset", "env", "trainer")
 GROUPS = frozenset(path.name for path in CONF.iterdir() if path.is_dir())
 
 

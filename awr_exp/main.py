@@ -7,7 +7,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,7 +19,7 @@ config.register()
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
-def main(cfg: DictConfig) -> float | None:
+def run(cfg: DictConfig) -> float | None:
     """Train one run; returns the final value of `cfg.objective`, or None where it was not measured."""
     try:
         cfg = config.resumed(cfg)
@@ -35,6 +35,12 @@ def main(cfg: DictConfig) -> float | None:
         # Hydra prints the first failure of a sweep only: each job's own log must have its own.
         log.exception("this run failed; please report it if the reason is not yours")
         raise
+
+
+def main() -> None:
+    """The command `awr-exp`."""
+    config.check_arguments(sys.argv[1:])
+    run()
 
 
 def train(cfg: dict[str, Any], folder: Path) -> float | None:
@@ -74,19 +80,20 @@ def train(cfg: dict[str, Any], folder: Path) -> float | None:
         return closing.run(trainer, logger, folder)
 
     folder.mkdir(parents=True, exist_ok=True)
-    baseline = fit(cfg["baseline"], folder / "baseline", {}, "baseline") if cfg["baseline"] else None
+    baseline = fit(cfg["baseline"], folder / "baseline", {}, "baseline") if cfg.get("baseline") else None
     if baseline and "eval/return_mean" in baseline:
         known["baseline/return_mean"] = baseline["eval/return_mean"]
-    result = fit(cfg["agent"], folder, cfg["logger"], "training")
+    result = fit(cfg["agent"], folder, cfg.get("logger") or {}, "training")
     closing.show(data.info, result, baseline, folder, cfg)
     return result.get(cfg["objective"])
 
 
 def build(node: dict[str, Any], **parts: Any) -> Any:
     """The one place where a configuration becomes an object: calls its `_target_` with its values and `parts`."""
-    make = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     try:
-        return make(**parts)
+        return hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**parts)
+    except InstantiationException as error:
+        raise UserError(f"{node['_target_']} cannot be built: {str(error).splitlines()[0]}") from error
     except TypeError as error:
         # A key that the constructor does not know, added with + or from an own yaml.
         if "argument" in str(error):

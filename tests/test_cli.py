@@ -238,6 +238,8 @@ WRONG = {
     "agent.betaa=1": "Key 'betaa' is not in struct",
     "+agent.foo=1": "agent.foo is not a setting of awr_exp",
     "weighting=expclip": "exp_clip",
+    "weighting=null": "choose weighting=<one of constant, exp_clip, indicator, normalized>",
+    "~network": "network",
     "resume=nowhere": "is not the folder of a run",
 }
 
@@ -252,6 +254,8 @@ def test_a_wrong_setting_is_answered_before_anything_is_made(cli: Cli, tmp_path:
 
 
 WRONG_LATER = {
+    "agent._target_=os.system": "os.system cannot be built",
+    "agent._target_=nowhere.Nothing": "nowhere.Nothing cannot be built",
     "head=categorical": "head=categorical needs discrete actions",
     "env=cartpole": "does not fit data set",
     "env=gym env.id=Nowhere-v0": "environment 'Nowhere-v0' cannot be made",
@@ -309,3 +313,11 @@ def test_a_policy_of_a_stranger_is_not_called(cli: Cli, tmp_path: Path) -> None:
     save_file(state, tmp_path / "evil.safetensors", metadata={"facts": json.dumps(facts)})
     with pytest.raises(UserError, match=r"wants to call 'os\.system'"):
         awr_exp.load(tmp_path / "evil.safetensors")
+
+
+@pytest.mark.slow
+def test_the_default_run_beats_its_data_and_behaviour_cloning(cli: Cli, tmp_path: Path) -> None:
+    done = cli("baseline=bc", "logger=jsonl")
+    assert done.returncode == 0, done.stdout
+    last = {row["name"]: row["value"] for row in read(only_run(tmp_path))}
+    assert last["eval/return_mean"] > max(last["dataset/return_mean"], last["baseline/return_mean"]) + 200
