@@ -63,7 +63,7 @@ def train(cfg: dict[str, Any], folder: Path) -> float | None:
         agent.fit_normalizer(*data.obs_statistics())
         # metrics.jsonl is what resume, the curves and every report read: it is always written.
         logger = Many(
-            [Jsonl(folder, update=start["update"])]
+            [Jsonl(folder, update=start["update"] if done else -1)]
             + [
                 build(part, folder=folder, config=cfg, update=start["update"], run_id=start["run_id"])
                 for name, part in loggers.items()
