@@ -202,7 +202,9 @@ class Offline:
 
     def complaints(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         beta = getattr(self.agent, "beta", None)
-        if beta is not None:
+        # The first report of a run is that of a raw critic, whose errors are no advantages.
+        raw = self.update <= self.report_interval < self.updates
+        if beta is not None and not raw:
             standardized = bool(self.agent.standardize[member])  # type: ignore[attr-defined]
             yield from health.of_metrics(metrics, float(beta[member]), standardized)
 
