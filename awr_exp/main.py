@@ -21,11 +21,15 @@ config.register()
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
 def run(cfg: DictConfig) -> float | None:
     """Train one run; returns the final value of `cfg.objective`, or None where it was not measured."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         cfg = config.resumed(cfg)
         config.check(cfg)
         content: Any = OmegaConf.to_container(cfg, resolve=True)
-        return train(content, Path(HydraConfig.get().runtime.output_dir))
+        return train(content, folder)
+    except SystemExit:
+        log.info("go on with: python -m awr_exp.main resume=%s", folder)
+        raise
     except UserError as error:
         log.error("error: %s", error)
         if HydraConfig.get().mode == RunMode.RUN:

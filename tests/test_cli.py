@@ -148,6 +148,7 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, datasets: Path, number
     output, _ = stopped.communicate(timeout=100)
     assert stopped.returncode == (143 if number == signal.SIGTERM else -9), output
     run = only_run(folders["stopped"])
+    assert (f"resume={run}" in output) == (number == signal.SIGTERM)
     resumed = start(folders["stopped"], datasets, f"resume={run}")
     output, _ = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, output

@@ -122,19 +122,11 @@ class Offline:
                 if received or self.due(self.checkpoint_interval):
                     self.save()
                 if received:
-                    log.info(
-                        "stopped by signal %d at update %d; %s",
-                        received[0],
-                        self.update,
-                        self.how_to_resume(),
-                    )
+                    log.info("stopped by signal %d at update %d", received[0], self.update)
                     raise SystemExit(128 + received[0])
         if self.evaluator:
             self.evaluator.close()
         return self.latest
-
-    def how_to_resume(self) -> str:
-        return f"go on with: python -m awr_exp.main resume={self.folders[0]}"
 
     def due(self, interval: int) -> bool:
         return self.update % interval == 0 or self.update == self.updates
