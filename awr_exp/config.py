@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -252,13 +253,35 @@ class _Sweeps(SearchPathPlugin):
         search_path.append("awr_exp", f"file://{SWEEPS}")
 
 
+def content(cfg: DictConfig) -> dict[str, Any]:
+    """The values of a task's configuration, checked as by `check`.
+
+    The W&B runs of a sweep that have no group and name of their own get its folder and what they override.
+    """
+    check(cfg)
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        hydra = HydraConfig.get()
+        for node in (values.get("logger") or {}).values():
+            if "group" in node and "name" in node:
+                node["group"] = node["group"] or "/".join(Path(hydra.sweep.dir).parts[-2:])
+                node["name"] = node["name"] or hydra.job.override_dirname or None
+    return dict(values)
+
+
 def register() -> None:
-    """Teach Hydra our sweeps and the two values of config.yaml that depend on `resume`."""
+    """Teach Hydra our sweeps and the values of the configuration that depend on how it was called."""
     Plugins.instance().register(_Sweeps)
     # A new folder a run, to the microsecond: two runs in one second must not share one.
     OmegaConf.register_new_resolver(
         "run_dir",
         lambda resume: resume or f"outputs/runs/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
+        replace=True,
+        use_cache=True,
+    )
+    OmegaConf.register_new_resolver(
+        "sweep_dir",
+        lambda resume: resume or f"outputs/sweeps/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
         replace=True,
         use_cache=True,
     )

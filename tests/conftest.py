@@ -1,8 +1,11 @@
 """One thread a test process and no network: what the tests need of their surroundings."""
 
 import os
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -69,3 +72,36 @@ def make_awr(spec: Spec = CONTINUOUS, seeds: Sequence[int] = (0,), **options: An
 @pytest.fixture(params=[CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])
 def spec(request: pytest.FixtureRequest) -> Spec:
     return request.param
+
+
+SMALL = ["experiment=smoke", "network.hidden=[16]", "logger=jsonl", "trainer.eval_episodes=1"]
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("minari")
+
+
+def start(cwd: Path, datasets: Path, *arguments: str, **env: str) -> "subprocess.Popen[str]":
+    surroundings = os.environ | {"MINARI_DATASETS_PATH": str(datasets), "WANDB_MODE": "offline", "COLUMNS": "200"} | env
+    return subprocess.Popen(
+        [sys.executable, "-m", "awr_exp.main", *arguments],
+        cwd=cwd,
+        env=surroundings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture
+def cli(tmp_path: Path, datasets: Path) -> Cli:
+    """Runs to the end in an empty folder."""
+
+    def run(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        process = start(tmp_path, datasets, *arguments, **env)
+        output, _ = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(arguments, process.returncode, output)
+
+    return run

@@ -1,13 +1,11 @@
 """Real command lines in a process of their own: what a user types, sees and finds on disk."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +18,7 @@ import awr_exp
 from awr_exp.errors import UserError
 from awr_exp.training import checkpoint
 from awr_exp.training.loggers import read
-
-SMALL = ["experiment=smoke", "network.hidden=[16]", "logger=jsonl", "trainer.eval_episodes=1"]
-Cli = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="session")
-def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("minari")
-
-
-def start(cwd: Path, datasets: Path, *arguments: str, **env: str) -> "subprocess.Popen[str]":
-    surroundings = os.environ | {"MINARI_DATASETS_PATH": str(datasets), "WANDB_MODE": "offline", "COLUMNS": "200"} | env
-    return subprocess.Popen(
-        [sys.executable, "-m", "awr_exp.main", *arguments],
-        cwd=cwd,
-        env=surroundings,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-@pytest.fixture
-def cli(tmp_path: Path, datasets: Path) -> Cli:
-    """Runs to the end in an empty folder."""
-
-    def run(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
-        process = start(tmp_path, datasets, *arguments, **env)
-        output, _ = process.communicate(timeout=240)
-        return subprocess.CompletedProcess(arguments, process.returncode, output)
-
-    return run
+from tests.conftest import SMALL, Cli, start
 
 
 def only_run(folder: Path) -> Path:
@@ -293,15 +260,6 @@ def test_a_sweep_runs_each_beta_in_its_own_folder(cli: Cli, tmp_path: Path) -> N
     betas = [re.findall(r"beta: (.*?) ", (job / ".hydra" / "config.yaml").read_text() + " ") for job in jobs]
     assert len(jobs) == 2
     assert all((job / "metrics.jsonl").exists() for job in jobs), betas
-
-
-def test_one_bad_job_of_a_sweep_does_not_cost_the_others(cli: Cli, tmp_path: Path) -> None:
-    done = cli("-m", *SMALL, "env=none", "agent.beta=-1,1.0")
-    assert done.returncode != 0
-    assert "agent.beta is -1" in done.stdout
-    bad, good = sorted(tmp_path.glob("outputs/sweeps/*/*/[0-9]"))
-    assert "agent.beta is -1" in (bad / "train.log").read_text()
-    assert (good / "metrics.jsonl").exists()
 
 
 def test_a_policy_of_a_stranger_is_not_called(cli: Cli, tmp_path: Path) -> None:

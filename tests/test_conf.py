@@ -8,11 +8,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from awr_exp import config
+from awr_exp import config, sweep
 from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
-from awr_exp.main import build
+from awr_exp.sweep.experiment import build
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in config.CONF.glob("*/*.yaml"))
 NEEDS = {"minari": "dataset.id=awr_exp/pendulum-mixed-v0", "gym": "env.id=Pendulum-v1"}
@@ -35,6 +35,7 @@ def minari_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def composed(*overrides: str) -> dict[str, Any]:
     config.register()
+    sweep.register()
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         cfg = compose("config", list(overrides))
     config.check(cfg)

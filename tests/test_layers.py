@@ -16,13 +16,16 @@ ORDER = [
     "envs",
     "data",
     "config",
+    "results",
     "training",
     "policy",
+    "sweep",
+    "report",
     "main",
 ]
 FOREIGN = {
-    "hydra": {"config", "policy", "main"},
-    "omegaconf": {"config", "main"},
+    "hydra": {"config", "policy", "sweep", "main"},
+    "omegaconf": {"config", "sweep", "main"},
     "wandb": {"training"},
     "gymnasium": {"data", "envs", "training"},
     "minari": {"data"},

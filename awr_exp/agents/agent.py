@@ -1,14 +1,16 @@
 """What every agent has: an actor, normalised observations, the weighted actor step, and a state of tensors."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import Self
 
 import torch
 from torch import Generator, Tensor
 
 from awr_exp.math import losses
 from awr_exp.math.adam import Parameters
-from awr_exp.math.members import Hyper, per_member
+from awr_exp.math.members import Hyper, Limit, Switch, no_limit, per_member, rows
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
 from awr_exp.seeding import generator
 from awr_exp.types import Batch, Episodes, Metrics, Spec
@@ -32,18 +34,18 @@ class Agent:
         head: MakeHead,
         seeds: Sequence[int],
         actor_lr: Hyper,
-        max_grad_norm: Hyper | None,
-        normalize_observations: bool = True,
+        max_grad_norm: Limit,
+        normalize_observations: Switch = True,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.spec, self.seeds = spec, list(seeds)
-        self.normalize_observations = normalize_observations
         self.device, self.dtype = torch.device(device), dtype
         self.policy = Policy(spec, network, head)
         self.obs_mean = torch.zeros(self.members, spec.obs_dim, device=self.device, dtype=dtype)
         self.obs_std = torch.ones_like(self.obs_mean)
-        self.max_grad_norm = self.hyper(float("inf") if max_grad_norm is None else max_grad_norm)
+        self.normalize_observations = self.hyper(normalize_observations).bool()
+        self.max_grad_norm = self.hyper(no_limit(max_grad_norm))
         self.actor_lr = self.hyper(actor_lr)
         self.actor = self.parameters("actor", self.policy.start)
 
@@ -61,14 +63,24 @@ class Agent:
         return Parameters.start(theta.to(self.device, self.dtype))
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        """Normalise observations by these statistics [obs_dim] of the data from now on, if asked to at all."""
-        if self.normalize_observations:
-            self.obs_mean.copy_(mean)
-            self.obs_std.copy_(std)
+        """Normalise observations by these statistics [obs_dim] of the data from now on, for members that want it."""
+        self.obs_mean.copy_(torch.where(self.normalize_observations, mean, 0))
+        self.obs_std.copy_(torch.where(self.normalize_observations, std, 1))
 
     def normalize(self, obs: Tensor) -> Tensor:
         """[K, B, obs_dim] or [B, obs_dim], in the data's units, to [K, B, obs_dim]."""
         return (obs - self.obs_mean.unsqueeze(1)) / self.obs_std.unsqueeze(1)
+
+    def some(self, members: slice) -> Self:
+        """An agent of the chosen members alone, in the same memory: what it learns, this one has learnt."""
+        part = copy.copy(self)
+        part.seeds = self.seeds[members]
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(part, name, rows(value, members))
+            elif hasattr(value, "some"):
+                setattr(part, name, value.some(members))
+        return part
 
     @torch.no_grad()
     def act(self, obs: Tensor, generators: Sequence[Generator] | None = None) -> Tensor:

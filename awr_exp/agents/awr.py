@@ -10,7 +10,7 @@ from awr_exp.agents.agent import VALUE_CHUNK, Agent, descend
 from awr_exp.math import losses, weights
 from awr_exp.math.adam import Parameters
 from awr_exp.math.advantages import Estimator
-from awr_exp.math.members import Hyper
+from awr_exp.math.members import Hyper, Limit, Switch
 from awr_exp.networks.policy import MakeHead, MakeNetwork
 from awr_exp.types import Batch, Episodes, Metrics, Spec
 
@@ -41,8 +41,8 @@ class AWR(Agent):
         actor_iters: int = 1,
         actor_lr: Hyper = 3e-4,
         critic_lr: Hyper = 3e-4,
-        standardize_advantages: bool | Sequence[bool] = False,
-        max_grad_norm: Hyper | None = None,
+        standardize_advantages: Switch = False,
+        max_grad_norm: Limit = None,
         **options: Any,
     ) -> None:
         super().__init__(spec, network, head, seeds, actor_lr, max_grad_norm, **options)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from awr_exp.math.members import Hyper, per_member
+from awr_exp.math.members import Hyper, per_member, some
 
 
 def reverse_scan(x: Tensor, decay: Tensor, longest: int | None = None) -> Tensor:
@@ -98,6 +98,9 @@ class LambdaReturn:
     def one_step(self) -> bool:
         """Whether a transition alone gives the target, so that no episode has to be walked."""
         return self.lam == 0
+
+    def some(self, members: slice) -> "LambdaReturn":
+        return LambdaReturn(some(self.lam, members))
 
     def __call__(
         self, reward: Tensor, discount: Tensor, next_value: Tensor, last: Tensor, longest: int | None = None

@@ -1,12 +1,23 @@
-"""Hyper-parameters of K members."""
+"""Hyper-parameters of K members.
+
+A constructor that annotates a parameter with one of these types takes a list of K for it: such parameters may differ
+between the members of one model, all others have to agree.
+"""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 Hyper = float | Sequence[float]
 """One number for all members, or one a member."""
+Limit = float | None | Sequence[float | None]
+"""The same of upper bounds; None is no bound."""
+Switch = bool | Sequence[bool]
+"""On or off for all members, or for each."""
+
+T = TypeVar("T")
 
 
 def per_member(value: Hyper, members: int, like: Tensor) -> Tensor:
@@ -15,3 +26,20 @@ def per_member(value: Hyper, members: int, like: Tensor) -> Tensor:
     if column.shape[0] not in (1, members):
         raise ValueError(f"{column.shape[0]} values for {members} members")
     return column.expand(members, 1).contiguous()
+
+
+def no_limit(value: Limit) -> Hyper:
+    """None as inf."""
+    if isinstance(value, Sequence):
+        return [float("inf") if limit is None else limit for limit in value]
+    return float("inf") if value is None else value
+
+
+def rows(tensor: Tensor, members: slice) -> Tensor:
+    """The chosen members' rows in the same memory, but no view: writing to some disturbs no gradient of others."""
+    return tensor[members].data
+
+
+def some(value: T | Sequence[T], members: slice) -> T | Sequence[T]:
+    """What the chosen members have of a value that all share, or of a list of one a member."""
+    return value[members] if isinstance(value, Sequence) else value

@@ -98,9 +98,9 @@ class MLP:
         part = unflatten(theta, self.shapes)
         activation = ACTIVATIONS[self.activation]
         for layer, width in enumerate(self.hidden):
-            x = torch.baddbmm(part[f"{layer}.bias"], x, part[f"{layer}.weight"])
+            x = torch.bmm(x, part[f"{layer}.weight"]) + part[f"{layer}.bias"]
             if self.layer_norm:
                 x = F.layer_norm(x, (width,)) * part[f"{layer}.norm.weight"] + part[f"{layer}.norm.bias"]
             x = activation(x)
         layer = len(self.hidden)
-        return torch.baddbmm(part[f"{layer}.bias"], x, part[f"{layer}.weight"])
+        return torch.bmm(x, part[f"{layer}.weight"]) + part[f"{layer}.bias"]

@@ -5,11 +5,14 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from awr_exp.agents.agent import Agent
 from awr_exp.errors import UserError
 from awr_exp.types import Batch, Metrics
 
@@ -23,41 +26,45 @@ FLOAT32_ERROR = 5e-6
 Update = Callable[[Batch], Metrics]
 
 
-def accelerate(update: Update, mode: str | bool, updates: int, device: torch.device) -> Update:
-    """`update` itself or a faster one with the same results up to rounding.
+def accelerate(agent: type[Agent], mode: str | bool, updates: int, device: torch.device) -> Callable[[Agent], Update]:
+    """From an agent of this class to its `update`, or to a faster one with the same results up to rounding.
 
-    mode: True, False, or "auto": for long runs where a C++ compiler (CPU) is found. What cannot be compiled runs
-    as it is, with one line that says so.
+    mode: True, False, or "auto": for long runs where a C++ compiler (CPU) is found. Agents of the same shapes share
+    what is compiled. What cannot be compiled runs as it is, with one line that says so.
     """
     if mode == "auto":
         has_compiler = any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
         mode = updates >= LONG_RUN and (device.type == "cuda" or has_compiler)
     if not mode:
-        return update
+        return lambda agent: agent.update
     # A sweep compiles the same code for one agent after another: without this it would hit the limit of variants.
     torch.compiler.reset()
-    # Calls between kernels from C++: a fifth faster where networks are small.
+    # Calls between kernels from C++: a fifth faster where networks are small, and outside Python's lock.
     options: dict[str, Any] | None = {"cpp_wrapper": True} if device.type == "cpu" else None
-    faster = _Guarded(update, torch.compile(update, dynamic=False, options=options))
-    return Graphed(faster) if device.type == "cuda" else faster
+    compiled = _Guarded(agent.update, torch.compile(agent.update, dynamic=False, options=options))
+    if device.type == "cuda":
+        return lambda agent: Graphed(partial(compiled, agent))
+    return lambda agent: partial(compiled, agent)
 
 
 class _Guarded:
     """Falls back to the plain update if the first call of the compiled one fails."""
 
-    def __init__(self, plain: Update, compiled: Update) -> None:
-        self.plain, self.call, self.tried = plain, compiled, False
+    def __init__(self, plain: Callable[..., Metrics], compiled: Callable[..., Metrics]) -> None:
+        self.plain, self.call, self.tried, self.lock = plain, compiled, False, Lock()
 
-    def __call__(self, batch: Batch) -> Metrics:
+    def __call__(self, *arguments: Any) -> Metrics:
         if self.tried:
-            return self.call(batch)
-        self.tried = True
-        try:
-            return self.call(batch)
-        except Exception as error:
-            log.warning("compilation failed, going on without: %s", (str(error).splitlines() or ["?"])[0])
-            self.call = self.plain
-            return self.plain(batch)
+            return self.call(*arguments)
+        with self.lock:
+            try:
+                return self.call(*arguments)
+            except Exception as error:
+                log.warning("compilation failed, going on without: %s", (str(error).splitlines() or ["?"])[0])
+                self.call = self.plain
+                return self.plain(*arguments)
+            finally:
+                self.tried = True
 
 
 class Graphed:

@@ -1,29 +1,64 @@
-"""The end of a run: curves, loggers closed with the right code, and a short table."""
+"""The end of runs: curves, loggers closed with the right code, a result file each, and a short table."""
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from awr_exp import results
 from awr_exp.data.transitions import DataInfo
 from awr_exp.training import curves
 from awr_exp.training.loggers import Logger
 from awr_exp.training.offline import Offline
-from awr_exp.training.progress import closing_table
+from awr_exp.training.progress import closing_table, speaking
+
+log = logging.getLogger(__name__)
 
 
-def run(trainer: Offline, logger: Logger, folder: Path) -> dict[str, float]:
-    """Train a single member to the end; however it ends, draw the curves and close the logger."""
-    code = 1
+@dataclass(frozen=True)
+class Outcome:
+    """The last metrics of a run, and why it did not reach its end, if it did not."""
+
+    metrics: dict[str, float]
+    error: Exception | None = None
+
+
+def run(trainer: Offline, loggers: Sequence[Logger], folders: Sequence[Path]) -> list[Outcome]:
+    """Train all members to the end; however it ends, draw each one's curves, close its logger, write its result."""
+    for folder in folders:
+        (folder / results.RESULT).unlink(missing_ok=True)
+    begun = time.perf_counter()
+    status, code = results.FAILED, 1
     try:
         trainer.run()
-        code = 0
+        status, code = results.FINISHED, 0
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
+        status, code = results.STOPPED, stop.code if isinstance(stop.code, int) else 1
         raise
     finally:
-        files = {"curves": curves.draw(folder), "checkpoint": folder / "checkpoint"}
-        logger.finish(trainer.latest[0], {name: path for name, path in files.items() if path}, code)
-    return trainer.latest[0]
+        seconds = time.perf_counter() - begun
+        share = trainer.evaluating / max(seconds, 1e-9)
+        log.info("%.1f s of training, %.0f%% of it evaluation", seconds, 100 * share)
+        for member, (logger, folder) in enumerate(zip(loggers, folders, strict=True)):
+            error = trainer.failed[member]
+            with speaking(folder, trainer.names[member]):
+                files = {"curves": curves.draw(folder), "checkpoint": folder / "checkpoint"}
+                kept = {name: path for name, path in files.items() if path}
+                logger.finish(trainer.latest[member], kept, 1 if error else code)
+                results.write(
+                    folder,
+                    {
+                        "status": results.FAILED if error else status,
+                        "error": str(error) if error else None,
+                        "update": trainer.update,
+                        "metrics": trainer.latest[member],
+                        "seconds": seconds,
+                        "evaluation_share": share,
+                    },
+                )
+    return [Outcome(metrics, error) for metrics, error in zip(trainer.latest, trainer.failed, strict=True)]
 
 
 def show(

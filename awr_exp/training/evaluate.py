@@ -1,10 +1,10 @@
 """True episode returns of all members, on the same seeded starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from awr_exp.agents.agent import Agent
@@ -26,25 +26,37 @@ class Evaluator:
     """Plays `episodes` whole episodes a member with the mode of its policy, all environments in step."""
 
     def __init__(self, make_env: MakeEnv, members: int, episodes: int) -> None:
-        self.members, self.episodes = members, episodes
-        self.envs = SyncVectorEnv([make_env] * (members * episodes), autoreset_mode=AutoresetMode.SAME_STEP)
+        self.episodes = episodes
+        self.envs = [[make_env() for _ in range(episodes)] for _ in range(members)]
 
-    def play(self, agent: Agent) -> Episodes:
-        count = self.members * self.episodes
-        starts: list[int | None] = [FIRST_SEED + episode for episode in range(self.episodes)]
-        obs, _ = self.envs.reset(seed=starts * self.members)
-        returns, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
-        playing = np.ones(count, dtype=bool)
-        while playing.any():
-            stacked = torch.as_tensor(obs.reshape(self.members, self.episodes, -1))
-            action = agent.act(stacked.to(agent.device, agent.dtype)).flatten(0, 1).cpu().numpy()
-            obs, reward, terminated, truncated, _ = self.envs.step(action)
-            # An environment that is done has reset itself; what it plays from then on is not counted.
-            returns[playing] += reward[playing]
-            lengths += playing
-            playing &= ~(terminated | truncated)
-        shape = (self.members, self.episodes)
-        return Episodes(returns.reshape(shape), lengths.reshape(shape))
+    def play(self, agent: Agent, chosen: Sequence[bool] | None = None) -> Episodes:
+        """The episodes of all members, or of the chosen ones; of the others, nan returns of length 0.
+
+        Environments that are done wait, and cost nothing, until the last one is.
+        """
+        shape = (agent.members, self.episodes)
+        returns, lengths = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
+        obs = np.zeros((*shape, agent.spec.obs_dim), dtype=np.float32)
+        playing = []
+        for member, envs in enumerate(self.envs):
+            if chosen is None or chosen[member]:
+                returns[member] = 0
+                for episode, env in enumerate(envs):
+                    obs[member, episode], _ = env.reset(seed=FIRST_SEED + episode)
+                    playing.append((member, episode, env))
+        while playing:
+            action = agent.act(torch.as_tensor(obs).to(agent.device, agent.dtype)).cpu().numpy()
+            still = []
+            for member, episode, env in playing:
+                obs[member, episode], reward, terminated, truncated, _ = env.step(action[member, episode])
+                returns[member, episode] += float(reward)
+                lengths[member, episode] += 1
+                if not (terminated or truncated):
+                    still.append((member, episode, env))
+            playing = still
+        return Episodes(returns, lengths)
 
     def close(self) -> None:
-        self.envs.close()
+        for envs in self.envs:
+            for env in envs:
+                env.close()

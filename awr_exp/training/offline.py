@@ -1,4 +1,4 @@
-"""Training on a fixed data set: sample, update, and now and then report, evaluate and checkpoint."""
+"""Training on a fixed data set: update, and now and then report, evaluate and checkpoint."""
 
 import logging
 import math
@@ -10,31 +10,27 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import MakeEnv
 from awr_exp.errors import UserError
-from awr_exp.seeding import generator
-from awr_exp.training import checkpoint, health
+from awr_exp.training import blocks, checkpoint, health
 from awr_exp.training.accelerate import accelerate
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Logger
-from awr_exp.training.progress import Bar
-from awr_exp.types import Metrics
+from awr_exp.training.progress import SCREEN, Bar, speaking
 
 log = logging.getLogger(__name__)
-
-ROW_BLOCK = 64
-"""Updates whose rows are drawn at once. Block b of a member depends on its seed and b alone: nothing to save."""
 
 
 class Offline:
     """Trains the K members of an agent; member k writes to folders[k] and loggers[k] as if it were alone.
 
-    facts[k] goes into the member's checkpoints: what it takes to rebuild the policy. Intervals count updates.
+    facts[k] goes into the member's checkpoints: what it takes to rebuild the policy. names[k] begins what is said of
+    it where there are several. Intervals count updates.
     """
 
     def __init__(
@@ -54,25 +50,29 @@ class Offline:
         checkpoint_interval: int,
         compile: str | bool,
         title: str = "training",
+        names: Sequence[str] = (),
     ) -> None:
         self.agent, self.data, self.loggers, self.folders, self.facts = agent, data, loggers, folders, facts
-        self.updates, self.batch_size, self.title = updates, batch_size, title
-        self.refresh_interval, self.report_interval = refresh_interval, report_interval
-        self.eval_interval, self.checkpoint_interval = eval_interval, checkpoint_interval
+        self.updates, self.title = updates, title
+        self.names = list(names) or [""] * agent.members
+        self.report_interval, self.eval_interval = report_interval, eval_interval
+        self.checkpoint_interval = checkpoint_interval
         self.evaluator = Evaluator(make_env, agent.members, eval_episodes) if make_env else None
-        self.step = accelerate(agent.update, compile, updates, agent.device)
+        accelerated = accelerate(type(agent), compile, updates, agent.device)
+        self.blocks = [
+            blocks.Block(agent, members, data, accelerated, batch_size, refresh_interval)
+            for members in blocks.split(agent, torch.get_num_threads())
+        ]
+        self.block_of = [block for block in self.blocks for _ in block.agent.seeds]
         self.update = 0
-        self.target: Tensor | None = None
-        self.rows: Tensor | None = None
-        self.sums: Metrics = {}
-        self.summed = 0
         self.best = [-math.inf] * agent.members
         self.latest: list[dict[str, float]] = [{} for _ in range(agent.members)]
+        self.failed: list[Exception | None] = [None] * agent.members
         self.said: set[tuple[int, str]] = set()
-        self.started = (time.perf_counter(), 0)
+        self.evaluating = 0.0
 
     def resume(self) -> None:
-        """Go on from the newest checkpoints of the members' folders.
+        """Go on from the newest checkpoints of the members' folders, which must be of the same update.
 
         Raises UserError where one has none, or where the data or the agent is another one.
         """
@@ -93,31 +93,33 @@ class Offline:
             raise UserError(
                 f"the run to resume has another agent or network than this configuration: {error}"
             ) from None
-        device = self.agent.device
-        self.update, self.summed = facts[0]["update"], facts[0]["summed"]
+        self.update = facts[0]["update"]
         self.best, self.latest = [fact["best"] for fact in facts], [fact["latest"] for fact in facts]
-        self.target = state["target"].to(device) if "target" in state else None
-        self.sums = {name[5:]: tensor.to(device) for name, tensor in state.items() if name.startswith("sums.")}
+        own = {name: tensor for name, tensor in state.items() if name == "target" or name.startswith("sums.")}
+        for block in self.blocks:
+            block.load(self.update, facts[0]["summed"], own)
 
-    def run(self) -> list[dict[str, float]]:
-        """Train to the end and return each member's latest metrics.
+    def run(self) -> None:
+        """Train to the end; `failed` then has the errors of those members that did not get there.
 
-        On SIGTERM or SIGINT, checkpoint and exit with 128 plus the signal's number. Raises UserError if all
-        members diverged.
+        On SIGTERM or SIGINT, checkpoint and exit with 128 plus the signal's number.
         """
-        for name, sentence in health.at_start(getattr(self.agent, "value_iters", None)):
-            self.warn(0, name, sentence)
+        for _, sentence in health.at_start(getattr(self.agent, "value_iters", None)):
+            log.warning("warning: %s", sentence)
         self.started = (time.perf_counter(), self.update)
         if self.update == 0:
             # From here on a run that is killed can be resumed.
             self.save()
-        with Bar(self.title, self.updates, self.update) as bar, _signals() as received:
-            while self.update < self.updates:
-                self.train_once()
-                bar.advance(self.update)
+        with (
+            Bar(self.title, self.updates, self.update) as bar,
+            blocks.Team(self.blocks, torch.get_num_threads()) as team,
+            _signals() as received,
+        ):
+            while self.update < self.updates and None in self.failed:
+                self.update = team.train(self.next_stop(), lambda: received, bar.advance)
                 if self.due(self.report_interval):
                     self.report(bar)
-                if self.due(self.eval_interval):
+                if self.due(self.eval_interval) and None in self.failed:
                     self.evaluate(bar)
                 if received or self.due(self.checkpoint_interval):
                     self.save()
@@ -126,71 +128,43 @@ class Offline:
                     raise SystemExit(128 + received[0])
         if self.evaluator:
             self.evaluator.close()
-        return self.latest
+
+    def next_stop(self) -> int:
+        """The next update at which something is due."""
+        intervals = (self.report_interval, self.eval_interval, self.checkpoint_interval)
+        return min(self.updates, *((self.update // interval + 1) * interval for interval in intervals))
 
     def due(self, interval: int) -> bool:
         return self.update % interval == 0 or self.update == self.updates
 
-    def train_once(self) -> None:
-        if self.update % self.refresh_interval == 0:
-            self.target = self.agent.refresh(self.data)
-        if self.rows is None or self.update % ROW_BLOCK == 0:
-            self.rows = self.draw_rows(self.update // ROW_BLOCK)
-        metrics = self.step(self.data.sample(self.rows[self.update % ROW_BLOCK], self.target))
-        if self.sums:
-            for name, value in metrics.items():
-                self.sums[name] += value
-        else:
-            self.sums = {name: value.clone() for name, value in metrics.items()}
-        self.summed += 1
-        self.update += 1
-
-    def draw_rows(self, block: int) -> Tensor:
-        """[ROW_BLOCK, K, B] rows of the data, with replacement."""
-        shape, device = (ROW_BLOCK, self.batch_size), self.agent.device
-        return torch.stack(
-            [
-                torch.randint(
-                    len(self.data),
-                    shape,
-                    generator=generator(seed, "rows", block, device=device),
-                    device=device,
-                )
-                for seed in self.agent.seeds
-            ],
-            1,
-        )
-
     def report(self, bar: Bar) -> None:
         """Read the metrics off the device, the only time between evaluations, and log their means."""
-        names = sorted(self.sums)
-        table = (torch.stack([self.sums[name] for name in names], 1) / self.summed).tolist()
+        speed = (self.update - self.started[1]) / (time.perf_counter() - self.started[0])
         alive = self.agent.alive.tolist()
-        seconds, since = time.perf_counter() - self.started[0], self.started[1]
-        speed = (self.update - since) / seconds
-        self.sums, self.summed = {}, 0
-        for member, values in enumerate(table):
-            metrics = dict(zip(names, values, strict=True))
+        for member, metrics in enumerate(metrics for block in self.blocks for metrics in block.read()):
             self.log(member, {f"train/{k}": v for k, v in metrics.items()} | {"train/updates_per_second": speed})
             for name, sentence in self.complaints(member, metrics):
                 self.warn(member, name, sentence)
             if not alive[member]:
-                self.warn(
+                self.fail(
                     member,
-                    "diverged",
-                    f"diverged before update {self.update}: a gradient was not finite and the parameters are kept as "
-                    "they were; try smaller learning rates or agent.max_grad_norm=1",
+                    UserError(
+                        f"training diverged before update {self.update}: a gradient was not finite; try smaller "
+                        "learning rates, agent.max_grad_norm=1 or another dataset.reward_scale"
+                    ),
                 )
-        if not any(alive):
-            self.save()
-            raise UserError(
-                f"training diverged before update {self.update}: a gradient was not finite; try smaller learning "
-                "rates, agent.max_grad_norm=1 or another dataset.reward_scale"
-            )
         if "train/ess" in self.latest[0]:
             bar.tell(
                 health=" ".join(f"ess {m['train/ess']:.2f} w {m['train/mean_weight']:.2f}" for m in self.latest[:1])
             )
+
+    def fail(self, member: int, error: Exception) -> None:
+        """Give up a member: it keeps what it has, and the others go on."""
+        if self.failed[member] is None:
+            self.save_member(member)
+            self.failed[member] = error
+            with speaking(self.folders[member], self.names[member]):
+                log.error("error: %s", error)
 
     def complaints(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         beta = getattr(self.agent, "beta", None)
@@ -201,16 +175,18 @@ class Offline:
             yield from health.of_metrics(metrics, float(beta[member]), standardized)
 
     def warn(self, member: int, name: str, sentence: str) -> None:
+        """Say it once in the member's log, and on the terminal only for the first member that it holds of."""
         if (member, name) not in self.said:
+            level = logging.INFO if any(said == name for _, said in self.said) else logging.WARNING
             self.said.add((member, name))
-            prefix = f"member {member}: " if self.agent.members > 1 else ""
-            log.warning("warning: %s%s", prefix, sentence)
+            with speaking(self.folders[member], self.names[member]):
+                log.log(level, "warning: %s", sentence)
 
     def evaluate(self, bar: Bar) -> None:
         if self.evaluator is None:
             return
         begun = time.perf_counter()
-        played = self.evaluator.play(self.agent)
+        played = self.evaluator.play(self.agent, [error is None for error in self.failed])
         for member, (returns, lengths) in enumerate(zip(played.returns, played.lengths, strict=True)):
             metrics = {
                 "eval/return_mean": float(returns.mean()),
@@ -223,37 +199,51 @@ class Offline:
             if score is not None:
                 metrics["eval/normalized_score"] = score
             self.log(member, metrics)
-            if metrics["eval/return_mean"] > self.best[member]:
-                self.best[member] = metrics["eval/return_mean"]
-                self.save_member(member, best=True)
-        mean = float(played.returns.mean())
-        bar.tell(evaluation=f"return {mean:.1f}")
-        log.info("update %d: evaluation return %.1f", self.update, mean)
+            if self.failed[member] is None:
+                with speaking(self.folders[member], self.names[member]):
+                    log.info("update %d: evaluation return %.1f", self.update, metrics["eval/return_mean"])
+                if metrics["eval/return_mean"] > self.best[member]:
+                    self.best[member] = metrics["eval/return_mean"]
+                    self.save_member(member, best=True)
+        mean = played.returns.mean(1)
+        best = int(np.nanargmax(mean))
+        bar.tell(evaluation=f"return {mean[best]:.1f}")
+        if self.agent.members > 1:
+            log.log(SCREEN, "update %d: best evaluation return %.1f, %s", self.update, mean[best], self.names[best])
         # Evaluation does not count as training time.
-        self.started = (self.started[0] + time.perf_counter() - begun, self.started[1])
+        seconds = time.perf_counter() - begun
+        self.started = (self.started[0] + seconds, self.started[1])
+        self.evaluating += seconds
 
     def log(self, member: int, metrics: dict[str, float]) -> None:
+        if self.failed[member] is not None:
+            return
         self.latest[member] |= metrics
-        self.loggers[member].log(self.update, metrics)
+        try:
+            with speaking(self.folders[member], self.names[member]):
+                self.loggers[member].log(self.update, metrics)
+        except Exception as error:
+            self.fail(member, error)
 
     def save(self) -> None:
         for member in range(self.agent.members):
             self.save_member(member)
 
     def save_member(self, member: int, best: bool = False) -> None:
-        state = dict(self.agent.state_dict())
+        if self.failed[member] is not None:
+            return
+        block = self.block_of[member]
+        rows = {name: tensor[member : member + 1] for name, tensor in self.agent.state_dict().items()}
         if not best:
-            state |= {f"sums.{name}": value for name, value in self.sums.items()}
-            if self.target is not None:
-                state["target"] = self.target
+            rows |= block.state(member)
         facts = self.facts[member] | {
             "data": self.data.info.fingerprint,
-            "summed": self.summed,
+            "summed": block.summed,
             "best": self.best[member],
             "latest": self.latest[member],
         }
-        rows = {name: tensor[member : member + 1] for name, tensor in state.items()}
-        checkpoint.save(self.folders[member], self.update, rows, facts, best)
+        with speaking(self.folders[member], self.names[member]):
+            checkpoint.save(self.folders[member], self.update, rows, facts, best)
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """What a person sees while a run lasts and when it ends."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from types import TracebackType
 
 from rich import get_console
@@ -56,19 +59,56 @@ class Bar:
             self.progress.update(self.task, health=health)
 
 
-def closing_table(rows: Sequence[tuple[str, str]], notes: Sequence[tuple[str, str]]) -> None:
-    """Print results (name, value), then where things are (name, place)."""
+def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]]) -> None:
+    """Print results (name, then values), then where things are (name, place)."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in rows:
-        table.add_row(name, Text(value, style="bold"))
+    for name, value, *others in rows:
+        table.add_row(Text(name), Text(value, style="bold"), *map(Text, others))
     console = get_console()
     console.print("", table, "")
     for name, value in notes:
         console.print(Text(f"{name}: {value}"), soft_wrap=True)
 
 
+SCREEN = logging.INFO + 1
+"""Level of what is said of several runs together: of interest while they last, but to none of their logs."""
+
+_speaker: ContextVar[tuple[Path, str] | None] = ContextVar("speaker", default=None)
+
+
+@contextmanager
+def speaking(folder: Path, name: str = "") -> Iterator[None]:
+    """Whatever is logged inside is said of the run in `folder`, `name` among several."""
+    before = _speaker.set((folder, name))
+    try:
+        yield
+    finally:
+        _speaker.reset(before)
+
+
+class OfRun(logging.Filter):
+    """Passes what is said of the run in a folder, and of no run in particular; not what is for the screen alone."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        speaker = _speaker.get()
+        if speaker is None:
+            return record.levelno != SCREEN
+        return speaker[0].is_relative_to(self.folder)
+
+
 class TerminalHandler(logging.Handler):
-    """Log lines above the live bar, unwrapped, so that a path can be copied."""
+    """Log lines above the live bar, unwrapped, so that a path can be copied.
+
+    Of one run among several only warnings and errors, with its name in front.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        get_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+        speaker = _speaker.get()
+        name = speaker[1] if speaker else ""
+        if not name or record.levelno >= logging.WARNING:
+            text = f"{name}: {self.format(record)}" if name else self.format(record)
+            get_console().print(text, soft_wrap=True, markup=False, highlight=False)

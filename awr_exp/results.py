@@ -1,0 +1,82 @@
+"""What runs left on disk, for whoever asks later: the table at the end of a sweep, its resumption, the report."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+log = logging.getLogger(__name__)
+
+RESULT = "result.json"
+FINISHED, FAILED, STOPPED, UNFINISHED = "finished", "failed", "stopped", "unfinished"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, the overrides that it was started with, and how it ended.
+
+    status: finished, failed (see error), stopped by a signal, or unfinished: still running, or killed.
+    """
+
+    folder: Path
+    overrides: Mapping[str, str]
+    status: str = UNFINISHED
+    error: str | None = None
+    update: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write `<folder>/result.json` at once or not at all; a full disk costs the file and a warning."""
+    draft = folder / f".{RESULT}.tmp"
+    try:
+        draft.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(draft, folder / RESULT)
+    except OSError as error:
+        log.warning("the result could not be written: %s", error)
+
+
+def read(folder: Path, started_with: Mapping[str, str] | None = None) -> Run:
+    """What is known of the run in `folder`; files that are missing or broken say nothing."""
+    try:
+        content: dict[str, Any] = json.loads((folder / RESULT).read_text())
+        known = {name: content[name] for name in ("status", "error", "update", "metrics")}
+    except (OSError, ValueError, KeyError, TypeError):
+        known = {}
+    return Run(folder, overrides(folder) if started_with is None else started_with, **known)
+
+
+def overrides(folder: Path) -> dict[str, str]:
+    """The overrides of the run in `folder` by name, without those that choose the sweep itself."""
+    try:
+        return parsed(yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) or [])
+    except (OSError, yaml.YAMLError, TypeError):
+        return {}
+
+
+def parsed(overrides: Iterable[str]) -> dict[str, str]:
+    """Overrides of a command line by name, without those that choose the sweep itself."""
+    pairs = [str(line).partition("=")[::2] for line in overrides]
+    return {key.lstrip("+"): value for key, value in pairs if not key.startswith(("sweep.", "hydra."))}
+
+
+def runs(folder: Path) -> list[Run]:
+    """All runs in a folder and below, in order of their names; a sweep's jobs in order of their numbers."""
+    found = {path.parent for path in folder.rglob(".hydra")}
+    return [read(path) for path in sorted(found, key=lambda path: [(len(part), part) for part in path.parts])]
+
+
+def varied(found: list[Run]) -> list[str]:
+    """The overrides in which runs differ."""
+    names = {name: None for run in found for name in run.overrides}
+    return [name for name in names if len({run.overrides.get(name) for run in found}) > 1]
+
+
+def label(run: Run, names: list[str]) -> str:
+    """A run by what sets it apart, such as "agent.beta=0.1 seed=2"."""
+    return " ".join(f"{name}={run.overrides[name]}" for name in names if name in run.overrides)

@@ -1,0 +1,14 @@
+"""Sweeps: which jobs train together, and the Hydra plugins that do it."""
+
+from hydra.core.plugins import Plugins
+
+
+def register() -> None:
+    """Make `hydra/launcher=fused` and `hydra/sweeper=grid` known to Hydra."""
+    from awr_exp.sweep.launcher import Fused
+    from awr_exp.sweep.sweeper import Grid
+
+    for plugin in (Fused, Grid):
+        # Hydra instantiates plugins of this namespace only, and a package of its own in there would be scanned, and
+        # imported, by every Hydra program of the environment.
+        Plugins.instance().class_name_to_class[f"hydra_plugins.awr_exp.{plugin.__name__}"] = plugin

@@ -1,0 +1,43 @@
+"""The end of a sweep: its jobs in order of their returns."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from awr_exp import results
+from awr_exp.training.progress import closing_table
+
+RETURN = "eval/return_mean"
+
+
+def show(folder: Path, jobs: Sequence[Sequence[str]], returns: Sequence[JobReturn]) -> bool:
+    """Print a table of the sweep's jobs, best first, and where they are; True if any failed.
+
+    jobs: the overrides of each; returns: what came back of those that were launched.
+    """
+    runs = [results.read(folder / str(number), results.parsed(job)) for number, job in enumerate(jobs)]
+    for number, result in enumerate(returns):
+        if result.status == JobStatus.FAILED:
+            error = str(result._return_value).removeprefix("error: ")
+            runs[number] = replace(runs[number], status=results.FAILED, error=error)
+    names = results.varied(runs)
+    rows = [
+        (
+            results.label(run, names) or run.folder.name,
+            f"{run.metrics[RETURN]:10.1f}" if RETURN in run.metrics else f"{'–':>10}",
+            f"{run.status}: {run.error}" if run.error else run.status,
+            run.folder.name,
+        )
+        for run in sorted(runs, key=lambda run: -run.metrics.get(RETURN, -math.inf))
+    ]
+    notes = [("sweep", str(folder))]
+    if next(folder.glob("*/wandb/offline-run-*"), None):
+        notes.append(("W&B upload", f"wandb sync {folder}/*/wandb/offline-run-*"))
+    unfinished = sum(run.status in (results.STOPPED, results.UNFINISHED) for run in runs)
+    if unfinished:
+        notes.append((f"{unfinished} of {len(runs)} jobs are not finished", f"add sweep.resume={folder} to go on"))
+    closing_table([("job", "return", "status", "folder"), *rows], notes)
+    return any(run.status == results.FAILED for run in runs)

@@ -1,0 +1,109 @@
+"""From configurations to trained members: the one place where their parts are built."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import InstantiationException
+
+from awr_exp.errors import UserError
+from awr_exp.policy import policy_facts
+from awr_exp.sweep import stacking
+from awr_exp.training import accelerate, checkpoint, closing
+from awr_exp.training.closing import Outcome
+from awr_exp.training.loggers import Jsonl, Many
+from awr_exp.training.progress import speaking
+
+Config = dict[str, Any]
+
+
+def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] = ()) -> list[Outcome]:
+    """Train checked configurations as the members of one agent, each in its folder; a single run is one member.
+
+    They may differ in what `stacking.group_key` leaves out, and go on from where their folders are, which must be the
+    same update. names: what each is called on the screen, where there are several.
+    """
+    first, names = cfgs[0], names or [""] * len(cfgs)
+    device = accelerate.start(first["device"], first["threads"])
+    data = _data(first["dataset"], device)
+    make_env = build(first["env"], data=data.info, spec=data.spec)
+    known = [{"dataset/return_mean": data.info.return_mean} for _ in cfgs]
+
+    def fit(part: str, folders: Sequence[Path], title: str, logs: bool) -> list[Outcome]:
+        done = [checkpoint.latest(folder) for folder in folders]
+        nodes = [cfg[part] for cfg in cfgs]
+        agent = build(stacking.stack(nodes), spec=data.spec, seeds=[cfg["seed"] for cfg in cfgs], device=device)
+        agent.fit_normalizer(*data.obs_statistics())
+        loggers = []
+        for cfg, folder, name, found in zip(cfgs, folders, names, done, strict=True):
+            start: Config = found[1] if found else {"update": 0, "run_id": None}
+            with speaking(folder, name):
+                # metrics.jsonl is what resume, the curves and every report read: it is always written.
+                loggers.append(
+                    Many(
+                        [Jsonl(folder, update=start["update"] if found else -1)]
+                        + [
+                            build(node, folder=folder, config=cfg, update=start["update"], run_id=start["run_id"])
+                            for name, node in (cfg.get("logger") or {}).items()
+                            if logs and name != "jsonl"
+                        ]
+                    )
+                )
+        facts = [policy_facts(data.spec, node) | {"run_id": log.id} for node, log in zip(nodes, loggers, strict=True)]
+        parts = {"agent": agent, "data": data, "make_env": make_env, "title": title, "names": names}
+        trainer = build(first["trainer"], loggers=loggers, folders=folders, facts=facts, **parts)
+        if all(done):
+            trainer.resume()
+        else:
+            for logger, levels in zip(loggers, known, strict=True):
+                logger.log(0, levels)
+        return closing.run(trainer, loggers, folders)
+
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    baselines: list[Outcome] = []
+    if first.get("baseline"):
+        baselines = fit("baseline", [folder / "baseline" for folder in folders], "baseline", False)
+        for levels, outcome in zip(known, baselines, strict=True):
+            if "eval/return_mean" in outcome.metrics:
+                levels["baseline/return_mean"] = outcome.metrics["eval/return_mean"]
+    outcomes = fit("agent", folders, "training", True)
+    if len(cfgs) == 1 and outcomes[0].error is None:
+        baseline = baselines[0].metrics if baselines else None
+        closing.show(data.info, outcomes[0].metrics, baseline, folders[0], first)
+    return outcomes
+
+
+def reached(folder: Path) -> tuple[int, int]:
+    """The updates of the newest checkpoints of a run and of its baseline, -1 without one."""
+    found = [checkpoint.latest(place) for place in (folder, folder / "baseline")]
+    return tuple(one[1]["update"] if one else -1 for one in found)  # type: ignore[return-value]
+
+
+_held: tuple[str, Any] = ("", None)
+
+
+def _data(node: Config, device: Any) -> Any:
+    """The data set, kept for the next group of a sweep, which most often wants the same."""
+    global _held
+    key = json.dumps([node, str(device)], sort_keys=True, default=str)
+    if _held[0] != key:
+        # The old one goes before the new one comes.
+        _held = ("", None)
+        _held = (key, build(node, device=device))
+    return _held[1]
+
+
+def build(node: Config, **parts: Any) -> Any:
+    """The one place where a configuration becomes an object: calls its `_target_` with its values and `parts`."""
+    try:
+        return hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**parts)
+    except InstantiationException as error:
+        raise UserError(f"{node['_target_']} cannot be built: {str(error).splitlines()[0]}") from error
+    except TypeError as error:
+        # A key that the constructor does not know, added with + or from an own yaml.
+        if "argument" in str(error):
+            raise UserError(f"{node['_target_']}: {error}") from error
+        raise

@@ -1,0 +1,115 @@
+"""Which configurations can be the members of one agent, and the one configuration of that agent.
+
+Nothing is listed here: an agent's constructor says by its annotations what may differ between members (see
+`awr_exp.math.members`).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from hydra.utils import get_object
+
+from awr_exp.agents.agent import Agent
+from awr_exp.math.members import Hyper, Limit, Switch
+from awr_exp.training.offline import Offline
+
+Config = dict[str, Any]
+Path = tuple[str, ...]
+
+PER_MEMBER = {kind for alias in (Hyper, Limit, Switch) for kind in get_args(alias) if get_origin(kind)}
+"""The alternative of each alias that is a list of one value a member."""
+SHARED = ("dataset", "env", "trainer", "device", "threads")
+"""What all members have in common. Seed, loggers and objective are each member's own."""
+
+
+def group_key(cfg: Config) -> str:
+    """Equal for configurations that can be members of one agent, different for all others.
+
+    Zero and other numbers do not stack: a term that is switched off may well be skipped.
+    """
+    parts = {name: cfg.get(name) for name in SHARED}
+    for name in ("agent", "baseline"):
+        node = cfg.get(name)
+        own = {path: _value(node, path) for path in _paths(node)} if node else {}
+        zero = sorted(path for path, value in own.items() if value == 0 and value is not False)
+        parts[name] = [_without(node, set(own)), zero]
+    if not stackable(cfg):
+        parts["alone"] = id(cfg)
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def stackable(cfg: Config) -> bool:
+    """Whether agent, baseline and trainer know members at all; other people's may not."""
+    agents = [cfg[name] for name in ("agent", "baseline") if cfg.get(name)]
+    return _is(cfg["trainer"], Offline) and all(_is(agent, Agent) for agent in agents)
+
+
+def stack(nodes: Sequence[Config]) -> Config:
+    """The configuration of an agent whose members are these: lists of K where they differ, else one value."""
+    merged: Config = json.loads(json.dumps(nodes[0]))
+    for path in _paths(nodes[0]):
+        values = [_value(node, path) for node in nodes]
+        if any(value != values[0] for value in values):
+            place = merged
+            for name in path[:-1]:
+                place = place[name]
+            place[path[-1]] = values
+    return merged
+
+
+def _paths(node: Config, prefix: Path = ()) -> Iterator[Path]:
+    """Where in a configuration the values are that members may have of their own."""
+    if not isinstance(node.get("_target_"), str):
+        return
+    names = _per_member(node["_target_"])
+    for key, value in node.items():
+        if key in names:
+            yield (*prefix, key)
+        elif isinstance(value, dict):
+            yield from _paths(value, (*prefix, key))
+
+
+def _per_member(target: str) -> set[str]:
+    """The parameters of a class's constructor, inherited ones included, that take a list of K."""
+    hints = {name: hint for base in reversed(getattr(_object(target), "__mro__", ())) for name, hint in _hints(base)}
+    return {name for name, hint in hints.items() if PER_MEMBER & set(_alternatives(hint))}
+
+
+@cache
+def _object(target: str) -> Any:
+    """What a `_target_` names, or None: that it does not exist is said when it is built."""
+    try:
+        return get_object(target)
+    except Exception:
+        return None
+
+
+def _hints(kind: type) -> list[tuple[str, Any]]:
+    try:
+        return list(get_type_hints(vars(kind).get("__init__", object)).items())
+    except (NameError, TypeError, AttributeError):
+        return []
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _is(node: Config, kind: type) -> bool:
+    found = _object(node["_target_"])
+    return isinstance(found, type) and issubclass(found, kind)
+
+
+def _value(node: Config, path: Path) -> Any:
+    for name in path:
+        node = node[name]
+    return node
+
+
+def _without(node: Config | None, paths: set[Path], prefix: Path = ()) -> Any:
+    if not isinstance(node, dict):
+        return node
+    return {key: _without(value, paths, (*prefix, key)) for key, value in node.items() if (*prefix, key) not in paths}

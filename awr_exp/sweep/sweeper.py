@@ -1,0 +1,129 @@
+"""The sweeper: Hydra's own grid, with every job checked before the first one trains, and a table at the end."""
+
+import copy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from awr_exp import config, results
+from awr_exp.errors import UserError
+from awr_exp.sweep import closing
+
+
+class Grid(BasicSweeper):
+    """All combinations of the values given."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        memory: Any = _Memory(hydra_context.config_loader)
+        context = HydraContext(memory, hydra_context.callbacks)
+        super().setup(hydra_context=context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Train all jobs and show them; ends the program with one line if something is wrong with any of them."""
+        assert self.config is not None
+        assert self.launcher is not None
+        folder = Path(self.config.hydra.sweep.dir)
+        try:
+            jobs = self.jobs(arguments)
+            self.check(jobs, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except OSError as error:
+            sys.exit(f"error: {folder} cannot be written: {error.strerror or error}; choose another hydra.sweep.dir")
+        returns: list[JobReturn] = []
+        try:
+            for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
+                returns += self.launcher.launch(batch, initial_job_idx=len(returns))
+        finally:
+            failed = closing.show(folder, jobs, returns)
+        if failed:
+            sys.exit(1)
+        return returns
+
+    def jobs(self, arguments: list[str]) -> list[list[str]]:
+        """The overrides of each job. Raises UserError if there is none."""
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        try:
+            batches = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        except HydraException as error:
+            raise UserError(_one_line(error)) from None
+        jobs = [job for batch in batches for job in batch]
+        if not jobs:
+            raise UserError("the sweep is empty: give at least one value, such as agent.beta=0.05,0.3,1.0")
+        return jobs
+
+    def check(self, jobs: Sequence[list[str]], folder: Path) -> None:
+        """Raises UserError that names the first job whose configuration is wrong, before anything trains."""
+        assert self.config is not None
+        resume = self.config.sweep.resume
+        if resume and not (folder / "multirun.yaml").exists():
+            raise UserError(f"{resume} is not the folder of a sweep: it has no multirun.yaml")
+        for number, overrides in enumerate(jobs):
+            name = f"job {number} ({' '.join(overrides)})"
+            try:
+                cfg = self.compose(overrides, number)
+                if cfg.resume is not None:
+                    raise UserError("resume continues a single run; a sweep goes on with sweep.resume=<its folder>")
+                config.check(cfg)
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from None
+            except (HydraException, OmegaConfBaseException) as error:
+                raise UserError(f"{name}: {_one_line(error)}") from None
+            before = results.overrides(folder / str(number)) if resume else {}
+            if before and before != results.parsed(overrides):
+                was = " ".join(f"{key}={value}" for key, value in before.items())
+                raise UserError(f"{name} was started as {was}: give the command that the sweep was started with")
+
+    def compose(self, overrides: list[str], number: int) -> DictConfig:
+        """The task's part of a job's configuration."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(cfg):
+            cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
+        HydraConfig.instance().set_config(cfg)
+        return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Done by `check`, for all batches."""
+
+
+class _Memory:
+    """A config loader that composes each job once: it takes a tenth of a second and is asked for several times."""
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self.loader = loader
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        key = tuple(sweep_overrides)
+        if key not in self.composed:
+            self.composed[key] = self.loader.load_sweep_config(master_config, sweep_overrides)
+        return copy.deepcopy(self.composed[key])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["loader"], name)
+
+    def __reduce__(self) -> Any:
+        # Sent to another process, it need not carry what it remembers.
+        return _Memory, (self.loader,)
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of a message, and the second if that only points to it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])

@@ -1,0 +1,186 @@
+"""Members trained in blocks that fit the cache, several blocks side by side, none far ahead of another.
+
+One block of all members would stream every parameter through the memory at each step. Compiled updates leave
+Python's lock, so blocks run on threads of one process, one core each: a better use of the cores than several threads
+inside one small matrix product.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from awr_exp.agents.agent import Agent
+from awr_exp.data.transitions import Transitions
+from awr_exp.seeding import generator
+from awr_exp.training.accelerate import Update
+from awr_exp.types import Metrics
+
+CACHE = 1_500_000
+"""Bytes of parameters, their gradient and their moments that a block may hold: what one core keeps close."""
+COPIES = 4
+"""theta, its gradient and two moments."""
+ROW_BLOCK = 64
+"""Updates whose rows are drawn at once. Block b of a member depends on its seed and b alone: nothing to save."""
+TURN = 16
+"""Updates between which a worker may change to another block."""
+
+
+def sizes(members: int, member_bytes: int, workers: int) -> list[int]:
+    """How many members each block gets: as many as fit the cache, but a block for every worker.
+
+    Blocks of one size share the compiled update, so an even split is taken where there is one not much smaller.
+    """
+    most = max(1, min(CACHE // max(1, member_bytes), members // min(workers, members)))
+    even = next((size for size in range(most, most // 2, -1) if members % size == 0), None)
+    if even:
+        return [even] * (members // even)
+    count = -(-members // most)
+    return [members // count + (block < members % count) for block in range(count)]
+
+
+def split(agent: Agent, workers: int) -> list[slice]:
+    """The blocks of an agent's members; all in one on a GPU, which has no use for small ones."""
+    if agent.device.type != "cpu":
+        return [slice(0, agent.members)]
+    numbers = sum(network.theta[0].numel() * network.theta.element_size() for network in agent.networks.values())
+    ends = torch.tensor([0, *sizes(agent.members, COPIES * numbers, workers)]).cumsum(0).tolist()
+    return [slice(start, stop) for start, stop in pairwise(ends)]
+
+
+class Block:
+    """Some members of an agent, their batches, and the sums of their metrics since the last report."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        members: slice,
+        data: Transitions,
+        accelerated: Callable[[Agent], Update],
+        batch_size: int,
+        refresh_interval: int,
+    ) -> None:
+        self.members, self.agent, self.data = members, agent.some(members), data
+        self.step = accelerated(self.agent)
+        self.batch_size, self.refresh_interval = batch_size, refresh_interval
+        self.update = 0
+        self.target: Tensor | None = None
+        self.rows: Tensor | None = None
+        self.sums: Metrics = {}
+        self.summed = 0
+
+    def train(self, goal: int) -> None:
+        """Update until `goal` updates are done."""
+        while self.update < goal:
+            self.train_once()
+
+    def train_once(self) -> None:
+        if self.update % self.refresh_interval == 0:
+            self.target = self.agent.refresh(self.data)
+        if self.rows is None or self.update % ROW_BLOCK == 0:
+            self.rows = self.draw_rows(self.update // ROW_BLOCK)
+        metrics = self.step(self.data.sample(self.rows[self.update % ROW_BLOCK], self.target))
+        if self.sums:
+            # One call for all: on small networks adding fifteen numbers one by one would be felt.
+            torch._foreach_add_([self.sums[name] for name in metrics], list(metrics.values()))
+        else:
+            self.sums = {name: value.clone() for name, value in metrics.items()}
+        self.summed += 1
+        self.update += 1
+
+    def draw_rows(self, block: int) -> Tensor:
+        """[ROW_BLOCK, K, B] rows of the data, with replacement."""
+        shape, device = (ROW_BLOCK, self.batch_size), self.agent.device
+        return torch.stack(
+            [
+                torch.randint(
+                    len(self.data),
+                    shape,
+                    generator=generator(seed, "rows", block, device=device),
+                    device=device,
+                )
+                for seed in self.agent.seeds
+            ],
+            1,
+        )
+
+    def read(self) -> list[dict[str, float]]:
+        """Each member's mean metrics since the last call: the only time that training waits for the device."""
+        names = sorted(self.sums)
+        table = (torch.stack([self.sums[name] for name in names], 1) / self.summed).tolist()
+        self.sums, self.summed = {}, 0
+        return [dict(zip(names, values, strict=True)) for values in table]
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """What a checkpoint of the agent's member needs beside the agent's state."""
+        row = slice(member - self.members.start, member - self.members.start + 1)
+        state = {f"sums.{name}": value[row] for name, value in self.sums.items()}
+        return state if self.target is None else state | {"target": self.target[row]}
+
+    def load(self, update: int, summed: int, state: dict[str, Tensor]) -> None:
+        """Go on from the `state` of all of the agent's members."""
+        mine = {name: tensor[self.members].to(self.agent.device) for name, tensor in state.items()}
+        self.update, self.summed = update, summed
+        self.target = mine.get("target")
+        self.sums = {name.removeprefix("sums."): value for name, value in mine.items() if name.startswith("sums.")}
+
+
+class Team:
+    """Threads that train blocks, a turn at a time."""
+
+    def __init__(self, blocks: Sequence[Block], threads: int) -> None:
+        self.blocks = blocks
+        self.workers = min(len(blocks), threads)
+        self.threads = threads // self.workers
+        self.pool = (
+            ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(self.threads,))
+            if self.workers > 1
+            else None
+        )
+
+    def __enter__(self) -> "Team":
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_num_threads(self.before)
+        if self.pool:
+            self.pool.shutdown(cancel_futures=True)
+
+    def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
+        """Bring all blocks to the same number of updates and return it: `goal`, or less once `stopped` is true."""
+        waiting, lock = deque(self.blocks), Lock()
+        furthest = max(block.update for block in self.blocks)
+
+        def take() -> tuple[Block, int] | None:
+            nonlocal goal, furthest
+            with lock:
+                if stopped():
+                    # Nobody begins anything new, but the others catch up with whoever is ahead.
+                    goal = furthest
+                while waiting:
+                    block = waiting.popleft()
+                    if block.update < goal:
+                        turn = min(block.update + TURN, goal)
+                        furthest = max(furthest, turn)
+                        return block, turn
+                return None
+
+        def work() -> None:
+            while taken := take():
+                block, turn = taken
+                block.train(turn)
+                waiting.append(block)
+                progress(min(block.update for block in self.blocks))
+
+        if self.pool is None:
+            work()
+        else:
+            for done in [self.pool.submit(work) for _ in range(self.workers)]:
+                done.result()
+        return goal
