@@ -63,7 +63,7 @@ def test_jobs_are_as_if_each_had_run_alone(cli: Cli, tmp_path: Path) -> None:
         assert np.allclose(awr_exp.load(job)(obs), awr_exp.load(alone)(obs), atol=0.05)
         # Nothing of the others in its log.
         assert "beta" not in re.sub(r"beta [\d.]+ is", "", (job / "train.log").read_text().replace("agent.beta", ""))
-    (record,) = (tmp_path / "fused" / "0").glob("wandb/*/*.wandb")
+    (record,) = (tmp_path / "fused" / "0").glob("wandb/offline-run-*/*.wandb")
     text = record.read_bytes().decode(errors="ignore")
     # Its group, the sweep, and its name.
     assert f"{tmp_path.name}/fused" in text
