@@ -173,6 +173,8 @@ def check_arguments(arguments: Iterable[str]) -> None:
             sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(_options(group))}> or leave it out")
 
 
+NAME_LENGTH = 128
+"""What W&B takes as the name of a run."""
 REQUIRED = ("agent", "advantage", "weighting", "network", "head", "dataset", "env", "trainer")
 GROUPS = frozenset(path.name for path in CONF.iterdir() if path.is_dir())
 
@@ -265,7 +267,7 @@ def content(cfg: DictConfig) -> dict[str, Any]:
         for node in (values.get("logger") or {}).values():
             if "group" in node and "name" in node:
                 node["group"] = node["group"] or "/".join(Path(hydra.sweep.dir).parts[-2:])
-                node["name"] = node["name"] or hydra.job.override_dirname or None
+                node["name"] = node["name"] or hydra.job.override_dirname[:NAME_LENGTH] or None
     return dict(values)
 
 

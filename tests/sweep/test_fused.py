@@ -67,7 +67,7 @@ def test_jobs_are_as_if_each_had_run_alone(cli: Cli, tmp_path: Path) -> None:
     text = record.read_bytes().decode(errors="ignore")
     # Its group, the sweep, and its name.
     assert f"{tmp_path.name}/fused" in text
-    assert "agent.beta=0.1,seed=0" in text
+    assert "agent.beta=0.1,experiment=smoke" in text
     table = fused.stdout.partition("job ")[2]
     returns = [float(value) for value in re.findall(r"(-\d+\.\d) +finished", table)]
     assert len(returns) == 4
