@@ -14,11 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
@@ -248,13 +246,6 @@ class Check(Callback):
             sys.exit(f"error: {error}")
 
 
-class _Sweeps(SearchPathPlugin):
-    """Makes `+sweep=beta` find sweeps/sweep/beta.yaml."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        search_path.append("awr_exp", f"file://{SWEEPS}")
-
-
 def content(cfg: DictConfig) -> dict[str, Any]:
     """The values of a task's configuration, checked as by `check`.
 
@@ -273,7 +264,9 @@ def content(cfg: DictConfig) -> dict[str, Any]:
 
 def register() -> None:
     """Teach Hydra our sweeps and the values of the configuration that depend on how it was called."""
-    Plugins.instance().register(_Sweeps)
+    # Not by a search path: that would offer the W&B sweeps beside them as configurations, too.
+    for path in (SWEEPS / "sweep").glob("*.yaml"):
+        ConfigStore.instance().store(path.name, OmegaConf.load(path), "sweep", "_global_", "awr_exp")
     # A new folder a run, to the microsecond: two runs in one second must not share one.
     OmegaConf.register_new_resolver(
         "run_dir",

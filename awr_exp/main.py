@@ -50,7 +50,15 @@ def run(cfg: DictConfig) -> float | None:
 
 
 def main() -> None:
-    """The command `awr-exp`."""
+    """The command `awr-exp`; `awr-exp report` and `awr-exp dashboard` are commands of their own."""
+    if sys.argv[1:2] == ["report"]:
+        from awr_exp.report.__main__ import main as report
+
+        return report(sys.argv[2:])
+    if sys.argv[1:2] == ["dashboard"]:
+        from awr_exp.dashboard import main as dashboard
+
+        return dashboard(sys.argv[2:])
     config.check_arguments(sys.argv[1:])
     run()
 

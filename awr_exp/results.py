@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ class Run:
     """A run's folder, the overrides that it was started with, and how it ended.
 
     status: finished, failed (see error), stopped by a signal, or unfinished: still running, or killed.
+    metrics: the last of each; returns: of the episodes of the last evaluation.
     """
 
     folder: Path
@@ -29,6 +30,7 @@ class Run:
     error: str | None = None
     update: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    returns: Sequence[float] = ()
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:
@@ -46,7 +48,8 @@ def read(folder: Path, started_with: Mapping[str, str] | None = None) -> Run:
     try:
         content: dict[str, Any] = json.loads((folder / RESULT).read_text())
         known = {name: content[name] for name in ("status", "error", "update", "metrics")}
-    except (OSError, ValueError, KeyError, TypeError):
+        known["returns"] = content.get("returns") or ()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         known = {}
     return Run(folder, overrides(folder) if started_with is None else started_with, **known)
 
@@ -67,7 +70,9 @@ def parsed(overrides: Iterable[str]) -> dict[str, str]:
 
 def runs(folder: Path) -> list[Run]:
     """All runs in a folder and below, in order of their names; a sweep's jobs in order of their numbers."""
-    found = {path.parent for path in folder.rglob(".hydra")}
+    found = {path.parent for name in (".hydra", "metrics.jsonl") for path in folder.rglob(name)}
+    # A baseline belongs to the run in whose folder it lies.
+    found = {path for path in found if path.parent not in found}
     return [read(path) for path in sorted(found, key=lambda path: [(len(part), part) for part in path.parts])]
 
 

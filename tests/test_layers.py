@@ -19,14 +19,16 @@ ORDER = [
     "results",
     "training",
     "policy",
-    "sweep",
     "report",
+    "dashboard",
+    "sweep",
     "main",
 ]
 FOREIGN = {
     "hydra": {"config", "policy", "sweep", "main"},
     "omegaconf": {"config", "sweep", "main"},
-    "wandb": {"training"},
+    "wandb": {"training", "dashboard"},
+    "wandb_workspaces": {"dashboard"},
     "gymnasium": {"data", "envs", "training"},
     "minari": {"data"},
     "rich": {"training"},

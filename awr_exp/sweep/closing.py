@@ -1,5 +1,6 @@
 """The end of a sweep: its jobs in order of their returns."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +9,10 @@ from pathlib import Path
 from hydra.core.utils import JobReturn, JobStatus
 
 from awr_exp import results
+from awr_exp.errors import UserError
 from awr_exp.training.progress import closing_table
+
+log = logging.getLogger(__name__)
 
 RETURN = "eval/return_mean"
 
@@ -39,5 +43,24 @@ def show(folder: Path, jobs: Sequence[Sequence[str]], returns: Sequence[JobRetur
     unfinished = sum(run.status in (results.STOPPED, results.UNFINISHED) for run in runs)
     if unfinished:
         notes.append((f"{unfinished} of {len(runs)} jobs are not finished", f"add sweep.resume={folder} to go on"))
+    page = _report(folder)
+    if page:
+        notes.append(("report", str(page)))
     closing_table([("job", "return", "status", "folder"), *rows], notes)
     return any(run.status == results.FAILED for run in runs)
+
+
+def _report(folder: Path) -> Path | None:
+    """The sweep's report, or None where there is nothing to report or it fails: that costs the report alone."""
+    try:
+        # Drawing takes a second to import.
+        from awr_exp.report import page
+
+        path, answer = page.write([folder], folder)
+        log.info("%s", answer)
+        return path
+    except UserError as error:
+        log.info("no report: %s", error)
+    except Exception as error:
+        log.warning("no report: %s: %s", type(error).__name__, error)
+    return None

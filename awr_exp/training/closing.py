@@ -54,6 +54,7 @@ def run(trainer: Offline, loggers: Sequence[Logger], folders: Sequence[Path]) ->
                         "error": str(error) if error else None,
                         "update": trainer.update,
                         "metrics": trainer.latest[member],
+                        "returns": trainer.returns[member],
                         "seconds": seconds,
                         "evaluation_share": share,
                     },

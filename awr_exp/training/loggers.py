@@ -237,7 +237,7 @@ class Wandb:
     def _start(self, mode: str, settings: dict[str, Any], about: dict[str, Any]) -> Any:
         """The W&B run, or None where the user wants none."""
         if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+            mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         if mode == "disabled":
             return None
         import wandb
@@ -321,7 +321,7 @@ def _command_line_has_a_secret() -> bool:
     return redact([arguments, pairs]) != [arguments, pairs]
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether W&B has credentials for its server: in the environment, a netrc file or its own settings."""
     import wandb
     from wandb.sdk.lib import wbauth

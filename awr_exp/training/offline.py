@@ -67,6 +67,7 @@ class Offline:
         self.update = 0
         self.best = [-math.inf] * agent.members
         self.latest: list[dict[str, float]] = [{} for _ in range(agent.members)]
+        self.returns: list[list[float]] = [[] for _ in range(agent.members)]
         self.failed: list[Exception | None] = [None] * agent.members
         self.said: set[tuple[int, str]] = set()
         self.evaluating = 0.0
@@ -95,6 +96,7 @@ class Offline:
             ) from None
         self.update = facts[0]["update"]
         self.best, self.latest = [fact["best"] for fact in facts], [fact["latest"] for fact in facts]
+        self.returns = [fact.get("returns", []) for fact in facts]
         own = {name: tensor for name, tensor in state.items() if name == "target" or name.startswith("sums.")}
         for block in self.blocks:
             block.load(self.update, facts[0]["summed"], own)
@@ -200,6 +202,7 @@ class Offline:
                 metrics["eval/normalized_score"] = score
             self.log(member, metrics)
             if self.failed[member] is None:
+                self.returns[member] = returns.tolist()
                 with speaking(self.folders[member], self.names[member]):
                     log.info("update %d: evaluation return %.1f", self.update, metrics["eval/return_mean"])
                 if metrics["eval/return_mean"] > self.best[member]:
@@ -241,6 +244,7 @@ class Offline:
             "summed": block.summed,
             "best": self.best[member],
             "latest": self.latest[member],
+            "returns": self.returns[member],
         }
         with speaking(self.folders[member], self.names[member]):
             checkpoint.save(self.folders[member], self.update, rows, facts, best)

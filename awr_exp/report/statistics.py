@@ -1,0 +1,103 @@
+"""Aggregates over seeds and tasks, with intervals (Agarwal et al. 2021, arXiv 2108.13264), and the worth of tuning.
+
+`scores` is always a list with one array of runs a task; the bootstrap resamples the runs of each task apart.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Scores = Sequence[Array]
+Interval = tuple[float, float]
+
+RESAMPLES = 2_000
+LEVEL = 0.95
+
+
+def iqm(values: Array) -> Array:
+    """Interquartile mean along the last axis: a quarter of the values is cut off at each end."""
+    cut = int(0.25 * values.shape[-1])
+    return np.sort(values, -1)[..., cut : values.shape[-1] - cut].mean(-1)
+
+
+def interval(samples: Array) -> Interval:
+    """The middle LEVEL of bootstrap samples."""
+    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def resampled(scores: Scores, seed: int = 0) -> list[Array]:
+    """[RESAMPLES, runs] of each task: its runs, drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    return [task[rng.integers(len(task), size=(RESAMPLES, len(task)))] for task in scores]
+
+
+def bootstrap(scores: Scores, statistic: Callable[[Array], Array] = iqm) -> Interval:
+    """The stratified interval of a statistic over all runs of all tasks, which reduces the last axis."""
+    return interval(statistic(np.concatenate(resampled(scores), -1)))
+
+
+def _improves(x: Array, y: Array) -> Array:
+    higher, equal = x[..., :, None] > y[..., None, :], x[..., :, None] == y[..., None, :]
+    return (higher + 0.5 * equal).mean((-1, -2))
+
+
+def probability_of_improvement(x: Scores, y: Scores) -> tuple[float, Interval]:
+    """How likely a run of x beats a run of y on the same task, the mean over tasks, and its interval."""
+    value = float(np.mean([_improves(a, b) for a, b in zip(x, y, strict=True)]))
+    drawn = zip(resampled(x, 0), resampled(y, 1), strict=True)
+    return value, interval(np.mean([_improves(a, b) for a, b in drawn], 0))
+
+
+def profile(scores: Scores, thresholds: Array) -> tuple[Array, Array, Array]:
+    """Share of runs above each threshold, and its interval point by point."""
+    share = (np.concatenate(list(scores))[:, None] > thresholds).mean(0)
+    drawn = np.concatenate(resampled(scores), -1)
+    samples = np.stack([(drawn > threshold).mean(-1) for threshold in thresholds], -1)
+    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return share, low, high
+
+
+def tuning_budget(
+    returns: Sequence[Array], pulls: int, pools: int = 100, trials: int = 40, exploration: float = 2.0, seed: int = 0
+) -> tuple[Array, Array, Array]:
+    """What the policy is worth that one would choose after 1, 2, ... `pulls` evaluation episodes (Jackson et al. 2025).
+
+    returns: of the episodes of each trained policy, whose mean counts as its true value. An upper-confidence-bound
+    bandit (exploration as in their evaluation, returns scaled to [0, 1]) decides which policy plays the next episode,
+    drawn from its returns; the choice is the best mean so far. Yields the mean over trials, and the interval that
+    comes from which policies happened to be trained: `pools` times, as many are drawn with replacement.
+    """
+    rng = np.random.default_rng(seed)
+    arms, repeats = len(returns), pools * trials
+    value = np.array([policy.mean() for policy in returns])
+    low, high = min(map(np.min, returns)), max(map(np.max, returns))
+    scale = (high - low) or 1.0
+    # Policies may have been evaluated on different numbers of episodes.
+    longest = max(map(len, returns))
+    episodes = np.stack([np.resize(policy, longest) for policy in returns])
+    counts = np.array(list(map(len, returns)))
+
+    pool = np.repeat(rng.integers(arms, size=(pools, arms)), trials, 0)
+    played, total = np.zeros((repeats, arms)), np.zeros((repeats, arms))
+    everyone = np.arange(repeats)
+    chosen = np.empty((pulls, repeats))
+    for pull in range(pulls):
+        mean = total / np.maximum(played, 1)
+        bonus = np.sqrt(exploration * np.log(pull + 1) / np.maximum(played, 1))
+        # Who has not played yet comes first; the noise breaks ties.
+        index = np.where(played == 0, np.inf, mean + bonus)
+        noise = rng.random((repeats, arms))
+        tied = index == index.max(1, keepdims=True)
+        arm = np.where(tied, noise, -1).argmax(1)
+        policy = pool[everyone, arm]
+        drawn = episodes[policy, (rng.random(repeats) * counts[policy]).astype(int)]
+        total[everyone, arm] += (drawn - low) / scale
+        played[everyone, arm] += 1
+        best = np.where(played > 0, total / np.maximum(played, 1), -np.inf).argmax(1)
+        chosen[pull] = value[pool[everyone, best]]
+    by_pool = chosen.reshape(pulls, pools, trials).mean(2)
+    edges = np.quantile(by_pool, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    return by_pool.mean(1), edges[0], edges[1]
