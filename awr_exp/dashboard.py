@@ -43,8 +43,8 @@ def workspace(entity: str, project: str, group: str | None = None) -> Any:
 
     beta = panels.Config(BETA)
 
-    def panel(title: str, metrics: list[str]) -> Any:
-        spread = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+    def panel(title: str, metrics: list[Any]) -> Any:
+        spread: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
         return panels.LinePlot(title=title, x="trainer/update", y=metrics, groupby=beta, **spread)
 
     return workspaces.Workspace(

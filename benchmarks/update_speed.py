@@ -82,13 +82,17 @@ def plain_script(hidden: int, device: torch.device) -> Callable[[], None]:
     return update
 
 
-def ours(hidden: int, device: torch.device, compile: bool) -> Callable[[], None]:
+def random_data(device: torch.device) -> Transitions:
     lengths = torch.full((ROWS // EPISODE,), EPISODE)
     packed = torch.randn(ROWS + len(lengths), OBS + ACTIONS + 3)
     packed[:, OBS : OBS + ACTIONS].clamp_(-1, 1)
     packed[:, -2:] = 0
     info = DataInfo("benchmark/random-v0", np.zeros(len(lengths)), ROWS, "")
-    data = Transitions(packed, lengths, SPEC, info).to(device)
+    return Transitions(packed, lengths, SPEC, info).to(device)
+
+
+def ours(hidden: int, device: torch.device, compile: bool) -> Callable[[], None]:
+    data = random_data(device)
     agent = AWR(
         SPEC, partial(MLP, hidden=(hidden, hidden)), heads.auto, LambdaReturn(0.0), weights.exp_clip, [0],
         value_iters=VALUE_ITERS, device=device,

@@ -19,7 +19,7 @@ from awr_exp.types import Batch, Metrics
 log = logging.getLogger(__name__)
 
 LONG_RUN = 5_000
-"""Updates from which compiling, about 20 s on first use and a few from its cache, pays for itself."""
+"""Updates of all members together from which compiling, 20 s on first use and a few from its cache, pays off."""
 FLOAT32_ERROR = 5e-6
 """Relative error up to which a matrix product counts as float32."""
 

@@ -58,7 +58,7 @@ class Offline:
         self.report_interval, self.eval_interval = report_interval, eval_interval
         self.checkpoint_interval = checkpoint_interval
         self.evaluator = Evaluator(make_env, agent.members, eval_episodes) if make_env else None
-        accelerated = accelerate(type(agent), compile, updates, agent.device)
+        accelerated = accelerate(type(agent), compile, updates * agent.members, agent.device)
         self.blocks = [
             blocks.Block(agent, members, data, accelerated, batch_size, refresh_interval)
             for members in blocks.split(agent, torch.get_num_threads())
