@@ -33,6 +33,14 @@ class Run:
     returns: Sequence[float] = ()
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """The last metrics of a run, and why it did not reach its end, if it did not."""
+
+    metrics: Mapping[str, float]
+    error: Exception | None = None
+
+
 def write(folder: Path, content: Mapping[str, Any]) -> None:
     """Write `<folder>/result.json` at once or not at all; a full disk costs the file and a warning."""
     draft = folder / f".{RESULT}.tmp"

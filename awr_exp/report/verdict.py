@@ -1,5 +1,6 @@
 """The answer in plain words: which setting to use, and how sure that is."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ def sentence(rows: Sequence[Row], kind: str) -> str:
     if len(rows) == 1:
         return f"There is one setting only, {runs.name(best.setting)}: {worth}. Nothing to compare it with."
     answer = f"Use {runs.name(best.setting)} ({worth})."
-    rivals = [row for row in rows[1:] if not _sure(row)]
+    rivals = [row for row in rows[1:] if not _sure(best, row)]
     if best.runs < 2 or any(row.runs < 2 for row in rows):
         return f"{answer} Not sure at all: with a single run of a setting chance cannot be told from merit; add seeds."
     if rivals:
@@ -74,8 +75,10 @@ def sentence(rows: Sequence[Row], kind: str) -> str:
     return answer + _edge(rows)
 
 
-def _sure(row: Row) -> bool:
-    return row.improvement_interval is not None and row.improvement_interval[0] > 0.5
+def _sure(best: Row, other: Row) -> bool:
+    # So few runs that their order alone could be chance once in twenty times show nothing, whatever the interval.
+    enough = math.comb(best.runs + other.runs, best.runs) >= 20
+    return enough and other.improvement_interval is not None and other.improvement_interval[0] > 0.5
 
 
 def _edge(rows: Sequence[Row]) -> str:

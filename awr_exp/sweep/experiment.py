@@ -1,6 +1,7 @@
 """From configurations to trained members: the one place where their parts are built."""
 
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from hydra.errors import InstantiationException
 
 from awr_exp.errors import UserError
 from awr_exp.policy import policy_facts
+from awr_exp.results import Outcome
 from awr_exp.sweep import stacking
 from awr_exp.training import accelerate, checkpoint, closing
-from awr_exp.training.closing import Outcome
 from awr_exp.training.loggers import Jsonl, Many
 from awr_exp.training.progress import speaking
 
@@ -69,7 +70,13 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         for levels, outcome in zip(known, baselines, strict=True):
             if "eval/return_mean" in outcome.metrics:
                 levels["baseline/return_mean"] = outcome.metrics["eval/return_mean"]
-    outcomes = fit("agent", folders, "training", True)
+    try:
+        outcomes = fit("agent", folders, "training", True)
+    except SystemExit as stop:
+        if stop.code == 128 + signal.SIGUSR2:
+            # Everything is saved. Now the scheduler, whose notice this was, may queue the job again.
+            signal.raise_signal(signal.SIGUSR2)
+        raise
     if len(cfgs) == 1 and outcomes[0].error is None:
         baseline = baselines[0].metrics if baselines else None
         closing.show(data.info, outcomes[0].metrics, baseline, folders[0], first)

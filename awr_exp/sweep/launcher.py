@@ -1,9 +1,11 @@
 """The fused launcher: jobs that differ only in what stacks are trained as the members of one model."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from awr_exp import config, results
 from awr_exp.errors import UserError
-from awr_exp.training.progress import OfRun
+from awr_exp.results import Outcome
+from awr_exp.sweep.group import Group, divided
 
 log = logging.getLogger(__name__)
 
@@ -42,57 +45,62 @@ class Job:
 
 
 class Fused(Launcher):
-    """Trains jobs that differ only in what stacks as one model, the others after one another.
+    """Trains jobs that differ only in what stacks as one model, the others after one another or through an engine.
 
     Each job has what it would have alone: folder, configuration, log, metrics, checkpoints, W&B run, JobReturn.
-    max_members: of one model; None for as many as fit the device's memory.
+    max_members: of one model; None for as many as fit the device's memory. via, workers, options: see
+    `awr_exp.sweep.engines`; with an engine, groups are divided so that every worker has one.
     """
 
-    def __init__(self, max_members: int | None = None) -> None:
-        self.max_members = max_members
+    def __init__(
+        self,
+        max_members: int | None = None,
+        via: str | None = None,
+        workers: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.max_members, self.via, self.options = max_members, via, options or {}
+        self.workers = workers or (len(os.sched_getaffinity(0)) if via == "joblib" else 1)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train all jobs. A failed one has its error in its JobReturn and costs the others nothing."""
-        # torch takes a second to import: not before a sweep is known to be right.
-        from awr_exp.sweep import experiment, stacking
+        """Train all jobs. A failed one has its error in its JobReturn and costs the others nothing.
 
+        Raises UserError if there is no such engine, or if it cannot be reached.
+        """
+        # torch takes a second to import: not before a sweep is known to be right.
+        from awr_exp.sweep import stacking
+        from awr_exp.sweep.engines import ENGINES
+
+        if self.via not in ENGINES:
+            names = ", ".join(name for name in ENGINES if name)
+            raise UserError(f"hydra.launcher.via is {self.via}; it must be one of {names}, or null")
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        folder = Path(self.config.hydra.sweep.dir)
         jobs = [self.open(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         found = [
             results.read(job.folder, results.parsed(overrides))
             for job, overrides in zip(jobs, job_overrides, strict=True)
         ]
-        names = results.varied(found)
-        groups: dict[Any, list[Job]] = {}
+        varied = results.varied(found)
+        alike: dict[str, list[Job]] = {}
         for job, run in zip(jobs, found, strict=True):
-            job.name = results.label(run, names)
+            job.name = results.label(run, varied)
             if job.result.status == JobStatus.FAILED:
                 continue
             if job.config.sweep.resume and run.status == results.FINISHED:
                 job.finish(run.metrics.get(job.content["objective"]))
-                continue
-            try:
-                # Members of one model go on from one update.
-                key = stacking.group_key(job.content), experiment.reached(job.folder)
-            except UserError as error:
-                job.fail(error)
-                continue
-            groups.setdefault(key, []).append(job)
-        ready = [
-            group[i : i + (self.max_members or len(group))]
-            for group in groups.values()
-            for i in range(0, len(group), self.max_members or len(group))
-        ]
+            else:
+                alike.setdefault(stacking.group_key(job.content), []).append(job)
+        ready = divided(list(alike.values()), self.workers, self.max_members)
         if ready:
-            log.info("%d jobs to train in %d groups: %s", sum(map(len, ready)), len(ready), self.config.hydra.sweep.dir)
+            log.info("%d jobs to train in %d groups: %s", sum(map(len, ready)), len(ready), folder)
+            self.train(ready, partial(ENGINES[self.via], folder=folder, workers=self.workers, options=self.options))
         else:
-            log.info("nothing left to train: %s", self.config.hydra.sweep.dir)
-        for group in ready:
-            self.train(group, experiment.train)
+            log.info("nothing left to train: %s", folder)
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         return [job.result for job in jobs]
 
@@ -124,54 +132,22 @@ class Fused(Launcher):
         content, result.status = result.return_value, JobStatus.UNKNOWN
         return Job(cfg, result, folder, content)
 
-    def train(self, jobs: Sequence[Job], train: Any) -> None:
+    def train(self, groups: Sequence[Sequence[Job]], engine: Callable[..., list[list[Outcome]]]) -> None:
+        """Hand the groups to the engine and its outcomes to the jobs."""
         callbacks = self.context.callbacks
-        for job in jobs:
+        for job in chain(*groups):
             callbacks.on_job_start(config=job.config, task_function=self.task_function)
-        log.info("training %s", "; ".join(job.name for job in jobs))
-        with _logs(jobs):
-            try:
-                outcomes = train(*zip(*((job.content, job.folder, job.name) for job in jobs), strict=True))
-            except UserError as error:
-                log.error("error: %s", error)
-                for job in jobs:
-                    job.fail(error)
-            except Exception as error:
-                log.exception("these jobs failed; please report it if the reason is not yours")
-                for job in jobs:
-                    job.fail(error)
+        outcomes = engine([_group(jobs) for jobs in groups])
+        for job, outcome in zip(chain(*groups), chain(*outcomes), strict=True):
+            if outcome.error is None:
+                job.finish(outcome.metrics.get(job.content["objective"]))
             else:
-                for job, outcome in zip(jobs, outcomes, strict=True):
-                    if outcome.error is None:
-                        job.finish(outcome.metrics.get(job.content["objective"]))
-                    else:
-                        job.fail(outcome.error)
-        for job in jobs:
+                job.fail(outcome.error)
             callbacks.on_job_end(config=job.config, job_return=job.result)
 
 
-@contextmanager
-def _logs(jobs: Sequence[Job]) -> Iterator[None]:
-    """The terminal for all jobs; for each its own log file with what is said of it and of nobody in particular."""
-    configure_log(jobs[0].config.hydra.job_logging, jobs[0].config.hydra.verbose)
-    root = logging.getLogger()
-    files = []
-    for first in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
-        root.removeHandler(first)
-        first.close()
-        for job in jobs:
-            try:
-                file = logging.FileHandler(job.folder / Path(first.baseFilename).name)
-            except OSError as error:
-                log.warning("%s has no log: %s", job.folder, error.strerror or error)
-                continue
-            file.setFormatter(first.formatter)
-            file.addFilter(OfRun(job.folder))
-            files.append(file)
-            root.addHandler(file)
-    try:
-        yield
-    finally:
-        for file in files:
-            root.removeHandler(file)
-            file.close()
+def _group(jobs: Sequence[Job]) -> Group:
+    # Resolved with the first job's values, for where it is used there may be no Hydra around.
+    hydra: Any = OmegaConf.create(OmegaConf.to_container(jobs[0].config.hydra.job_logging, resolve=True))
+    contents, folders, names = zip(*((job.content, job.folder.absolute(), job.name) for job in jobs), strict=True)
+    return Group(contents, folders, names, hydra, jobs[0].config.hydra.verbose)

@@ -47,6 +47,8 @@ class Grid(BasicSweeper):
         try:
             for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
                 returns += self.launcher.launch(batch, initial_job_idx=len(returns))
+        except UserError as error:
+            sys.exit(f"error: {error}")
         finally:
             failed = closing.show(folder, jobs, returns)
         if failed:

@@ -99,10 +99,12 @@ def _tensors(batch: Batch) -> dict[str, Tensor]:
 def start(name: str, threads: int | None) -> torch.device:
     """Set the number of threads and the kind of matrix product, and return the device.
 
-    name: auto (the GPU if there is one), cpu, cuda or cuda:<n>; threads: None is as many as this process may use.
+    name: auto (the GPU if there is one), cpu, cuda or cuda:<n>; threads: None is what OMP_NUM_THREADS says, by which
+    joblib, Ray and others share the cores among processes, or else as many as this process may use.
     Raises UserError if the device is not there.
     """
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    share = os.environ.get("OMP_NUM_THREADS", "")
+    torch.set_num_threads(threads or (int(share) if share.isdecimal() and int(share) else cores()))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
@@ -111,6 +113,11 @@ def start(name: str, threads: int | None) -> torch.device:
     if device.type == "cpu":
         fast_float32_products()
     return device
+
+
+def cores() -> int:
+    """As many as this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def fast_float32_products() -> bool:

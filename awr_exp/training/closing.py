@@ -3,26 +3,18 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from awr_exp import results
 from awr_exp.data.transitions import DataInfo
+from awr_exp.results import Outcome
 from awr_exp.training import curves
 from awr_exp.training.loggers import Logger
 from awr_exp.training.offline import Offline
 from awr_exp.training.progress import closing_table, speaking
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The last metrics of a run, and why it did not reach its end, if it did not."""
-
-    metrics: dict[str, float]
-    error: Exception | None = None
 
 
 def run(trainer: Offline, loggers: Sequence[Logger], folders: Sequence[Path]) -> list[Outcome]:

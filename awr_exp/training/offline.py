@@ -252,7 +252,10 @@ class Offline:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them, where this is the main thread; a second one kills."""
+    """Collects SIGTERM and SIGINT instead of dying of them, where this is the main thread; a second one kills.
+
+    And SIGUSR2 where somebody waits for it: a scheduler's notice before it takes the machine away.
+    """
     received: list[int] = []
 
     def receive(number: int, frame: FrameType | None) -> None:
@@ -261,7 +264,8 @@ def _signals() -> Iterator[list[int]]:
         received.append(number)
 
     try:
-        before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        awaited = [signal.SIGUSR2] if callable(signal.getsignal(signal.SIGUSR2)) else []
+        before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT, *awaited)}
     except ValueError:  # not the main thread
         before = {}
     try:

@@ -1,0 +1,150 @@
+"""Where groups are trained: in this process, or through an engine that has other processes or machines.
+
+Every engine takes groups and gives back their outcomes in order. A process that dies costs its own group.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from awr_exp.errors import UserError
+from awr_exp.results import Outcome
+from awr_exp.sweep.group import Group
+
+Outcomes = list[Outcome]
+Engine = Callable[..., list[Outcomes]]
+"""From groups, the sweep's folder, the number of workers and the engine's own options."""
+
+
+def here(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[str, Any]) -> list[Outcomes]:
+    """One after another, in this process."""
+    return [group.train() for group in groups]
+
+
+def joblib(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[str, Any]) -> list[Outcomes]:
+    """In `workers` processes of this machine, which share its cores; options: of joblib.Parallel."""
+    with _needed("joblib", "sweep"):
+        import joblib as engine
+
+    # Loky tells each worker by OMP_NUM_THREADS how many cores are its share.
+    run = engine.Parallel(n_jobs=workers, backend="loky", batch_size=1, **options)
+    try:
+        return list(run(engine.delayed(_train)(group) for group in groups))
+    except Exception as error:
+        # The pool of a process that dies is lost altogether; what was finished is on disk.
+        return [_lost(group, folder, error) for group in groups]
+
+
+def submitit(
+    cluster: str, groups: Sequence[Group], folder: Path, workers: int, options: Mapping[str, Any]
+) -> list[Outcomes]:
+    """As one job a group of a SLURM cluster, or of this machine; options: of submitit's update_parameters.
+
+    A preempted or timed-out job writes checkpoints, is queued again and goes on.
+    """
+    with _needed("submitit", "sweep"):
+        import submitit as engine
+
+    try:
+        executor = engine.AutoExecutor(folder=folder / ".submitit" / "%j", cluster=cluster)
+        executor.update_parameters(**{"name": "awr_exp", **options})
+    except (RuntimeError, TypeError, NameError) as error:
+        raise UserError(f"hydra.launcher.via=submitit_{cluster}: {_first_line(error)}") from None
+    with _threads(len(groups) if cluster == "local" else 1), executor.batch():
+        jobs = [executor.submit(Requeued(), group) for group in groups]
+    return [_result(job.result, group, folder) for job, group in zip(jobs, groups, strict=True)]
+
+
+class Requeued:
+    """Trains a group; queued again it goes on, for the group finds its checkpoints."""
+
+    def __call__(self, group: Group) -> Outcomes:
+        return group.train()
+
+    def checkpoint(self, group: Group) -> Any:
+        """What submitit queues in place of a job that it stopped."""
+        import submitit as engine
+
+        return engine.helpers.DelayedSubmission(self, group)
+
+
+def ray(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[str, Any]) -> list[Outcomes]:
+    """As one task a group of a Ray cluster; options: `init` of ray.init, such as {address: auto}, others of a task."""
+    with _needed("ray", "ray"):
+        import ray as engine
+
+    own = dict(options)
+    try:
+        engine.init(**{"log_to_driver": True, **(own.pop("init", None) or {})})
+    except Exception as error:
+        raise UserError(f"hydra.launcher.via=ray: Ray cannot be reached: {_first_line(error)}") from None
+    try:
+        task = engine.remote(**{"max_retries": 0, "num_cpus": 1, **own})(_train)
+        references = [task.remote(group) for group in groups]
+        fetched = [partial(engine.get, reference) for reference in references]
+        return [_result(fetch, group, folder) for fetch, group in zip(fetched, groups, strict=True)]
+    finally:
+        engine.shutdown()
+
+
+ENGINES: dict[str | None, Engine] = {
+    None: here,
+    "joblib": joblib,
+    "submitit_local": partial(submitit, "local"),
+    "submitit_slurm": partial(submitit, "slurm"),
+    "ray": ray,
+}
+
+
+def _train(group: Group) -> Outcomes:
+    try:
+        return group.train()
+    except SystemExit as stop:
+        # Stopped by a signal, with checkpoints.
+        raise RuntimeError(f"stopped with exit code {stop.code}") from None
+
+
+def _result(fetch: Callable[[], Outcomes], group: Group, folder: Path) -> Outcomes:
+    try:
+        return fetch()
+    except Exception as error:
+        return _lost(group, folder, error)
+
+
+def _lost(group: Group, folder: Path, error: Exception) -> Outcomes:
+    """The outcomes of a group whose process died: of each job what it had finished before, or how to go on."""
+    from awr_exp import results
+
+    found = [results.read(place, {}) for place in group.folders]
+    lost = UserError(
+        f"the process that trained it is lost ({type(error).__name__}: {_first_line(error)}): "
+        f"the same command with sweep.resume={folder} goes on"
+    )
+    return [Outcome(dict(run.metrics), None if run.status == results.FINISHED else lost) for run in found]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0]
+
+
+@contextmanager
+def _needed(package: str, extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise UserError(f"hydra.launcher.via needs {package}: pip install 'awr-exp[{extra}]'") from None
+
+
+@contextmanager
+def _threads(processes: int) -> Iterator[None]:
+    """Processes started inside share the cores: too many threads on one core are a cliff, not a slope."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = before or str(max(1, len(os.sched_getaffinity(0)) // max(1, processes)))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]

@@ -1,0 +1,111 @@
+"""A group of jobs that train together: all that another process or machine has to know of them."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import configure_log
+from omegaconf import DictConfig
+
+from awr_exp import results
+from awr_exp.errors import UserError
+from awr_exp.results import Outcome
+from awr_exp.training.progress import OfRun
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Group:
+    """contents: checked configurations; names: what each job is called; logging, verbose: as Hydra's job_logging."""
+
+    contents: Sequence[dict[str, Any]]
+    folders: Sequence[Path]
+    names: Sequence[str]
+    logging: DictConfig
+    verbose: Any
+
+    def train(self) -> list[Outcome]:
+        """Train the jobs, in their order; never raises but to exit.
+
+        What is finished, or has come some way in an earlier attempt, is not done again.
+        """
+        # Here, for a process that only ships groups need not import torch.
+        from awr_exp.sweep import experiment
+
+        outcomes: dict[int, Outcome] = {}
+        reached: dict[tuple[int, int], list[int]] = {}
+        with self._logs():
+            for number, folder in enumerate(self.folders):
+                before = results.read(folder, {})
+                if before.status == results.FINISHED:
+                    outcomes[number] = Outcome(dict(before.metrics))
+                    continue
+                try:
+                    # The members of one model go on from one update.
+                    reached.setdefault(experiment.reached(folder), []).append(number)
+                except UserError as error:
+                    outcomes[number] = Outcome({}, error)
+            for members in reached.values():
+                outcomes |= zip(members, self._train(members), strict=True)
+        return [outcomes[number] for number in range(len(self.folders))]
+
+    def _train(self, members: Sequence[int]) -> list[Outcome]:
+        from awr_exp.sweep import experiment
+
+        contents, folders = [self.contents[number] for number in members], [self.folders[number] for number in members]
+        names = [self.names[number] for number in members]
+        log.info("training %s", "; ".join(names))
+        try:
+            return experiment.train(contents, folders, names)
+        except UserError as error:
+            log.error("error: %s", error)
+            return [Outcome({}, error) for _ in members]
+        except Exception as error:
+            log.exception("these jobs failed; please report it if the reason is not yours")
+            # As a text: an exception of a library may not survive the way back to another process.
+            return [Outcome({}, RuntimeError(f"{type(error).__name__}: {error}")) for _ in members]
+
+    @contextmanager
+    def _logs(self) -> Iterator[None]:
+        """The terminal for all; for each its own log file with what is said of it and of nobody in particular."""
+        configure_log(self.logging, self.verbose)
+        root = logging.getLogger()
+        files = []
+        for first in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
+            root.removeHandler(first)
+            first.close()
+            for folder in self.folders:
+                try:
+                    file = logging.FileHandler(folder / Path(first.baseFilename).name)
+                except OSError as error:
+                    log.warning("%s has no log: %s", folder, error.strerror or error)
+                    continue
+                file.setFormatter(first.formatter)
+                file.addFilter(OfRun(folder))
+                files.append(file)
+                root.addHandler(file)
+        try:
+            yield
+        finally:
+            for file in files:
+                root.removeHandler(file)
+                file.close()
+
+
+def divided(groups: Sequence[Sequence[Any]], workers: int, most: int | None) -> list[Sequence[Any]]:
+    """Groups in pieces of at most `most` members, and at least as many pieces as workers where there are members."""
+    members = sum(map(len, groups))
+    share = -(-members // max(1, workers))
+    pieces = []
+    for group in groups:
+        size = min(len(group), share, most or len(group))
+        count = -(-len(group) // size)
+        # Evenly: members of a smaller last piece would have the machine to themselves.
+        ends = [round(part * len(group) / count) for part in range(count + 1)]
+        pieces += [group[start:stop] for start, stop in pairwise(ends)]
+    return pieces
