@@ -4,6 +4,7 @@ Every engine takes groups and gives back their outcomes in order. A process that
 """
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -51,10 +52,10 @@ def submitit(
     try:
         executor = engine.AutoExecutor(folder=folder / ".submitit" / "%j", cluster=cluster)
         executor.update_parameters(**{"name": "awr_exp", **options})
-    except (RuntimeError, TypeError, NameError) as error:
+        with _threads(len(groups) if cluster == "local" else 1):
+            jobs = [executor.submit(Requeued(), group) for group in groups]
+    except Exception as error:
         raise UserError(f"hydra.launcher.via=submitit_{cluster}: {_first_line(error)}") from None
-    with _threads(len(groups) if cluster == "local" else 1), executor.batch():
-        jobs = [executor.submit(Requeued(), group) for group in groups]
     return [_result(job.result, group, folder) for job, group in zip(jobs, groups, strict=True)]
 
 
@@ -77,8 +78,10 @@ def ray(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[st
         import ray as engine
 
     own = dict(options)
+    init = own.pop("init", None) or {}
     try:
-        engine.init(**{"log_to_driver": True, **(own.pop("init", None) or {})})
+        _knock(str(init.get("address")))
+        engine.init(**{"log_to_driver": True, **init})
     except Exception as error:
         raise UserError(f"hydra.launcher.via=ray: Ray cannot be reached: {_first_line(error)}") from None
     try:
@@ -88,6 +91,13 @@ def ray(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[st
         return [_result(fetch, group, folder) for fetch, group in zip(fetched, groups, strict=True)]
     finally:
         engine.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError at once where nobody answers at host:port, which Ray itself tries for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 ENGINES: dict[str | None, Engine] = {
@@ -127,7 +137,8 @@ def _lost(group: Group, folder: Path, error: Exception) -> Outcomes:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
+    return lines[0] if lines else "no reason given"
 
 
 @contextmanager
