@@ -25,7 +25,7 @@ def run(cfg: DictConfig) -> float | None:
     try:
         cfg = config.resumed(cfg)
         content = config.content(cfg)
-        if cfg.sweep.resume and (before := results.read(folder)).status == results.FINISHED:
+        if cfg.resume is None and results.finished(before := results.read(folder), content):
             return before.metrics.get(cfg.objective)
         # Everything heavy is imported here, so that --help and a mistake are answered at once.
         from awr_exp.sweep import experiment

@@ -76,6 +76,11 @@ def parsed(overrides: Iterable[str]) -> dict[str, str]:
     return {key.lstrip("+"): value for key, value in pairs if not key.startswith(("sweep.", "hydra."))}
 
 
+def finished(run: Run, content: Mapping[str, Any]) -> bool:
+    """Whether a run has come as far as its configuration wants it to."""
+    return run.status == FINISHED and run.update >= content["trainer"].get("updates", 0)
+
+
 def runs(folder: Path) -> list[Run]:
     """All runs in a folder and below, in order of their names; a sweep's jobs in order of their numbers."""
     found = {path.parent for name in (".hydra", "metrics.jsonl") for path in folder.rglob(name)}
@@ -92,4 +97,12 @@ def varied(found: list[Run]) -> list[str]:
 
 def label(run: Run, names: list[str]) -> str:
     """A run by what sets it apart, such as "agent.beta=0.1 seed=2"."""
-    return " ".join(f"{name}={run.overrides[name]}" for name in names if name in run.overrides)
+    return " ".join(f"{name}={_short(run.overrides[name])}" for name in names if name in run.overrides)
+
+
+def _short(value: str) -> str:
+    """A number without the digits that nobody reads."""
+    try:
+        return value if len(value) < 8 else f"{float(value):.4g}"
+    except ValueError:
+        return value

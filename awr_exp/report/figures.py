@@ -19,6 +19,8 @@ HEALTH = {
     "train/zero_weight": "share practically zero",
 }
 REFERENCES = {"dataset/return_mean": ("data", "#777777"), "baseline/return_mean": ("baseline", "#cc6633")}
+MOST = 14
+"""Settings that a legend or an axis can name."""
 PULLS = 60
 """Evaluation episodes up to which the worth of tuning is drawn."""
 
@@ -166,14 +168,18 @@ def _x(setting: Setting, settings: Sequence[Setting]) -> float:
 
 def _x_axis(axes: Any, settings: Sequence[Setting]) -> None:
     betas = _betas(settings)
+    if None in betas and len(settings) > MOST:
+        axes.set_xlabel("settings, as in the table")
+        return
     if None in betas:
         axes.set_xticks(range(len(settings)), [runs.name(setting) for setting in settings], rotation=20, ha="right")
         axes.margins(x=0.1)
         return
     axes.set_xscale("log")
     ticks = sorted({beta for beta in betas if beta is not None})
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_xticks([], minor=True)
+    if len(ticks) <= MOST:
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
     axes.set_xlabel("beta")
 
 
@@ -192,5 +198,5 @@ def _references(axes: Any, found: Sequence[Result]) -> None:
 
 def _legend(axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    if labels:
+    if labels and len(labels) <= MOST:
         axes.legend(handles, labels, frameon=False, fontsize="small", ncols=1 + len(labels) // 8)

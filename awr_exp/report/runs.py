@@ -111,7 +111,11 @@ def scores(runs: Sequence[Result], tasks: Sequence[str]) -> list[NDArray[np.floa
 
 def name(setting: Setting) -> str:
     """A setting in words, such as "beta=0.3 network.hidden=[64, 64]"."""
-    return " ".join(f"{key.removeprefix('agent.')}={value}" for key, value in setting) or "all runs"
+    return " ".join(f"{key.removeprefix('agent.')}={_short(value)}" for key, value in setting) or "all runs"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) and len(str(value)) > 7 else str(value)
 
 
 def _order(value: Any) -> tuple[int, float, str]:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +17,21 @@ log = logging.getLogger(__name__)
 RETURN = "eval/return_mean"
 
 
-def show(folder: Path, jobs: Sequence[Sequence[str]], returns: Sequence[JobReturn]) -> bool:
+def show(
+    folder: Path,
+    jobs: Sequence[Sequence[str]],
+    returns: Mapping[int, JobReturn],
+    pruned: Collection[int] = (),
+) -> bool:
     """Print a table of the sweep's jobs, best first, and where they are; True if any failed.
 
-    jobs: the overrides of each; returns: what came back of those that were launched.
+    jobs: the overrides of each; returns: what came back of those that were launched, by number; pruned: numbers of
+    those that were given up early.
     """
     runs = [results.read(folder / str(number), results.parsed(job)) for number, job in enumerate(jobs)]
-    for number, result in enumerate(returns):
+    for number in pruned:
+        runs[number] = replace(runs[number], status="pruned")
+    for number, result in returns.items():
         if result.status == JobStatus.FAILED:
             error = str(result._return_value).removeprefix("error: ")
             runs[number] = replace(runs[number], status=results.FAILED, error=error)

@@ -77,7 +77,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
             # Everything is saved. Now the scheduler, whose notice this was, may queue the job again.
             signal.raise_signal(signal.SIGUSR2)
         raise
-    if len(cfgs) == 1 and outcomes[0].error is None:
+    if not any(names) and outcomes[0].error is None:
         baseline = baselines[0].metrics if baselines else None
         closing.show(data.info, outcomes[0].metrics, baseline, folders[0], first)
     return outcomes

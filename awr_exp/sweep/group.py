@@ -42,7 +42,7 @@ class Group:
         with self._logs():
             for number, folder in enumerate(self.folders):
                 before = results.read(folder, {})
-                if before.status == results.FINISHED:
+                if results.finished(before, self.contents[number]):
                     outcomes[number] = Outcome(dict(before.metrics))
                     continue
                 try:

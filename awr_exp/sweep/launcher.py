@@ -70,6 +70,10 @@ class Fused(Launcher):
 
         Raises UserError if there is no such engine, or if it cannot be reached.
         """
+        return self.launch_numbered(dict(enumerate(job_overrides, initial_job_idx)))
+
+    def launch_numbered(self, numbered: Mapping[int, Sequence[str]]) -> Sequence[JobReturn]:
+        """As `launch`, for jobs under numbers of their own; one whose folder is there goes on."""
         # torch takes a second to import: not before a sweep is known to be right.
         from awr_exp.sweep import stacking
         from awr_exp.sweep.engines import ENGINES
@@ -80,10 +84,10 @@ class Fused(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         folder = Path(self.config.hydra.sweep.dir)
-        jobs = [self.open(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+        jobs = [self.open(overrides, number) for number, overrides in numbered.items()]
         found = [
             results.read(job.folder, results.parsed(overrides))
-            for job, overrides in zip(jobs, job_overrides, strict=True)
+            for job, overrides in zip(jobs, numbered.values(), strict=True)
         ]
         varied = results.varied(found)
         alike: dict[str, list[Job]] = {}
@@ -91,7 +95,7 @@ class Fused(Launcher):
             job.name = results.label(run, varied)
             if job.result.status == JobStatus.FAILED:
                 continue
-            if job.config.sweep.resume and run.status == results.FINISHED:
+            if results.finished(run, job.content):
                 job.finish(run.metrics.get(job.content["objective"]))
             else:
                 alike.setdefault(stacking.group_key(job.content), []).append(job)

@@ -37,6 +37,7 @@ class Grid(BasicSweeper):
         try:
             jobs = self.jobs(arguments)
             self.check(jobs, folder)
+            self.check_same(jobs, folder)
             folder.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(self.config, folder / "multirun.yaml")
         except UserError as error:
@@ -50,7 +51,7 @@ class Grid(BasicSweeper):
         except UserError as error:
             sys.exit(f"error: {error}")
         finally:
-            failed = closing.show(folder, jobs, returns)
+            failed = closing.show(folder, jobs, dict(enumerate(returns)))
         if failed:
             sys.exit(1)
         return returns
@@ -62,7 +63,8 @@ class Grid(BasicSweeper):
         try:
             batches = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
         except HydraException as error:
-            raise UserError(_one_line(error)) from None
+            hint = "; search with hydra/sweeper=optuna" if "INTERVAL" in str(error) else ""
+            raise UserError(one_line(error) + hint) from None
         jobs = [job for batch in batches for job in batch]
         if not jobs:
             raise UserError("the sweep is empty: give at least one value, such as agent.beta=0.05,0.3,1.0")
@@ -84,11 +86,18 @@ class Grid(BasicSweeper):
             except UserError as error:
                 raise UserError(f"{name}: {error}") from None
             except (HydraException, OmegaConfBaseException) as error:
-                raise UserError(f"{name}: {_one_line(error)}") from None
-            before = results.overrides(folder / str(number)) if resume else {}
+                raise UserError(f"{name}: {one_line(error)}") from None
+
+    def check_same(self, jobs: Sequence[list[str]], folder: Path) -> None:
+        """Raises UserError if the folder of a job holds another one: it would go on as what it is not."""
+        for number, overrides in enumerate(jobs):
+            before = results.overrides(folder / str(number))
             if before and before != results.parsed(overrides):
                 was = " ".join(f"{key}={value}" for key, value in before.items())
-                raise UserError(f"{name} was started as {was}: give the command that the sweep was started with")
+                raise UserError(
+                    f"job {number} ({' '.join(overrides)}) was started as {was}: give the command that the sweep was "
+                    "started with"
+                )
 
     def compose(self, overrides: list[str], number: int) -> DictConfig:
         """The task's part of a job's configuration."""
@@ -125,7 +134,7 @@ class _Memory:
         return _Memory, (self.loader,)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The first line of a message, and the second if that only points to it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])

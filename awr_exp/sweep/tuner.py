@@ -1,0 +1,205 @@
+"""A search instead of a grid: Optuna proposes trials in batches, each of which trains as one group."""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from awr_exp.errors import UserError
+from awr_exp.sweep import closing
+from awr_exp.sweep.sweeper import Grid, one_line
+
+log = logging.getLogger(__name__)
+
+HALVING = 2
+"""From one rung to the next the updates double, and half of the trials go on."""
+
+
+class Tuner(Grid):
+    """Maximises what the jobs return (`objective`): n_trials in all, batch_size at once, judged at `rungs` points.
+
+    By the tree-structured Parzen estimator (Bergstra et al. 2011) and successive halving (Li et al. 2020).
+    """
+
+    def __init__(
+        self,
+        n_trials: int,
+        batch_size: int,
+        rungs: int,
+        seed: int,
+        storage: str | None,
+        params: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(max_batch_size=None, params=dict(params or {}))
+        self.n_trials, self.batch_size, self.rungs = n_trials, batch_size, rungs
+        self.seed, self.storage = seed, storage
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Run or go on with the study and show its trials; ends the program with one line if something is wrong."""
+        assert self.config is not None
+        folder = Path(self.config.hydra.sweep.dir)
+        try:
+            space, fixed = self.space(arguments)
+            # The edges of the space stand for all of it: what is wrong there is said before anything trains.
+            self.check([[*fixed, *edge] for edge in _edges(space)], folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+            study = self.study(folder)
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except OSError as error:
+            sys.exit(f"error: {folder} cannot be written: {error.strerror or error}; choose another hydra.sweep.dir")
+        self.returns: dict[int, JobReturn] = {}
+        try:
+            self.search(study, space, fixed)
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        finally:
+            self.show(study, fixed, folder)
+        return [self.returns[number] for number in sorted(self.returns)]
+
+    def space(self, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+        """Optuna's distribution of each override that is swept, and the others. Raises UserError."""
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        try:
+            overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        except HydraException as error:
+            raise UserError(one_line(error)) from None
+        swept = {one.get_key_element(): distribution(one) for one in overrides if one.is_sweep_override()}
+        if not swept:
+            raise UserError("there is nothing to tune: give a space such as agent.beta='tag(log,interval(0.03,3.0))'")
+        fixed = {one.get_key_element(): one.input_line or "" for one in overrides if not one.is_sweep_override()}
+        return swept, list(fixed.values())
+
+    def study(self, folder: Path) -> Any:
+        """The study in its storage, an earlier one if it is there."""
+        optuna = _optuna()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        journal = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
+        try:
+            return optuna.create_study(
+                study_name="awr_exp",
+                direction="maximize",
+                storage=self.storage or optuna.storages.JournalStorage(journal),
+                # Trials of one batch are asked for before any of them has a result.
+                sampler=optuna.samplers.TPESampler(seed=self.seed, constant_liar=True),
+                pruner=optuna.pruners.SuccessiveHalvingPruner(reduction_factor=HALVING),
+                load_if_exists=True,
+            )
+        except Exception as error:
+            raise UserError(f"the study cannot be stored: {one_line(error)}; choose another storage") from None
+
+    def search(self, study: Any, space: Mapping[str, Any], fixed: list[str]) -> None:
+        """Fill the places, train everybody to the next rung, let go of the hopeless, and again."""
+        optuna = _optuna()
+        state = optuna.trial.TrialState
+        # Those that an interrupted search left behind go on where they were.
+        active = [optuna.trial.Trial(study, trial._trial_id) for trial in study.get_trials(states=[state.RUNNING])]
+        while True:
+            free = min(self.batch_size - len(active), self.n_trials - len(study.get_trials(deepcopy=False)))
+            active += [study.ask(dict(space)) for _ in range(free)]
+            if not active:
+                return
+            rungs = {trial.number: len(_reports(study, trial)) for trial in active}
+            done = self.launch({trial.number: self.job(trial, rungs[trial.number], fixed) for trial in active})
+            self.returns |= done
+            alive = []
+            for trial in active:
+                result = done[trial.number]
+                if result.status == JobStatus.FAILED:
+                    study.tell(trial, state=state.FAIL)
+                    continue
+                if result.return_value is None:
+                    raise UserError(
+                        "no trial measured its objective: choose an environment (env=from_dataset), or an objective "
+                        "that every run logs (objective=train/...)"
+                    )
+                trial.report(float(result.return_value), rungs[trial.number] + 1)
+                alive.append(trial)
+            # All have reported by now, so that each is judged beside the others of its batch.
+            active = []
+            for trial in alive:
+                if rungs[trial.number] + 1 >= self.rungs:
+                    study.tell(trial, float(done[trial.number].return_value))
+                elif trial.should_prune():
+                    study.tell(trial, state=state.PRUNED)
+                else:
+                    active.append(trial)
+
+    def job(self, trial: Any, rung: int, fixed: list[str]) -> list[str]:
+        """A trial's overrides up to its next rung."""
+        chosen = [*fixed, *(f"{name}={value}" for name, value in trial.params.items())]
+        if rung + 1 >= self.rungs:
+            return chosen
+        updates = int(self.compose(chosen, trial.number).trainer.updates)
+        others = [one for one in chosen if not one.startswith("trainer.updates=")]
+        return [*others, f"trainer.updates={max(1, updates // HALVING ** (self.rungs - 1 - rung))}"]
+
+    def launch(self, jobs: Mapping[int, list[str]]) -> dict[int, JobReturn]:
+        """Train jobs under their own numbers: together if the launcher can, else one after another."""
+        assert self.launcher is not None
+        numbered = getattr(self.launcher, "launch_numbered", None)
+        if numbered:
+            return dict(zip(jobs, numbered(jobs), strict=True))
+        return {number: self.launcher.launch([job], initial_job_idx=number)[0] for number, job in jobs.items()}
+
+    def show(self, study: Any, fixed: list[str], folder: Path) -> None:
+        """The table of all trials, and the best as a command."""
+        optuna = _optuna()
+        trials = study.get_trials(deepcopy=False)
+        jobs = [[*fixed, *(f"{name}={value}" for name, value in trial.params.items())] for trial in trials]
+        pruned = [trial.number for trial in trials if trial.state == optuna.trial.TrialState.PRUNED]
+        closing.show(folder, jobs, self.returns, pruned)
+        if any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
+            best = " ".join(jobs[study.best_trial.number])
+            log.info("best, %.4g: python -m awr_exp.main %s", study.best_value, best)
+
+
+def distribution(override: Override) -> Any:
+    """What Optuna draws from for a sweep of Hydra's. Raises UserError for a kind that it has no name for."""
+    found = _optuna().distributions
+    value = override.value()
+    logarithmic = "log" in getattr(value, "tags", ())
+    try:
+        if isinstance(value, IntervalSweep):
+            whole = isinstance(value.start, int) and isinstance(value.end, int)
+            kind = found.IntDistribution if whole else found.FloatDistribution
+            return kind(value.start, value.end, log=logarithmic)
+        if isinstance(value, RangeSweep):
+            values = list(value.range())
+            return found.CategoricalDistribution([str(one) for one in values])
+        return found.CategoricalDistribution(list(override.sweep_string_iterator()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{override.input_line}: {one_line(error)}") from None
+
+
+def _edges(space: Mapping[str, Any]) -> list[list[str]]:
+    """Overrides at the low and at the high end of every distribution."""
+
+    def ends(one: Any) -> list[Any]:
+        return list(one.choices) if hasattr(one, "choices") else [one.low, one.high]
+
+    longest = max(len(ends(one)) for one in space.values())
+    rows = [{name: ends(one)[min(i, len(ends(one)) - 1)] for name, one in space.items()} for i in range(longest)]
+    return [[f"{name}={value}" for name, value in row.items()] for row in rows]
+
+
+def _reports(study: Any, trial: Any) -> Mapping[int, float]:
+    values: Mapping[int, float] = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    return values
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise UserError("hydra/sweeper=optuna needs Optuna: pip install 'awr-exp[tune]'") from None
+    return optuna

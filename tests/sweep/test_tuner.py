@@ -1,0 +1,113 @@
+"""The search: its spaces, a real study, what pruning saves, and how it goes on after kill -9."""
+
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from awr_exp import results
+from awr_exp.training.loggers import read
+from tests.conftest import SMALL, Cli, start
+
+optuna = pytest.importorskip("optuna")
+from awr_exp.sweep.tuner import distribution  # noqa: E402
+
+SEARCH = [
+    *SMALL, "hydra/sweeper=optuna", "agent.beta=tag(log,interval(0.03,3.0))", "seed=0",
+    "hydra.sweeper.n_trials=7", "hydra.sweeper.batch_size=4", "hydra.sweeper.rungs=2", "trainer.updates=100",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a=interval(0.1,2.0)", optuna.distributions.FloatDistribution(0.1, 2.0)),
+        ("a=tag(log,interval(1e-5,1e-2))", optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)),
+        ("a=int(interval(1,5))", optuna.distributions.IntDistribution(1, 5)),
+        ("a=x,y", optuna.distributions.CategoricalDistribution(["x", "y"])),
+        ("a=choice(1,2)", optuna.distributions.CategoricalDistribution(["1", "2"])),
+        ("a=range(0,6,2)", optuna.distributions.CategoricalDistribution(["0", "2", "4"])),
+    ],
+)
+def test_spaces_are_hydras(text: str, expected: Any) -> None:
+    assert distribution(OverridesParser.create().parse_override(text)) == expected
+
+
+def test_hopeless_trials_stop_early_and_leave_their_places(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-m", *SEARCH, f"hydra.sweep.dir={tmp_path}/sweep")
+    assert done.returncode == 0, done.stdout
+    runs = results.runs(tmp_path / "sweep")
+    assert len(runs) == 7
+    reached = {run.folder.name: run.update for run in runs}
+    assert set(reached.values()) == {50, 100}
+    pruned = re.findall(r"pruned +(\d+)", done.stdout)
+    assert sorted(pruned) == sorted(name for name, update in reached.items() if update == 50)
+    # What went on was not trained twice: its rows are those of one run.
+    whole = next(run for run in runs if run.update == 100)
+    updates = [row["update"] for row in read(whole.folder) if row["name"] == "train/value_loss"]
+    assert updates == [50, 100]
+    # The best of those that went all the way, as a command.
+    finished = {run.folder.name: run.metrics["eval/return_mean"] for run in runs if run.update == 100}
+    best = max(finished, key=lambda name: finished[name])
+    beta = results.overrides(tmp_path / "sweep" / best)["agent.beta"]
+    assert re.search(rf"best, -\S+: python -m awr_exp.main .*agent.beta={re.escape(beta)}", done.stdout), done.stdout
+    study = optuna.load_study(
+        study_name="awr_exp",
+        storage=optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(tmp_path / "sweep" / "optuna.journal"))
+        ),
+    )
+    assert study.best_value == pytest.approx(finished[best])
+
+
+def test_a_killed_search_goes_on(cli: Cli, tmp_path: Path, datasets: Path) -> None:
+    sweep = tmp_path / "sweep"
+    options = [*SEARCH, "trainer.updates=600", "trainer.checkpoint_interval=50"]
+    process = start(tmp_path, datasets, "-m", *options, f"hydra.sweep.dir={sweep}")
+    deadline = time.monotonic() + 120
+    while not list(sweep.glob("*/checkpoint/update_*[1-9]50.*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    first = {run.folder.name: run.overrides["agent.beta"] for run in results.runs(sweep)}
+    done = cli("-m", *options, f"sweep.resume={sweep}")
+    assert done.returncode == 0, done.stdout
+    runs = {run.folder.name: run for run in results.runs(sweep)}
+    assert len(runs) == 7
+    assert {name: runs[name].overrides["agent.beta"] for name in first} == first
+    assert {run.status for run in runs.values()} == {"finished"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["seed=0"], "^error: there is nothing to tune"),
+        (["agent.beta=interval(-1,1)"], r"^error: job 0 \(.*agent.beta=-1.0\): agent.beta is -1.0; it must be"),
+        (["agent.beta=tag(log,interval(0,1))"], "^error: agent.beta=.*low"),
+        (["agent.beta=interval(0.1,1)", "hydra.sweeper.storage=nonsense"], "^error: the study cannot be stored"),
+    ],
+)
+def test_a_wrong_search_is_refused(cli: Cli, arguments: list[str], message: str) -> None:
+    done = cli("-m", "hydra/sweeper=optuna", *arguments)
+    assert done.returncode == 1
+    assert re.search(message, done.stdout, re.MULTILINE), done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_an_objective_that_nobody_measures(cli: Cli) -> None:
+    done = cli("-m", *SEARCH, "env=none")
+    assert done.returncode == 1
+    assert "error: no trial measured its objective: choose an environment" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_grid_has_no_intervals(cli: Cli) -> None:
+    done = cli("-m", "agent.beta=interval(0.1,1)")
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*search with hydra/sweeper=optuna\n", done.stdout), done.stdout
