@@ -1,6 +1,7 @@
 """From configurations to trained members: the one place where their parts are built."""
 
 import json
+import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from awr_exp.errors import UserError
 from awr_exp.policy import policy_facts
 from awr_exp.results import Outcome
 from awr_exp.sweep import stacking
-from awr_exp.training import accelerate, checkpoint, closing
+from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.loggers import Jsonl, Many
 from awr_exp.training.progress import speaking
+
+log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
 
@@ -29,6 +32,13 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     first, names = cfgs[0], names or [""] * len(cfgs)
     device = accelerate.start(first["device"], first["threads"])
     data = _data(first["dataset"], device)
+    if len(cfgs) > 1:
+        sample = build(first["agent"], spec=data.spec, seeds=[0])
+        most = memory.capacity(sample, len(data), first["trainer"].get("batch_size", 1), device)
+        if len(cfgs) > most:
+            log.warning("%d members do not fit the memory of %s: training %d at a time", len(cfgs), device, most)
+            parts = [slice(start, start + most) for start in range(0, len(cfgs), most)]
+            return [outcome for part in parts for outcome in train(cfgs[part], folders[part], names[part])]
     make_env = build(first["env"], data=data.info, spec=data.spec)
     known = [{"dataset/return_mean": data.info.return_mean} for _ in cfgs]
 
@@ -52,7 +62,8 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
                         ]
                     )
                 )
-        facts = [policy_facts(data.spec, node) | {"run_id": log.id} for node, log in zip(nodes, loggers, strict=True)]
+        ids = [logger.id for logger in loggers]
+        facts = [policy_facts(data.spec, node) | {"run_id": run_id} for node, run_id in zip(nodes, ids, strict=True)]
         parts = {"agent": agent, "data": data, "make_env": make_env, "title": title, "names": names}
         trainer = build(first["trainer"], loggers=loggers, folders=folders, facts=facts, **parts)
         if all(done):
