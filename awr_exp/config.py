@@ -163,10 +163,18 @@ def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "ray": "ray"}
+"""Hydra's published launchers, and the extra that brings each."""
+
+
 def check_arguments(arguments: Iterable[str]) -> None:
-    """End with one line for `group=null`, which Hydra answers with a traceback of its own."""
+    """End with one line for `group=null` and for a launcher that is not installed, where Hydra writes a page."""
     for argument in arguments:
         group, _, option = argument.partition("=")
+        if group == "hydra/launcher" and option in PLUGINS:
+            name = option.partition("_")[0]
+            if not any(Path(path, "hydra_plugins", f"hydra_{name}_launcher").is_dir() for path in sys.path):
+                sys.exit(f"error: {argument} is not installed: pip install 'awr-exp[{PLUGINS[option]}]'")
         if group in GROUPS and option in ("null", ""):
             sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(_options(group))}> or leave it out")
 

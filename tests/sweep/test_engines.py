@@ -83,6 +83,11 @@ def test_a_ray_cluster_of_two_workers(cli: Cli, tmp_path: Path, chosen: str) -> 
         (["hydra.launcher.via=ray", "+hydra.launcher.options.init.address=127.0.0.1:1"], r"^error: .*\b[rR]ay\b.*"),
         (["hydra.launcher.via=submitit_slurm"], r"^error: hydra.launcher.via=?.*(srun|needs submitit)"),
         (["hydra/launcher=rya"], r"Could not find 'hydra/launcher/rya'"),
+        pytest.param(
+            ["hydra/launcher=ray"],
+            r"\Aerror: hydra/launcher=ray is not installed: pip install 'awr-exp\[ray\]'\n\Z",
+            marks=pytest.mark.skipif(RAY is not None, reason="Ray is installed"),
+        ),
     ],
 )
 def test_an_engine_that_is_not_there(cli: Cli, tmp_path: Path, arguments: list[str], message: str) -> None:

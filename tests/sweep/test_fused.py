@@ -103,7 +103,7 @@ def test_what_cannot_be_stacked_forms_another_group(cli: Cli, tmp_path: Path) ->
     assert "3 jobs to train in 2 groups" in done.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_an_interrupted_sweep_goes_on(tmp_path: Path, datasets: Path, cli: Cli, number: int) -> None:
     """Two groups, stopped in the second: the first is not trained again."""
     sweep = tmp_path / "sweep"

@@ -64,6 +64,7 @@ def test_hopeless_trials_stop_early_and_leave_their_places(cli: Cli, tmp_path: P
     assert study.best_value == pytest.approx(finished[best])
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on(cli: Cli, tmp_path: Path, datasets: Path) -> None:
     sweep = tmp_path / "sweep"
     options = [*SEARCH, "trainer.updates=600", "trainer.checkpoint_interval=50"]
