@@ -247,6 +247,8 @@ class Check(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
+            if task.sweep.resume is not None:
+                raise UserError("sweep.resume goes on with a sweep: add -m and the values that it was started with")
             if task.resume is not None:
                 saved_config(Path(task.resume), task.trust)
             check(task)
