@@ -1,6 +1,7 @@
 """A search instead of a grid: Optuna proposes trials in batches, each of which trains as one group."""
 
 import logging
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.sweep import closing
 from awr_exp.sweep.sweeper import Grid, one_line
@@ -46,12 +48,15 @@ class Tuner(Grid):
         assert self.config is not None
         folder = Path(self.config.hydra.sweep.dir)
         try:
+            for name in ("n_trials", "batch_size", "rungs"):
+                if getattr(self, name) < 1:
+                    raise UserError(f"hydra.sweeper.{name} is {getattr(self, name)}; it must be at least 1")
             space, fixed = self.space(arguments)
             # The edges of the space stand for all of it: what is wrong there is said before anything trains.
             self.check([[*fixed, *edge] for edge in _edges(space)], folder)
             folder.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(self.config, folder / "multirun.yaml")
-            study = self.study(folder)
+            study = self.study(folder, fixed)
         except UserError as error:
             sys.exit(f"error: {error}")
         except OSError as error:
@@ -62,7 +67,9 @@ class Tuner(Grid):
         except UserError as error:
             sys.exit(f"error: {error}")
         finally:
-            self.show(study, fixed, folder)
+            failed = self.show(study, fixed, folder)
+        if failed:
+            sys.exit(1)
         return [self.returns[number] for number in sorted(self.returns)]
 
     def space(self, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -79,13 +86,13 @@ class Tuner(Grid):
         fixed = {one.get_key_element(): one.input_line or "" for one in overrides if not one.is_sweep_override()}
         return swept, list(fixed.values())
 
-    def study(self, folder: Path) -> Any:
-        """The study in its storage, an earlier one if it is there."""
+    def study(self, folder: Path, fixed: list[str]) -> Any:
+        """The study in its storage, an earlier one if it is there. Raises UserError if that was of other settings."""
         optuna = _optuna()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         journal = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
         try:
-            return optuna.create_study(
+            study = optuna.create_study(
                 study_name="awr_exp",
                 direction="maximize",
                 storage=self.storage or optuna.storages.JournalStorage(journal),
@@ -96,6 +103,13 @@ class Tuner(Grid):
             )
         except Exception as error:
             raise UserError(f"the study cannot be stored: {one_line(error)}; choose another storage") from None
+        settings = dict(sorted(results.parsed(fixed).items()))
+        before = study.user_attrs.get("settings", settings)
+        if before != settings:
+            was = " ".join(f"{key}={value}" for key, value in before.items())
+            raise UserError(f"the study in {folder} was started with {was}: give the same command to go on with it")
+        study.set_user_attr("settings", settings)
+        return study
 
     def search(self, study: Any, space: Mapping[str, Any], fixed: list[str]) -> None:
         """Fill the places, train everybody to the next rung, let go of the hopeless, and again."""
@@ -105,7 +119,10 @@ class Tuner(Grid):
         active = [optuna.trial.Trial(study, trial._trial_id) for trial in study.get_trials(states=[state.RUNNING])]
         while True:
             free = min(self.batch_size - len(active), self.n_trials - len(study.get_trials(deepcopy=False)))
-            active += [study.ask(dict(space)) for _ in range(free)]
+            try:
+                active += [study.ask(dict(space)) for _ in range(free)]
+            except ValueError as error:
+                raise UserError(f"the study was started with another space: {one_line(error)}") from None
             if not active:
                 return
             rungs = {trial.number: len(_reports(study, trial)) for trial in active}
@@ -118,9 +135,10 @@ class Tuner(Grid):
                     study.tell(trial, state=state.FAIL)
                     continue
                 if result.return_value is None:
+                    name = result.cfg.objective if result.cfg else "the objective"
                     raise UserError(
-                        "no trial measured its objective: choose an environment (env=from_dataset), or an objective "
-                        "that every run logs (objective=train/...)"
+                        f"no trial measured {name}: choose an environment (env=from_dataset), or an objective that "
+                        "every run logs (objective=train/...)"
                     )
                 trial.report(float(result.return_value), rungs[trial.number] + 1)
                 alive.append(trial)
@@ -151,16 +169,17 @@ class Tuner(Grid):
             return dict(zip(jobs, numbered(jobs), strict=True))
         return {number: self.launcher.launch([job], initial_job_idx=number)[0] for number, job in jobs.items()}
 
-    def show(self, study: Any, fixed: list[str], folder: Path) -> None:
-        """The table of all trials, and the best as a command."""
+    def show(self, study: Any, fixed: list[str], folder: Path) -> bool:
+        """The table of all trials, and the best as a command; True if any failed."""
         optuna = _optuna()
         trials = study.get_trials(deepcopy=False)
         jobs = [[*fixed, *(f"{name}={value}" for name, value in trial.params.items())] for trial in trials]
         pruned = [trial.number for trial in trials if trial.state == optuna.trial.TrialState.PRUNED]
-        closing.show(folder, jobs, self.returns, pruned)
+        failed = closing.show(folder, jobs, self.returns, pruned)
         if any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
-            best = " ".join(jobs[study.best_trial.number])
-            log.info("best, %.4g: python -m awr_exp.main %s", study.best_value, best)
+            best = [job for job in jobs[study.best_trial.number] if not job.startswith("sweep.")]
+            log.info("best, %.4g: python -m awr_exp.main %s", study.best_value, shlex.join(best))
+        return failed
 
 
 def distribution(override: Override) -> Any:
@@ -175,9 +194,10 @@ def distribution(override: Override) -> Any:
             return kind(value.start, value.end, log=logarithmic)
         if isinstance(value, RangeSweep):
             values = list(value.range())
-            return found.CategoricalDistribution([str(one) for one in values])
+            kind = found.IntDistribution if all(isinstance(one, int) for one in values) else found.FloatDistribution
+            return kind(values[0], values[-1], step=value.step)
         return found.CategoricalDistribution(list(override.sweep_string_iterator()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError) as error:
         raise UserError(f"{override.input_line}: {one_line(error)}") from None
 
 

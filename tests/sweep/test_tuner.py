@@ -30,7 +30,7 @@ SEARCH = [
         ("a=int(interval(1,5))", optuna.distributions.IntDistribution(1, 5)),
         ("a=x,y", optuna.distributions.CategoricalDistribution(["x", "y"])),
         ("a=choice(1,2)", optuna.distributions.CategoricalDistribution(["1", "2"])),
-        ("a=range(0,6,2)", optuna.distributions.CategoricalDistribution(["0", "2", "4"])),
+        ("a=range(0,6,2)", optuna.distributions.IntDistribution(0, 4, step=2)),
     ],
 )
 def test_spaces_are_hydras(text: str, expected: Any) -> None:
@@ -77,6 +77,12 @@ def test_a_killed_search_goes_on(cli: Cli, tmp_path: Path, datasets: Path) -> No
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     first = {run.folder.name: run.overrides["agent.beta"] for run in results.runs(sweep)}
+    changed = cli("-m", *options, "agent.gamma=0.5", f"sweep.resume={sweep}")
+    assert changed.returncode == 1
+    assert "was started with" in changed.stdout
+    other = cli("-m", *(one for one in options if "beta" not in one), "agent.beta=1,2", f"sweep.resume={sweep}")
+    assert "error: the study was started with another space" in other.stdout
+    assert "Traceback" not in other.stdout
     done = cli("-m", *options, f"sweep.resume={sweep}")
     assert done.returncode == 0, done.stdout
     runs = {run.folder.name: run for run in results.runs(sweep)}
@@ -88,6 +94,7 @@ def test_a_killed_search_goes_on(cli: Cli, tmp_path: Path, datasets: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["agent.beta=1,2", "hydra.sweeper.n_trials=0"], "^error: hydra.sweeper.n_trials is 0; it must be at least 1"),
         (["seed=0"], "^error: there is nothing to tune"),
         (["agent.beta=interval(-1,1)"], r"^error: job 0 \(.*agent.beta=-1.0\): agent.beta is -1.0; it must be"),
         (["agent.beta=tag(log,interval(0,1))"], "^error: agent.beta=.*low"),
@@ -104,7 +111,7 @@ def test_a_wrong_search_is_refused(cli: Cli, arguments: list[str], message: str)
 def test_an_objective_that_nobody_measures(cli: Cli) -> None:
     done = cli("-m", *SEARCH, "env=none")
     assert done.returncode == 1
-    assert "error: no trial measured its objective: choose an environment" in done.stdout
+    assert "error: no trial measured eval/return_mean: choose an environment" in done.stdout
     assert "Traceback" not in done.stdout
 
 
