@@ -147,7 +147,6 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, datasets: Path, cli: Cli, 
         (["seed=0,1", "resume=somewhere"], r"^error: job 0 .*: resume continues a single run"),
         (["seed=0,1", "sweep.resume=nowhere"], r"^error: nowhere is not the folder of a sweep"),
         (["seed=0,1", "hydra.sweep.dir=/proc/nothing"], r"^error: /proc/nothing cannot be written"),
-        (["hydra.mode=RUN", "sweep.resume=nowhere"], r"^error: sweep.resume goes on with a sweep: add -m"),
         (["network=mlp,mpl"], r"^error: job 1 \(network=mpl\): .*Could not find 'network/mpl'"),
     ],
 )
@@ -161,6 +160,13 @@ def test_a_wrong_sweep_is_refused_before_anything_trains(
     assert len(done.stdout.strip().splitlines()) == 1, done.stdout
     assert not (tmp_path / "outputs").exists()
     assert time.monotonic() - begun < 20
+
+
+def test_a_sweep_does_not_go_on_as_a_single_run(cli: Cli, tmp_path: Path) -> None:
+    done = cli("sweep.resume=nowhere")
+    assert done.returncode == 1
+    assert done.stdout.startswith("error: sweep.resume goes on with a sweep: add -m")
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_two_sweeps_in_one_second_have_their_own_folders(tmp_path: Path, datasets: Path) -> None:
