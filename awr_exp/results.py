@@ -43,12 +43,17 @@ class Outcome:
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:
     """Write `<folder>/result.json` at once or not at all; a full disk costs the file and a warning."""
-    draft = folder / f".{RESULT}.tmp"
     try:
-        draft.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(draft, folder / RESULT)
+        put(folder / RESULT, (json.dumps(content, indent=1) + "\n").encode())
     except OSError as error:
         log.warning("the result could not be written: %s", error)
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file at once or not at all. Raises OSError."""
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_bytes(content)
+    os.replace(draft, path)
 
 
 def read(folder: Path, started_with: Mapping[str, str] | None = None) -> Run:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.report import figures, runs, verdict
 from awr_exp.report.runs import RETURN, SCORE, Result
@@ -89,9 +90,9 @@ def write(folders: Sequence[Path], out: Path) -> tuple[Path, str]:
     try:
         (out / PICTURES).mkdir(parents=True, exist_ok=True)
         for name, png in images.items():
-            _put(out / PICTURES / f"{name}.png", png)
-        _put(out / TABLE, _csv(found).encode())
-        _put(out / PAGE, page.encode())
+            results.put(out / PICTURES / f"{name}.png", png)
+        results.put(out / TABLE, _csv(found).encode())
+        results.put(out / PAGE, page.encode())
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}; choose another with --out") from None
     return out / PAGE, answer
@@ -195,9 +196,3 @@ def _png(figure: Figure) -> bytes:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     return image.getvalue()
-
-
-def _put(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_bytes(content)
-    os.replace(draft, path)

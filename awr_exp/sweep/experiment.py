@@ -76,12 +76,12 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     baselines: list[Outcome] = []
-    if first.get("baseline"):
-        baselines = fit("baseline", [folder / "baseline" for folder in folders], "baseline", False)
-        for levels, outcome in zip(known, baselines, strict=True):
-            if "eval/return_mean" in outcome.metrics:
-                levels["baseline/return_mean"] = outcome.metrics["eval/return_mean"]
     try:
+        if first.get("baseline"):
+            baselines = fit("baseline", [folder / "baseline" for folder in folders], "baseline", False)
+            for levels, outcome in zip(known, baselines, strict=True):
+                if "eval/return_mean" in outcome.metrics:
+                    levels["baseline/return_mean"] = outcome.metrics["eval/return_mean"]
         outcomes = fit("agent", folders, "training", True)
     except SystemExit as stop:
         if stop.code == 128 + signal.SIGUSR2:

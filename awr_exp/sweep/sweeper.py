@@ -32,29 +32,37 @@ class Grid(BasicSweeper):
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Train all jobs and show them; ends the program with one line if something is wrong with any of them."""
         assert self.config is not None
-        assert self.launcher is not None
-        folder = Path(self.config.hydra.sweep.dir)
         try:
-            jobs = self.jobs(arguments)
-            self.check(jobs, folder)
-            self.check_same(jobs, folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(self.config, folder / "multirun.yaml")
+            returns, failed = self.train(arguments, Path(self.config.hydra.sweep.dir))
         except UserError as error:
             sys.exit(f"error: {error}")
-        except OSError as error:
-            sys.exit(f"error: {folder} cannot be written: {error.strerror or error}; choose another hydra.sweep.dir")
+        if failed:
+            sys.exit(1)
+        return returns
+
+    def train(self, arguments: list[str], folder: Path) -> tuple[list[JobReturn], bool]:
+        """What came of the jobs, and whether any failed. Raises UserError if something is wrong with the sweep."""
+        assert self.launcher is not None
+        jobs = self.jobs(arguments)
+        self.check(jobs, folder)
+        self.check_same(jobs, folder)
+        self.make(folder)
         returns: list[JobReturn] = []
         try:
             for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
                 returns += self.launcher.launch(batch, initial_job_idx=len(returns))
-        except UserError as error:
-            sys.exit(f"error: {error}")
         finally:
             failed = closing.show(folder, jobs, dict(enumerate(returns)))
-        if failed:
-            sys.exit(1)
-        return returns
+        return returns, failed
+
+    def make(self, folder: Path) -> None:
+        """Make the sweep's folder and keep its configuration there. Raises UserError if it cannot be written."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"{folder} cannot be written: {reason}; choose another hydra.sweep.dir") from None
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job. Raises UserError if there is none."""

@@ -2,7 +2,6 @@
 
 import logging
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
 from awr_exp import results
 from awr_exp.errors import UserError
@@ -43,34 +41,22 @@ class Tuner(Grid):
         self.n_trials, self.batch_size, self.rungs = n_trials, batch_size, rungs
         self.seed, self.storage = seed, storage
 
-    def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        """Run or go on with the study and show its trials; ends the program with one line if something is wrong."""
-        assert self.config is not None
-        folder = Path(self.config.hydra.sweep.dir)
-        try:
-            for name in ("n_trials", "batch_size", "rungs"):
-                if getattr(self, name) < 1:
-                    raise UserError(f"hydra.sweeper.{name} is {getattr(self, name)}; it must be at least 1")
-            space, fixed = self.space(arguments)
-            # The edges of the space stand for all of it: what is wrong there is said before anything trains.
-            self.check([[*fixed, *edge] for edge in _edges(space)], folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(self.config, folder / "multirun.yaml")
-            study = self.study(folder, fixed)
-        except UserError as error:
-            sys.exit(f"error: {error}")
-        except OSError as error:
-            sys.exit(f"error: {folder} cannot be written: {error.strerror or error}; choose another hydra.sweep.dir")
+    def train(self, arguments: list[str], folder: Path) -> tuple[list[JobReturn], bool]:
+        """Run the study or go on with it, as `Grid.train` does with all combinations."""
+        for name in ("n_trials", "batch_size", "rungs"):
+            if getattr(self, name) < 1:
+                raise UserError(f"hydra.sweeper.{name} is {getattr(self, name)}; it must be at least 1")
+        space, fixed = self.space(arguments)
+        # The edges of the space stand for all of it: what is wrong there is said before anything trains.
+        self.check([[*fixed, *edge] for edge in _edges(space)], folder)
+        self.make(folder)
+        study = self.study(folder, fixed)
         self.returns: dict[int, JobReturn] = {}
         try:
             self.search(study, space, fixed)
-        except UserError as error:
-            sys.exit(f"error: {error}")
         finally:
             failed = self.show(study, fixed, folder)
-        if failed:
-            sys.exit(1)
-        return [self.returns[number] for number in sorted(self.returns)]
+        return [self.returns[number] for number in sorted(self.returns)], failed
 
     def space(self, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         """Optuna's distribution of each override that is swept, and the others. Raises UserError."""
@@ -154,7 +140,7 @@ class Tuner(Grid):
 
     def job(self, trial: Any, rung: int, fixed: list[str]) -> list[str]:
         """A trial's overrides up to its next rung."""
-        chosen = [*fixed, *(f"{name}={value}" for name, value in trial.params.items())]
+        chosen = _overrides(trial, fixed)
         if rung + 1 >= self.rungs:
             return chosen
         updates = int(self.compose(chosen, trial.number).trainer.updates)
@@ -173,7 +159,7 @@ class Tuner(Grid):
         """The table of all trials, and the best as a command; True if any failed."""
         optuna = _optuna()
         trials = study.get_trials(deepcopy=False)
-        jobs = [[*fixed, *(f"{name}={value}" for name, value in trial.params.items())] for trial in trials]
+        jobs = [_overrides(trial, fixed) for trial in trials]
         pruned = [trial.number for trial in trials if trial.state == optuna.trial.TrialState.PRUNED]
         failed = closing.show(folder, jobs, self.returns, pruned)
         if any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
@@ -210,6 +196,11 @@ def _edges(space: Mapping[str, Any]) -> list[list[str]]:
     longest = max(len(ends(one)) for one in space.values())
     rows = [{name: ends(one)[min(i, len(ends(one)) - 1)] for name, one in space.items()} for i in range(longest)]
     return [[f"{name}={value}" for name, value in row.items()] for row in rows]
+
+
+def _overrides(trial: Any, fixed: Sequence[str]) -> list[str]:
+    """All overrides of a trial."""
+    return [*fixed, *(f"{name}={value}" for name, value in trial.params.items())]
 
 
 def _reports(study: Any, trial: Any) -> Mapping[int, float]:
