@@ -14,8 +14,11 @@ os.environ.setdefault("WANDB_MODE", "offline")
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hypothesis import settings
+from omegaconf import OmegaConf
 
+from awr_exp import config, sweep
 from awr_exp.agents.awr import AWR
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
@@ -105,3 +108,15 @@ def cli(tmp_path: Path, datasets: Path) -> Cli:
         return subprocess.CompletedProcess(arguments, process.returncode, output)
 
     return run
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The checked values of a configuration."""
+    config.register()
+    sweep.register()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        cfg = compose("config", list(overrides))
+    config.check(cfg)
+    content = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(content, dict)
+    return content  # type: ignore[return-value]

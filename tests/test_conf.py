@@ -1,18 +1,18 @@
 """Every yaml composes, builds and takes three updates; every value in it has a range that is checked."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from awr_exp import config, sweep
+from awr_exp import config
 from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.sweep.experiment import build
+from tests.conftest import composed
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in config.CONF.glob("*/*.yaml"))
 NEEDS = {"minari": "dataset.id=awr_exp/pendulum-mixed-v0", "gym": "env.id=Pendulum-v1"}
@@ -31,17 +31,6 @@ def minari_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pendulum_mixed()
         cartpole_mixed()
     return root
-
-
-def composed(*overrides: str) -> dict[str, Any]:
-    config.register()
-    sweep.register()
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        cfg = compose("config", list(overrides))
-    config.check(cfg)
-    content = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(content, dict)
-    return content  # type: ignore[return-value]
 
 
 def overrides(group: str, option: str) -> list[str]:

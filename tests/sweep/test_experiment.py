@@ -7,8 +7,7 @@ import pytest
 from awr_exp import results
 from awr_exp.sweep import experiment
 from awr_exp.training import memory
-from tests.conftest import SMALL
-from tests.sweep.test_stacking import composed
+from tests.conftest import SMALL, composed
 
 
 def test_what_does_not_fit_the_memory_is_trained_in_parts(

@@ -1,29 +1,15 @@
 """Which jobs may train as one, and as what."""
 
-from typing import Any
-
 import pytest
-from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
-from awr_exp import config, sweep
 from awr_exp.agents.awr import AWR
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.sweep.experiment import build
 from awr_exp.sweep.stacking import group_key, stack
 from awr_exp.training.blocks import CACHE, sizes
-from tests.conftest import CONTINUOUS
-
-
-def composed(*overrides: str) -> dict[str, Any]:
-    config.register()
-    sweep.register()
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        content = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
-    assert isinstance(content, dict)
-    return content  # type: ignore[return-value]
+from tests.conftest import CONTINUOUS, composed
 
 
 @pytest.mark.parametrize(
