@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "awr_exp"
 ORDER = [
     "errors",
+    "machine",
     "types",
     "seeding",
     "math",
@@ -33,6 +34,7 @@ FOREIGN = {
     "joblib": {"sweep"},
     "submitit": {"sweep"},
     "ray": {"sweep"},
+    "cloudpickle": {"envs"},
     "gymnasium": {"data", "envs", "training"},
     "minari": {"data"},
     "rich": {"training"},

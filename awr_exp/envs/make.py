@@ -1,13 +1,16 @@
 """Environments behind one shape: a flat observation, and an action that counts from 0 or is a vector."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium
 from gymnasium import spaces
 
 from awr_exp.errors import UserError
-from awr_exp.types import Spec
+
+if TYPE_CHECKING:
+    # It would bring torch into workers that only step environments.
+    from awr_exp.types import Spec
 
 MakeEnv = Callable[[], gymnasium.Env]
 
@@ -22,12 +25,12 @@ class Source(Protocol):
     env_spec: Any
 
 
-def gym(data: Source, spec: Spec, id: str, kwargs: Mapping[str, Any] | None = None) -> MakeEnv:
+def gym(data: Source, spec: "Spec", id: str, kwargs: Mapping[str, Any] | None = None) -> MakeEnv:
     """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set."""
     return _checked(lambda: _flat(gymnasium.make(id, **dict(kwargs or {}))), id, data, spec)
 
 
-def from_dataset(data: Source, spec: Spec) -> MakeEnv:
+def from_dataset(data: Source, spec: "Spec") -> MakeEnv:
     """The environment that the data set names, by its registered id: no code path of the metadata is followed."""
     env = data.env_spec
     if env is None:
@@ -40,7 +43,7 @@ def from_dataset(data: Source, spec: Spec) -> MakeEnv:
     return gym(data, spec, env.id, options)
 
 
-def none(data: Source, spec: Spec) -> None:
+def none(data: Source, spec: "Spec") -> None:
     """No evaluation."""
     return None
 
@@ -55,7 +58,7 @@ def _flat(env: gymnasium.Env) -> gymnasium.Env:
     return env
 
 
-def _checked(make: MakeEnv, id: str, data: Source, spec: Spec) -> MakeEnv:
+def _checked(make: MakeEnv, id: str, data: Source, spec: "Spec") -> MakeEnv:
     """Makes the environment once, so that what is wrong with it is said before training."""
     try:
         env = make()

@@ -1,7 +1,6 @@
 """The fused launcher: jobs that differ only in what stacks are trained as the members of one model."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from awr_exp import config, results
 from awr_exp.errors import UserError
+from awr_exp.machine import cores
 from awr_exp.results import Outcome
 from awr_exp.sweep.group import Group, divided
 
@@ -60,7 +60,7 @@ class Fused(Launcher):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.max_members, self.via, self.options = max_members, via, options or {}
-        self.workers = workers or (len(os.sched_getaffinity(0)) if via == "joblib" else 1)
+        self.workers = workers or (cores() if via == "joblib" else 1)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task_function, self.config = hydra_context, task_function, config
@@ -101,7 +101,7 @@ class Fused(Launcher):
                 alike.setdefault(stacking.group_key(job.content), []).append(job)
         ready = divided(list(alike.values()), self.workers, self.max_members)
         if ready:
-            log.info("%d jobs to train in %d groups: %s", sum(map(len, ready)), len(ready), folder)
+            log.info("jobs to train: %d, groups: %d, folder: %s", sum(map(len, ready)), len(ready), folder)
             self.train(ready, partial(ENGINES[self.via], folder=folder, workers=self.workers, options=self.options))
         else:
             log.info("nothing left to train: %s", folder)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.errors import UserError
+from awr_exp.machine import cores
 from awr_exp.types import Batch, Metrics
 
 log = logging.getLogger(__name__)
@@ -113,11 +114,6 @@ def start(name: str, threads: int | None) -> torch.device:
     if device.type == "cpu":
         fast_float32_products()
     return device
-
-
-def cores() -> int:
-    """As many as this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def fast_float32_products() -> bool:

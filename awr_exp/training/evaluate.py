@@ -1,5 +1,7 @@
 """True episode returns of all members, on the same seeded starts."""
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,10 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from awr_exp.agents.agent import Agent
+from awr_exp.envs.fleet import Fleet, Here, WorkerError, Workers
 from awr_exp.envs.make import MakeEnv
+
+log = logging.getLogger(__name__)
 
 FIRST_SEED = 1_000_000
 """Episode e starts from seed FIRST_SEED + e in every evaluation of every run, so that numbers compare."""
+ROUND_TRIP = 1e-4
+"""Seconds that asking one worker for a step takes beyond the step."""
+WORTHWHILE = 1.0
+"""Seconds that workers must save an evaluation, for it takes them as long to start."""
 
 
 @dataclass(frozen=True)
@@ -23,40 +32,60 @@ class Episodes:
 
 
 class Evaluator:
-    """Plays `episodes` whole episodes a member with the mode of its policy, all environments in step."""
+    """Plays `episodes` whole episodes a member with the mode of its policy, all environments in step.
 
-    def __init__(self, make_env: MakeEnv, members: int, episodes: int) -> None:
-        self.episodes = episodes
-        self.envs = [[make_env() for _ in range(episodes)] for _ in range(members)]
+    Where stepping them takes long, up to `workers` processes share it from the second evaluation on; the returns are
+    the same.
+    """
+
+    def __init__(self, make_env: MakeEnv, members: int, episodes: int, workers: int = 1) -> None:
+        self.make_env, self.members, self.episodes = make_env, members, episodes
+        self.workers = min(workers, members * episodes)
+        self.fleet: Fleet = Here(make_env, members * episodes)
 
     def play(self, agent: Agent, chosen: Sequence[bool] | None = None) -> Episodes:
-        """The episodes of all members, or of the chosen ones; of the others, nan returns of length 0.
+        """The episodes of all members, or of the chosen ones; of the others, nan returns of length 0."""
+        numbers = np.flatnonzero(np.repeat(np.ones(self.members) if chosen is None else chosen, self.episodes))
+        try:
+            episodes, steps, stepping = self._play(agent, numbers)
+        except WorkerError as error:
+            log.warning("evaluating in this process from now on: %s", error)
+            self._move(1)
+            episodes, steps, stepping = self._play(agent, numbers)
+        saved = stepping * (1 - 1 / self.workers) - steps * self.workers * ROUND_TRIP
+        if isinstance(self.fleet, Here) and saved > WORTHWHILE:
+            log.info("stepping took %.1f s of this evaluation: %d workers step from now on", stepping, self.workers)
+            self._move(self.workers)
+        return episodes
+
+    def _play(self, agent: Agent, numbers: NDArray[np.int64]) -> tuple[Episodes, int, float]:
+        """The episodes, and how many steps were asked for in how many seconds.
 
         Environments that are done wait, and cost nothing, until the last one is.
         """
-        shape = (agent.members, self.episodes)
-        returns, lengths = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
-        obs = np.zeros((*shape, agent.spec.obs_dim), dtype=np.float32)
-        playing = []
-        for member, envs in enumerate(self.envs):
-            if chosen is None or chosen[member]:
-                returns[member] = 0
-                for episode, env in enumerate(envs):
-                    obs[member, episode], _ = env.reset(seed=FIRST_SEED + episode)
-                    playing.append((member, episode, env))
-        while playing:
-            action = agent.act(torch.as_tensor(obs).to(agent.device, agent.dtype)).cpu().numpy()
-            still = []
-            for member, episode, env in playing:
-                obs[member, episode], reward, terminated, truncated, _ = env.step(action[member, episode])
-                returns[member, episode] += float(reward)
-                lengths[member, episode] += 1
-                if not (terminated or truncated):
-                    still.append((member, episode, env))
-            playing = still
-        return Episodes(returns, lengths)
+        count = self.members * self.episodes
+        returns, lengths, steps, stepping = np.full(count, np.nan), np.zeros(count, np.int64), 0, 0.0
+        returns[numbers] = 0
+        obs = np.zeros((count, agent.spec.obs_dim), np.float32)
+        obs[numbers] = self.fleet.reset(numbers, FIRST_SEED + numbers % self.episodes)
+        while numbers.size:
+            all_obs = torch.as_tensor(obs).to(agent.device, agent.dtype).unflatten(0, (self.members, self.episodes))
+            action = agent.act(all_obs).flatten(0, 1).cpu().numpy()
+            begun = time.perf_counter()
+            obs[numbers], reward, done = self.fleet.step(numbers, action[numbers])
+            stepping += time.perf_counter() - begun
+            steps += 1
+            returns[numbers] += reward
+            lengths[numbers] += 1
+            numbers = numbers[~done]
+        shape = (self.members, self.episodes)
+        return Episodes(returns.reshape(shape), lengths.reshape(shape)), steps, stepping
+
+    def _move(self, workers: int) -> None:
+        self.fleet.close()
+        self.workers = workers
+        count = self.members * self.episodes
+        self.fleet = Here(self.make_env, count) if workers == 1 else Workers(self.make_env, count, workers)
 
     def close(self) -> None:
-        for envs in self.envs:
-            for env in envs:
-                env.close()
+        self.fleet.close()

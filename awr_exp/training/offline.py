@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -57,7 +57,9 @@ class Offline:
         self.names = list(names) or [""] * agent.members
         self.report_interval, self.eval_interval = report_interval, eval_interval
         self.checkpoint_interval = checkpoint_interval
-        self.evaluator = Evaluator(make_env, agent.members, eval_episodes) if make_env else None
+        self.evaluator = (
+            Evaluator(make_env, agent.members, eval_episodes, torch.get_num_threads()) if make_env else None
+        )
         accelerated = accelerate(type(agent), compile, updates * agent.members, agent.device)
         self.blocks = [
             blocks.Block(agent, members, data, accelerated, batch_size, refresh_interval)
@@ -100,6 +102,7 @@ class Offline:
         own = {name: tensor for name, tensor in state.items() if name == "target" or name.startswith("sums.")}
         for block in self.blocks:
             block.load(self.update, facts[0]["summed"], own)
+        log.info("going on from update %d", self.update)
 
     def run(self) -> None:
         """Train to the end; `failed` then has the errors of those members that did not get there.
@@ -113,6 +116,7 @@ class Offline:
             # From here on a run that is killed can be resumed.
             self.save()
         with (
+            closing(self.evaluator) if self.evaluator else nullcontext(),
             Bar(self.title, self.updates, self.update) as bar,
             blocks.Team(self.blocks, torch.get_num_threads()) as team,
             _signals() as received,
@@ -128,8 +132,6 @@ class Offline:
                 if received:
                     log.info("stopped by signal %d at update %d", received[0], self.update)
                     raise SystemExit(128 + received[0])
-        if self.evaluator:
-            self.evaluator.close()
 
     def next_stop(self) -> int:
         """The next update at which something is due."""

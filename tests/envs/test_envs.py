@@ -1,5 +1,6 @@
 """Environments that do not fit are refused; evaluation gives true episode returns."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 
 from awr_exp.data.minari import EnvSource
+from awr_exp.envs.fleet import Here, Workers
 from awr_exp.envs.make import from_dataset, gym, none
 from awr_exp.errors import UserError
+from awr_exp.training import evaluate
 from awr_exp.training.evaluate import FIRST_SEED, Evaluator
 from awr_exp.types import Spec
 from tests.conftest import make_awr
@@ -77,3 +80,31 @@ def test_returns_are_those_of_single_episodes() -> None:
             assert played.lengths[member, episode] == length
     assert len(set(played.lengths.flatten().tolist())) > 2
     np.testing.assert_array_equal(evaluator.play(agent).returns, played.returns)
+
+
+def test_slow_environments_move_to_workers_and_back_when_one_dies(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(gymnasium.Wrapper):
+        def step(self, action: object) -> tuple:
+            time.sleep(2e-4)
+            return self.env.step(action)
+
+    monkeypatch.setattr(evaluate, "WORTHWHILE", 0.02)
+    agent = make_awr(PENDULUM, seeds=[0, 1])
+    evaluator = Evaluator(lambda: Slow(gymnasium.make("Pendulum-v1")), members=2, episodes=3, workers=2)
+    here = evaluator.play(agent)
+    fleet = evaluator.fleet
+    assert isinstance(fleet, Workers)
+    np.testing.assert_array_equal(evaluator.play(agent).returns, here.returns)
+    assert isinstance(evaluator.fleet, Workers)
+    fleet.processes[0].kill()
+    np.testing.assert_array_equal(evaluator.play(agent).returns, here.returns)
+    assert isinstance(evaluator.fleet, Here)
+    assert "evaluating in this process from now on: a worker process died" in caplog.text
+    evaluator.play(agent)
+    assert isinstance(evaluator.fleet, Here)
+    evaluator.close()
+    quick = Evaluator(lambda: gymnasium.make("Pendulum-v1"), members=1, episodes=1, workers=2)
+    quick.play(make_awr(PENDULUM))
+    assert isinstance(quick.fleet, Here)

@@ -1,0 +1,87 @@
+"""Environments in workers are what they are here."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import gymnasium
+import numpy as np
+import pytest
+
+from awr_exp.envs.fleet import Fleet, Here, WorkerError, Workers
+
+
+def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
+    """What 30 steps of the same actions bring."""
+    rng = np.random.default_rng(0)
+    found = [fleet.reset(numbers, 7 + numbers)]
+    for _ in range(30):
+        found += fleet.step(numbers, rng.uniform(-2, 2, (len(numbers), 1)).astype(np.float32))
+    return found
+
+
+@pytest.mark.parametrize("numbers", [[0, 1, 2, 3, 4], [3], [4, 1]])
+def test_workers_step_as_this_process_does(numbers: list[int]) -> None:
+    make_env = partial(gymnasium.make, "Pendulum-v1")
+    here, workers = Here(make_env, 5), Workers(make_env, 5, 2)
+    for mine, theirs in zip(play(here, np.array(numbers)), play(workers, np.array(numbers)), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        assert mine.dtype == theirs.dtype
+    here.close()
+    workers.close()
+
+
+def test_an_environment_need_not_be_known_by_name() -> None:
+    class Counting(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0, 100, (1,))
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, **options: object) -> tuple[np.ndarray, dict]:
+            self.count = 0
+            return np.zeros(1), {}
+
+        def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+            self.count += 1
+            return np.full(1, self.count), 2.0 * action, self.count == 3, False, {}
+
+    fleet, numbers = Workers(Counting, 2, 2), np.arange(2)
+    fleet.reset(numbers, numbers)
+    fleet.step(numbers, np.array([0, 1]))
+    obs, reward, done = fleet.step(numbers, np.array([0, 1]))
+    fleet.close()
+    assert (obs.tolist(), reward.tolist(), done.tolist()) == ([[2], [2]], [0, 2], [False, False])
+
+
+def test_what_goes_wrong_in_a_worker_is_said() -> None:
+    fleet = Workers(partial(gymnasium.make, "Nowhere-v0"), 2, 2)
+    with pytest.raises(WorkerError, match="Nowhere"):
+        fleet.reset(np.arange(2), np.arange(2))
+    fleet.close()
+    fleet = Workers(partial(gymnasium.make, "Pendulum-v1"), 2, 2)
+    fleet.reset(np.arange(2), np.arange(2))
+    fleet.processes[1].send_signal(signal.SIGKILL)
+    with pytest.raises(WorkerError, match="died"):
+        play(fleet, np.arange(2))
+    fleet.close()
+
+
+def test_workers_end_with_the_one_that_started_them() -> None:
+    code = (
+        "import gymnasium, numpy, os, signal; from functools import partial; from awr_exp.envs.fleet import Workers;"
+        "f = Workers(partial(gymnasium.make, 'Pendulum-v1'), 2, 2); f.reset(numpy.arange(2), numpy.arange(2));"
+        "print(*(p.pid for p in f.processes), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    deadline = time.monotonic() + 20
+    for pid in map(int, output.split()):
+        while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_worker_needs_no_torch() -> None:
+    code = "import sys, awr_exp.envs.fleet, awr_exp.envs.make; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
