@@ -3,6 +3,7 @@
 Every engine takes groups and gives back their outcomes in order. A process that dies costs its own group.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from awr_exp.errors import UserError
+from awr_exp.machine import cores
 from awr_exp.results import Outcome
 from awr_exp.sweep.group import Group
+
+log = logging.getLogger(__name__)
 
 Outcomes = list[Outcome]
 Engine = Callable[..., list[Outcomes]]
@@ -32,11 +36,15 @@ def joblib(groups: Sequence[Group], folder: Path, workers: int, options: Mapping
 
     # Loky tells each worker by OMP_NUM_THREADS how many cores are its share.
     run = engine.Parallel(n_jobs=workers, backend="loky", batch_size=1, **options)
-    try:
-        return list(run(engine.delayed(_train)(group) for group in groups))
-    except Exception as error:
-        # The pool of a process that dies is lost altogether; what was finished is on disk.
-        return [_lost(group, folder, error) for group in groups]
+    tasks = [engine.delayed(_train)(group, folder) for group in groups]
+    for _ in range(2):
+        try:
+            return list(run(tasks))
+        except Exception as error:
+            # With a process that dies its whole pool is lost. Once, all groups go on in a new one: where they were.
+            reason = f"its process is lost ({type(error).__name__}: {_first_line(error)})"
+            log.warning("a worker process was lost: %s", _first_line(error))
+    return [_unfinished(group, folder, reason) for group in groups]
 
 
 def submitit(
@@ -86,7 +94,7 @@ def ray(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[st
         raise UserError(f"hydra.launcher.via=ray: Ray cannot be reached: {_first_line(error)}") from None
     try:
         task = engine.remote(**{"max_retries": 0, "num_cpus": 1, **own})(_train)
-        references = [task.remote(group) for group in groups]
+        references = [task.remote(group, folder) for group in groups]
         fetched = [partial(engine.get, reference) for reference in references]
         return [_result(fetch, group, folder) for fetch, group in zip(fetched, groups, strict=True)]
     finally:
@@ -109,31 +117,28 @@ ENGINES: dict[str | None, Engine] = {
 }
 
 
-def _train(group: Group) -> Outcomes:
+def _train(group: Group, folder: Path) -> Outcomes:
     try:
         return group.train()
     except SystemExit as stop:
-        # Stopped by a signal, with checkpoints.
-        raise RuntimeError(f"stopped with exit code {stop.code}") from None
+        # Everything is saved. As an exit it would pass for the death of the process.
+        return _unfinished(group, folder, f"its process was stopped with exit code {stop.code}")
 
 
 def _result(fetch: Callable[[], Outcomes], group: Group, folder: Path) -> Outcomes:
     try:
         return fetch()
     except Exception as error:
-        return _lost(group, folder, error)
+        return _unfinished(group, folder, f"its process is lost ({type(error).__name__}: {_first_line(error)})")
 
 
-def _lost(group: Group, folder: Path, error: Exception) -> Outcomes:
-    """The outcomes of a group whose process died: of each job what it had finished before, or how to go on."""
+def _unfinished(group: Group, folder: Path, reason: str) -> Outcomes:
+    """The outcomes of a group whose process ended early: of each job what it had finished, or how to go on."""
     from awr_exp import results
 
     found = [results.read(place, {}) for place in group.folders]
-    lost = UserError(
-        f"the process that trained it is lost ({type(error).__name__}: {_first_line(error)}): "
-        f"the same command with sweep.resume={folder} goes on"
-    )
-    return [Outcome(dict(run.metrics), None if run.status == results.FINISHED else lost) for run in found]
+    error = UserError(f"{reason}: the same command with sweep.resume={folder} goes on")
+    return [Outcome(dict(run.metrics), None if run.status == results.FINISHED else error) for run in found]
 
 
 def _first_line(error: Exception) -> str:
@@ -153,7 +158,7 @@ def _needed(package: str, extra: str) -> Iterator[None]:
 def _threads(processes: int) -> Iterator[None]:
     """Processes started inside share the cores: too many threads on one core are a cliff, not a slope."""
     before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = before or str(max(1, len(os.sched_getaffinity(0)) // max(1, processes)))
+    os.environ["OMP_NUM_THREADS"] = before or str(max(1, cores() // max(1, processes)))
     try:
         yield
     finally:

@@ -43,7 +43,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     known = [{"dataset/return_mean": data.info.return_mean} for _ in cfgs]
 
     def fit(part: str, folders: Sequence[Path], title: str, logs: bool) -> list[Outcome]:
-        done = [checkpoint.latest(folder) for folder in folders]
+        done = [checkpoint.latest(folder, tensors=False) for folder in folders]
         nodes = [cfg[part] for cfg in cfgs]
         agent = build(stacking.stack(nodes), spec=data.spec, seeds=[cfg["seed"] for cfg in cfgs], device=device)
         agent.fit_normalizer(*data.obs_statistics())
@@ -96,7 +96,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
 
 def reached(folder: Path) -> tuple[int, int]:
     """The updates of the newest checkpoints of a run and of its baseline, -1 without one."""
-    found = [checkpoint.latest(place) for place in (folder, folder / "baseline")]
+    found = [checkpoint.latest(place, tensors=False) for place in (folder, folder / "baseline")]
     return tuple(one[1]["update"] if one else -1 for one in found)  # type: ignore[return-value]
 
 

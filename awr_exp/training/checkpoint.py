@@ -44,25 +44,25 @@ def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: b
         log.warning("checkpoint at update %d could not be written: %s", update, error)
 
 
-def read(path: Path) -> tuple[State, dict[str, Any]]:
-    """Tensors and facts of a checkpoint file. Raises UserError if it is damaged."""
+def read(path: Path, tensors: bool = True) -> tuple[State, dict[str, Any]]:
+    """Tensors, unless they are not asked for, and facts of a checkpoint file. Raises UserError if it is damaged."""
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["facts"])
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys() if tensors}, facts  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
-def latest(folder: Path) -> tuple[State, dict[str, Any]] | None:
-    """The newest readable checkpoint of a run, None if it never wrote one.
+def latest(folder: Path, tensors: bool = True) -> tuple[State, dict[str, Any]] | None:
+    """The newest readable checkpoint of a run as by `read`, None if it never wrote one.
 
     Raises UserError if there are some and none can be read.
     """
     paths = _numbered(folder)
     for path in reversed(paths):
         try:
-            return read(path)
+            return read(path, tensors)
         except UserError as error:
             log.warning("%s", error)
     if paths:

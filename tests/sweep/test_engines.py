@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from awr_exp import results
-from awr_exp.sweep.engines import _lost
+from awr_exp.sweep.engines import _result
 from awr_exp.sweep.group import Group, divided
 from tests.conftest import SMALL, Cli, start
 
@@ -119,19 +120,39 @@ def test_a_slurm_job_is_described_to_the_scheduler(cli: Cli, tmp_path: Path) -> 
     assert "Traceback" not in done.stdout
 
 
+def test_a_killed_worker_costs_the_way_since_the_last_checkpoint(tmp_path: Path, datasets: Path) -> None:
+    pytest.importorskip("joblib")
+    sweep = tmp_path / "sweep"
+    options = [*TWO, "trainer.updates=1500", "trainer.checkpoint_interval=50", "trainer.report_interval=60"]
+    engine = ["hydra.launcher.via=joblib", "hydra.launcher.workers=2"]
+    process = start(tmp_path, datasets, "-m", *options, f"hydra.sweep.dir={sweep}", *engine)
+    os.kill(_trainer(process, sweep / "0"), signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "a worker process was lost" in output
+    assert statuses(sweep) == ["finished", "finished"]
+    log = (sweep / "0" / "train.log").read_text()
+    assert re.search(r"going on from update [1-9]", log), log
+
+
+def test_a_stopped_worker_costs_its_own_group(tmp_path: Path, datasets: Path) -> None:
+    pytest.importorskip("joblib")
+    sweep = tmp_path / "sweep"
+    command = [*TWO, f"hydra.sweep.dir={sweep}", "hydra.launcher.via=joblib", "hydra.launcher.workers=2"]
+    process = start(tmp_path, datasets, "-m", *command, "trainer.updates=1500", "trainer.report_interval=20")
+    os.kill(_trainer(process, sweep / "0"), signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert statuses(sweep) == ["stopped", "finished"]
+    assert f"stopped with exit code 143: the same command with sweep.resume={sweep} goes on" in output
+
+
 def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path: Path, datasets: Path) -> None:
     pytest.importorskip("submitit")
     sweep = tmp_path / "sweep"
     options = [*TWO, "trainer.updates=1500", "trainer.checkpoint_interval=10000", "trainer.report_interval=20"]
     process = start(tmp_path, datasets, "-m", *options, f"hydra.sweep.dir={sweep}", "hydra.launcher.via=submitit_local")
-    deadline = time.monotonic() + 120
-    while not (sweep / "0" / "metrics.jsonl").exists() or "train/" not in (sweep / "0" / "metrics.jsonl").read_text():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    # The process that trains, as the scheduler sees it.
-    (worker,) = _pids("submitit.core._submit", str(sweep))
-    os.kill(worker, signal.SIGUSR2)
+    os.kill(_trainer(process, sweep / "0"), signal.SIGUSR2)
     output, _ = process.communicate(timeout=120)
     logs = "\n".join(path.read_text() for path in (sweep / ".submitit").rglob("*_log.*"))
     assert "stopped by signal" in (sweep / "0" / "train.log").read_text(), logs
@@ -139,16 +160,18 @@ def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path: Path, datasets: P
     assert statuses(sweep) == ["finished", "finished"]
 
 
-def _pids(*words: str) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if all(word in line for word in words):
-            found.append(int(path.parent.name))
-    return found
+def _trainer(process: "subprocess.Popen[str]", run: Path) -> int:
+    """The process that trains a run, once it does: the one that has its log open."""
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or "train/" not in (run / "metrics.jsonl").read_text():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    for file in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if file.readlink() == run / "train.log":
+                return int(file.parts[2])
+    raise AssertionError(f"nobody trains {run}")
 
 
 def test_a_lost_process_costs_what_was_not_finished(tmp_path: Path) -> None:
@@ -157,7 +180,11 @@ def test_a_lost_process_costs_what_was_not_finished(tmp_path: Path) -> None:
     done = {"status": "finished", "error": None, "update": 3, "metrics": {"eval/return_mean": 2.0}}
     results.write(tmp_path / "a", done)
     group = Group([{}, {}], [tmp_path / "a", tmp_path / "b"], ["a", "b"], None, False)  # type: ignore[arg-type]
-    finished, lost = _lost(group, tmp_path, MemoryError("killed\nby the kernel"))
+
+    def fetch() -> list[results.Outcome]:
+        raise MemoryError("killed\nby the kernel")
+
+    finished, lost = _result(fetch, group, tmp_path)
     assert finished.error is None
     assert finished.metrics == {"eval/return_mean": 2.0}
     assert re.search(r"lost \(MemoryError: killed\): .*sweep.resume=", str(lost.error))
