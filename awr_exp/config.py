@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +172,18 @@ def check_arguments(arguments: Iterable[str]) -> None:
     """End with one line for `group=null` and for a launcher that is not installed, where Hydra writes a page."""
     for argument in arguments:
         group, _, option = argument.partition("=")
-        if group == "hydra/launcher" and option in PLUGINS:
-            name = option.partition("_")[0]
-            if not any(Path(path, "hydra_plugins", f"hydra_{name}_launcher").is_dir() for path in sys.path):
-                sys.exit(f"error: {argument} is not installed: pip install 'awr-exp[{PLUGINS[option]}]'")
+        plugin = f"hydra_plugins.hydra_{option.partition('_')[0]}_launcher"
+        if group == "hydra/launcher" and option in PLUGINS and not _installed(plugin):
+            sys.exit(f"error: {argument} is not installed: pip install 'awr-exp[{PLUGINS[option]}]'")
         if group in GROUPS and option in ("null", ""):
             sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(_options(group))}> or leave it out")
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is its parent
+        return False
 
 
 NAME_LENGTH = 128

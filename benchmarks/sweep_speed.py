@@ -21,6 +21,7 @@ import torch
 from update_speed import ACTIONS, BATCH, OBS, ROWS, SPEC, VALUE_ITERS, plain_script, random_data
 
 from awr_exp.agents.awr import AWR
+from awr_exp.machine import cores
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
@@ -28,7 +29,12 @@ from awr_exp.networks.mlp import MLP
 from awr_exp.training import blocks
 from awr_exp.training.accelerate import accelerate, fast_float32_products
 
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
+LAUNCHERS = {
+    "fused": ["hydra/launcher=fused"],
+    "basic": ["hydra/launcher=basic"],
+    "joblib": ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={CORES}"],
+}
 
 
 def plain(hidden: int, members: int) -> Callable[[float], float]:
@@ -178,32 +184,37 @@ def bare(hiddens: list[int], counts: list[int], rounds: int, seconds: float) -> 
             print(f"  {name:6} K={members:<3} {figures}", flush=True)
 
 
-def commands(hiddens: list[int], counts: list[int], rounds: int, updates: int) -> None:
-    launchers = {
-        "fused": ["hydra/launcher=fused"],
-        "basic": ["hydra/launcher=basic"],
-        "joblib": ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={CORES}"],
-    }
-    if not find_spec("hydra_plugins.hydra_joblib_launcher"):
-        del launchers["joblib"]
+def command(launcher: list[str], hidden: int, members: int, updates: int, cold: bool) -> float:
+    """Seconds that the command line of a sweep takes, with a compiler's cache that is warm, or empty."""
+    with tempfile.TemporaryDirectory() as folder:
+        line = [
+            sys.executable, "-m", "awr_exp.main", "-m", f"seed=range({members})", "logger=jsonl",
+            f"network.hidden=[{hidden},{hidden}]", f"trainer.updates={updates}", "trainer.compile=true",
+            f"hydra.sweep.dir={folder}/sweep", *launcher,
+        ]  # fmt: skip
+        cache = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/cache"} if cold else {}
+        begun = time.perf_counter()
+        subprocess.run(line, capture_output=True, check=True, env=os.environ | cache)
+        return time.perf_counter() - begun
+
+
+def commands(hiddens: list[int], counts: list[int], rounds: int, updates: int, names: list[str], cold: bool) -> None:
+    launchers = {name: LAUNCHERS[name] for name in names}
     for hidden in hiddens:
         for members in counts:
             found: dict[str, list[float]] = {name: [] for name in launchers}
-            for _ in range(rounds):
-                for name, chosen in launchers.items():
-                    with tempfile.TemporaryDirectory() as folder:
-                        command = [
-                            sys.executable, "-m", "awr_exp.main", "-m", f"seed=range({members})", "logger=jsonl",
-                            f"network.hidden=[{hidden},{hidden}]", f"trainer.updates={updates}", *chosen,
-                            "trainer.compile=true", f"hydra.sweep.dir={folder}/sweep",
-                        ]  # fmt: skip
-                        begun = time.perf_counter()
-                        subprocess.run(command, capture_output=True, check=True)
-                        found[name].append(time.perf_counter() - begun)
-            print(f"hidden {hidden}, K={members}, {updates} updates, {CORES} cores")
+            for number in range(rounds + (not cold)):
+                for name, launcher in launchers.items():
+                    # The first round only warms the cache.
+                    warming = number == 0 and not cold
+                    seconds = command(launcher, hidden, members, 1 if warming else updates, cold)
+                    if not warming:
+                        found[name].append(seconds)
+            state = "cold" if cold else "warm"
+            print(f"hidden {hidden}, K={members}, {updates} updates, {CORES} cores, compiler's cache {state}")
             for name, times in found.items():
-                ratio = statistics.median(other / mine for mine, other in zip(found["fused"], times, strict=True))
-                print(f"  {name:7} {statistics.median(times):7.1f} s  {ratio:5.2f} x fused", flush=True)
+                ratio = statistics.median(other / mine for mine, other in zip(found[names[0]], times, strict=True))
+                print(f"  {name:7} {statistics.median(times):7.1f} s  {ratio:5.2f} x {names[0]}", flush=True)
 
 
 def main() -> None:
@@ -214,13 +225,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each contender in each round")
     parser.add_argument("--commands", action="store_true", help="time whole command lines instead of the update")
     parser.add_argument("--updates", type=int, default=6000, help="of each job of a command line")
+    parser.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
+    parser.add_argument("--cold", action="store_true", help="with an empty compiler's cache for each command line")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         name, hidden, members, seconds = options.one
         one(name, int(hidden), int(members), float(seconds))
     elif options.commands:
-        commands(options.hidden, options.members, options.rounds, options.updates)
+        commands(options.hidden, options.members, options.rounds, options.updates, options.launchers, options.cold)
     else:
         bare(options.hidden, options.members, options.rounds, options.seconds)
 
