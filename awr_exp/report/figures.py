@@ -98,7 +98,7 @@ def performance_profile(groups: Groups, tasks: Sequence[str], kind: str) -> Figu
     everything = np.array([r.score for found in groups.values() for r in found], dtype=float)
     thresholds = np.linspace(everything.min() - 1e-9, everything.max(), 101)
     for (setting, found), colour in zip(groups.items(), _colours(len(groups)), strict=True):
-        share, low, high = statistics.profile(runs.scores(found, tasks), thresholds)
+        share, low, high = statistics.profile(list(runs.scores(found, tasks).values()), thresholds)
         axes.plot(thresholds, share, color=colour, label=runs.name(setting))
         axes.fill_between(thresholds, low, high, color=colour, alpha=0.1, linewidth=0)
     axes.set_xlabel(kind)

@@ -60,7 +60,8 @@ def write(folders: Sequence[Path], out: Path) -> tuple[Path, str]:
     grouped = runs.groups(found)
     tasks = sorted({result.task for result in found if result.score is not None})
     rows = verdict.aggregate(grouped, tasks)
-    answer = verdict.sentence(rows, kind)
+    early = sum(result.run.status != results.FINISHED for result in found if result.score is not None)
+    answer = verdict.sentence(rows, kind, early)
     pictures: dict[str, tuple[str, Figure]] = {
         "beta": (f"{kind.capitalize()} against beta, every run a point", figures.score_by_beta(grouped, tasks, kind)),
         "curves": ("Learning curves", figures.learning_curves(grouped, tasks)),

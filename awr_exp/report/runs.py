@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from awr_exp.training import loggers
 
 RETURN, SCORE = "eval/return_mean", "eval/normalized_score"
 BETA = "agent.beta"
-NOT_SETTINGS = ("seed", "resume", "trust", "objective", "device", "threads", "logger.", "sweep.", "dataset.", "env.")
-"""What does not make two runs different methods: bookkeeping, and the task."""
+NOT_SETTINGS = ("seed", "resume", "trust", "objective", "device", "threads", "logger", "sweep")
+"""What does not make two runs different methods: bookkeeping."""
+TASK = ("dataset", "dataset.id", "dataset.download")
+"""Nor does the task. How its data are used does: other settings of the data set count where one task has several."""
 
 Series = dict[int, float]
 Setting = tuple[tuple[str, Any], ...]
@@ -74,24 +76,37 @@ def load(folders: Sequence[Path]) -> tuple[list[Result], str]:
             raise UserError(f"{folder} holds no results: give the folder of a run or of a sweep")
         runs |= {run.folder.resolve(): run for run in found}
     configs = [_flat(_config(run.folder)) for run in runs.values()]
-    varied = _varied(configs)
+    tasks = [_task(config) for config in configs]
+    varied = _varied(configs, tasks)
     loaded = [
         Result(
             run,
             tuple((name, _plain(config[name])) for name in varied if name in config),
-            _task(config),
+            task,
             config.get("seed"),
             _series(run.folder),
         )
-        for run, config in zip(runs.values(), configs, strict=True)
+        for run, config, task in zip(runs.values(), configs, tasks, strict=True)
     ]
     if all(result.last(RETURN) is None for result in loaded):
         places = ", ".join(map(str, folders))
         raise UserError(f"{places} holds no evaluation yet: train on, or with an environment (env=from_dataset)")
-    several = len({result.task for result in loaded}) > 1
-    kind = SCORE if several and all(r.last(SCORE) is not None for r in loaded if r.last(RETURN) is not None) else RETURN
-    scored = [Result(r.run, r.setting, r.task, r.seed, r.series, r.last(kind)) for r in loaded]
-    return scored, "normalised score" if kind == SCORE else "return"
+    evaluated = [result for result in loaded if result.last(RETURN) is not None]
+    if len({result.task for result in evaluated}) == 1:
+        return [replace(result, score=result.last(RETURN)) for result in loaded], "return"
+    if all(result.last(SCORE) is not None for result in evaluated):
+        return [replace(result, score=result.last(SCORE)) for result in loaded], "normalised score"
+    # Without references the returns of several tasks compare only by where they lie among those of their task.
+    returns: dict[str, list[float]] = defaultdict(list)
+    for result in evaluated:
+        returns[result.task].append(result.last(RETURN) or 0.0)
+    ranges = {task: (min(values), (max(values) - min(values)) or 1.0) for task, values in returns.items()}
+
+    def scaled(result: Result) -> float | None:
+        value, (low, width) = result.last(RETURN), ranges.get(result.task, (0.0, 1.0))
+        return None if value is None else (value - low) / width
+
+    return [replace(result, score=scaled(result)) for result in loaded], "return, from 0 to 1 within each task,"
 
 
 def groups(found: Sequence[Result]) -> dict[Setting, list[Result]]:
@@ -103,10 +118,10 @@ def groups(found: Sequence[Result]) -> dict[Setting, list[Result]]:
     return dict(sorted(together.items(), key=lambda item: [_order(value) for _, value in item[0]]))
 
 
-def scores(runs: Sequence[Result], tasks: Sequence[str]) -> list[NDArray[np.float64]]:
-    """One array of scores a task, tasks without any left out."""
-    by_task = [np.array([r.score for r in runs if r.task == task], dtype=np.float64) for task in tasks]
-    return [values for values in by_task if len(values)]
+def scores(runs: Sequence[Result], tasks: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """An array of scores for each task that has any."""
+    by_task = {task: np.array([r.score for r in runs if r.task == task], dtype=np.float64) for task in tasks}
+    return {task: values for task, values in by_task.items() if len(values)}
 
 
 def name(setting: Setting) -> str:
@@ -147,17 +162,29 @@ def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _varied(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = {name: None for config in configs for name in config}
+def _varied(configs: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
     # What a configuration lacks altogether goes without saying: another agent has other settings.
-    varied = [name for name in names if len({str(config[name]) for config in configs if name in config}) > 1]
-    return [name for name in varied if not f"{name}.".startswith(tuple(f"{n.rstrip('.')}." for n in NOT_SETTINGS))]
+    values: dict[str, set[str]] = defaultdict(set)
+    within: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for config, task in zip(configs, tasks, strict=True):
+        for name, value in config.items():
+            values[name].add(str(value))
+            within[name][task].add(str(value))
+
+    def counts(name: str) -> bool:
+        group = name.partition(".")[0]
+        if group in NOT_SETTINGS or name in TASK or group == "env":
+            return False
+        return group != "dataset" or any(len(found) > 1 for found in within[name].values())
+
+    return [name for name, found in values.items() if len(found) > 1 and counts(name)]
 
 
 def _task(config: Mapping[str, Any]) -> str:
     data = config.get("dataset.id") or _plain(config.get("dataset", "?"))
     env = config.get("env.id")
-    return f"{data} in {env}" if env else str(data)
+    options = [f"{key.rpartition('.')[2]}={value}" for key, value in config.items() if key.startswith("env.kwargs.")]
+    return " ".join([str(data), *(["in", str(env)] if env else []), *options])
 
 
 def _series(folder: Path) -> dict[str, Series]:

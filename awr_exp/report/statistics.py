@@ -67,11 +67,11 @@ def tuning_budget(
 
     returns: of the episodes of each trained policy, whose mean counts as its true value. An upper-confidence-bound
     bandit (exploration as in their evaluation, returns scaled to [0, 1]) decides which policy plays the next episode,
-    drawn from its returns; the choice is the best mean so far. Yields the mean over trials, and the interval that
-    comes from which policies happened to be trained: `pools` times, as many are drawn with replacement.
+    drawn from its returns; the choice is the best mean so far. Yields the mean over trials with these policies, and
+    the interval that comes from which ones happened to be trained: `pools` times, as many are drawn with replacement.
     """
     rng = np.random.default_rng(seed)
-    arms, repeats = len(returns), pools * trials
+    arms = len(returns)
     value = np.array([policy.mean() for policy in returns])
     low, high = min(map(np.min, returns)), max(map(np.max, returns))
     scale = (high - low) or 1.0
@@ -80,7 +80,10 @@ def tuning_budget(
     episodes = np.stack([np.resize(policy, longest) for policy in returns])
     counts = np.array(list(map(len, returns)))
 
-    pool = np.repeat(rng.integers(arms, size=(pools, arms)), trials, 0)
+    # First the policies as they are, as often again, then the resampled ones.
+    as_they_are = np.tile(np.arange(arms), (pools, 1))
+    pool = np.repeat(np.concatenate([as_they_are, rng.integers(arms, size=(pools, arms))]), trials, 0)
+    repeats = len(pool)
     played, total = np.zeros((repeats, arms)), np.zeros((repeats, arms))
     everyone = np.arange(repeats)
     chosen = np.empty((pulls, repeats))
@@ -98,6 +101,8 @@ def tuning_budget(
         played[everyone, arm] += 1
         best = np.where(played > 0, total / np.maximum(played, 1), -np.inf).argmax(1)
         chosen[pull] = value[pool[everyone, best]]
-    by_pool = chosen.reshape(pulls, pools, trials).mean(2)
-    edges = np.quantile(by_pool, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
-    return by_pool.mean(1), edges[0], edges[1]
+    by_pool = chosen.reshape(pulls, 2 * pools, trials).mean(2)
+    edges = np.quantile(by_pool[:, pools:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    mean = by_pool[:, :pools].mean(1)
+    # No resampled pool has a better best policy than the real one, so the band ends where the mean does.
+    return mean, np.minimum(edges[0], mean), np.maximum(edges[1], mean)

@@ -28,16 +28,17 @@ class Row:
 
 def aggregate(groups: Groups, tasks: Sequence[str]) -> list[Row]:
     """One row a setting, the best interquartile mean first."""
-    scores = {setting: runs.scores(found, tasks) for setting, found in groups.items()}
+    by_task = {setting: runs.scores(found, tasks) for setting, found in groups.items()}
+    scores = {setting: list(found.values()) for setting, found in by_task.items()}
     everything = {setting: np.concatenate(values) for setting, values in scores.items()}
-    ranked = sorted(everything, key=lambda setting: -float(statistics.iqm(everything[setting])))
+    # A setting that was tried on more of the tasks comes first: of the others nobody knows.
+    ranked = sorted(everything, key=lambda one: (-len(scores[one]), -float(statistics.iqm(everything[one]))))
     rows = []
     for setting in ranked:
         values = everything[setting]
         comparison: tuple[float, Interval] | tuple[None, None] = (None, None)
-        best = scores[ranked[0]]
-        if setting != ranked[0] and len(best) == len(scores[setting]):
-            comparison = statistics.probability_of_improvement(best, scores[setting])
+        if setting != ranked[0] and by_task[setting].keys() == by_task[ranked[0]].keys():
+            comparison = statistics.probability_of_improvement(scores[ranked[0]], scores[setting])
         rows.append(
             Row(
                 setting,
@@ -51,8 +52,8 @@ def aggregate(groups: Groups, tasks: Sequence[str]) -> list[Row]:
     return rows
 
 
-def sentence(rows: Sequence[Row], kind: str) -> str:
-    """Which setting to use and how sure that is, in one or two sentences."""
+def sentence(rows: Sequence[Row], kind: str, early: int = 0) -> str:
+    """Which setting to use and how sure that is, in one or two sentences; early: runs that did not reach their end."""
     best = rows[0]
     low, high = best.interval
     worth = f"interquartile mean of the {kind} {best.iqm:.4g}"
@@ -64,7 +65,10 @@ def sentence(rows: Sequence[Row], kind: str) -> str:
     rivals = [row for row in rows[1:] if not _sure(best, row)]
     if best.runs < 2 or any(row.runs < 2 for row in rows):
         return f"{answer} Not sure at all: with a single run of a setting chance cannot be told from merit; add seeds."
-    if rivals:
+    if early:
+        which = "1 run has" if early == 1 else f"{early} runs have"
+        answer += f" Not sure: {which} not reached the end and count with the last evaluation."
+    elif rivals:
         row = rivals[0]
         chance = f" (probability {row.improvement:.2f} to beat the first of these)" if row.improvement else ""
         names = ", ".join(runs.name(row.setting) for row in rivals[:3]) + (" and others" if len(rivals) > 3 else "")
