@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +21,16 @@ RETURN = "eval/return_mean"
 def show(
     folder: Path,
     jobs: Sequence[Sequence[str]],
+    places: Sequence[Path],
     returns: Mapping[int, JobReturn],
     pruned: Collection[int] = (),
 ) -> bool:
     """Print a table of the sweep's jobs, best first, and where they are; True if any failed.
 
-    jobs: the overrides of each; returns: what came back of those that were launched, by number; pruned: numbers of
-    those that were given up early.
+    jobs, places: the overrides and the folder of each; returns: what came back of those that were launched, by number;
+    pruned: numbers of those that were given up early.
     """
-    runs = [results.read(folder / str(number), results.parsed(job)) for number, job in enumerate(jobs)]
+    runs = [results.read(place, results.parsed(job)) for place, job in zip(places, jobs, strict=True)]
     for number in pruned:
         runs[number] = replace(runs[number], status="pruned")
     for number, result in returns.items():
@@ -41,7 +43,7 @@ def show(
             results.label(run, names) or run.folder.name,
             f"{run.metrics[RETURN]:10.1f}" if RETURN in run.metrics else f"{'–':>10}",
             f"{run.status}: {run.error}" if run.error else run.status,
-            run.folder.name,
+            os.path.relpath(run.folder, folder),
         )
         for run in sorted(runs, key=lambda run: -run.metrics.get(RETURN, -math.inf))
     ]

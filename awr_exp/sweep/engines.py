@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from awr_exp.results import Outcome
 from awr_exp.sweep.group import Group
 
 log = logging.getLogger(__name__)
+
+MONTH = 30 * 24 * 60
+"""In minutes."""
 
 Outcomes = list[Outcome]
 Engine = Callable[..., list[Outcomes]]
@@ -57,14 +60,23 @@ def submitit(
     with _needed("submitit", "sweep"):
         import submitit as engine
 
+    local = cluster == "local"
     try:
         executor = engine.AutoExecutor(folder=folder / ".submitit" / "%j", cluster=cluster)
-        executor.update_parameters(**{"name": "awr_exp", **options})
-        with _threads(len(groups) if cluster == "local" else 1):
+        executor.update_parameters(**({"name": "awr_exp"} | (_this_machine() if local else {}) | dict(options)))
+        # A job of a cluster uses the cores that it is given there.
+        with _threads(len(groups)) if local else nullcontext():
             jobs = [executor.submit(Requeued(), group) for group in groups]
     except Exception as error:
         raise UserError(f"hydra.launcher.via=submitit_{cluster}: {_first_line(error)}") from None
     return [_result(job.result, group, folder) for job, group in zip(jobs, groups, strict=True)]
+
+
+def _this_machine() -> dict[str, int]:
+    """What submitit would otherwise take for a local job: two minutes and no GPU."""
+    import torch
+
+    return {"timeout_min": MONTH, "gpus_per_node": torch.cuda.device_count()}
 
 
 class Requeued:

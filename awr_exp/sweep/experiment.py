@@ -32,13 +32,6 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     first, names = cfgs[0], names or [""] * len(cfgs)
     device = accelerate.start(first["device"], first["threads"])
     data = _data(first["dataset"], device)
-    if len(cfgs) > 1:
-        sample = build(first["agent"], spec=data.spec, seeds=[0])
-        most = memory.capacity(sample, len(data), first["trainer"].get("batch_size", 1), device)
-        if len(cfgs) > most:
-            log.warning("%d members do not fit the memory of %s: training %d at a time", len(cfgs), device, most)
-            parts = [slice(start, start + most) for start in range(0, len(cfgs), most)]
-            return [outcome for part in parts for outcome in train(cfgs[part], folders[part], names[part])]
     make_env = build(first["env"], data=data.info, spec=data.spec)
     known = [{"dataset/return_mean": data.info.return_mean} for _ in cfgs]
 
@@ -92,6 +85,18 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         baseline = baselines[0].metrics if baselines else None
         closing.show(data.info, outcomes[0].metrics, baseline, folders[0], first)
     return outcomes
+
+
+def parts(cfgs: Sequence[Config]) -> list[slice]:
+    """Configurations that may train as one, divided so that the memory takes each part."""
+    first = cfgs[0]
+    device = accelerate.start(first["device"], first["threads"])
+    data = _data(first["dataset"], device)
+    sample = build(first["agent"], spec=data.spec, seeds=[0])
+    most = memory.capacity(sample, len(data), first["trainer"].get("batch_size", 1), device)
+    if len(cfgs) > most:
+        log.warning("%d members do not fit the memory of %s: training %d at a time", len(cfgs), device, most)
+    return [slice(start, start + most) for start in range(0, len(cfgs), most)]
 
 
 def reached(folder: Path) -> tuple[int, int]:

@@ -60,15 +60,27 @@ class Group:
         contents, folders = [self.contents[number] for number in members], [self.folders[number] for number in members]
         names = [self.names[number] for number in members]
         log.info("training %s", "; ".join(names))
+        outcomes: list[Outcome] = []
+        with self._failing(outcomes, len(members)):
+            for part in experiment.parts(contents):
+                trained: list[Outcome] = []
+                with self._failing(trained, len(contents[part])):
+                    trained += experiment.train(contents[part], folders[part], names[part])
+                outcomes += trained
+        return outcomes
+
+    @contextmanager
+    def _failing(self, outcomes: list[Outcome], count: int) -> Iterator[None]:
+        """What is raised inside becomes the outcome of all `count` jobs."""
         try:
-            return experiment.train(contents, folders, names)
+            yield
         except UserError as error:
             log.error("error: %s", error)
-            return [Outcome({}, error) for _ in members]
+            outcomes[:] = [Outcome({}, error)] * count
         except Exception as error:
             log.exception("these jobs failed; please report it if the reason is not yours")
             # As a text: an exception of a library may not survive the way back to another process.
-            return [Outcome({}, RuntimeError(f"{type(error).__name__}: {error}")) for _ in members]
+            outcomes[:] = [Outcome({}, RuntimeError(f"{type(error).__name__}: {error}"))] * count
 
     @contextmanager
     def _logs(self) -> Iterator[None]:

@@ -45,14 +45,15 @@ class Grid(BasicSweeper):
         assert self.launcher is not None
         jobs = self.jobs(arguments)
         self.check(jobs, folder)
-        self.check_same(jobs, folder)
+        places = [self.place(overrides, number) for number, overrides in enumerate(jobs)]
+        check_same(jobs, places)
         self.make(folder)
         returns: list[JobReturn] = []
         try:
             for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
                 returns += self.launcher.launch(batch, initial_job_idx=len(returns))
         finally:
-            failed = closing.show(folder, jobs, dict(enumerate(returns)))
+            failed = closing.show(folder, jobs, places, dict(enumerate(returns)))
         return returns, failed
 
     def make(self, folder: Path) -> None:
@@ -96,29 +97,39 @@ class Grid(BasicSweeper):
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(f"{name}: {one_line(error)}") from None
 
-    def check_same(self, jobs: Sequence[list[str]], folder: Path) -> None:
-        """Raises UserError if the folder of a job holds another one: it would go on as what it is not."""
-        for number, overrides in enumerate(jobs):
-            before = results.overrides(folder / str(number))
-            if before and before != results.parsed(overrides):
-                was = " ".join(f"{key}={value}" for key, value in before.items())
-                raise UserError(
-                    f"job {number} ({' '.join(overrides)}) was started as {was}: give the command that the sweep was "
-                    "started with"
-                )
-
     def compose(self, overrides: list[str], number: int) -> DictConfig:
         """The task's part of a job's configuration."""
+        cfg = self._compose(overrides, number)
+        return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+    def place(self, overrides: list[str], number: int) -> Path:
+        """A job's folder."""
+        sweep = self._compose(overrides, number).hydra.sweep
+        return Path(sweep.dir, sweep.subdir)
+
+    def _compose(self, overrides: list[str], number: int) -> DictConfig:
         assert self.hydra_context is not None
         assert self.config is not None
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(cfg):
             cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
         HydraConfig.instance().set_config(cfg)
-        return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        return cfg
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Done by `check`, for all batches."""
+
+
+def check_same(jobs: Sequence[list[str]], places: Sequence[Path]) -> None:
+    """Raises UserError if the folder of a job holds another one: it would go on as what it is not."""
+    for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
+        before = results.overrides(place)
+        if before and before != results.parsed(overrides):
+            was = " ".join(f"{key}={value}" for key, value in before.items())
+            raise UserError(
+                f"job {number} ({' '.join(overrides)}) was started as {was}: give the command that the sweep was "
+                "started with"
+            )
 
 
 class _Memory:

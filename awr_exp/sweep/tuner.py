@@ -18,6 +18,7 @@ from awr_exp.sweep.sweeper import Grid, one_line
 
 log = logging.getLogger(__name__)
 
+JOURNAL = "optuna.journal"
 HALVING = 2
 """From one rung to the next the updates double, and half of the trials go on."""
 
@@ -49,6 +50,8 @@ class Tuner(Grid):
         space, fixed = self.space(arguments)
         # The edges of the space stand for all of it: what is wrong there is said before anything trains.
         self.check([[*fixed, *edge] for edge in _edges(space)], folder)
+        if (folder / "0").exists() and not (self.storage or (folder / JOURNAL).exists()):
+            raise UserError(f"{folder} holds another sweep: choose another hydra.sweep.dir")
         self.make(folder)
         study = self.study(folder, fixed)
         self.returns: dict[int, JobReturn] = {}
@@ -76,15 +79,15 @@ class Tuner(Grid):
         """The study in its storage, an earlier one if it is there. Raises UserError if that was of other settings."""
         optuna = _optuna()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        journal = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
+        journal = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
         try:
             study = optuna.create_study(
-                study_name="awr_exp",
+                # A storage may hold the studies of several sweeps.
+                study_name="/".join(folder.resolve().parts[-2:]),
                 direction="maximize",
                 storage=self.storage or optuna.storages.JournalStorage(journal),
                 # Trials of one batch are asked for before any of them has a result.
                 sampler=optuna.samplers.TPESampler(seed=self.seed, constant_liar=True),
-                pruner=optuna.pruners.SuccessiveHalvingPruner(reduction_factor=HALVING),
                 load_if_exists=True,
             )
         except Exception as error:
@@ -118,7 +121,10 @@ class Tuner(Grid):
             for trial in active:
                 result = done[trial.number]
                 if result.status == JobStatus.FAILED:
-                    study.tell(trial, state=state.FAIL)
+                    # One whose process was lost is left running: the next search in this folder goes on with it.
+                    place = self.place(_overrides(trial, fixed), trial.number)
+                    if results.read(place, {}).status == results.FAILED:
+                        study.tell(trial, state=state.FAIL)
                     continue
                 if result.return_value is None:
                     name = result.cfg.objective if result.cfg else "the objective"
@@ -128,15 +134,16 @@ class Tuner(Grid):
                     )
                 trial.report(float(result.return_value), rungs[trial.number] + 1)
                 alive.append(trial)
-            # All have reported by now, so that each is judged beside the others of its batch.
+            # All have reported by now, so that each is judged beside the others of its batch and all before it.
             active = []
             for trial in alive:
-                if rungs[trial.number] + 1 >= self.rungs:
-                    study.tell(trial, float(done[trial.number].return_value))
-                elif trial.should_prune():
-                    study.tell(trial, state=state.PRUNED)
-                else:
+                rung, value = rungs[trial.number] + 1, float(done[trial.number].return_value)
+                if rung >= self.rungs:
+                    study.tell(trial, value)
+                elif promising(value, _at(study, rung)):
                     active.append(trial)
+                else:
+                    study.tell(trial, state=state.PRUNED)
 
     def job(self, trial: Any, rung: int, fixed: list[str]) -> list[str]:
         """A trial's overrides up to its next rung."""
@@ -161,11 +168,18 @@ class Tuner(Grid):
         trials = study.get_trials(deepcopy=False)
         jobs = [_overrides(trial, fixed) for trial in trials]
         pruned = [trial.number for trial in trials if trial.state == optuna.trial.TrialState.PRUNED]
-        failed = closing.show(folder, jobs, self.returns, pruned)
+        places = [self.place(job, number) for number, job in enumerate(jobs)]
+        failed = closing.show(folder, jobs, places, self.returns, pruned)
         if any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
             best = [job for job in jobs[study.best_trial.number] if not job.startswith("sweep.")]
             log.info("best, %.4g: python -m awr_exp.main %s", study.best_value, shlex.join(best))
         return failed
+
+
+def promising(value: float, others: Sequence[float]) -> bool:
+    """Whether a value is among the best 1 / HALVING of all that have come to its rung, which it is one of."""
+    kept = -(-len(others) // HALVING)
+    return value >= sorted(others, reverse=True)[kept - 1]
 
 
 def distribution(override: Override) -> Any:
@@ -206,6 +220,12 @@ def _overrides(trial: Any, fixed: Sequence[str]) -> list[str]:
 def _reports(study: Any, trial: Any) -> Mapping[int, float]:
     values: Mapping[int, float] = study.get_trials(deepcopy=False)[trial.number].intermediate_values
     return values
+
+
+def _at(study: Any, rung: int) -> list[float]:
+    """What all trials that have come to a rung reported there."""
+    found = [trial.intermediate_values.get(rung) for trial in study.get_trials(deepcopy=False)]
+    return [value for value in found if value is not None]
 
 
 def _optuna() -> Any:

@@ -1,6 +1,7 @@
 """How many members fit a device."""
 
-import os
+import sys
+from pathlib import Path
 
 import torch
 
@@ -9,23 +10,45 @@ from awr_exp.training.blocks import COPIES
 
 SHARE = 0.8
 """Of what is free now; the rest is for the allocator, the evaluation and others."""
+UNKNOWN = sys.maxsize
 ACTIVATIONS = 12
 """Tensors as large as all hidden layers of a batch that an update holds at once, measured generously."""
 
 
 def available(device: torch.device) -> int:
-    """Bytes that are free on the device."""
+    """Bytes that may still be taken on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(_of_machine(Path("/proc/meminfo")), _of_container(Path("/sys/fs/cgroup")))
+
+
+def _of_machine(meminfo: Path) -> int:
+    try:
+        (line,) = (line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:"))
+        return 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        return UNKNOWN
+
+
+def _of_container(group: Path) -> int:
+    """What a container or a scheduler leaves of its limit; files that are only kept in memory do not count."""
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        (line,) = (line for line in (group / "memory.stat").read_text().splitlines() if line[:14] == "inactive_file ")
+        return limit - used + int(line.split()[1])
+    except (OSError, ValueError):  # no limit, or no such thing here
+        return UNKNOWN
 
 
 def capacity(agent: Agent, rows: int, batch_size: int, device: torch.device) -> int:
     """How many members like those of `agent` can train on the device with targets for this many rows; at least 1."""
     size = agent.obs_mean.element_size()
-    parameters = COPIES * sum(network.theta[0].numel() for network in agent.networks.values())
-    activations = ACTIVATIONS * batch_size * sum(agent.policy.network.hidden)
+    numbers = COPIES * sum(network.theta[0].numel() for network in agent.networks.values())
     estimator = getattr(agent, "advantage", None)
-    # Whole-data targets, and their forerunners while they are made.
-    targets = 0 if estimator is None or estimator.one_step else 2 * rows
-    return max(1, int(SHARE * available(device) / (size * (parameters + activations + targets))))
+    if not (estimator is None or estimator.one_step):
+        # Whole-data targets, and their forerunners while they are made.
+        numbers += 2 * rows
+    if device.type != "cpu":
+        # On a CPU there is one small block of members a core at work at a time.
+        numbers += ACTIVATIONS * batch_size * sum(agent.policy.network.hidden)
+    return max(1, int(SHARE * available(device) / (size * numbers)))

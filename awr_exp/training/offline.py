@@ -125,7 +125,7 @@ class Offline:
                 self.update = team.train(self.next_stop(), lambda: received, bar.advance)
                 if self.due(self.report_interval):
                     self.report(bar)
-                if self.due(self.eval_interval) and None in self.failed:
+                if self.due(self.eval_interval):
                     self.evaluate(bar)
                 if received or self.due(self.checkpoint_interval):
                     self.save()
@@ -144,12 +144,19 @@ class Offline:
     def report(self, bar: Bar) -> None:
         """Read the metrics off the device, the only time between evaluations, and log their means."""
         speed = (self.update - self.started[1]) / (time.perf_counter() - self.started[0])
-        alive = self.agent.alive.tolist()
         for member, metrics in enumerate(metrics for block in self.blocks for metrics in block.read()):
             self.log(member, {f"train/{k}": v for k, v in metrics.items()} | {"train/updates_per_second": speed})
             for name, sentence in self.complaints(member, metrics):
                 self.warn(member, name, sentence)
-            if not alive[member]:
+        self.fail_diverged()
+        if "train/ess" in self.latest[0]:
+            bar.tell(
+                health=" ".join(f"ess {m['train/ess']:.2f} w {m['train/mean_weight']:.2f}" for m in self.latest[:1])
+            )
+
+    def fail_diverged(self) -> None:
+        for member, alive in enumerate(self.agent.alive.tolist()):
+            if not alive:
                 self.fail(
                     member,
                     UserError(
@@ -157,10 +164,6 @@ class Offline:
                         "learning rates, agent.max_grad_norm=1 or another dataset.reward_scale"
                     ),
                 )
-        if "train/ess" in self.latest[0]:
-            bar.tell(
-                health=" ".join(f"ess {m['train/ess']:.2f} w {m['train/mean_weight']:.2f}" for m in self.latest[:1])
-            )
 
     def fail(self, member: int, error: Exception) -> None:
         """Give up a member: it keeps what it has, and the others go on."""
@@ -187,7 +190,9 @@ class Offline:
                 log.log(level, "warning: %s", sentence)
 
     def evaluate(self, bar: Bar) -> None:
-        if self.evaluator is None:
+        # Nobody plays with actions that are not numbers.
+        self.fail_diverged()
+        if self.evaluator is None or None not in self.failed:
             return
         begun = time.perf_counter()
         played = self.evaluator.play(self.agent, [error is None for error in self.failed])
@@ -256,7 +261,8 @@ class Offline:
 def _signals() -> Iterator[list[int]]:
     """Collects SIGTERM and SIGINT instead of dying of them, where this is the main thread; a second one kills.
 
-    And SIGUSR2 where somebody waits for it: a scheduler's notice before it takes the machine away.
+    Where somebody waits for SIGUSR2, a scheduler's notice before it takes the machine away, that one instead of
+    SIGTERM, which may follow while the job is queued again.
     """
     received: list[int] = []
 
@@ -266,8 +272,8 @@ def _signals() -> Iterator[list[int]]:
         received.append(number)
 
     try:
-        awaited = [signal.SIGUSR2] if callable(signal.getsignal(signal.SIGUSR2)) else []
-        before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT, *awaited)}
+        notice = signal.SIGUSR2 if callable(signal.getsignal(signal.SIGUSR2)) else signal.SIGTERM
+        before = {number: signal.signal(number, receive) for number in (notice, signal.SIGINT)}
     except ValueError:  # not the main thread
         before = {}
     try:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from awr_exp import results
 from awr_exp.sweep import experiment
+from awr_exp.sweep.group import Group
 from awr_exp.training import memory
 from tests.conftest import SMALL, composed
 
@@ -20,8 +22,28 @@ def test_what_does_not_fit_the_memory_is_trained_in_parts(
     agent = experiment.build(cfgs[0]["agent"], spec=data.spec, seeds=[0])
     assert memory.capacity(agent, len(data), 256, agent.device) > 3
     monkeypatch.setattr(memory, "capacity", lambda *_: 2)
+    # A damaged checkpoint, which is found in the second part, costs the first one nothing.
     folders = [tmp_path / str(number) for number in range(3)]
-    outcomes = experiment.train(cfgs, folders, ["a", "b", "c"])
-    assert [outcome.error for outcome in outcomes] == [None, None, None]
-    assert [results.read(folder).status for folder in folders] == ["finished"] * 3
+    (folders[2] / "checkpoint").mkdir(parents=True)
+    group = Group(cfgs, folders, ["a", "b", "c"], None, False)  # type: ignore[arg-type]
+    monkeypatch.setattr(experiment, "reached", lambda _: (-1, -1))
+    (folders[2] / "checkpoint" / "update_0000000007.safetensors").write_bytes(b"torn")
+    outcomes = group.train()
+    assert [outcome.error is None for outcome in outcomes] == [True, True, False]
+    assert "can be read: start the run anew" in str(outcomes[2].error)
+    assert [results.read(folder).status for folder in folders] == ["finished", "finished", "unfinished"]
     assert "3 members do not fit the memory of cpu: training 2 at a time" in caplog.text
+
+
+def test_memory_that_is_left(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 9000 kB\nMemFree: 100 kB\nMemAvailable:    700 kB\n")
+    assert memory._of_machine(meminfo) == 700 * 1024
+    assert memory._of_machine(tmp_path / "nothing") == memory.UNKNOWN
+    for name, content in (("memory.max", "1000\n"), ("memory.current", "600\n"), ("memory.stat", "inactive_file 50\n")):
+        assert memory._of_container(tmp_path) == memory.UNKNOWN
+        (tmp_path / name).write_text(content)
+    assert memory._of_container(tmp_path) == 450
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory._of_container(tmp_path) == memory.UNKNOWN
+    assert memory.available(torch.device("cpu")) > 0

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
 
 from awr_exp import results
 from awr_exp.training.loggers import read
 from tests.conftest import SMALL, Cli, start
 
 optuna = pytest.importorskip("optuna")
-from awr_exp.sweep.tuner import distribution  # noqa: E402
+from awr_exp.sweep.tuner import distribution, promising  # noqa: E402
 
 SEARCH = [
     *SMALL, "hydra/sweeper=optuna", "agent.beta=tag(log,interval(0.03,3.0))", "seed=0",
@@ -37,6 +39,12 @@ def test_spaces_are_hydras(text: str, expected: Any) -> None:
     assert distribution(OverridesParser.create().parse_override(text)) == expected
 
 
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20, unique=True))
+def test_the_better_half_goes_on(values: list[float]) -> None:
+    kept = [value for value in values if promising(value, values)]
+    assert sorted(kept) == sorted(values)[len(values) // 2 :]
+
+
 def test_hopeless_trials_stop_early_and_leave_their_places(cli: Cli, tmp_path: Path) -> None:
     done = cli("-m", *SEARCH, f"hydra.sweep.dir={tmp_path}/sweep")
     assert done.returncode == 0, done.stdout
@@ -44,6 +52,8 @@ def test_hopeless_trials_stop_early_and_leave_their_places(cli: Cli, tmp_path: P
     assert len(runs) == 7
     reached = {run.folder.name: run.update for run in runs}
     assert set(reached.values()) == {50, 100}
+    # Of the first batch of four the better half went on.
+    assert sorted(reached[name] for name in "0123") == [50, 50, 100, 100]
     pruned = re.findall(r"pruned +(\d+)", done.stdout)
     assert sorted(pruned) == sorted(name for name, update in reached.items() if update == 50)
     # What went on was not trained twice: its rows are those of one run.
@@ -56,7 +66,7 @@ def test_hopeless_trials_stop_early_and_leave_their_places(cli: Cli, tmp_path: P
     beta = results.overrides(tmp_path / "sweep" / best)["agent.beta"]
     assert re.search(rf"best, -\S+: python -m awr_exp.main .*agent.beta={re.escape(beta)}", done.stdout), done.stdout
     study = optuna.load_study(
-        study_name="awr_exp",
+        study_name=f"{tmp_path.name}/sweep",
         storage=optuna.storages.JournalStorage(
             optuna.storages.journal.JournalFileBackend(str(tmp_path / "sweep" / "optuna.journal"))
         ),
