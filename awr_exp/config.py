@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
+from awr_exp import results
 from awr_exp.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -248,6 +249,16 @@ def resumed(cfg: DictConfig) -> DictConfig:
     return saved
 
 
+def check_same(folder: Path, overrides: Iterable[str]) -> None:
+    """Raises UserError if a run of other overrides lies in the folder: it would go on as what it is not."""
+    before = results.overrides(folder)
+    if before is not None and before != results.parsed(overrides):
+        was = " ".join(f"{key}={value}" for key, value in before.items()) or "the defaults"
+        raise UserError(
+            f"{folder} was started as {was}: give the same command to go on with it, or choose another folder"
+        )
+
+
 class Check(Callback):
     """Ends a single run with one line before it has a folder, if its configuration is wrong."""
 
@@ -259,6 +270,8 @@ class Check(Callback):
             if task.resume is not None:
                 saved_config(Path(task.resume), task.trust)
             check(task)
+            if task.resume is None:
+                check_same(Path(config.hydra.run.dir), config.hydra.overrides.task)
         except UserError as error:
             sys.exit(f"error: {error}")
 

@@ -26,6 +26,7 @@ def run(cfg: DictConfig) -> float | None:
         cfg = config.resumed(cfg)
         content = config.content(cfg)
         if cfg.resume is None and results.finished(before := results.read(folder), content):
+            log.info("nothing left to train: %s", folder)
             return before.metrics.get(cfg.objective)
         # Everything heavy is imported here, so that --help and a mistake are answered at once.
         from awr_exp.sweep import experiment

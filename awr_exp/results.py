@@ -64,15 +64,15 @@ def read(folder: Path, started_with: Mapping[str, str] | None = None) -> Run:
         known["returns"] = content.get("returns") or ()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         known = {}
-    return Run(folder, overrides(folder) if started_with is None else started_with, **known)
+    return Run(folder, (overrides(folder) or {}) if started_with is None else started_with, **known)
 
 
-def overrides(folder: Path) -> dict[str, str]:
-    """The overrides of the run in `folder` by name, without those that choose the sweep itself."""
+def overrides(folder: Path) -> dict[str, str] | None:
+    """The overrides of the run in `folder` by name, without those that choose the sweep itself; None if unknown."""
     try:
         return parsed(yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) or [])
     except (OSError, yaml.YAMLError, TypeError):
-        return {}
+        return None
 
 
 def parsed(overrides: Iterable[str]) -> dict[str, str]:

@@ -136,6 +136,26 @@ def test_a_finished_run_goes_on_with_more_updates(cli: Cli, tmp_path: Path) -> N
     assert (run / ".hydra" / "config.yaml").read_text() == before
 
 
+def test_a_folder_takes_one_run_only(cli: Cli, tmp_path: Path) -> None:
+    place = f"hydra.run.dir={tmp_path}/run"
+    assert cli(*SMALL, "env=none", place).returncode == 0
+    config = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
+    other = cli(*SMALL, "env=none", place, "agent.beta=0.7")
+    assert other.returncode == 1
+    assert re.fullmatch(r"error: \S+/run was started as .*env=none: give the same command .*\n", other.stdout)
+    assert (tmp_path / "run" / ".hydra" / "config.yaml").read_text() == config
+    again = cli(*SMALL, "env=none", place)
+    assert again.returncode == 0
+    assert again.stdout == f"nothing left to train: {tmp_path}/run\n"
+
+
+def test_a_run_that_diverges_between_reports_says_so(cli: Cli) -> None:
+    done = cli(*SMALL, "agent.actor_lr=1e30", "trainer.report_interval=100", "trainer.eval_interval=30")
+    assert done.returncode == 1
+    assert "error: training diverged before update 30: " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_resume_refuses_other_data_networks_and_strangers(cli: Cli, tmp_path: Path) -> None:
     assert cli(*SMALL, "env=none").returncode == 0
     run = only_run(tmp_path)

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from awr_exp import config, results
+from awr_exp import config
 from awr_exp.errors import UserError
 from awr_exp.sweep import closing
 
@@ -46,7 +46,11 @@ class Grid(BasicSweeper):
         jobs = self.jobs(arguments)
         self.check(jobs, folder)
         places = [self.place(overrides, number) for number, overrides in enumerate(jobs)]
-        check_same(jobs, places)
+        for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
+            try:
+                config.check_same(place, overrides)
+            except UserError as error:
+                raise UserError(f"job {number} ({' '.join(overrides)}): {error}") from None
         self.make(folder)
         returns: list[JobReturn] = []
         try:
@@ -118,18 +122,6 @@ class Grid(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Done by `check`, for all batches."""
-
-
-def check_same(jobs: Sequence[list[str]], places: Sequence[Path]) -> None:
-    """Raises UserError if the folder of a job holds another one: it would go on as what it is not."""
-    for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
-        before = results.overrides(place)
-        if before and before != results.parsed(overrides):
-            was = " ".join(f"{key}={value}" for key, value in before.items())
-            raise UserError(
-                f"job {number} ({' '.join(overrides)}) was started as {was}: give the command that the sweep was "
-                "started with"
-            )
 
 
 class _Memory:

@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import awr_exp
+from awr_exp import results
 from awr_exp.training import checkpoint
 from awr_exp.training.loggers import read
 from tests.conftest import SMALL, Cli, start
@@ -123,7 +124,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, datasets: Path, cli: Cli, 
     before = [(job / "metrics.jsonl").read_bytes() for job in (sweep / "0", sweep / "2")]
     wrong = cli("-m", *SMALL, "env=none", "agent.beta=0.5,1.0", "trainer.updates=100,700", f"sweep.resume={sweep}")
     assert wrong.returncode == 1
-    assert "give the command that the sweep was started with" in wrong.stdout
+    assert "give the same command to go on with it" in wrong.stdout
     done = cli("-m", *options, f"sweep.resume={sweep}")
     assert done.returncode == 0, done.stdout
     assert before == [(job / "metrics.jsonl").read_bytes() for job in (sweep / "0", sweep / "2")]
@@ -167,6 +168,20 @@ def test_a_sweep_does_not_go_on_as_a_single_run(cli: Cli, tmp_path: Path) -> Non
     assert done.returncode == 1
     assert done.stdout.startswith("error: sweep.resume goes on with a sweep: add -m")
     assert not (tmp_path / "outputs").exists()
+
+
+def test_jobs_in_folders_of_their_own_choice(cli: Cli, tmp_path: Path) -> None:
+    options = [*SMALL, "agent.beta=0.1,1.0", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
+    first = cli("-m", *options, f"hydra.sweep.dir={tmp_path}/sweep")
+    assert first.returncode == 0, first.stdout
+    (names := [run.folder.name for run in results.runs(tmp_path / "sweep")]).sort()
+    assert [name.partition("agent.beta=")[2][:3] for name in names] == ["0.1", "1.0"]
+    for name in names:
+        assert re.search(rf"-?\d+\.\d +finished +{re.escape(name)}", first.stdout), first.stdout
+    again = cli("-m", *options, f"sweep.resume={tmp_path}/sweep")
+    assert again.returncode == 0, again.stdout
+    assert "nothing left to train" in again.stdout
+    assert [run.folder.name for run in results.runs(tmp_path / "sweep")] == names
 
 
 def test_two_sweeps_in_one_second_have_their_own_folders(tmp_path: Path, datasets: Path) -> None:
