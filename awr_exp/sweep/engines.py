@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ def here(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[s
 
 def joblib(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[str, Any]) -> list[Outcomes]:
     """In `workers` processes of this machine, which share its cores; options: of joblib.Parallel."""
-    with _needed("joblib", "sweep"):
-        import joblib as engine
+    import joblib as engine
 
     # Loky tells each worker by OMP_NUM_THREADS how many cores are its share.
     run = engine.Parallel(n_jobs=workers, backend="loky", batch_size=1, **options)
@@ -57,8 +57,7 @@ def submitit(
 
     A preempted or timed-out job writes checkpoints, is queued again and goes on.
     """
-    with _needed("submitit", "sweep"):
-        import submitit as engine
+    import submitit as engine
 
     local = cluster == "local"
     try:
@@ -94,8 +93,7 @@ class Requeued:
 
 def ray(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[str, Any]) -> list[Outcomes]:
     """As one task a group of a Ray cluster; options: `init` of ray.init, such as {address: auto}, others of a task."""
-    with _needed("ray", "ray"):
-        import ray as engine
+    import ray as engine
 
     own = dict(options)
     init = own.pop("init", None) or {}
@@ -120,13 +118,25 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-ENGINES: dict[str | None, Engine] = {
-    None: here,
-    "joblib": joblib,
-    "submitit_local": partial(submitit, "local"),
-    "submitit_slurm": partial(submitit, "slurm"),
-    "ray": ray,
+ENGINES: dict[str, tuple[Engine, str, str]] = {
+    "joblib": (joblib, "joblib", "sweep"),
+    "submitit_local": (partial(submitit, "local"), "submitit", "sweep"),
+    "submitit_slurm": (partial(submitit, "slurm"), "submitit", "sweep"),
+    "ray": (ray, "ray", "ray"),
 }
+"""The package that each needs, and the extra that brings it."""
+
+
+def find(via: str | None) -> Engine:
+    """The engine of this name. Raises UserError if there is none, or if it is not installed."""
+    if via is None:
+        return here
+    if via not in ENGINES:
+        raise UserError(f"hydra.launcher.via is {via}; it must be one of {', '.join(ENGINES)}, or null")
+    engine, package, extra = ENGINES[via]
+    if find_spec(package) is None:
+        raise UserError(f"hydra.launcher.via={via} needs {package}: pip install 'awr-exp[{extra}]'")
+    return engine
 
 
 def _train(group: Group, folder: Path) -> Outcomes:
@@ -156,14 +166,6 @@ def _unfinished(group: Group, folder: Path, reason: str) -> Outcomes:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
     return lines[0] if lines else "no reason given"
-
-
-@contextmanager
-def _needed(package: str, extra: str) -> Iterator[None]:
-    try:
-        yield
-    except ImportError:
-        raise UserError(f"hydra.launcher.via needs {package}: pip install 'awr-exp[{extra}]'") from None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from awr_exp import config, results
 from awr_exp.errors import UserError
 from awr_exp.machine import cores
 from awr_exp.results import Outcome
+from awr_exp.sweep import engines
 from awr_exp.sweep.group import Group, divided
 
 log = logging.getLogger(__name__)
@@ -65,10 +66,14 @@ class Fused(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
+    def check(self) -> None:
+        """Raises UserError if there is no such engine, or if it is not installed."""
+        engines.find(self.via)
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train all jobs. A failed one has its error in its JobReturn and costs the others nothing.
 
-        Raises UserError if there is no such engine, or if it cannot be reached.
+        Raises UserError as `check` does, or if the engine cannot be reached.
         """
         return self.launch_numbered(dict(enumerate(job_overrides, initial_job_idx)))
 
@@ -76,11 +81,8 @@ class Fused(Launcher):
         """As `launch`, for jobs under numbers of their own; one whose folder is there goes on."""
         # torch takes a second to import: not before a sweep is known to be right.
         from awr_exp.sweep import stacking
-        from awr_exp.sweep.engines import ENGINES
 
-        if self.via not in ENGINES:
-            names = ", ".join(name for name in ENGINES if name)
-            raise UserError(f"hydra.launcher.via is {self.via}; it must be one of {names}, or null")
+        engine = engines.find(self.via)
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         folder = Path(self.config.hydra.sweep.dir)
@@ -102,7 +104,7 @@ class Fused(Launcher):
         ready = divided(list(alike.values()), self.workers, self.max_members)
         if ready:
             log.info("jobs to train: %d, groups: %d, folder: %s", sum(map(len, ready)), len(ready), folder)
-            self.train(ready, partial(ENGINES[self.via], folder=folder, workers=self.workers, options=self.options))
+            self.train(ready, partial(engine, folder=folder, workers=self.workers, options=self.options))
         else:
             log.info("nothing left to train: %s", folder)
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)

@@ -45,6 +45,7 @@ class Grid(BasicSweeper):
         assert self.launcher is not None
         jobs = self.jobs(arguments)
         self.check(jobs, folder)
+        self.check_launcher()
         places = [self.place(overrides, number) for number, overrides in enumerate(jobs)]
         for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
             try:
@@ -56,9 +57,19 @@ class Grid(BasicSweeper):
         try:
             for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
                 returns += self.launcher.launch(batch, initial_job_idx=len(returns))
-        finally:
-            failed = closing.show(folder, jobs, places, dict(enumerate(returns)))
-        return returns, failed
+        except UserError:
+            # The launcher cannot train: there is nothing to show.
+            raise
+        except BaseException:
+            closing.show(folder, jobs, places, dict(enumerate(returns)))
+            raise
+        return returns, closing.show(folder, jobs, places, dict(enumerate(returns)))
+
+    def check_launcher(self) -> None:
+        """Raises UserError if the launcher knows beforehand that it cannot train."""
+        check = getattr(self.launcher, "check", None)
+        if check:
+            check()
 
     def make(self, folder: Path) -> None:
         """Make the sweep's folder and keep its configuration there. Raises UserError if it cannot be written."""

@@ -50,6 +50,7 @@ class Tuner(Grid):
         space, fixed = self.space(arguments)
         # The edges of the space stand for all of it: what is wrong there is said before anything trains.
         self.check([[*fixed, *edge] for edge in _edges(space)], folder)
+        self.check_launcher()
         if (folder / "0").exists() and not (self.storage or (folder / JOURNAL).exists()):
             raise UserError(f"{folder} holds another sweep: choose another hydra.sweep.dir")
         self.make(folder)

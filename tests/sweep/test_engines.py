@@ -96,6 +96,7 @@ def test_an_engine_that_is_not_there(cli: Cli, tmp_path: Path, arguments: list[s
     assert done.returncode == 1
     assert re.search(message, done.stdout, re.MULTILINE), done.stdout
     assert "Traceback" not in done.stdout
+    assert "sweep.resume" not in done.stdout
     assert not list(tmp_path.glob("sweep/*/checkpoint"))
 
 
