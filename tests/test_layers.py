@@ -35,6 +35,7 @@ FOREIGN = {
     "submitit": {"sweep"},
     "ray": {"sweep"},
     "cloudpickle": {"envs"},
+    "mujoco": {"envs"},
     "gymnasium": {"data", "envs", "training"},
     "minari": {"data"},
     "rich": {"training"},

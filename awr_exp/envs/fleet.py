@@ -1,4 +1,4 @@
-"""Environments of one kind that are stepped together, in this process or in workers.
+"""Environments of one kind that are stepped together, in this process alone or shared with workers.
 
 A worker is a fresh interpreter that never imports torch, runs nothing of the program that started it, and ends with it.
 """
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Any, Protocol
 
 import cloudpickle
 import numpy as np
@@ -58,17 +58,19 @@ class WorkerError(Exception):
 
 
 class Workers:
-    """Shared among processes: environment i is in worker i % processes, so that members spread evenly.
+    """Shared among processes, of which this is one: environment i is in process i % processes.
 
-    Whatever goes wrong in a worker raises WorkerError.
+    Whatever goes wrong in another one raises WorkerError.
     """
 
     def __init__(self, make_env: MakeEnv, count: int, processes: int) -> None:
+        # It would only wait for the others.
+        self.own = Here(make_env, len(range(0, count, processes)))
         self.pipes: list[Connection] = []
         self.processes: list[subprocess.Popen[bytes]] = []
         # What this interpreter can import, the workers can.
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        for worker in range(processes):
+        for worker in range(1, processes):
             mine, other = Pipe()
             command = [sys.executable, "-m", __name__, str(other.fileno())]
             environment = os.environ | {"PYTHONPATH": paths}
@@ -86,30 +88,39 @@ class Workers:
         return obs, reward, done
 
     def _ask(self, name: str, numbers: Numbers, values: NDArray[np.generic]) -> list[NDArray]:
-        worker = numbers % len(self.pipes)
-        asked = [(pipe, worker == number) for number, pipe in enumerate(self.pipes) if np.any(worker == number)]
+        processes = 1 + len(self.pipes)
+        shares = [np.flatnonzero(numbers % processes == process) for process in range(processes)]
+        asked = [(pipe, share) for pipe, share in zip(self.pipes, shares[1:], strict=True) if len(share)]
+        answers = []
         try:
-            for pipe, chosen in asked:
-                pipe.send((name, numbers[chosen] // len(self.pipes), values[chosen]))
-            answers = [pipe.recv() for pipe, _ in asked]
+            for pipe, share in asked:
+                pipe.send((name, numbers[share] // processes, values[share]))
+            if len(shares[0]):
+                answers.append((shares[0], _answer(self.own, name, numbers[shares[0]] // processes, values[shares[0]])))
+            answers += [(share, pipe.recv()) for pipe, share in asked]
         except (OSError, EOFError):
             raise WorkerError("a worker process died") from None
-        for answer in answers:
+        for _, answer in answers:
             if isinstance(answer, Exception):
                 raise WorkerError(f"{type(answer).__name__}: {answer}")
         merged = []
-        for parts in zip(*answers, strict=True):
-            whole = np.empty((len(numbers), *parts[0].shape[1:]), parts[0].dtype)
-            for (_, chosen), part in zip(asked, parts, strict=True):
-                whole[chosen] = part
+        for part in range(len(answers[0][1])):
+            whole = np.empty((len(numbers), *answers[0][1][part].shape[1:]), answers[0][1][part].dtype)
+            for share, answer in answers:
+                whole[share] = answer[part]
             merged.append(whole)
         return merged
 
     def close(self) -> None:
+        self.own.close()
         for pipe in self.pipes:
             pipe.close()
         for process in self.processes:
             process.wait()
+
+
+def _answer(envs: Here, name: str, numbers: Numbers, values: NDArray[Any]) -> tuple[NDArray, ...]:
+    return envs.step(numbers, values) if name == "step" else (envs.reset(numbers, values),)
 
 
 def serve(pipe: Connection) -> None:
@@ -130,8 +141,7 @@ def serve(pipe: Connection) -> None:
         try:
             if isinstance(envs, Exception):
                 raise envs
-            answer = getattr(envs, name)(numbers, values)
-            pipe.send(answer if name == "step" else (answer,))
+            pipe.send(_answer(envs, name, numbers, values))
         except Exception as error:
             pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
 

@@ -1,6 +1,8 @@
 """Environments behind one shape: a flat observation, and an action that counts from 0 or is a vector."""
 
+import logging
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium
@@ -11,6 +13,8 @@ from awr_exp.errors import UserError
 if TYPE_CHECKING:
     # It would bring torch into workers that only step environments.
     from awr_exp.types import Spec
+
+log = logging.getLogger(__name__)
 
 MakeEnv = Callable[[], gymnasium.Env]
 
@@ -27,7 +31,7 @@ class Source(Protocol):
 
 def gym(data: Source, spec: "Spec", id: str, kwargs: Mapping[str, Any] | None = None) -> MakeEnv:
     """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set."""
-    return _checked(lambda: _flat(gymnasium.make(id, **dict(kwargs or {}))), id, data, spec)
+    return _checked(partial(_make, id, dict(kwargs or {})), id, data, spec)
 
 
 def from_dataset(data: Source, spec: "Spec") -> MakeEnv:
@@ -46,6 +50,29 @@ def from_dataset(data: Source, spec: "Spec") -> MakeEnv:
 def none(data: Source, spec: "Spec") -> None:
     """No evaluation."""
     return None
+
+
+def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+    if "mujoco" in str(gymnasium.spec(id).entry_point):
+        _hear_mujoco()
+    return _flat(gymnasium.make(id, **kwargs))
+
+
+@cache
+def _hear_mujoco() -> None:
+    """Send MuJoCo's warnings to the log, each once: by itself it prints them anew for every environment."""
+    try:
+        import mujoco
+    except ImportError:
+        return  # gymnasium will say what is missing
+    said = set()
+
+    def hear(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            log.info("MuJoCo: %s", text)
+
+    mujoco.set_mju_user_warning(hear)
 
 
 def _flat(env: gymnasium.Env) -> gymnasium.Env:

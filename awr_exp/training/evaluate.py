@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 FIRST_SEED = 1_000_000
 """Episode e starts from seed FIRST_SEED + e in every evaluation of every run, so that numbers compare."""
-ROUND_TRIP = 1e-4
+ROUND_TRIP = 2e-4
 """Seconds that asking one worker for a step takes beyond the step."""
 WORTHWHILE = 1.0
 """Seconds that workers must save an evaluation, for it takes them as long to start."""
@@ -34,8 +34,7 @@ class Episodes:
 class Evaluator:
     """Plays `episodes` whole episodes a member with the mode of its policy, all environments in step.
 
-    Where stepping them takes long, up to `workers` processes share it from the second evaluation on; the returns are
-    the same.
+    Where stepping them takes long, `workers` processes share it from the second evaluation on, for the same returns.
     """
 
     def __init__(self, make_env: MakeEnv, members: int, episodes: int, workers: int = 1) -> None:
@@ -46,15 +45,20 @@ class Evaluator:
     def play(self, agent: Agent, chosen: Sequence[bool] | None = None) -> Episodes:
         """The episodes of all members, or of the chosen ones; of the others, nan returns of length 0."""
         numbers = np.flatnonzero(np.repeat(np.ones(self.members) if chosen is None else chosen, self.episodes))
+        threads = torch.get_num_threads()
+        # More would find little to do, and wait for it on the cores of the workers.
+        torch.set_num_threads(1)
         try:
             episodes, steps, stepping = self._play(agent, numbers)
         except WorkerError as error:
             log.warning("evaluating in this process from now on: %s", error)
             self._move(1)
             episodes, steps, stepping = self._play(agent, numbers)
-        saved = stepping * (1 - 1 / self.workers) - steps * self.workers * ROUND_TRIP
+        finally:
+            torch.set_num_threads(threads)
+        saved = stepping * (1 - 1 / self.workers) - steps * (self.workers - 1) * ROUND_TRIP
         if isinstance(self.fleet, Here) and saved > WORTHWHILE:
-            log.info("stepping took %.1f s of this evaluation: %d workers step from now on", stepping, self.workers)
+            log.info("stepping took %.1f s of this evaluation: %d processes step from now on", stepping, self.workers)
             self._move(self.workers)
         return episodes
 

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from awr_exp.envs import make
 from awr_exp.envs.fleet import Fleet, Here, WorkerError, Workers
 
 
@@ -56,13 +57,14 @@ def test_an_environment_need_not_be_known_by_name() -> None:
 
 
 def test_what_goes_wrong_in_a_worker_is_said() -> None:
-    fleet = Workers(partial(gymnasium.make, "Nowhere-v0"), 2, 2)
+    here = os.getpid()
+    fleet = Workers(lambda: gymnasium.make("Pendulum-v1" if os.getpid() == here else "Nowhere-v0"), 2, 2)
     with pytest.raises(WorkerError, match="Nowhere"):
         fleet.reset(np.arange(2), np.arange(2))
     fleet.close()
     fleet = Workers(partial(gymnasium.make, "Pendulum-v1"), 2, 2)
     fleet.reset(np.arange(2), np.arange(2))
-    fleet.processes[1].send_signal(signal.SIGKILL)
+    fleet.processes[0].send_signal(signal.SIGKILL)
     with pytest.raises(WorkerError, match="died"):
         play(fleet, np.arange(2))
     fleet.close()
@@ -85,3 +87,13 @@ def test_workers_end_with_the_one_that_started_them() -> None:
 def test_a_worker_needs_no_torch() -> None:
     code = "import sys, awr_exp.envs.fleet, awr_exp.envs.make; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_mujoco_warns_in_the_log_and_once(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mujoco")
+    caplog.set_level("INFO")
+    make._hear_mujoco.cache_clear()
+    fleet = Here(partial(make._make, "HalfCheetah-v5", {}), 3)
+    fleet.close()
+    assert caplog.text.count("MuJoCo: ") == len(set(caplog.messages))
+    assert "WARNING" not in capfd.readouterr().out
