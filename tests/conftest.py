@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,20 @@ def cli(tmp_path: Path, datasets: Path) -> Cli:
         return subprocess.CompletedProcess(arguments, process.returncode, output)
 
     return run
+
+
+def trainer_of(process: "subprocess.Popen[str]", run: Path) -> int:
+    """The process that trains a run, once it does: the one that has its log open."""
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or "train/" not in (run / "metrics.jsonl").read_text():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    for file in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if file.readlink() == run / "train.log":
+                return int(file.parts[2])
+    raise AssertionError(f"nobody trains {run}")
 
 
 def composed(*overrides: str) -> dict[str, Any]:

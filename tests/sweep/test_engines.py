@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pytest
 from awr_exp import results
 from awr_exp.sweep.engines import _result
 from awr_exp.sweep.group import Group, divided
-from tests.conftest import SMALL, Cli, start
+from tests.conftest import SMALL, Cli, start, trainer_of
 
 TWO = [*SMALL, "env=none", "agent.beta=0.1,1.0"]
 RAY = shutil.which("ray", path=str(Path(sys.executable).parent))
@@ -127,7 +125,7 @@ def test_a_killed_worker_costs_the_way_since_the_last_checkpoint(tmp_path: Path,
     options = [*TWO, "trainer.updates=1500", "trainer.checkpoint_interval=50", "trainer.report_interval=60"]
     engine = ["hydra.launcher.via=joblib", "hydra.launcher.workers=2"]
     process = start(tmp_path, datasets, "-m", *options, f"hydra.sweep.dir={sweep}", *engine)
-    os.kill(_trainer(process, sweep / "0"), signal.SIGKILL)
+    os.kill(trainer_of(process, sweep / "0"), signal.SIGKILL)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "a worker process was lost" in output
@@ -141,7 +139,7 @@ def test_a_stopped_worker_costs_its_own_group(tmp_path: Path, datasets: Path) ->
     sweep = tmp_path / "sweep"
     command = [*TWO, f"hydra.sweep.dir={sweep}", "hydra.launcher.via=joblib", "hydra.launcher.workers=2"]
     process = start(tmp_path, datasets, "-m", *command, "trainer.updates=1500", "trainer.report_interval=20")
-    os.kill(_trainer(process, sweep / "0"), signal.SIGTERM)
+    os.kill(trainer_of(process, sweep / "0"), signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert statuses(sweep) == ["stopped", "finished"]
@@ -153,26 +151,12 @@ def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path: Path, datasets: P
     sweep = tmp_path / "sweep"
     options = [*TWO, "trainer.updates=1500", "trainer.checkpoint_interval=10000", "trainer.report_interval=20"]
     process = start(tmp_path, datasets, "-m", *options, f"hydra.sweep.dir={sweep}", "hydra.launcher.via=submitit_local")
-    os.kill(_trainer(process, sweep / "0"), signal.SIGUSR2)
+    os.kill(trainer_of(process, sweep / "0"), signal.SIGUSR2)
     output, _ = process.communicate(timeout=120)
     logs = "\n".join(path.read_text() for path in (sweep / ".submitit").rglob("*_log.*"))
     assert "stopped by signal" in (sweep / "0" / "train.log").read_text(), logs
     assert process.returncode == 0, output + logs
     assert statuses(sweep) == ["finished", "finished"]
-
-
-def _trainer(process: "subprocess.Popen[str]", run: Path) -> int:
-    """The process that trains a run, once it does: the one that has its log open."""
-    deadline = time.monotonic() + 120
-    while not (run / "metrics.jsonl").exists() or "train/" not in (run / "metrics.jsonl").read_text():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    for file in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            if file.readlink() == run / "train.log":
-                return int(file.parts[2])
-    raise AssertionError(f"nobody trains {run}")
 
 
 def test_a_lost_process_costs_what_was_not_finished(tmp_path: Path) -> None:

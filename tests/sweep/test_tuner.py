@@ -1,5 +1,6 @@
 """The search: its spaces, a real study, what pruning saves, and how it goes on after kill -9."""
 
+import os
 import re
 import signal
 import time
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from awr_exp import results
 from awr_exp.training.loggers import read
-from tests.conftest import SMALL, Cli, start
+from tests.conftest import SMALL, Cli, start, trainer_of
 
 optuna = pytest.importorskip("optuna")
 from awr_exp.sweep.tuner import distribution, promising  # noqa: E402
@@ -99,6 +100,24 @@ def test_a_killed_search_goes_on(cli: Cli, tmp_path: Path, datasets: Path) -> No
     assert len(runs) == 7
     assert {name: runs[name].overrides["agent.beta"] for name in first} == first
     assert {run.status for run in runs.values()} == {"finished"}
+
+
+@pytest.mark.slow
+def test_a_trial_whose_process_was_lost_goes_on(cli: Cli, tmp_path: Path, datasets: Path) -> None:
+    pytest.importorskip("joblib")
+    sweep = tmp_path / "sweep"
+    options = [
+        *SEARCH, "hydra.sweeper.n_trials=2", "hydra.sweeper.rungs=1", "trainer.updates=1500",
+        "hydra.launcher.via=joblib", "hydra.launcher.workers=2",
+    ]  # fmt: skip
+    process = start(tmp_path, datasets, "-m", *options, f"hydra.sweep.dir={sweep}")
+    os.kill(trainer_of(process, sweep / "0"), signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert [run.status for run in results.runs(sweep)] == ["stopped", "finished"]
+    done = cli("-m", *options, f"sweep.resume={sweep}")
+    assert done.returncode == 0, done.stdout
+    assert [run.status for run in results.runs(sweep)] == ["finished", "finished"]
 
 
 @pytest.mark.parametrize(
