@@ -11,13 +11,13 @@ from awr_exp.data.transitions import DataInfo
 from awr_exp.results import Outcome
 from awr_exp.training import curves
 from awr_exp.training.loggers import Logger
-from awr_exp.training.offline import Offline
 from awr_exp.training.progress import closing_table, speaking
+from awr_exp.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
-def run(trainer: Offline, loggers: Sequence[Logger], folders: Sequence[Path]) -> list[Outcome]:
+def run(trainer: Trainer, loggers: Sequence[Logger], folders: Sequence[Path]) -> list[Outcome]:
     """Train all members to the end; however it ends, draw each one's curves, close its logger, write its result."""
     for folder in folders:
         (folder / results.RESULT).unlink(missing_ok=True)

@@ -1,283 +1,75 @@
-"""Training on a fixed data set: update, and now and then report, evaluate and checkpoint."""
+"""Training on a fixed data set."""
 
-import logging
-import math
-import signal
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
-from awr_exp.envs.make import MakeEnv
 from awr_exp.errors import UserError
-from awr_exp.training import blocks, checkpoint, health
+from awr_exp.training import blocks
 from awr_exp.training.accelerate import accelerate
-from awr_exp.training.evaluate import Evaluator
-from awr_exp.training.loggers import Logger
-from awr_exp.training.progress import SCREEN, Bar, speaking
-
-log = logging.getLogger(__name__)
+from awr_exp.training.trainer import Trainer
 
 
-class Offline:
-    """Trains the K members of an agent; member k writes to folders[k] and loggers[k] as if it were alone.
+class Offline(Trainer):
+    """`updates` updates on batches from `data`, in blocks of members; all intervals count updates.
 
-    facts[k] goes into the member's checkpoints: what it takes to rebuild the policy. names[k] begins what is said of
-    it where there are several. Intervals count updates.
+    options: the other arguments of Trainer.
     """
 
     def __init__(
         self,
         agent: Agent,
         data: Transitions,
-        make_env: MakeEnv | None,
-        loggers: Sequence[Logger],
-        folders: Sequence[Path],
-        facts: Sequence[dict[str, Any]],
         updates: int,
         batch_size: int,
         refresh_interval: int,
-        report_interval: int,
-        eval_interval: int,
-        eval_episodes: int,
-        checkpoint_interval: int,
         compile: str | bool,
-        title: str = "training",
-        names: Sequence[str] = (),
+        **options: Any,
     ) -> None:
-        self.agent, self.data, self.loggers, self.folders, self.facts = agent, data, loggers, folders, facts
-        self.updates, self.title = updates, title
-        self.names = list(names) or [""] * agent.members
-        self.report_interval, self.eval_interval = report_interval, eval_interval
-        self.checkpoint_interval = checkpoint_interval
-        self.evaluator = (
-            Evaluator(make_env, agent.members, eval_episodes, torch.get_num_threads()) if make_env else None
-        )
+        super().__init__(agent, total=updates, **options)
+        self.data = data
         accelerated = accelerate(type(agent), compile, updates * agent.members, agent.device)
         self.blocks = [
             blocks.Block(agent, members, data, accelerated, batch_size, refresh_interval)
             for members in blocks.split(agent, torch.get_num_threads())
         ]
         self.block_of = [block for block in self.blocks for _ in block.agent.seeds]
-        self.update = 0
-        self.best = [-math.inf] * agent.members
-        self.latest: list[dict[str, float]] = [{} for _ in range(agent.members)]
-        self.returns: list[list[float]] = [[] for _ in range(agent.members)]
-        self.failed: list[Exception | None] = [None] * agent.members
-        self.said: set[tuple[int, str]] = set()
-        self.evaluating = 0.0
-
-    def resume(self) -> None:
-        """Go on from the newest checkpoints of the members' folders, which must be of the same update.
-
-        Raises UserError where one has none, or where the data or the agent is another one.
-        """
-        found = [checkpoint.latest(folder) for folder in self.folders]
-        if None in found:
-            raise UserError(f"{self.folders[found.index(None)]} has no checkpoint to resume from")
-        states, facts = zip(*(one for one in found if one is not None), strict=True)
-        for fact in facts:
-            if fact["data"] != self.data.info.fingerprint:
-                raise UserError(
-                    f"the run to resume was trained on other data than '{self.data.info.id}' is now: "
-                    "restore that data set or start a new run"
-                )
-        state = {name: torch.cat([one[name] for one in states]) for name in states[0]}
-        try:
-            self.agent.load_state_dict(state)
-        except ValueError as error:
-            raise UserError(
-                f"the run to resume has another agent or network than this configuration: {error}"
-            ) from None
-        self.update = facts[0]["update"]
-        self.best, self.latest = [fact["best"] for fact in facts], [fact["latest"] for fact in facts]
-        self.returns = [fact.get("returns", []) for fact in facts]
-        own = {name: tensor for name, tensor in state.items() if name == "target" or name.startswith("sums.")}
-        for block in self.blocks:
-            block.load(self.update, facts[0]["summed"], own)
-        log.info("going on from update %d", self.update)
 
     def run(self) -> None:
-        """Train to the end; `failed` then has the errors of those members that did not get there.
+        with blocks.Team(self.blocks, torch.get_num_threads()) as self.team:
+            super().run()
 
-        On SIGTERM or SIGINT, checkpoint and exit with 128 plus the signal's number.
-        """
-        for _, sentence in health.at_start(getattr(self.agent, "value_iters", None)):
-            log.warning("warning: %s", sentence)
-        self.started = (time.perf_counter(), self.update)
-        if self.update == 0:
-            # From here on a run that is killed can be resumed.
-            self.save()
-        with (
-            closing(self.evaluator) if self.evaluator else nullcontext(),
-            Bar(self.title, self.updates, self.update) as bar,
-            blocks.Team(self.blocks, torch.get_num_threads()) as team,
-            _signals() as received,
-        ):
-            while self.update < self.updates and None in self.failed:
-                self.update = team.train(self.next_stop(), lambda: received, bar.advance)
-                if self.due(self.report_interval):
-                    self.report(bar)
-                if self.due(self.eval_interval):
-                    self.evaluate(bar)
-                if received or self.due(self.checkpoint_interval):
-                    self.save()
-                if received:
-                    log.info("stopped by signal %d at update %d", received[0], self.update)
-                    raise SystemExit(128 + received[0])
+    def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
+        return self.team.train(goal, stopped, progress)
 
-    def next_stop(self) -> int:
-        """The next update at which something is due."""
-        intervals = (self.report_interval, self.eval_interval, self.checkpoint_interval)
-        return min(self.updates, *((self.update // interval + 1) * interval for interval in intervals))
+    def read(self) -> list[dict[str, float]]:
+        return [metrics for block in self.blocks for metrics in block.read()]
 
-    def due(self, interval: int) -> bool:
-        return self.update % interval == 0 or self.update == self.updates
+    @property
+    def update(self) -> int:
+        return self.step
 
-    def report(self, bar: Bar) -> None:
-        """Read the metrics off the device, the only time between evaluations, and log their means."""
-        speed = (self.update - self.started[1]) / (time.perf_counter() - self.started[0])
-        for member, metrics in enumerate(metrics for block in self.blocks for metrics in block.read()):
-            self.log(member, {f"train/{k}": v for k, v in metrics.items()} | {"train/updates_per_second": speed})
-            for name, sentence in self.complaints(member, metrics):
-                self.warn(member, name, sentence)
-        self.fail_diverged()
-        if "train/ess" in self.latest[0]:
-            bar.tell(
-                health=" ".join(f"ess {m['train/ess']:.2f} w {m['train/mean_weight']:.2f}" for m in self.latest[:1])
+    def scores(self, mean: float) -> dict[str, float]:
+        score = self.data.info.normalized_score(mean)
+        return {} if score is None else {"eval/normalized_score": score}
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        return self.block_of[member].state(member)
+
+    def member_facts(self, member: int) -> dict[str, Any]:
+        return {"data": self.data.info.fingerprint, "summed": self.block_of[member].summed}
+
+    def load(self, facts: dict[str, Any], state: dict[str, Tensor]) -> None:
+        if facts["data"] != self.data.info.fingerprint:
+            raise UserError(
+                f"the run to resume was trained on other data than '{self.data.info.id}' is now: "
+                "restore that data set or start a new run"
             )
-
-    def fail_diverged(self) -> None:
-        for member, alive in enumerate(self.agent.alive.tolist()):
-            if not alive:
-                self.fail(
-                    member,
-                    UserError(
-                        f"training diverged before update {self.update}: a gradient was not finite; try smaller "
-                        "learning rates, agent.max_grad_norm=1 or another dataset.reward_scale"
-                    ),
-                )
-
-    def fail(self, member: int, error: Exception) -> None:
-        """Give up a member: it keeps what it has, and the others go on."""
-        if self.failed[member] is None:
-            self.save_member(member)
-            self.failed[member] = error
-            with speaking(self.folders[member], self.names[member]):
-                log.error("error: %s", error)
-
-    def complaints(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-        beta = getattr(self.agent, "beta", None)
-        # The first report of a run is that of a raw critic, whose errors are no advantages.
-        raw = self.update <= self.report_interval < self.updates
-        if beta is not None and not raw:
-            standardized = bool(self.agent.standardize[member])  # type: ignore[attr-defined]
-            yield from health.of_metrics(metrics, float(beta[member]), standardized)
-
-    def warn(self, member: int, name: str, sentence: str) -> None:
-        """Say it once in the member's log, and on the terminal only for the first member that it holds of."""
-        if (member, name) not in self.said:
-            level = logging.INFO if any(said == name for _, said in self.said) else logging.WARNING
-            self.said.add((member, name))
-            with speaking(self.folders[member], self.names[member]):
-                log.log(level, "warning: %s", sentence)
-
-    def evaluate(self, bar: Bar) -> None:
-        # Nobody plays with actions that are not numbers.
-        self.fail_diverged()
-        if self.evaluator is None or None not in self.failed:
-            return
-        begun = time.perf_counter()
-        played = self.evaluator.play(self.agent, [error is None for error in self.failed])
-        for member, (returns, lengths) in enumerate(zip(played.returns, played.lengths, strict=True)):
-            metrics = {
-                "eval/return_mean": float(returns.mean()),
-                "eval/return_std": float(returns.std()),
-                "eval/return_min": float(returns.min()),
-                "eval/return_max": float(returns.max()),
-                "eval/length_mean": float(lengths.mean()),
-            }
-            score = self.data.info.normalized_score(metrics["eval/return_mean"])
-            if score is not None:
-                metrics["eval/normalized_score"] = score
-            self.log(member, metrics)
-            if self.failed[member] is None:
-                self.returns[member] = returns.tolist()
-                with speaking(self.folders[member], self.names[member]):
-                    log.info("update %d: evaluation return %.1f", self.update, metrics["eval/return_mean"])
-                if metrics["eval/return_mean"] > self.best[member]:
-                    self.best[member] = metrics["eval/return_mean"]
-                    self.save_member(member, best=True)
-        mean = played.returns.mean(1)
-        best = int(np.nanargmax(mean))
-        bar.tell(evaluation=f"return {mean[best]:.1f}")
-        if self.agent.members > 1:
-            log.log(SCREEN, "update %d: best evaluation return %.1f, %s", self.update, mean[best], self.names[best])
-        # Evaluation does not count as training time.
-        seconds = time.perf_counter() - begun
-        self.started = (self.started[0] + seconds, self.started[1])
-        self.evaluating += seconds
-
-    def log(self, member: int, metrics: dict[str, float]) -> None:
-        if self.failed[member] is not None:
-            return
-        self.latest[member] |= metrics
-        try:
-            with speaking(self.folders[member], self.names[member]):
-                self.loggers[member].log(self.update, metrics)
-        except Exception as error:
-            self.fail(member, error)
-
-    def save(self) -> None:
-        for member in range(self.agent.members):
-            self.save_member(member)
-
-    def save_member(self, member: int, best: bool = False) -> None:
-        if self.failed[member] is not None:
-            return
-        block = self.block_of[member]
-        rows = {name: tensor[member : member + 1] for name, tensor in self.agent.state_dict().items()}
-        if not best:
-            rows |= block.state(member)
-        facts = self.facts[member] | {
-            "data": self.data.info.fingerprint,
-            "summed": block.summed,
-            "best": self.best[member],
-            "latest": self.latest[member],
-            "returns": self.returns[member],
-        }
-        with speaking(self.folders[member], self.names[member]):
-            checkpoint.save(self.folders[member], self.update, rows, facts, best)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them, where this is the main thread; a second one kills.
-
-    Where somebody waits for SIGUSR2, a scheduler's notice before it takes the machine away, that one instead of
-    SIGTERM, which may follow while the job is queued again.
-    """
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise SystemExit(128 + number)
-        received.append(number)
-
-    try:
-        notice = signal.SIGUSR2 if callable(signal.getsignal(signal.SIGUSR2)) else signal.SIGTERM
-        before = {number: signal.signal(number, receive) for number in (notice, signal.SIGINT)}
-    except ValueError:  # not the main thread
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        self.step = facts["update"]
+        own = {name: tensor for name, tensor in state.items() if name == "target" or name.startswith("sums.")}
+        for block in self.blocks:
+            block.load(self.step, facts["summed"], own)
