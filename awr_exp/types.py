@@ -1,5 +1,6 @@
 """What the layers hand to one another. K is the number of members, B the batch size."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,7 +42,7 @@ class Batch:
     obs, next_obs: [K, B, obs_dim]; action: [K, B, action_dim] or, discrete, [K, B] of int64;
     reward: [K, B]; terminated, truncated: [K, B] bool. `truncated` also marks the last row of an episode that
     was merely cut. `target` [K, B] is the value target from the last refresh, for estimators that need
-    whole episodes; None for one-step ones.
+    whole episodes; None for one-step ones. `weight` [K, B] likewise, where weights are made from all data at once.
     """
 
     obs: Tensor
@@ -51,18 +52,22 @@ class Batch:
     terminated: Tensor
     truncated: Tensor
     target: Tensor | None = None
+    weight: Tensor | None = None
+
+
+Value = Callable[[Tensor], Tensor]
+"""V(s) [K, B] of observations [B, obs_dim] or [K, B, obs_dim] in the data's units."""
 
 
 class Episodes(Protocol):
-    """A whole data set, as far as an agent needs it: N transitions in order of time.
+    """All data, as far as an agent needs them: N transitions in order of time, of everybody or [K, N] of K members.
 
-    reward: [N]; terminated, last: [N] bool, `last` on the last row of each episode; rows: [N], the row of
-    `observations()` [M, obs_dim] at which a transition starts (it ends at the next row); longest: the number of
-    transitions of the longest episode.
+    reward: [N] or [K, N]; terminated, last: the same of bool, `last` on the last row of each episode; longest: the
+    number of transitions of the longest episode.
     """
 
-    rows: Tensor
-    last: Tensor
+    @property
+    def last(self) -> Tensor: ...
 
     @property
     def reward(self) -> Tensor: ...
@@ -73,4 +78,5 @@ class Episodes(Protocol):
     @property
     def longest(self) -> int: ...
 
-    def observations(self) -> Tensor: ...
+    def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
+        """V(s) and V(s') of each transition, [K, N] both, with at most `chunk` rows at once."""

@@ -57,7 +57,7 @@ def ours(hidden: int, members: int) -> Callable[[float], float]:
         SPEC, partial(MLP, hidden=(hidden, hidden)), heads.auto, LambdaReturn(0.0), weights.exp_clip,
         list(range(members)), value_iters=VALUE_ITERS,
     )  # fmt: skip
-    data, accelerated = random_data(torch.device("cpu")), accelerate(AWR, True, 0, agent.device)
+    data, accelerated = random_data(torch.device("cpu")), accelerate(AWR.update, True, 0, agent.device)
     parts = [blocks.Block(agent, rows, data, accelerated, BATCH, 1000) for rows in blocks.split(agent, CORES)]
     team = blocks.Team(parts, CORES)
     done = 0

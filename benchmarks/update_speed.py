@@ -97,7 +97,7 @@ def ours(hidden: int, device: torch.device, compile: bool) -> Callable[[], None]
         SPEC, partial(MLP, hidden=(hidden, hidden)), heads.auto, LambdaReturn(0.0), weights.exp_clip, [0],
         value_iters=VALUE_ITERS, device=device,
     )  # fmt: skip
-    step = accelerate(AWR, compile, 0, device)(agent)
+    step = accelerate(AWR.update, compile, 0, device)(agent)
     generator = torch.Generator(device).manual_seed(0)
 
     def update() -> None:

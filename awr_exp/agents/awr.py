@@ -63,18 +63,20 @@ class AWR(Agent):
         return self.value_network(theta, obs).squeeze(-1)
 
     @torch.no_grad()
-    def refresh(self, episodes: Episodes) -> Tensor | None:
-        """Targets [K, N] with today's critic, vectorised over all episodes; None for a one-step estimator."""
-        if self.advantage.one_step:
-            return None
-        chunks = episodes.observations().split(max(1, VALUE_CHUNK // self.members))
-        value = torch.cat(
-            [self.value(self.critic.theta, self.normalize(obs.to(self.device, self.dtype))) for obs in chunks],
-            1,
-        )
+    def targets(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Targets with today's critic, vectorised over all episodes, and V(s): [K, N] both."""
+
+        def value(obs: Tensor) -> Tensor:
+            return self.value(self.critic.theta, self.normalize(obs.to(self.device, self.dtype)))
+
+        values, next_values = episodes.values(value, max(1, VALUE_CHUNK // self.members))
         discount = self.gamma * ~episodes.terminated
-        next_value = value[:, episodes.rows + 1]
-        return self.advantage(episodes.reward.to(value), discount, next_value, episodes.last, longest=episodes.longest)
+        reward = episodes.reward.to(values)
+        return self.advantage(reward, discount, next_values, episodes.last, longest=episodes.longest), values
+
+    def refresh(self, episodes: Episodes) -> Tensor | None:
+        """The targets of `targets`; None for a one-step estimator, which needs no more than a batch."""
+        return None if self.advantage.one_step else self.targets(episodes)[0]
 
     def target(self, batch: Batch, next_obs: Tensor) -> Tensor:
         """[K, B], no gradient: from the last refresh, or else r + gamma (1 - terminated) V(s')."""
@@ -83,6 +85,11 @@ class AWR(Agent):
         if not self.advantage.one_step:
             raise ValueError("this estimator walks whole episodes: pass Batch.target from agent.refresh")
         return batch.reward + self.gamma * ~batch.terminated * self.value(self.critic.theta, next_obs)
+
+    def weights(self, advantage: Tensor) -> Tensor:
+        """w(A), [K, N], of advantages that are standardised among themselves where that is asked for."""
+        scaled = torch.where(self.standardize, weights.standardize(advantage), advantage)
+        return self.weighting(scaled, self.beta, self.max_weight)
 
     @torch.no_grad()
     def update(self, batch: Batch) -> Metrics:
@@ -93,8 +100,7 @@ class AWR(Agent):
 
         value = self.value(self.critic.theta, obs)
         advantage = self.target(batch, next_obs) - value
-        scaled = torch.where(self.standardize, weights.standardize(advantage), advantage)
-        weight = self.weighting(scaled, self.beta, self.max_weight)
+        weight = self.weights(advantage)
 
         for _ in range(self.actor_iters):
             actor_metrics = self.actor_step(obs, batch.action, weight)
@@ -108,6 +114,19 @@ class AWR(Agent):
             **weights.health(weight, self.max_weight),
             **actor_metrics,
         }
+
+    @torch.no_grad()
+    def update_critic(self, batch: Batch) -> Metrics:
+        """One step of V toward the batch's targets."""
+        assert batch.target is not None
+        value_loss, explained = self.critic_step(self.normalize(batch.obs), batch.target)
+        return {"value_loss": value_loss, "explained_variance": explained}
+
+    @torch.no_grad()
+    def update_actor(self, batch: Batch) -> Metrics:
+        """One step of pi with the batch's weights."""
+        assert batch.weight is not None
+        return self.actor_step(self.normalize(batch.obs), batch.action, batch.weight)
 
     def critic_step(self, obs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """One semi-gradient step of V toward the target; the loss and explained variance before it, [K] each."""

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from awr_exp.types import Batch, Spec
+from awr_exp.types import Batch, Spec, Value
 
 DEVICE_SHARE = 0.8
 """Share of a GPU's free memory that a data set may take; a larger one stays on the host and streams."""
@@ -86,6 +86,11 @@ class Transitions:
     def observations(self) -> Tensor:
         """[M, obs_dim], final observations included."""
         return self.packed[:, : self.spec.obs_dim]
+
+    def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
+        """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
+        of_rows = torch.cat([value(obs) for obs in self.observations().split(chunk)], 1)
+        return of_rows[:, self.rows], of_rows[:, self.rows + 1]
 
     def _column(self, index: int) -> Tensor:
         return self.packed[:, index].index_select(0, self.rows.to(self.packed.device)).to(self.device)

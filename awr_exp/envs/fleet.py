@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from awr_exp.envs.make import MakeEnv
 
 Numbers = NDArray[np.int64]
-Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]
-"""Observations [n, obs_dim], rewards [n], and whether the episode ended or was cut [n]."""
+Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
+"""The observations that follow [n, obs_dim], rewards [n], terminated [n] and truncated [n]."""
 
 
 class Fleet(Protocol):
@@ -46,7 +46,8 @@ class Here:
     def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step:
         results = [self.envs[number].step(action) for number, action in zip(numbers, actions, strict=True)]
         obs, reward, terminated, truncated, _ = zip(*results, strict=True)
-        return np.array(obs, np.float32), np.array(reward, np.float64), np.logical_or(terminated, truncated)
+        ends = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
+        return np.array(obs, np.float32), np.array(reward, np.float64), *ends
 
     def close(self) -> None:
         for env in self.envs:
@@ -84,8 +85,8 @@ class Workers:
         return obs
 
     def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step:
-        obs, reward, done = self._ask("step", numbers, actions)
-        return obs, reward, done
+        obs, reward, terminated, truncated = self._ask("step", numbers, actions)
+        return obs, reward, terminated, truncated
 
     def _ask(self, name: str, numbers: Numbers, values: NDArray[np.generic]) -> list[NDArray]:
         processes = 1 + len(self.pipes)

@@ -27,8 +27,10 @@ FLOAT32_ERROR = 5e-6
 Update = Callable[[Batch], Metrics]
 
 
-def accelerate(agent: type[Agent], mode: str | bool, updates: int, device: torch.device) -> Callable[[Agent], Update]:
-    """From an agent of this class to its `update`, or to a faster one with the same results up to rounding.
+def accelerate(
+    method: Callable[[Any, Batch], Metrics], mode: str | bool, updates: int, device: torch.device
+) -> Callable[[Agent], Update]:
+    """From an agent to this method of its class, or to a faster one with the same results up to rounding.
 
     mode: True, False, or "auto": for long runs where a C++ compiler (CPU) is found. Agents of the same shapes share
     what is compiled. What cannot be compiled runs as it is, with one line that says so.
@@ -37,12 +39,12 @@ def accelerate(agent: type[Agent], mode: str | bool, updates: int, device: torch
         has_compiler = any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
         mode = updates >= LONG_RUN and (device.type == "cuda" or has_compiler)
     if not mode:
-        return lambda agent: agent.update
+        return lambda agent: partial(method, agent)
     # A sweep compiles the same code for one agent after another: without this it would hit the limit of variants.
     torch.compiler.reset()
     # Calls between kernels from C++: a fifth faster where networks are small, and outside Python's lock.
     options: dict[str, Any] | None = {"cpp_wrapper": True} if device.type == "cpu" else None
-    compiled = _Guarded(agent.update, torch.compile(agent.update, dynamic=False, options=options))
+    compiled = _Guarded(method, torch.compile(method, dynamic=False, options=options))
     if device.type == "cuda":
         return lambda agent: Graphed(partial(compiled, agent))
     return lambda agent: partial(compiled, agent)

@@ -76,12 +76,12 @@ class Evaluator:
             all_obs = torch.as_tensor(obs).to(agent.device, agent.dtype).unflatten(0, (self.members, self.episodes))
             action = agent.act(all_obs).flatten(0, 1).cpu().numpy()
             begun = time.perf_counter()
-            obs[numbers], reward, done = self.fleet.step(numbers, action[numbers])
+            obs[numbers], reward, terminated, truncated = self.fleet.step(numbers, action[numbers])
             stepping += time.perf_counter() - begun
             steps += 1
             returns[numbers] += reward
             lengths[numbers] += 1
-            numbers = numbers[~done]
+            numbers = numbers[~(terminated | truncated)]
         shape = (self.members, self.episodes)
         return Episodes(returns.reshape(shape), lengths.reshape(shape)), steps, stepping
 

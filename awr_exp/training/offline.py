@@ -32,7 +32,7 @@ class Offline(Trainer):
     ) -> None:
         super().__init__(agent, total=updates, **options)
         self.data = data
-        accelerated = accelerate(type(agent), compile, updates * agent.members, agent.device)
+        accelerated = accelerate(type(agent).update, compile, updates * agent.members, agent.device)
         self.blocks = [
             blocks.Block(agent, members, data, accelerated, batch_size, refresh_interval)
             for members in blocks.split(agent, torch.get_num_threads())

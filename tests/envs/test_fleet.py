@@ -51,9 +51,10 @@ def test_an_environment_need_not_be_known_by_name() -> None:
     fleet, numbers = Workers(Counting, 2, 2), np.arange(2)
     fleet.reset(numbers, numbers)
     fleet.step(numbers, np.array([0, 1]))
-    obs, reward, done = fleet.step(numbers, np.array([0, 1]))
+    obs, reward, terminated, truncated = fleet.step(numbers, np.array([0, 1]))
     fleet.close()
-    assert (obs.tolist(), reward.tolist(), done.tolist()) == ([[2], [2]], [0, 2], [False, False])
+    assert (obs.tolist(), reward.tolist()) == ([[2], [2]], [0, 2])
+    assert not (terminated | truncated).any()
 
 
 def test_what_goes_wrong_in_a_worker_is_said() -> None:

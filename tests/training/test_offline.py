@@ -96,7 +96,7 @@ def test_adding_reports_and_checkpoints_never_changes_training(tmp_path: Path) -
 
 def test_the_compiled_update_is_the_same_up_to_rounding() -> None:
     plain, compiled = make_awr(seeds=[0, 1], value_iters=2), make_awr(seeds=[0, 1], value_iters=2)
-    faster = accelerate(AWR, True, 0, torch.device("cpu"))(compiled)
+    faster = accelerate(AWR.update, True, 0, torch.device("cpu"))(compiled)
     for seed in range(3):
         batch = random_batch(CONTINUOUS, 2, 16, seed)
         for (name, value), again in zip(plain.update(batch).items(), faster(batch).values(), strict=True):
@@ -109,7 +109,7 @@ def test_the_captured_graph_is_the_same_up_to_rounding() -> None:
     network = partial(MLP, hidden=(16, 16))
     parts = (CONTINUOUS, network, heads.auto, LambdaReturn(0.0), weights.exp_clip)
     plain, graphed = (AWR(*parts, seeds=[0, 1], device="cuda", dtype=torch.float64) for _ in range(2))
-    faster = accelerate(AWR, True, 0, torch.device("cuda"))(graphed)
+    faster = accelerate(AWR.update, True, 0, torch.device("cuda"))(graphed)
     for seed in range(5):
         batch = random_batch(CONTINUOUS, 2, 16, seed)
         on_device = type(batch)(**{k: v.cuda() for k, v in vars(batch).items() if v is not None})
@@ -128,7 +128,7 @@ def test_what_cannot_be_compiled_runs_as_it_is(
 
     monkeypatch.setattr(torch, "compile", broken)
     agent, other = make_awr(), make_awr()
-    faster = accelerate(AWR, True, 0, torch.device("cpu"))(agent)
+    faster = accelerate(AWR.update, True, 0, torch.device("cpu"))(agent)
     for seed in range(2):
         batch = random_batch(CONTINUOUS, 1, 8, seed)
         assert torch.equal(faster(batch)["actor_loss"], other.update(batch)["actor_loss"])
