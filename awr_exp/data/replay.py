@@ -1,0 +1,118 @@
+"""What K members have collected last, each for itself, for training while collecting goes on."""
+
+import torch
+from torch import Tensor
+
+from awr_exp.types import Batch, Spec, Value
+
+
+class Replay:
+    """The last `capacity` transitions of each member, from E environments each that are stepped together.
+
+    ring: [K, T, E, W] float32 with T = capacity // E, columns obs | next_obs | action | reward | terminated |
+    truncated. Rows are numbered 0 to N - 1 by environment, and within one by time: each environment's rows are laid end
+    to end, so that estimators see whole episodes. The newest row of an environment counts as the last of an episode
+    that was cut there.
+    """
+
+    def __init__(self, spec: Spec, members: int, envs: int, capacity: int, device: torch.device | str = "cpu") -> None:
+        self.spec, self.members, self.envs = spec, members, envs
+        self.device = torch.device(device)
+        width = 2 * spec.obs_dim + spec.action_dim + 3
+        self.ring = torch.zeros(members, max(1, capacity // envs), envs, width, device=self.device)
+        self.added = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps of each environment that are kept."""
+        return min(self.added, self.ring.shape[1])
+
+    def __len__(self) -> int:
+        """Transitions of each member."""
+        return self.steps * self.envs
+
+    def add(
+        self, obs: Tensor, next_obs: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor
+    ) -> None:
+        """One step of all environments: obs, next_obs [K, E, obs_dim], action [K, E, ...], the others [K, E].
+
+        next_obs is the true one also where an episode ends, never the first of the next episode.
+        """
+        action = action.unsqueeze(-1) if self.spec.discrete else action
+        numbers = torch.stack([reward.float(), terminated.float(), truncated.float()], -1)
+        self.ring[:, self.added % self.ring.shape[1]] = torch.cat([obs, next_obs, action.float(), numbers], -1)
+        self.added += 1
+
+    def _slots(self, rows: Tensor) -> Tensor:
+        """Where rows lie in a member's ring, as indices of [T * E]."""
+        oldest = self.added - self.steps
+        return (oldest + rows % self.steps) % self.ring.shape[1] * self.envs + rows // self.steps
+
+    def _all(self) -> Tensor:
+        """[K, N, W], by number."""
+        rows = torch.arange(len(self), device=self.device)
+        return self.ring.flatten(1, 2).index_select(1, self._slots(rows))
+
+    @property
+    def reward(self) -> Tensor:
+        """[K, N]"""
+        return self._all()[..., -3]
+
+    @property
+    def terminated(self) -> Tensor:
+        """[K, N] bool."""
+        return self._all()[..., -2].bool()
+
+    @property
+    def last(self) -> Tensor:
+        """[K, N] bool, the last row of each episode as far as it is known."""
+        last = self._all()[..., -2:].any(-1).unflatten(1, (self.envs, self.steps))
+        last[..., -1] = True
+        return last.flatten(1)
+
+    @property
+    def longest(self) -> int:
+        return self.steps
+
+    def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
+        """V(s) and V(s') [K, N] of all transitions."""
+        obs_dim = self.spec.obs_dim
+        parts = self._all().split(chunk, 1)
+        pairs = [(value(part[..., :obs_dim]), value(part[..., obs_dim : 2 * obs_dim])) for part in parts]
+        values, next_values = (torch.cat(column, 1) for column in zip(*pairs, strict=True))
+        return values, next_values
+
+    def sample(self, rows: Tensor, target: Tensor | None = None, weight: Tensor | None = None) -> Batch:
+        """The transitions `rows` [K, B], with their targets and weights from target and weight [K, N]."""
+        obs_dim, action_dim = self.spec.obs_dim, self.spec.action_dim
+        # Flat over members as well: one gather of whole rows.
+        member = torch.arange(self.members, device=self.device).unsqueeze(1) * (self.ring.shape[1] * self.envs)
+        row = self.ring.flatten(0, 2).index_select(0, (member + self._slots(rows)).flatten()).view(*rows.shape, -1)
+        obs, next_obs, action, rest = row.split([obs_dim, obs_dim, action_dim, 3], -1)
+        return Batch(
+            obs=obs,
+            action=action.squeeze(-1).long() if self.spec.discrete else action,
+            reward=rest[..., 0],
+            next_obs=next_obs,
+            terminated=rest[..., 1].bool(),
+            truncated=rest[..., 2].bool(),
+            target=None if target is None else target.gather(1, rows),
+            weight=None if weight is None else weight.gather(1, rows),
+        )
+
+    def obs_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [K, obs_dim] of each member's observations; 1 for a constant entry."""
+        obs = self._all()[..., : self.spec.obs_dim].double()
+        mean, std = obs.mean(1), obs.std(1, correction=0)
+        return mean.float(), torch.where(std < 1e-6 * (1 + mean.abs()), 1.0, std).float()
+
+    def state(self, member: int) -> Tensor:
+        """[1, T', E, W], what a checkpoint of a member keeps of it, oldest first."""
+        slots = (self.added - self.steps + torch.arange(self.steps, device=self.device)) % self.ring.shape[1]
+        return self.ring[member : member + 1].index_select(1, slots)
+
+    def load(self, state: Tensor, added: int) -> None:
+        """Take over the `state` of all members, [K, T', E, W], after `added` steps."""
+        self.added = added
+        slots = (added - state.shape[1] + torch.arange(state.shape[1], device=self.device)) % self.ring.shape[1]
+        self.ring.index_copy_(1, slots, state.to(self.device))
