@@ -97,6 +97,15 @@ RULES: dict[str, Rule] = {
     "max_transitions": _optional(COUNT),
     "kwargs": (lambda v: isinstance(v, dict), "a mapping"),
     "updates": COUNT,
+    "env_steps": COUNT,
+    "envs": COUNT,
+    "replay_size": COUNT,
+    "samples_per_iteration": COUNT,
+    "critic_steps": COUNT,
+    "actor_steps": COUNT,
+    "normalizer_samples": COUNT,
+    "learning_starts": COUNT,
+    "update_interval": COUNT,
     "batch_size": COUNT,
     "refresh_interval": COUNT,
     "report_interval": COUNT,
@@ -140,6 +149,10 @@ def check(cfg: DictConfig) -> None:
     for group in REQUIRED:
         if not content.get(group):
             raise UserError(f"{group} is missing: choose {group}=<one of {', '.join(_options(group))}>")
+    if "updates" in content["trainer"] and not content.get("dataset"):
+        raise UserError("trainer=offline needs a data set: choose dataset=... or trainer=online")
+    if "env_steps" in content["trainer"] and content.get("dataset"):
+        raise UserError("trainer=online collects its own data: leave out dataset=..., or choose trainer=offline")
     # The shallow first: agent.network is only a reference to network, where the user set the value.
     for path, value in sorted(_settings(content, ""), key=lambda setting: setting[0].count(".")):
         name = path.rpartition(".")[2]
@@ -189,7 +202,7 @@ def _installed(module: str) -> bool:
 
 NAME_LENGTH = 128
 """What W&B takes as the name of a run."""
-REQUIRED = ("agent", "advantage", "weighting", "network", "head", "dataset", "env", "trainer")
+REQUIRED = ("agent", "advantage", "weighting", "network", "head", "env", "trainer")
 GROUPS = frozenset(path.name for path in CONF.iterdir() if path.is_dir())
 
 

@@ -29,6 +29,7 @@ class Run:
     status: str = UNFINISHED
     error: str | None = None
     update: int = 0
+    env_steps: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     returns: Sequence[float] = ()
 
@@ -61,7 +62,7 @@ def read(folder: Path, started_with: Mapping[str, str] | None = None) -> Run:
     try:
         content: dict[str, Any] = json.loads((folder / RESULT).read_text())
         known = {name: content[name] for name in ("status", "error", "update", "metrics")}
-        known["returns"] = content.get("returns") or ()
+        known |= {"returns": content.get("returns") or (), "env_steps": content.get("env_steps", 0)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         known = {}
     return Run(folder, (overrides(folder) or {}) if started_with is None else started_with, **known)
@@ -83,7 +84,9 @@ def parsed(overrides: Iterable[str]) -> dict[str, str]:
 
 def finished(run: Run, content: Mapping[str, Any]) -> bool:
     """Whether a run has come as far as its configuration wants it to."""
-    return run.status == FINISHED and run.update >= content["trainer"].get("updates", 0)
+    wanted = content["trainer"]
+    enough = run.update >= wanted.get("updates", 0) and run.env_steps >= wanted.get("env_steps", 0)
+    return run.status == FINISHED and enough
 
 
 def runs(folder: Path) -> list[Run]:

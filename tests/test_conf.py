@@ -1,6 +1,8 @@
 """Every yaml composes, builds and takes three updates; every value in it has a range that is checked."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ from omegaconf import OmegaConf
 from awr_exp import config
 from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
 from awr_exp.data.transitions import Transitions
+from awr_exp.envs.make import task
 from awr_exp.errors import UserError
 from awr_exp.sweep.experiment import build
+from awr_exp.training.loggers import Jsonl
 from tests.conftest import composed
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in config.CONF.glob("*/*.yaml"))
@@ -41,6 +45,10 @@ def overrides(group: str, option: str) -> list[str]:
         chosen.append(NEEDS[option])
     if option == "nexus_offline":
         chosen.append(NEEDS["minari"])
+    if group == "schedule" or (group, option) == ("dataset", "none"):
+        chosen += ["trainer=online", "env=pendulum"]
+    if option == "online":
+        chosen.append("env=pendulum")
     if group == "env" and option in ENVS:
         chosen.append(ENVS[option])
     return chosen
@@ -52,6 +60,8 @@ def test_every_option_builds_and_takes_three_updates(
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(minari_root))
     cfg = composed(*overrides(group, option))
+    if not cfg["dataset"] or group == "schedule":
+        return three_turns(cfg, tmp_path)
     data: Transitions = build(cfg["dataset"])
     if group == "env":
         if option in EXTRAS:
@@ -72,6 +82,23 @@ def test_every_option_builds_and_takes_three_updates(
             for update in range(3):
                 metrics = agent.update(data.sample(torch.arange(32).reshape(1, 32) + update, target))
             assert all(value.isfinite().all() for value in metrics.values())
+
+
+def three_turns(cfg: dict[str, Any], folder: Path) -> None:
+    """Of an online run, as short as may be."""
+    make_env = build(cfg["env"], data=None, spec=None)
+    agent = build(cfg["agent"], spec=task(make_env), seeds=[0])
+    schedule = build(cfg["schedule"])
+    short = {"samples_per_iteration": 16, "critic_steps": 1, "actor_steps": 1, "learning_starts": 16}
+    small = {name: value for name, value in short.items() if hasattr(schedule, name)}
+    loggers = [Jsonl(folder)]
+    node = cfg["trainer"] | {"env_steps": 48, "envs": 4, "eval_episodes": 1, "compile": False}
+    node = {name: value for name, value in node.items() if name != "schedule"}
+    parts = {"loggers": loggers, "folders": [folder], "facts": [{}], "schedule": replace(schedule, **small)}
+    trainer = build(node, agent=agent, make_env=make_env, **parts)
+    trainer.run()
+    assert trainer.update >= 3
+    assert trainer.step == 48
 
 
 def test_every_value_has_a_range() -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp.data.transitions import DataInfo, Transitions, select
+from awr_exp.envs.make import spec_of
 from awr_exp.errors import UserError
 from awr_exp.types import Spec
 
@@ -144,7 +145,7 @@ def _read(id: str, file: Path, metadata: dict[str, Any]) -> tuple[Tensor, Tensor
     except Exception as error:
         raise UserError(f"data set '{id}': a space in its metadata cannot be read: {_first_line(error)}") from None
     leaves = list(_leaves(id, observation_space, ()))
-    spec = _spec(id, sum(_width(leaf) for _, leaf in leaves), action_space)
+    spec = spec_of(f"data set '{id}'", sum(_width(leaf) for _, leaf in leaves), action_space)
     try:
         with h5py.File(file) as source:
             packed, lengths = _read_episodes(id, source, leaves, spec)
@@ -177,15 +178,6 @@ def _leaves(id: str, space: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[
 
 def _width(leaf: Any) -> int:
     return int(leaf.n) if isinstance(leaf, spaces.Discrete) else int(np.prod(leaf.shape))
-
-
-def _spec(id: str, obs_dim: int, action: Any) -> Spec:
-    if isinstance(action, spaces.Discrete):
-        return Spec(obs_dim, num_actions=int(action.n))
-    if isinstance(action, spaces.Box) and len(action.shape) == 1:
-        low, high = (tuple(map(float, bound)) for bound in (action.low, action.high))
-        return Spec(obs_dim, action.shape[0], None, low, high)
-    raise UserError(f"data set '{id}': its actions are {action}; use a Discrete or a one-dimensional Box")
 
 
 def _read_episodes(

@@ -100,6 +100,21 @@ class Replay:
             weight=None if weight is None else weight.gather(1, rows),
         )
 
+    def newest(self, steps: int) -> Batch:
+        """The last `steps` of each environment, or as many as are kept, as a batch [K, E, steps]."""
+        steps = min(steps, self.steps)
+        at = torch.arange(self.steps - steps, self.steps, device=self.device)
+        rows = (torch.arange(self.envs, device=self.device).unsqueeze(1) * self.steps + at).flatten()
+        batch = self.sample(rows.expand(self.members, -1))
+        shape = (self.envs, steps)
+        parts = {name: tensor.unflatten(1, shape) for name, tensor in vars(batch).items() if tensor is not None}
+        return Batch(**parts)
+
+    def cut(self, envs: Tensor) -> None:
+        """Mark the newest transitions of environments [K, E] bool as truncated: what follows is another episode."""
+        newest = self.ring[:, (self.added - 1) % self.ring.shape[1]]
+        newest[..., -1] = torch.where(envs.to(self.device) & ~newest[..., -2].bool(), 1.0, newest[..., -1])
+
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [K, obs_dim] of each member's observations; 1 for a constant entry."""
         obs = self._all()[..., : self.spec.obs_dim].double()

@@ -29,13 +29,15 @@ class Source(Protocol):
     env_spec: Any
 
 
-def gym(data: Source, spec: "Spec", id: str, kwargs: Mapping[str, Any] | None = None) -> MakeEnv:
-    """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set."""
+def gym(data: Source | None, spec: "Spec | None", id: str, kwargs: Mapping[str, Any] | None = None) -> MakeEnv:
+    """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set, if any."""
     return _checked(partial(_make, id, dict(kwargs or {})), id, data, spec)
 
 
-def from_dataset(data: Source, spec: "Spec") -> MakeEnv:
+def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:
     """The environment that the data set names, by its registered id: no code path of the metadata is followed."""
+    if data is None:
+        raise UserError("env=from_dataset needs a data set: choose an environment such as env=pendulum")
     env = data.env_spec
     if env is None:
         raise UserError(
@@ -47,7 +49,7 @@ def from_dataset(data: Source, spec: "Spec") -> MakeEnv:
     return gym(data, spec, env.id, options)
 
 
-def none(data: Source, spec: "Spec") -> None:
+def none(data: Source | None, spec: "Spec | None") -> None:
     """No evaluation."""
     return None
 
@@ -75,6 +77,18 @@ def _hear_mujoco() -> None:
     mujoco.set_mju_user_warning(hear)
 
 
+def spec_of(owner: str, obs_dim: int, action: Any) -> "Spec":
+    """The shapes and bounds of a task of `owner`. Raises UserError for an action space of another kind."""
+    from awr_exp.types import Spec
+
+    if isinstance(action, spaces.Discrete):
+        return Spec(obs_dim, num_actions=int(action.n))
+    if isinstance(action, spaces.Box) and len(action.shape) == 1:
+        low, high = (tuple(map(float, bound)) for bound in (action.low, action.high))
+        return Spec(obs_dim, action.shape[0], None, low, high)
+    raise UserError(f"{owner}: its actions are {action}; use a Discrete or a one-dimensional Box")
+
+
 def _flat(env: gymnasium.Env) -> gymnasium.Env:
     if not isinstance(env.observation_space, spaces.Box) or len(env.observation_space.shape) != 1:
         env = gymnasium.wrappers.FlattenObservation(env)
@@ -85,7 +99,16 @@ def _flat(env: gymnasium.Env) -> gymnasium.Env:
     return env
 
 
-def _checked(make: MakeEnv, id: str, data: Source, spec: "Spec") -> MakeEnv:
+def task(make: MakeEnv) -> "Spec":
+    """What the environment's spaces say. Raises UserError for actions of another kind than ours."""
+    env = make()
+    env.close()
+    obs = env.observation_space.shape
+    assert obs is not None
+    return spec_of(f"environment '{env.spec.id if env.spec else env}'", obs[0], env.action_space)
+
+
+def _checked(make: MakeEnv, id: str, data: Source | None, spec: "Spec | None") -> MakeEnv:
     """Makes the environment once, so that what is wrong with it is said before training."""
     try:
         env = make()
@@ -98,6 +121,8 @@ def _checked(make: MakeEnv, id: str, data: Source, spec: "Spec") -> MakeEnv:
         raise UserError(f"environment '{id}' cannot be made: {reason}") from None
     obs, action = env.observation_space.shape, env.action_space
     env.close()
+    if data is None or spec is None:
+        return make
     if obs != (spec.obs_dim,):
         problem = f"{spec.obs_dim} observation entries, the environment {obs[0] if obs else 0}"
     elif spec.discrete != isinstance(action, spaces.Discrete):

@@ -53,7 +53,7 @@ class Gaussian:
     def __init__(self, spec: Spec, std: str | float = "state_independent") -> None:
         if spec.discrete:
             raise UserError(
-                f"head={type(self).__name__} needs continuous actions; this data set has {spec.num_actions} "
+                f"head={type(self).__name__} needs continuous actions; this task has {spec.num_actions} "
                 "discrete ones: use head=auto or head=categorical"
             )
         self.std = std
@@ -144,7 +144,7 @@ class Categorical:
     def __init__(self, spec: Spec) -> None:
         if spec.num_actions is None:
             raise UserError(
-                f"head=categorical needs discrete actions; this data set has {spec.action_dim} continuous ones: "
+                f"head=categorical needs discrete actions; this task has {spec.action_dim} continuous ones: "
                 "use head=auto or head=gaussian"
             )
         self.outputs = spec.num_actions

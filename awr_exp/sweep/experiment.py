@@ -10,6 +10,7 @@ from typing import Any
 import hydra
 from hydra.errors import InstantiationException
 
+from awr_exp.envs.make import task
 from awr_exp.errors import UserError
 from awr_exp.policy import policy_facts
 from awr_exp.results import Outcome
@@ -32,14 +33,18 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     first, names = cfgs[0], names or [""] * len(cfgs)
     device = accelerate.start(first["device"], first["threads"])
     data = _data(first["dataset"], device)
-    make_env = build(first["env"], data=data.info, spec=data.spec)
-    known = [{"dataset/return_mean": data.info.return_mean} for _ in cfgs]
+    make_env = build(first["env"], data=data and data.info, spec=data and data.spec)
+    if data is None and make_env is None:
+        raise UserError("there is nothing to learn from: choose a data set or an environment")
+    spec = data.spec if data else task(make_env)
+    known = [{"dataset/return_mean": data.info.return_mean} if data else {} for _ in cfgs]
 
     def fit(part: str, folders: Sequence[Path], title: str, logs: bool) -> list[Outcome]:
         done = [checkpoint.latest(folder, tensors=False) for folder in folders]
         nodes = [cfg[part] for cfg in cfgs]
-        agent = build(stacking.stack(nodes), spec=data.spec, seeds=[cfg["seed"] for cfg in cfgs], device=device)
-        agent.fit_normalizer(*data.obs_statistics())
+        agent = build(stacking.stack(nodes), spec=spec, seeds=[cfg["seed"] for cfg in cfgs], device=device)
+        if data:
+            agent.fit_normalizer(*data.obs_statistics())
         loggers = []
         for cfg, folder, name, found in zip(cfgs, folders, names, done, strict=True):
             start: Config = found[1] if found else {"update": 0, "run_id": None}
@@ -56,14 +61,17 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
                     )
                 )
         ids = [logger.id for logger in loggers]
-        facts = [policy_facts(data.spec, node) | {"run_id": run_id} for node, run_id in zip(nodes, ids, strict=True)]
-        parts = {"agent": agent, "data": data, "make_env": make_env, "title": title, "names": names}
+        facts = [policy_facts(spec, node) | {"run_id": run_id} for node, run_id in zip(nodes, ids, strict=True)]
+        parts = {"agent": agent, "make_env": make_env, "title": title, "names": names}
+        if data:
+            parts["data"] = data
         trainer = build(first["trainer"], loggers=loggers, folders=folders, facts=facts, **parts)
         if all(done):
             trainer.resume()
         else:
             for logger, levels in zip(loggers, known, strict=True):
-                logger.log(0, levels)
+                if levels:
+                    logger.log(0, levels)
         return closing.run(trainer, loggers, folders)
 
     for folder in folders:
@@ -83,7 +91,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         raise
     if not any(names) and outcomes[0].error is None:
         baseline = baselines[0].metrics if baselines else None
-        closing.show(data.info, outcomes[0].metrics, baseline, folders[0], first)
+        closing.show(data and data.info, outcomes[0].metrics, baseline, folders[0], first)
     return outcomes
 
 
@@ -92,6 +100,8 @@ def parts(cfgs: Sequence[Config]) -> list[slice]:
     first = cfgs[0]
     device = accelerate.start(first["device"], first["threads"])
     data = _data(first["dataset"], device)
+    if data is None:
+        return [slice(0, len(cfgs))]
     sample = build(first["agent"], spec=data.spec, seeds=[0])
     most = memory.capacity(sample, len(data), first["trainer"].get("batch_size", 1), device)
     if len(cfgs) > most:
@@ -109,8 +119,10 @@ _held: tuple[str, Any] = ("", None)
 
 
 def _data(node: Config, device: Any) -> Any:
-    """The data set, kept for the next group of a sweep, which most often wants the same."""
+    """The data set, kept for the next group of a sweep, which most often wants the same; None for dataset=none."""
     global _held
+    if not node:
+        return None
     key = json.dumps([node, str(device)], sort_keys=True, default=str)
     if _held[0] != key:
         # The old one goes before the new one comes.

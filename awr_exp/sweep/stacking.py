@@ -14,7 +14,7 @@ from hydra.utils import get_object
 
 from awr_exp.agents.agent import Agent
 from awr_exp.math.members import Hyper, Limit, Switch
-from awr_exp.training.offline import Offline
+from awr_exp.training.trainer import Trainer
 
 Config = dict[str, Any]
 Path = tuple[str, ...]
@@ -44,7 +44,7 @@ def group_key(cfg: Config) -> str:
 def stackable(cfg: Config) -> bool:
     """Whether agent, baseline and trainer know members at all; other people's may not."""
     agents = [cfg[name] for name in ("agent", "baseline") if cfg.get(name)]
-    return _is(cfg["trainer"], Offline) and all(_is(agent, Agent) for agent in agents)
+    return _is(cfg["trainer"], Trainer) and all(_is(agent, Agent) for agent in agents)
 
 
 def stack(nodes: Sequence[Config]) -> Config:

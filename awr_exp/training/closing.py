@@ -45,6 +45,7 @@ def run(trainer: Trainer, loggers: Sequence[Logger], folders: Sequence[Path]) ->
                         "status": results.FAILED if error else status,
                         "error": str(error) if error else None,
                         "update": trainer.update,
+                        "env_steps": trainer.env_steps,
                         "metrics": trainer.latest[member],
                         "returns": trainer.returns[member],
                         "seconds": seconds,
@@ -55,7 +56,7 @@ def run(trainer: Trainer, loggers: Sequence[Logger], folders: Sequence[Path]) ->
 
 
 def show(
-    data: DataInfo,
+    data: DataInfo | None,
     result: Mapping[str, float],
     baseline: Mapping[str, float] | None,
     folder: Path,
@@ -70,7 +71,7 @@ def show(
         score = metrics.get("eval/normalized_score")
         return text if score is None else f"{text}   normalised score {score:.3f}"
 
-    rows = [(f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}")]
+    rows = [(f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}")] if data else []
     if baseline is not None:
         rows.append((f"baseline {_name(cfg['baseline'])}", outcome(baseline)))
     rows.append((_name(cfg["agent"]), outcome(result)))

@@ -44,14 +44,11 @@ class Offline(Trainer):
             super().run()
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
-        return self.team.train(goal, stopped, progress)
+        self.update = self.team.train(goal, stopped, progress)
+        return self.update
 
     def read(self) -> list[dict[str, float]]:
         return [metrics for block in self.blocks for metrics in block.read()]
-
-    @property
-    def update(self) -> int:
-        return self.step
 
     def scores(self, mean: float) -> dict[str, float]:
         score = self.data.info.normalized_score(mean)
@@ -63,13 +60,13 @@ class Offline(Trainer):
     def member_facts(self, member: int) -> dict[str, Any]:
         return {"data": self.data.info.fingerprint, "summed": self.block_of[member].summed}
 
-    def load(self, facts: dict[str, Any], state: dict[str, Tensor]) -> None:
-        if facts["data"] != self.data.info.fingerprint:
+    def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
+        if any(fact["data"] != self.data.info.fingerprint for fact in facts):
             raise UserError(
                 f"the run to resume was trained on other data than '{self.data.info.id}' is now: "
                 "restore that data set or start a new run"
             )
-        self.step = facts["update"]
+        self.step = self.update = facts[0]["update"]
         own = {name: tensor for name, tensor in state.items() if name == "target" or name.startswith("sums.")}
         for block in self.blocks:
-            block.load(self.step, facts["summed"], own)
+            block.load(self.step, facts[0]["summed"], own)

@@ -29,8 +29,8 @@ class Trainer:
     """Trains the K members of an agent; member k writes to folders[k] and loggers[k] as if it were alone.
 
     facts[k] goes into the member's checkpoints: what it takes to rebuild the policy. names[k] begins what is said of
-    it where there are several. `step` counts to `total`, and so do the intervals: whatever a trainer learns from, be it
-    updates or environment steps.
+    it where there are several. `step` counts to `total`, and so do the intervals: updates of the agent or environment
+    steps, whatever a run is made of; `update` counts updates.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Trainer:
         self.evaluator = (
             Evaluator(make_env, agent.members, eval_episodes, torch.get_num_threads()) if make_env else None
         )
-        self.step = self.before = 0
+        self.step = self.before = self.update = 0
         self.best = [-math.inf] * agent.members
         self.latest: list[dict[str, float]] = [{} for _ in range(agent.members)]
         self.returns: list[list[float]] = [[] for _ in range(agent.members)]
@@ -73,9 +73,12 @@ class Trainer:
         raise NotImplementedError
 
     @property
-    def update(self) -> int:
-        """Updates of the agent so far."""
-        raise NotImplementedError
+    def env_steps(self) -> int:
+        """Environment steps of each member so far."""
+        return 0
+
+    def close(self) -> None:
+        """Let go of what only training needs."""
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """What a checkpoint of a member needs beside the agent's state."""
@@ -85,8 +88,8 @@ class Trainer:
         """As `member_state`, of numbers and texts."""
         raise NotImplementedError
 
-    def load(self, facts: dict[str, Any], state: dict[str, Tensor]) -> None:
-        """Take over the first member's facts and all members' states. Raises UserError if they do not fit."""
+    def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
+        """Take over every member's facts and all members' states. Raises UserError if they do not fit."""
         raise NotImplementedError
 
     def scores(self, mean: float) -> dict[str, float]:
@@ -103,8 +106,7 @@ class Trainer:
             raise UserError(f"{self.folders[found.index(None)]} has no checkpoint to resume from")
         states, facts = zip(*(one for one in found if one is not None), strict=True)
         state = {name: torch.cat([one[name] for one in states]) for name in states[0]}
-        for fact in facts:
-            self.load(fact, state)
+        self.load(list(facts), state)
         try:
             self.agent.load_state_dict(state)
         except ValueError as error:
@@ -127,6 +129,7 @@ class Trainer:
             # From here on a run that is killed can be resumed.
             self.save()
         with (
+            closing(self),
             closing(self.evaluator) if self.evaluator else nullcontext(),
             Bar(self.title, self.total, self.step) as bar,
             _signals() as received,
@@ -156,7 +159,8 @@ class Trainer:
         """Read the metrics off the device, the only time between evaluations, and log their means."""
         speed = (self.update - self.started[1]) / (time.perf_counter() - self.started[0])
         for member, metrics in enumerate(self.read()):
-            self.log(member, {f"train/{k}": v for k, v in metrics.items()} | {"train/updates_per_second": speed})
+            named = {name if "/" in name else f"train/{name}": value for name, value in metrics.items()}
+            self.log(member, named | {"train/updates_per_second": speed})
             for name, sentence in self.complaints(member, metrics):
                 self.warn(member, name, sentence)
         self.fail_diverged()
@@ -240,7 +244,7 @@ class Trainer:
         self.latest[member] |= metrics
         try:
             with speaking(self.folders[member], self.names[member]):
-                self.loggers[member].log(self.update, metrics)
+                self.loggers[member].log(self.update, metrics | {"env_steps": self.env_steps})
         except Exception as error:
             self.fail(member, error)
 

@@ -1,0 +1,172 @@
+"""Online runs: what is collected is true, members are as if alone, resumed is as uninterrupted, and it learns."""
+
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from awr_exp.agents.awr import AWR
+from awr_exp.data.replay import Replay
+from awr_exp.errors import UserError
+from awr_exp.math import weights
+from awr_exp.math.advantages import LambdaReturn
+from awr_exp.networks.mlp import MLP
+from awr_exp.training.collect import Collector
+from awr_exp.training.loggers import Jsonl, read
+from awr_exp.training.online import Online
+from awr_exp.training.schedules import Interleaved, Phased, Schedule
+from awr_exp.types import Spec
+from tests.conftest import make_awr, random_batch
+
+CARTPOLE = Spec(4, num_actions=2)
+PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
+MAKE = {CARTPOLE: partial(gymnasium.make, "CartPole-v1"), PENDULUM: partial(gymnasium.make, "Pendulum-v1")}
+PHASED = Phased(samples_per_iteration=60, critic_steps=5, actor_steps=7, normalizer_samples=200)
+INTERLEAVED = Interleaved(learning_starts=50, update_interval=3)
+OPTIONS: dict[str, Any] = {
+    "env_steps": 300, "envs": 3, "replay_size": 240, "batch_size": 16, "report_interval": 100, "eval_interval": 150,
+    "eval_episodes": 1, "checkpoint_interval": 100, "compile": False,
+}  # fmt: skip
+
+
+def trainer(folders: list[Path], agent: AWR, schedule: Schedule, make_env: Any = None, **options: Any) -> Online:
+    return Online(
+        agent,
+        make_env or MAKE[agent.spec],
+        schedule,
+        loggers=[Jsonl(folder) for folder in folders],
+        folders=folders,
+        facts=[{} for _ in folders],
+        **(OPTIONS | options),
+    )
+
+
+def agent(spec: Spec, schedule: Schedule, seeds: list[int], **options: Any) -> AWR:
+    lam = 0.0 if isinstance(schedule, Interleaved) else 0.9
+    return make_awr(spec, seeds, advantage=LambdaReturn(lam), **options)
+
+
+@pytest.mark.parametrize("spec", MAKE)
+def test_what_is_collected_happened(spec: Spec) -> None:
+    """Every transition follows from the one before, across episodes, and each episode can be played again."""
+    members = agent(spec, PHASED, [3, 8])
+    replay = Replay(spec, 2, 2, 1_000)
+    collector = Collector(MAKE[spec], members, replay)
+    collector.collect(40, random=True)
+    collector.collect(210)
+    kept = replay.newest(250)
+    done = kept.terminated | kept.truncated
+    follows = (kept.obs[:, :, 1:] == kept.next_obs[:, :, :-1]).all(-1)
+    assert torch.equal(follows, ~done[:, :, :-1])
+    assert bool(done.any())
+    assert not torch.equal(kept.obs[0], kept.obs[1])
+    returns = [[] for _ in range(2)]
+    for member in range(2):
+        for env in range(2):
+            ends = [-1, *done[member, env].nonzero().flatten().tolist()]
+            for begin, end in pairwise(ends):
+                returns[member].append(float(kept.reward[member, env, begin + 1 : end + 1].sum()))
+    found = collector.read()
+    for member in range(2):
+        assert found[member]["collect/return_mean"] == pytest.approx(np.mean(returns[member]), rel=1e-5)
+    if spec == PENDULUM:
+        assert torch.equal(done, kept.truncated)
+        assert done[0, 0].nonzero().flatten().tolist() == [199]
+
+
+@pytest.mark.parametrize("schedule", [PHASED, INTERLEAVED])
+@pytest.mark.parametrize("spec", MAKE)
+def test_a_member_collects_and_learns_as_it_would_alone(tmp_path: Path, spec: Spec, schedule: Schedule) -> None:
+    betas, seeds = [0.5, 2.0], [4, 9]
+    together = trainer([tmp_path / "a", tmp_path / "b"], agent(spec, schedule, seeds, beta=betas), schedule)
+    together.run()
+    for member in range(2):
+        own = agent(spec, schedule, [seeds[member]], beta=betas[member])
+        alone = trainer([tmp_path / f"alone{member}"], own, schedule)
+        alone.run()
+        for name, tensor in own.state_dict().items():
+            assert torch.allclose(together.agent.state_dict()[name][member], tensor[0], atol=1e-6), name
+        mine, its = read(tmp_path / "ab"[member]), read(tmp_path / f"alone{member}")
+        assert [(row["env_steps"], row["name"]) for row in mine] == [(row["env_steps"], row["name"]) for row in its]
+
+
+@pytest.mark.parametrize("schedule", [PHASED, INTERLEAVED])
+@pytest.mark.parametrize("spec", MAKE)
+def test_resumed_is_as_uninterrupted(tmp_path: Path, spec: Spec, schedule: Schedule) -> None:
+    """The replay is full by then, and episodes are open."""
+    whole = trainer([tmp_path / "a", tmp_path / "b"], agent(spec, schedule, [0, 1]), schedule)
+    whole.run()
+    folders = [tmp_path / "c", tmp_path / "d"]
+    trainer(folders, agent(spec, schedule, [0, 1]), schedule, env_steps=240).run()
+    second = trainer(folders, agent(spec, schedule, [0, 1]), schedule)
+    second.resume()
+    assert second.step == 240
+    second.run()
+    for name, tensor in whole.agent.state_dict().items():
+        assert torch.equal(second.agent.state_dict()[name], tensor), name
+    assert torch.equal(second.replay._all(), whole.replay._all())
+    np.testing.assert_array_equal(second.collector.obs, whole.collector.obs)
+
+
+def test_an_environment_that_cannot_be_brought_back_begins_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Drifting(gymnasium.Wrapper):
+        count = 0
+
+        def step(self, action: Any) -> tuple:
+            obs, *others = self.env.step(action)
+            Drifting.count += 1
+            return obs + Drifting.count / 1000, *others
+
+    make_env = lambda: Drifting(gymnasium.make("Pendulum-v1"))  # noqa: E731
+    first = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env, env_steps=60)
+    first.run()
+    second = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env)
+    second.resume()
+    assert "3 environments could not be brought back to where they were" in caplog.text
+    assert bool(second.replay.newest(1).truncated.all())
+    second.run()
+
+
+def test_phases_are_the_steps_of_an_update() -> None:
+    """An update of the agent is: critic steps toward the target, weights, actor steps."""
+    whole, phases = make_awr(seeds=[0, 1], value_iters=3), make_awr(seeds=[0, 1])
+    batch = random_batch(whole.spec, 2, 32)
+    whole.update(batch)
+
+    def target() -> torch.Tensor:
+        return phases.target(batch, phases.normalize(batch.next_obs))
+
+    for _ in range(3):
+        phases.update_critic(type(batch)(**(vars(batch) | {"target": target()})))
+    advantage = target() - phases.value(phases.critic.theta, phases.normalize(batch.obs))
+    phases.update_actor(type(batch)(**(vars(batch) | {"weight": phases.weights(advantage)})))
+    for name, tensor in whole.state_dict().items():
+        assert torch.allclose(phases.state_dict()[name], tensor, rtol=1e-12), name
+
+
+@pytest.mark.parametrize("schedule", [Phased(1024, 100, 300), Interleaved(500, 5)])
+def test_cartpole_is_learnt(tmp_path: Path, schedule: Schedule) -> None:
+    """500 is the most there is; a random policy gets 20."""
+    learner = agent(
+        CARTPOLE, schedule, [0], dtype=torch.float32, network=partial(MLP, hidden=(64, 64)), beta=1.0,
+        standardize_advantages=True, actor_lr=1e-3, critic_lr=1e-3, weighting=weights.exp_clip,
+    )  # fmt: skip
+    options = {"env_steps": 10_240, "envs": 8, "replay_size": 20_000, "batch_size": 128, "eval_episodes": 5}
+    intervals = {"report_interval": 2048, "eval_interval": 2048, "checkpoint_interval": 10_240}
+    run = trainer([tmp_path], learner, schedule, **options, **intervals)
+    run.run()
+    assert max(row["value"] for row in read(tmp_path) if row["name"] == "eval/return_mean") > 150
+
+
+def test_what_cannot_be_trained_online(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="schedule=interleaved learns from single transitions: choose advantage=td"):
+        trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), INTERLEAVED).run()
+    with pytest.raises(UserError, match="choose one, such as env=cartpole"):
+        Online(agent(CARTPOLE, PHASED, [0]), None, PHASED, 1, 1, 1, 1, False)
