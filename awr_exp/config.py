@@ -149,10 +149,13 @@ def check(cfg: DictConfig) -> None:
     for group in REQUIRED:
         if not content.get(group):
             raise UserError(f"{group} is missing: choose {group}=<one of {', '.join(_options(group))}>")
-    if "updates" in content["trainer"] and not content.get("dataset"):
+    trainer = str(content["trainer"].get("_target_")).rpartition(".")[2]
+    if trainer == "Offline" and not content.get("dataset"):
         raise UserError("trainer=offline needs a data set: choose dataset=... or trainer=online")
-    if "env_steps" in content["trainer"] and content.get("dataset"):
+    if trainer == "Online" and content.get("dataset"):
         raise UserError("trainer=online collects its own data: leave out dataset=..., or choose trainer=offline")
+    if trainer == "Online" and content.get("baseline"):
+        raise UserError("trainer=online has no data set for a baseline: leave out baseline=...")
     # The shallow first: agent.network is only a reference to network, where the user set the value.
     for path, value in sorted(_settings(content, ""), key=lambda setting: setting[0].count(".")):
         name = path.rpartition(".")[2]

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import awr_exp
+from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.training import checkpoint
 from awr_exp.training.loggers import read
@@ -229,16 +230,83 @@ WRONG = {
     "weighting=null": "choose weighting=<one of constant, exp_clip, indicator, normalized>",
     "~network": "network",
     "resume=nowhere": "is not the folder of a run",
+    "dataset=none": "trainer=offline needs a data set: choose dataset=... or trainer=online",
+    "trainer=online dataset=cartpole_mixed": "trainer=online collects its own data: leave out dataset=...",
+    "trainer=online env=cartpole baseline=bc": "trainer=online has no data set for a baseline",
+    "trainer=online trainer.envs=0": "trainer.envs is 0; it must be a whole number of at least 1",
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_setting_is_answered_before_anything_is_made(cli: Cli, tmp_path: Path, wrong: str) -> None:
-    done = cli(wrong)
+    done = cli(*wrong.split())
     assert done.returncode != 0
     assert WRONG[wrong] in done.stdout
     assert "Traceback" not in done.stdout
     assert not (tmp_path / "outputs").exists()
+
+
+ONLINE = [
+    "trainer=online", "env=cartpole", "network.hidden=[16]", "logger=jsonl", "trainer.eval_episodes=1",
+    "schedule.samples_per_iteration=64", "schedule.critic_steps=5", "schedule.actor_steps=10", "trainer.compile=false",
+    "trainer.replay_size=400", "trainer.report_interval=128", "trainer.eval_interval=256",
+]  # fmt: skip
+WRONG_ONLINE = {
+    "env=from_dataset": "env=from_dataset needs a data set: choose an environment such as env=pendulum",
+    "env=none": "there is nothing to learn from: choose a data set or an environment",
+    "agent=bc": "trainer=online needs an agent that learns values: choose agent=awr",
+    "schedule=interleaved advantage=gae": "schedule=interleaved learns from single transitions: choose advantage=td",
+    "head=gaussian": "head=Gaussian needs continuous actions; this task has 2 discrete ones",
+    "env=gym env.id=Nowhere-v0": "environment 'Nowhere-v0' cannot be made",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_ONLINE)
+def test_what_only_the_environment_can_tell_ends_in_one_line(cli: Cli, wrong: str) -> None:
+    phased = [option for option in ONLINE if not ("interleaved" in wrong and option.startswith("schedule."))]
+    done = cli(*phased, *wrong.split())
+    assert done.returncode != 0
+    assert WRONG_ONLINE[wrong] in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_an_online_run_killed_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> None:
+    """With a replay that is full, open episodes, and a kill between reports."""
+    options = [*ONLINE, "advantage=td_lambda", "trainer.env_steps=12800", "trainer.checkpoint_interval=192"]
+    folders = {name: tmp_path / name for name in ("whole", "killed")}
+    for folder in folders.values():
+        folder.mkdir()
+    whole = start(folders["whole"], datasets, *options)
+    assert whole.wait(240) == 0
+    killed = start(folders["killed"], datasets, *options)
+    deadline = time.monotonic() + 100
+    while len(rows(run)) < 100 if (run := next(folders["killed"].glob("outputs/runs/*/*"), None)) else True:
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    killed.kill()
+    killed.communicate(timeout=100)
+    resumed = start(folders["killed"], datasets, f"resume={run}")
+    output, _ = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, output
+    assert "going on from update" in output
+    assert "could not be brought back" not in output
+    expected = final_state(only_run(folders["whole"]))
+    for name, value in final_state(run).items():
+        assert torch.equal(value, expected[name]), name
+    assert rows(run) == rows(only_run(folders["whole"]))
+    assert {"collect/return_mean", "eval/return_mean", "train/ess"} <= {row["name"] for row in rows(run)}
+    assert {row["env_steps"] for row in rows(run) if row["name"] == "train/ess"} == set(range(128, 12801, 128))
+
+
+def test_an_online_sweep_is_one_group(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-m", *ONLINE, "agent.beta=0.1,1.0", "trainer.env_steps=512", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert done.returncode == 0, done.stdout
+    assert "jobs to train: 2, groups: 1," in done.stdout
+    assert [run.status for run in results.runs(tmp_path / "sweep")] == ["finished", "finished"]
+    more = cli(f"resume={tmp_path}/sweep/1", "+trainer.env_steps=640")
+    assert more.returncode == 0, more.stdout
+    assert results.read(tmp_path / "sweep" / "1").env_steps == 640
 
 
 WRONG_LATER = {

@@ -1,6 +1,8 @@
 """Collecting with the policy as it is: each member in its own environments, into its own part of a replay."""
 
 import logging
+from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -30,8 +32,9 @@ class Collector:
         self.episode = np.zeros(len(self.numbers), np.int64)
         self.length = np.zeros(len(self.numbers), np.int64)
         self.total = np.zeros(len(self.numbers))
+        self.played: deque[NDArray] = deque()
         self.obs = self._reset(self.numbers)
-        self.finished: list[list[tuple[float, int]]] = [[] for _ in agent.seeds]
+        self.finished: list[list[Sequence[float]]] = [[] for _ in agent.seeds]
 
     def _reset(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Begin the environments' current episodes; their first observations."""
@@ -52,22 +55,25 @@ class Collector:
             if action.is_floating_point():
                 # As the replay keeps it, so that the same action can be played again.
                 action = action.float()
-            next_obs, reward, terminated, truncated = self.fleet.step(self.numbers, action.flatten(0, 1).cpu().numpy())
+            played = action.flatten(0, 1).cpu().numpy()
+            next_obs, reward, terminated, truncated = self.fleet.step(self.numbers, played)
             ends = self._by_member(terminated), self._by_member(truncated)
             self.replay.add(obs, self._by_member(next_obs), action, self._by_member(reward), *ends)
+            self.played.append(played)
             self.length += 1
             self.total += reward
             self.obs = next_obs
             done = np.flatnonzero(terminated | truncated)
             if len(done):
-                for number in done:
-                    self.finished[number // self.replay.envs].append(
-                        (float(self.total[number]), int(self.length[number]))
-                    )
+                totals, lengths = self.total[done].tolist(), self.length[done].tolist()
+                for member, *episode in zip(done // self.replay.envs, totals, lengths, strict=True):
+                    self.finished[member].append(tuple(episode))
                 self.episode[done] += 1
                 self.length[done], self.total[done] = 0, 0.0
                 self.obs = next_obs.copy()
                 self.obs[done] = self._reset(done)
+                while len(self.played) > self.length.max():
+                    self.played.popleft()
 
     def _by_member(self, values: NDArray) -> Tensor:
         """[K * E, ...] of NumPy to [K, E, ...] on the device."""
@@ -93,36 +99,43 @@ class Collector:
     def state(self, member: int) -> dict[str, Tensor]:
         """What a checkpoint of a member needs of its environments, [1, E] each."""
         own = slice(member * self.replay.envs, (member + 1) * self.replay.envs)
-        parts = {"episode": self.episode, "length": self.length, "return": self.total}
-        return {f"collect.{name}": torch.as_tensor(values[own]).unsqueeze(0).clone() for name, values in parts.items()}
+        parts = {"episode": self.episode[own], "length": self.length[own], "return": self.total[own]}
+        state = {f"collect.{name}": torch.as_tensor(values).unsqueeze(0).clone() for name, values in parts.items()}
+        # Of each environment's open episode, one after another: members have different numbers of them.
+        spec, steps = self.agent.spec, list(self.played)
+        none = np.zeros((0,), np.int64) if spec.discrete else np.zeros((0, spec.action_dim), np.float32)
+        played = [step[n : n + 1] for n in self.numbers[own] for step in steps[len(steps) - self.length[n] :]]
+        actions = np.concatenate([none, *played])
+        return state | {"collect.actions": torch.as_tensor(actions)}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from the `state` of all members: open episodes are played again with the actions in the replay.
+        """Go on from the `state` of all members: open episodes are played again.
 
         Where that does not lead to where they were, they end there, truncated, and new ones begin.
         """
         self.episode, self.length, self.total = (
             state[f"collect.{name}"].flatten().numpy().copy() for name in ("episode", "length", "return")
         )
-        kept = self.replay.newest(int(self.length.max(initial=0)))
-        action, last_obs = (tensor.flatten(0, 1).cpu().numpy() for tensor in (kept.action, kept.next_obs))
+        ends = self.length.cumsum()
+        actions = np.split(state["collect.actions"].numpy(), ends[:-1])
         self.obs = self._reset(self.numbers)
-        steps = action.shape[1]
-        open_ones = np.flatnonzero((self.length > 0) & (self.length <= steps))
-        for back in range(steps, 0, -1):
-            now = open_ones[self.length[open_ones] >= back]
-            if len(now):
-                self.obs[now] = self.fleet.step(now, action[now, -back])[0]
-        lost = self.length > steps
-        if steps:
-            lost |= (self.length > 0) & (self.obs != last_obs[:, -1]).any(1)
-        if lost.any():
-            log.warning("%d environments could not be brought back to where they were: new episodes begin", lost.sum())
-            again = np.flatnonzero(lost)
-            self.replay.cut(torch.as_tensor(lost).view(self.agent.members, -1))
-            self.episode[again] += 1
-            self.length[again], self.total[again] = 0, 0.0
-            self.obs[again] = self._reset(again)
+        self.played.clear()
+        for back in range(int(self.length.max()), 0, -1):
+            now = np.flatnonzero(self.length >= back)
+            step = np.zeros((len(self.numbers), *actions[0].shape[1:]), actions[0].dtype)
+            step[now] = [actions[number][-back] for number in now]
+            self.obs[now] = self.fleet.step(now, step[now])[0]
+            self.played.append(step)
+        if not len(self.replay):
+            return
+        newest = self.replay.newest(1).next_obs.flatten(0, 2).cpu().numpy()
+        lost = np.flatnonzero((self.length > 0) & (self.obs != newest).any(1))
+        if len(lost):
+            log.warning("%d environments could not be brought back to where they were: new episodes begin", len(lost))
+            self.replay.cut(torch.as_tensor(np.isin(self.numbers, lost)).view(self.agent.members, -1))
+            self.episode[lost] += 1
+            self.length[lost], self.total[lost] = 0, 0.0
+            self.obs[lost] = self._reset(lost)
 
     def close(self) -> None:
         self.fleet.close()

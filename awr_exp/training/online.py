@@ -82,7 +82,7 @@ class Online(Trainer):
         self.step, self.update = first["step"], first["update"]
         self.replay.load(state["replay"], first["added"])
         self.collector.load(state)
-        self.collector.finished = [[(total, length) for total, length in fact["finished"]] for fact in facts]
+        self.collector.finished = [fact["finished"] for fact in facts]
         self.means.load(state, first["counts"])
 
     def close(self) -> None:
