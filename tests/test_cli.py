@@ -289,7 +289,7 @@ def test_an_online_run_killed_resumes_to_the_bit(tmp_path: Path, datasets: Path)
     resumed = start(folders["killed"], datasets, f"resume={run}")
     output, _ = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, output
-    assert "going on from update" in output
+    assert "going on from environment step" in output
     assert "could not be brought back" not in output
     expected = final_state(only_run(folders["whole"]))
     for name, value in final_state(run).items():

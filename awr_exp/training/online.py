@@ -24,6 +24,7 @@ class Online(Trainer):
     """
 
     agent: AWR
+    unit = "environment step"
 
     def __init__(
         self,

@@ -33,6 +33,9 @@ class Trainer:
     steps, whatever a run is made of; `update` counts updates.
     """
 
+    unit = "update"
+    """What `step` counts."""
+
     def __init__(
         self,
         agent: Agent,
@@ -115,7 +118,7 @@ class Trainer:
             ) from None
         self.best, self.latest = [fact["best"] for fact in facts], [fact["latest"] for fact in facts]
         self.returns = [fact.get("returns", []) for fact in facts]
-        log.info("going on from update %d", self.update)
+        log.info("going on from %s %d", self.unit, self.step)
 
     def run(self) -> None:
         """Train to the end; `failed` then has the errors of those members that did not get there.
@@ -144,7 +147,7 @@ class Trainer:
                 if received or self.due(self.checkpoint_interval):
                     self.save()
                 if received:
-                    log.info("stopped by signal %d at update %d", received[0], self.update)
+                    log.info("stopped by signal %d at %s %d", received[0], self.unit, self.step)
                     raise SystemExit(128 + received[0])
 
     def next_stop(self) -> int:
@@ -224,7 +227,7 @@ class Trainer:
             if self.failed[member] is None:
                 self.returns[member] = returns.tolist()
                 with speaking(self.folders[member], self.names[member]):
-                    log.info("update %d: evaluation return %.1f", self.update, metrics["eval/return_mean"])
+                    log.info("%s %d: evaluation return %.1f", self.unit, self.step, metrics["eval/return_mean"])
                 if metrics["eval/return_mean"] > self.best[member]:
                     self.best[member] = metrics["eval/return_mean"]
                     self.save_member(member, best=True)
@@ -232,7 +235,7 @@ class Trainer:
         best = int(np.nanargmax(mean))
         bar.tell(evaluation=f"return {mean[best]:.1f}")
         if self.agent.members > 1:
-            log.log(SCREEN, "update %d: best evaluation return %.1f, %s", self.update, mean[best], self.names[best])
+            log.log(SCREEN, "%s %d: best return %.1f, %s", self.unit, self.step, mean[best], self.names[best])
         # Evaluation does not count as training time.
         seconds = time.perf_counter() - begun
         self.started = (self.started[0] + seconds, self.started[1])
