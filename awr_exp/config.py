@@ -252,13 +252,36 @@ def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
     return cfg
 
 
+def _choices(folder: Path) -> dict[str, str]:
+    """The options of our groups that a run was started with, as far as we have them."""
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "hydra.yaml"))
+        found = content["hydra"]["runtime"]["choices"].items()
+    except Exception:
+        return {}
+    return {group: option for group, option in found if group in GROUPS and option in _options(group)}
+
+
+def choices_to_resume(arguments: Iterable[str]) -> list[str]:
+    """The options of the run to continue that a command line does not name: all its settings can then be changed."""
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    if "resume" not in given:
+        return []
+    found = _choices(Path(given["resume"]))
+    return [f"{group}={option}" for group, option in found.items() if group not in given and group != "experiment"]
+
+
 def resumed(cfg: DictConfig) -> DictConfig:
     """The configuration of the run to continue, changed by what else the command line names; or cfg itself."""
     if cfg.resume is None:
         return cfg
     saved = saved_config(Path(cfg.resume), cfg.trust)
+    choices = _choices(Path(cfg.resume))
     for override in HydraConfig.get().overrides.task:
-        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        key, _, value = override.lstrip("+~").partition("=")
+        key = key.partition("@")[0]
+        if choices.get(key) == value:
+            continue
         if key == "experiment":
             raise UserError("an experiment cannot be chosen for a run that is resumed: name the values to change")
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)

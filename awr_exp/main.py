@@ -61,6 +61,7 @@ def main() -> None:
 
         return dashboard(sys.argv[2:])
     config.check_arguments(sys.argv[1:])
+    sys.argv += config.choices_to_resume(sys.argv[1:])
     run()
 
 

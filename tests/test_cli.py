@@ -304,7 +304,7 @@ def test_an_online_sweep_is_one_group(cli: Cli, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "jobs to train: 2, groups: 1," in done.stdout
     assert [run.status for run in results.runs(tmp_path / "sweep")] == ["finished", "finished"]
-    more = cli(f"resume={tmp_path}/sweep/1", "+trainer.env_steps=640")
+    more = cli(f"resume={tmp_path}/sweep/1", "trainer.env_steps=640")
     assert more.returncode == 0, more.stdout
     assert results.read(tmp_path / "sweep" / "1").env_steps == 640
 
