@@ -115,12 +115,6 @@ class Replay:
         newest = self.ring[:, (self.added - 1) % self.ring.shape[1]]
         newest[..., -1] = torch.where(envs.to(self.device) & ~newest[..., -2].bool(), 1.0, newest[..., -1])
 
-    def obs_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [K, obs_dim] of each member's observations; 1 for a constant entry."""
-        obs = self._all()[..., : self.spec.obs_dim].double()
-        mean, std = obs.mean(1), obs.std(1, correction=0)
-        return mean.float(), torch.where(std < 1e-6 * (1 + mean.abs()), 1.0, std).float()
-
     def state(self, member: int) -> Tensor:
         """[1, T', E, W], what a checkpoint of a member keeps of it, oldest first."""
         slots = (self.added - self.steps + torch.arange(self.steps, device=self.device)) % self.ring.shape[1]

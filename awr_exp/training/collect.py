@@ -33,6 +33,8 @@ class Collector:
         self.length = np.zeros(len(self.numbers), np.int64)
         self.total = np.zeros(len(self.numbers))
         self.played: deque[NDArray] = deque()
+        # Of the observations and of their squares so far: float32 would drift, and the replay forgets.
+        self.sums = np.zeros((agent.members, 2, agent.spec.obs_dim))
         self.obs = self._reset(self.numbers)
         self.finished: list[list[Sequence[float]]] = [[] for _ in agent.seeds]
 
@@ -60,6 +62,8 @@ class Collector:
             ends = self._by_member(terminated), self._by_member(truncated)
             self.replay.add(obs, self._by_member(next_obs), action, self._by_member(reward), *ends)
             self.played.append(played)
+            exact = self.obs.astype(np.float64).reshape(len(self.sums), self.replay.envs, -1)
+            self.sums += np.stack([exact.sum(1), np.square(exact).sum(1)], 1)
             self.length += 1
             self.total += reward
             self.obs = next_obs
@@ -90,6 +94,13 @@ class Collector:
         low, high = torch.where(low.isfinite(), low, -1), torch.where(high.isfinite(), high, 1)
         return low + (high - low) * uniform
 
+    def obs_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [K, obs_dim] of each member's observations so far; 1 for a constant entry."""
+        mean, square = np.moveaxis(self.sums, 1, 0) / (self.replay.added * self.replay.envs)
+        std = np.sqrt(np.maximum(square - np.square(mean), 0))
+        std = np.where(std < 1e-6 * (1 + np.abs(mean)), 1.0, std)
+        return torch.as_tensor(mean).to(self.agent.obs_mean), torch.as_tensor(std).to(self.agent.obs_std)
+
     def read(self) -> list[dict[str, float]]:
         """Of the episodes that each member finished since the last call: mean return and length."""
         means = [np.mean(own, 0).tolist() if own else () for own in self.finished]
@@ -106,7 +117,8 @@ class Collector:
         none = np.zeros((0,), np.int64) if spec.discrete else np.zeros((0, spec.action_dim), np.float32)
         played = [step[n : n + 1] for n in self.numbers[own] for step in steps[len(steps) - self.length[n] :]]
         actions = np.concatenate([none, *played])
-        return state | {"collect.actions": torch.as_tensor(actions)}
+        sums = torch.as_tensor(self.sums[member : member + 1]).clone()
+        return state | {"collect.actions": torch.as_tensor(actions), "collect.sums": sums}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from the `state` of all members: open episodes are played again.
@@ -116,6 +128,7 @@ class Collector:
         self.episode, self.length, self.total = (
             state[f"collect.{name}"].flatten().numpy().copy() for name in ("episode", "length", "return")
         )
+        self.sums = state["collect.sums"].numpy().copy()
         ends = self.length.cumsum()
         actions = np.split(state["collect.actions"].numpy(), ends[:-1])
         self.obs = self._reset(self.numbers)

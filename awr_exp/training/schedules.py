@@ -44,7 +44,7 @@ class Phased:
         run.collector.collect(steps)
         collected = steps * replay.envs
         if run.step < self.normalizer_samples:
-            agent.fit_normalizer(*replay.obs_statistics())
+            agent.fit_normalizer(*run.collector.obs_statistics())
         share = collected / self.samples_per_iteration
         target, _ = agent.targets(replay)
         for rows in _minibatches(run, "critic", math.ceil(share * self.critic_steps)):
@@ -87,7 +87,7 @@ class Interleaved:
         if run.step < self.learning_starts:
             steps = math.ceil((self.learning_starts - run.step) / replay.envs)
             run.collector.collect(steps, random=True)
-            agent.fit_normalizer(*replay.obs_statistics())
+            agent.fit_normalizer(*run.collector.obs_statistics())
             return steps * replay.envs
         run.collector.collect(1)
         after = run.step + replay.envs

@@ -83,10 +83,3 @@ def test_a_restored_replay_is_the_same(steps: int) -> None:
     replay.add(**step)
     other.add(**step)
     assert torch.equal(other.ring, replay.ring)
-
-
-def test_statistics_are_of_what_is_there() -> None:
-    replay, content = filled(8, 20 * E)
-    mean, std = replay.obs_statistics()
-    assert torch.allclose(mean, content["obs"].flatten(1, 2).mean(1), atol=1e-6)
-    assert torch.allclose(std, content["obs"].flatten(1, 2).std(1, correction=0), atol=1e-6)

@@ -26,7 +26,7 @@ from tests.conftest import make_awr, random_batch
 CARTPOLE = Spec(4, num_actions=2)
 PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
 MAKE = {CARTPOLE: partial(gymnasium.make, "CartPole-v1"), PENDULUM: partial(gymnasium.make, "Pendulum-v1")}
-PHASED = Phased(samples_per_iteration=60, critic_steps=5, actor_steps=7, normalizer_samples=200)
+PHASED = Phased(samples_per_iteration=60, critic_steps=5, actor_steps=7, normalizer_samples=280)
 INTERLEAVED = Interleaved(learning_starts=50, update_interval=3)
 OPTIONS: dict[str, Any] = {
     "env_steps": 300, "envs": 3, "replay_size": 240, "batch_size": 16, "report_interval": 100, "eval_interval": 150,
@@ -74,6 +74,10 @@ def test_what_is_collected_happened(spec: Spec) -> None:
     found = collector.read()
     for member in range(2):
         assert found[member]["collect/return_mean"] == pytest.approx(np.mean(returns[member]), rel=1e-5)
+    mean, std = collector.obs_statistics()
+    seen = kept.obs.double().flatten(1, 2)
+    assert torch.allclose(mean, seen.mean(1), atol=1e-9)
+    assert torch.allclose(std, seen.std(1, correction=0), atol=1e-9)
     if spec == PENDULUM:
         assert torch.equal(done, kept.truncated)
         assert done[0, 0].nonzero().flatten().tolist() == [199]
