@@ -237,12 +237,16 @@ WRONG = {
 }
 
 
+def refused(done: "subprocess.CompletedProcess[str]", message: str) -> None:
+    """It ended with this message, and with no traceback."""
+    assert done.returncode != 0
+    assert message in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout
+
+
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_setting_is_answered_before_anything_is_made(cli: Cli, tmp_path: Path, wrong: str) -> None:
-    done = cli(*wrong.split())
-    assert done.returncode != 0
-    assert WRONG[wrong] in done.stdout
-    assert "Traceback" not in done.stdout
+    refused(cli(*wrong.split()), WRONG[wrong])
     assert not (tmp_path / "outputs").exists()
 
 
@@ -264,10 +268,7 @@ WRONG_ONLINE = {
 @pytest.mark.parametrize("wrong", WRONG_ONLINE)
 def test_what_only_the_environment_can_tell_ends_in_one_line(cli: Cli, wrong: str) -> None:
     phased = [option for option in ONLINE if not ("interleaved" in wrong and option.startswith("schedule."))]
-    done = cli(*phased, *wrong.split())
-    assert done.returncode != 0
-    assert WRONG_ONLINE[wrong] in done.stdout, done.stdout
-    assert "Traceback" not in done.stdout
+    refused(cli(*phased, *wrong.split()), WRONG_ONLINE[wrong])
 
 
 def test_an_online_run_killed_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> None:
@@ -324,10 +325,7 @@ WRONG_LATER = {
 
 @pytest.mark.parametrize("wrong", WRONG_LATER)
 def test_what_only_the_data_can_tell_ends_in_one_line(cli: Cli, wrong: str) -> None:
-    done = cli(*SMALL, *wrong.split())
-    assert done.returncode != 0
-    assert WRONG_LATER[wrong] in done.stdout, done.stdout
-    assert "Traceback" not in done.stdout
+    refused(cli(*SMALL, *wrong.split()), WRONG_LATER[wrong])
 
 
 @pytest.mark.parametrize("argument", ["--help", "agent.beta=-1", "agent.betaa=1"])

@@ -48,25 +48,25 @@ class Replay:
         oldest = self.added - self.steps
         return (oldest + rows % self.steps) % self.ring.shape[1] * self.envs + rows // self.steps
 
-    def _all(self) -> Tensor:
-        """[K, N, W], by number."""
+    def _columns(self, chosen: slice) -> Tensor:
+        """[K, N, ...], some of the columns by number."""
         rows = torch.arange(len(self), device=self.device)
-        return self.ring.flatten(1, 2).index_select(1, self._slots(rows))
+        return self.ring[..., chosen].flatten(1, 2).index_select(1, self._slots(rows))
 
     @property
     def reward(self) -> Tensor:
         """[K, N]"""
-        return self._all()[..., -3]
+        return self._columns(slice(-3, -2)).squeeze(-1)
 
     @property
     def terminated(self) -> Tensor:
         """[K, N] bool."""
-        return self._all()[..., -2].bool()
+        return self._columns(slice(-2, -1)).squeeze(-1).bool()
 
     @property
     def last(self) -> Tensor:
         """[K, N] bool, the last row of each episode as far as it is known."""
-        last = self._all()[..., -2:].any(-1).unflatten(1, (self.envs, self.steps))
+        last = self._columns(slice(-2, None)).any(-1).unflatten(1, (self.envs, self.steps))
         last[..., -1] = True
         return last.flatten(1)
 
@@ -77,8 +77,8 @@ class Replay:
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') [K, N] of all transitions."""
         obs_dim = self.spec.obs_dim
-        parts = self._all().split(chunk, 1)
-        pairs = [(value(part[..., :obs_dim]), value(part[..., obs_dim : 2 * obs_dim])) for part in parts]
+        parts = self._columns(slice(2 * obs_dim)).split(chunk, 1)
+        pairs = [(value(part[..., :obs_dim]), value(part[..., obs_dim:])) for part in parts]
         values, next_values = (torch.cat(column, 1) for column in zip(*pairs, strict=True))
         return values, next_values
 

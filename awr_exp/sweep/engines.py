@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.machine import cores
 from awr_exp.results import Outcome
@@ -45,9 +46,9 @@ def joblib(groups: Sequence[Group], folder: Path, workers: int, options: Mapping
             return list(run(tasks))
         except Exception as error:
             # With a process that dies its whole pool is lost. Once, all groups go on in a new one: where they were.
-            reason = f"its process is lost ({type(error).__name__}: {_first_line(error)})"
+            lost = error
             log.warning("a worker process was lost: %s", _first_line(error))
-    return [_unfinished(group, folder, reason) for group in groups]
+    return [_lost(group, folder, lost) for group in groups]
 
 
 def submitit(
@@ -151,13 +152,15 @@ def _result(fetch: Callable[[], Outcomes], group: Group, folder: Path) -> Outcom
     try:
         return fetch()
     except Exception as error:
-        return _unfinished(group, folder, f"its process is lost ({type(error).__name__}: {_first_line(error)})")
+        return _lost(group, folder, error)
+
+
+def _lost(group: Group, folder: Path, error: Exception) -> Outcomes:
+    return _unfinished(group, folder, f"its process is lost ({type(error).__name__}: {_first_line(error)})")
 
 
 def _unfinished(group: Group, folder: Path, reason: str) -> Outcomes:
     """The outcomes of a group whose process ended early: of each job what it had finished, or how to go on."""
-    from awr_exp import results
-
     found = [results.read(place, {}) for place in group.folders]
     error = UserError(f"{reason}: the same command with sweep.resume={folder} goes on")
     return [Outcome(dict(run.metrics), None if run.status == results.FINISHED else error) for run in found]

@@ -2,7 +2,8 @@
 
 import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,11 @@ class Grid(BasicSweeper):
         """What came of the jobs, and whether any failed. Raises UserError if something is wrong with the sweep."""
         assert self.launcher is not None
         jobs = self.jobs(arguments)
-        self.check(jobs, folder)
+        places = self.check(jobs, folder)
         self.check_launcher()
-        places = [self.place(overrides, number) for number, overrides in enumerate(jobs)]
         for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
-            try:
+            with _naming(number, overrides):
                 config.check_same(place, overrides)
-            except UserError as error:
-                raise UserError(f"job {number} ({' '.join(overrides)}): {error}") from None
         self.make(folder)
         returns: list[JobReturn] = []
         try:
@@ -94,35 +92,28 @@ class Grid(BasicSweeper):
             raise UserError("the sweep is empty: give at least one value, such as agent.beta=0.05,0.3,1.0")
         return jobs
 
-    def check(self, jobs: Sequence[list[str]], folder: Path) -> None:
-        """Raises UserError that names the first job whose configuration is wrong, before anything trains."""
+    def check(self, jobs: Sequence[list[str]], folder: Path) -> list[Path]:
+        """The folders of the jobs. Raises UserError that names the first whose configuration is wrong."""
         assert self.config is not None
         resume = self.config.sweep.resume
         if resume and not (folder / "multirun.yaml").exists():
             raise UserError(f"{resume} is not the folder of a sweep: it has no multirun.yaml")
+        places = []
         for number, overrides in enumerate(jobs):
-            name = f"job {number} ({' '.join(overrides)})"
-            try:
+            with _naming(number, overrides):
                 cfg = self.compose(overrides, number)
                 if cfg.resume is not None:
                     raise UserError("resume continues a single run; a sweep goes on with sweep.resume=<its folder>")
-                config.check(cfg)
-            except UserError as error:
-                raise UserError(f"{name}: {error}") from None
-            except (HydraException, OmegaConfBaseException) as error:
-                raise UserError(f"{name}: {one_line(error)}") from None
-
-    def compose(self, overrides: list[str], number: int) -> DictConfig:
-        """The task's part of a job's configuration."""
-        cfg = self._compose(overrides, number)
-        return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+                config.check(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+                places.append(_place(cfg))
+        return places
 
     def place(self, overrides: list[str], number: int) -> Path:
         """A job's folder."""
-        sweep = self._compose(overrides, number).hydra.sweep
-        return Path(sweep.dir, sweep.subdir)
+        return _place(self.compose(overrides, number))
 
-    def _compose(self, overrides: list[str], number: int) -> DictConfig:
+    def compose(self, overrides: list[str], number: int) -> DictConfig:
+        """A job's configuration, Hydra's part included."""
         assert self.hydra_context is not None
         assert self.config is not None
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
@@ -133,6 +124,20 @@ class Grid(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Done by `check`, for all batches."""
+
+
+def _place(cfg: DictConfig) -> Path:
+    return Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
+
+
+@contextmanager
+def _naming(number: int, overrides: list[str]) -> Iterator[None]:
+    """Whatever is wrong inside is wrong with this job."""
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        reason = error if isinstance(error, UserError) else one_line(error)
+        raise UserError(f"job {number} ({' '.join(overrides)}): {reason}") from None
 
 
 class _Memory:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
-from awr_exp.seeding import generator
+from awr_exp.seeding import draw_rows
 from awr_exp.training.accelerate import Update
-from awr_exp.types import Metrics
+from awr_exp.training.means import Means
 
 CACHE = 1_500_000
 """Bytes of parameters, their gradient and their moments that a block may hold: what one core keeps close."""
@@ -70,8 +70,7 @@ class Block:
         self.update = 0
         self.target: Tensor | None = None
         self.rows: Tensor | None = None
-        self.sums: Metrics = {}
-        self.summed = 0
+        self.means = Means()
 
     def train(self, goal: int) -> None:
         """Update until `goal` updates are done."""
@@ -82,51 +81,31 @@ class Block:
         if self.update % self.refresh_interval == 0:
             self.target = self.agent.refresh(self.data)
         if self.rows is None or self.update % ROW_BLOCK == 0:
-            self.rows = self.draw_rows(self.update // ROW_BLOCK)
-        metrics = self.step(self.data.sample(self.rows[self.update % ROW_BLOCK], self.target))
-        if self.sums:
-            # One call for all: on small networks adding fifteen numbers one by one would be felt.
-            torch._foreach_add_([self.sums[name] for name in metrics], list(metrics.values()))
-        else:
-            self.sums = {name: value.clone() for name, value in metrics.items()}
-        self.summed += 1
+            shape, names = (ROW_BLOCK, self.batch_size), (self.update // ROW_BLOCK,)
+            self.rows = draw_rows(self.agent.seeds, names, len(self.data), shape, self.agent.device)
+        self.means.add(self.step(self.data.sample(self.rows[self.update % ROW_BLOCK], self.target)))
         self.update += 1
 
-    def draw_rows(self, block: int) -> Tensor:
-        """[ROW_BLOCK, K, B] rows of the data, with replacement."""
-        shape, device = (ROW_BLOCK, self.batch_size), self.agent.device
-        return torch.stack(
-            [
-                torch.randint(
-                    len(self.data),
-                    shape,
-                    generator=generator(seed, "rows", block, device=device),
-                    device=device,
-                )
-                for seed in self.agent.seeds
-            ],
-            1,
-        )
-
     def read(self) -> list[dict[str, float]]:
-        """Each member's mean metrics since the last call: the only time that training waits for the device."""
-        names = sorted(self.sums)
-        table = (torch.stack([self.sums[name] for name in names], 1) / self.summed).tolist()
-        self.sums, self.summed = {}, 0
-        return [dict(zip(names, values, strict=True)) for values in table]
+        """Each member's mean metrics since the last call."""
+        return self.means.read(self.agent.members)
+
+    @property
+    def summed(self) -> int:
+        """Updates since the last report: each has every metric."""
+        return next(iter(self.means.counts.values()), 0)
 
     def state(self, member: int) -> dict[str, Tensor]:
         """What a checkpoint of the agent's member needs beside the agent's state."""
-        row = slice(member - self.members.start, member - self.members.start + 1)
-        state = {f"sums.{name}": value[row] for name, value in self.sums.items()}
-        return state if self.target is None else state | {"target": self.target[row]}
+        row = member - self.members.start
+        state = self.means.state(row)
+        return state if self.target is None else state | {"target": self.target[row : row + 1]}
 
     def load(self, update: int, summed: int, state: dict[str, Tensor]) -> None:
         """Go on from the `state` of all of the agent's members."""
         mine = {name: tensor[self.members].to(self.agent.device) for name, tensor in state.items()}
-        self.update, self.summed = update, summed
-        self.target = mine.get("target")
-        self.sums = {name.removeprefix("sums."): value for name, value in mine.items() if name.startswith("sums.")}
+        self.update, self.target = update, mine.pop("target", None)
+        self.means.load(mine, summed)
 
 
 class Team:

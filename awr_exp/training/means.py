@@ -34,7 +34,7 @@ class Means:
         """What a checkpoint of a member needs of the sums; the counts are everybody's."""
         return {f"sums.{name}": value[member : member + 1] for name, value in self.sums.items()}
 
-    def load(self, state: dict[str, Tensor], counts: dict[str, int]) -> None:
-        """Go on from the `state` of all members."""
+    def load(self, state: dict[str, Tensor], counts: dict[str, int] | int) -> None:
+        """Go on from the `state` of all members; counts: of each metric, or of all alike."""
         self.sums = {name.removeprefix("sums."): value for name, value in state.items() if name.startswith("sums.")}
-        self.counts = dict(counts)
+        self.counts = dict.fromkeys(self.sums, counts) if isinstance(counts, int) else dict(counts)

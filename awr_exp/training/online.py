@@ -48,7 +48,7 @@ class Online(Trainer):
         self.collector = Collector(make_env, agent, self.replay)
         self.means = Means()
         self.update = 0
-        updates = schedule.updates(env_steps, envs) * agent.members
+        updates = schedule.updates(env_steps) * agent.members
         methods = (AWR.update, AWR.update_critic, AWR.update_actor)
         self.update_agent, self.update_critic, self.update_actor = (
             accelerate(method, compile, updates, agent.device)(agent) for method in methods

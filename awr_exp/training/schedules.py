@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor
 
 from awr_exp.errors import UserError
 from awr_exp.math import weights
-from awr_exp.seeding import generator
+from awr_exp.seeding import draw_rows
 
 if TYPE_CHECKING:
     from awr_exp.training.online import Online
@@ -20,7 +19,7 @@ class Schedule(Protocol):
     def turn(self, run: "Online") -> int:
         """Collect and learn once; the steps taken, over the environments of one member together."""
 
-    def updates(self, env_steps: int, envs: int) -> int:
+    def updates(self, env_steps: int) -> int:
         """About how many gradient steps a run of this many environment steps takes."""
 
 
@@ -64,7 +63,7 @@ class Phased:
         )
         return collected
 
-    def updates(self, env_steps: int, envs: int) -> int:
+    def updates(self, env_steps: int) -> int:
         return env_steps * (self.critic_steps + self.actor_steps) // self.samples_per_iteration
 
 
@@ -96,15 +95,13 @@ class Interleaved:
             run.means.add(run.update_agent(replay.sample(rows)))
         return replay.envs
 
-    def updates(self, env_steps: int, envs: int) -> int:
+    def updates(self, env_steps: int) -> int:
         return env_steps // self.update_interval
 
 
 def _minibatches(run: "Online", name: str, count: int) -> Iterator[Tensor]:
     """`count` times rows [K, B] of the replay, with replacement, each member's from a seed of its own."""
-    generators = [generator(seed, "rows", name, run.step, device=run.agent.device) for seed in run.agent.seeds]
-    shape = (count, run.batch_size)
-    drawn = [torch.randint(len(run.replay), shape, generator=g, device=run.agent.device) for g in generators]
-    for rows in torch.stack(drawn, 1):
+    shape, names = (count, run.batch_size), (name, run.step)
+    for rows in draw_rows(run.agent.seeds, names, len(run.replay), shape, run.agent.device):
         run.update += 1
         yield rows
