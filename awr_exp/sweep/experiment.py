@@ -98,10 +98,10 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
 def parts(cfgs: Sequence[Config]) -> list[slice]:
     """Configurations that may train as one, divided so that the memory takes each part."""
     first = cfgs[0]
+    if len(cfgs) == 1 or not first["dataset"]:
+        return [slice(0, len(cfgs))]
     device = accelerate.start(first["device"], first["threads"])
     data = _data(first["dataset"], device)
-    if data is None:
-        return [slice(0, len(cfgs))]
     sample = build(first["agent"], spec=data.spec, seeds=[0])
     most = memory.capacity(sample, len(data), first["trainer"].get("batch_size", 1), device)
     if len(cfgs) > most:
