@@ -60,6 +60,7 @@ def _optional(rule: Rule) -> Rule:
 
 
 POSITIVE: Rule = (lambda v: _number(v) and v > 0, "a positive, finite number")
+NOT_NEGATIVE: Rule = (lambda v: _number(v) and v >= 0, "a number of at least 0")
 UNIT: Rule = (lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1")
 COUNT: Rule = (lambda v: _integer(v) and v >= 1, "a whole number of at least 1")
 FLAG: Rule = (lambda v: isinstance(v, bool), "true or false")
@@ -77,6 +78,9 @@ RULES: dict[str, Rule] = {
     "critic_lr": POSITIVE,
     "standardize_advantages": FLAG,
     "normalize_observations": FLAG,
+    "normalize_values": FLAG,
+    "bound_penalty": NOT_NEGATIVE,
+    "logit_penalty": NOT_NEGATIVE,
     "max_grad_norm": _optional(POSITIVE),
     "hidden": (
         lambda v: isinstance(v, list) and len(v) > 0 and all(_integer(width) and width >= 1 for width in v),
@@ -205,7 +209,7 @@ def _installed(module: str) -> bool:
 
 NAME_LENGTH = 128
 """What W&B takes as the name of a run."""
-REQUIRED = ("agent", "advantage", "weighting", "network", "head", "env", "trainer")
+REQUIRED = ("agent", "advantage", "weighting", "network", "head", "optimizer", "env", "trainer")
 GROUPS = frozenset(path.name for path in CONF.iterdir() if path.is_dir())
 
 

@@ -68,4 +68,4 @@ def test_imports_point_down(path: Path) -> None:
 def test_an_agent_stays_short() -> None:
     for path in (PACKAGE / "agents").glob("*.py"):
         if path.stem != "agent":
-            assert len(path.read_text().splitlines()) <= 140, path
+            assert len(path.read_text().splitlines()) <= 120, path

@@ -9,12 +9,14 @@ import torch
 from torch import Generator, Tensor
 
 from awr_exp.math import losses
-from awr_exp.math.adam import Parameters
 from awr_exp.math.members import Hyper, Limit, Switch, no_limit, per_member, rows
+from awr_exp.math.optimizers import Optimizer, Parameters, adam
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
 from awr_exp.seeding import generator
 from awr_exp.types import Batch, Episodes, Metrics, Spec
 
+Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From parameters [K, P] to each member's loss and a by-product, [K] each."""
 VALUE_CHUNK = 65_536
 """Rows, over all members, that pass a network at once outside an update: bounds the memory of activations."""
 
@@ -36,10 +38,11 @@ class Agent:
         actor_lr: Hyper,
         max_grad_norm: Limit,
         normalize_observations: Switch = True,
+        optimizer: Optimizer = adam,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.spec, self.seeds = spec, list(seeds)
+        self.spec, self.seeds, self.optimizer = spec, list(seeds), optimizer
         self.device, self.dtype = torch.device(device), dtype
         self.policy = Policy(spec, network, head)
         self.obs_mean = torch.zeros(self.members, spec.obs_dim, device=self.device, dtype=dtype)
@@ -102,11 +105,17 @@ class Agent:
         """One step on L_pi = - mean(w log pi(a|s)) for normalised obs: the actor update of every agent."""
 
         def loss(theta: Tensor) -> tuple[Tensor, Tensor]:
-            log_prob, entropy = self.policy.log_prob(theta, obs, action)
-            return losses.weighted_nll(log_prob, weight), entropy.mean(-1)
+            log_prob, entropy, penalty = self.policy.log_prob(theta, obs, action)
+            return losses.weighted_nll(log_prob, weight) + penalty, entropy.mean(-1)
 
-        actor_loss, entropy = descend(self.actor, loss, self.actor_lr, self.max_grad_norm)
+        actor_loss, entropy = self.descend(self.actor, loss, self.actor_lr)
         return {"actor_loss": actor_loss, "entropy": entropy}
+
+    def descend(self, network: Parameters, loss: Loss, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """One gradient step on the loss with learning rate lr [K, 1]; the loss and its by-product before it, [K] each."""
+        grad, value, extra = _gradient(loss, network.theta)
+        network.descend(grad, self.optimizer, lr, self.max_grad_norm)
+        return value, extra
 
     @property
     def networks(self) -> dict[str, Parameters]:
@@ -134,10 +143,8 @@ class Agent:
             tensor.copy_(state[name])
 
 
-def descend(
-    network: Parameters, loss: Callable[[Tensor], tuple[Tensor, Tensor]], lr: Tensor, max_norm: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One gradient step of K members on loss(theta) -> ([K], [K] of by-product); returns both, detached."""
+def _gradient(loss: Loss, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of loss(theta) at theta [K, P], with the loss and its by-product."""
 
     if torch.compiler.is_compiling():
         # The form that the compiler can trace; eager, it takes twice as long as the other.
@@ -145,12 +152,11 @@ def descend(
             value, extra = loss(theta)
             return value.sum(), (value, extra)
 
-        grad, (_, (value, extra)) = torch.func.grad_and_value(total, has_aux=True)(network.theta)
+        grad, (_, (value, extra)) = torch.func.grad_and_value(total, has_aux=True)(theta)
     else:
-        theta = network.theta.detach().requires_grad_()
+        theta = theta.detach().requires_grad_()
         with torch.enable_grad():
             value, extra = loss(theta)
             # Members share no parameters, so the sum keeps their gradients apart.
             (grad,) = torch.autograd.grad(value.sum(), theta)
-    network.descend(grad, lr, max_norm)
-    return value.detach(), extra.detach()
+    return grad, value.detach(), extra.detach()

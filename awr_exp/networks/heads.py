@@ -36,6 +36,9 @@ class Head(Protocol):
     def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
         """[K, B] nats; of the Gaussian before squashing where there is a tanh, which has no closed form."""
 
+    def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
+        """[K], what is added to the actor's loss to keep the policy in shape."""
+
     def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
         """The action of evaluation, inside the bounds: [K, B, action_dim], or [K, B] of int64."""
 
@@ -47,16 +50,17 @@ class Gaussian:
     """Independent normal for each entry of the action, in units in which finite bounds are -1 and 1.
 
     std: 'state_independent' (one learnt number an entry), 'state_dependent' (an output of the network), or a
-    positive number that stays fixed. Raises UserError for a discrete action space.
+    positive number that stays fixed; bound_penalty: half of this times the squared distance of the mean from the
+    bounds is added to the loss. Raises UserError for a discrete action space.
     """
 
-    def __init__(self, spec: Spec, std: str | float = "state_independent") -> None:
+    def __init__(self, spec: Spec, std: str | float = "state_independent", bound_penalty: float = 0.0) -> None:
         if spec.discrete:
             raise UserError(
                 f"head={type(self).__name__} needs continuous actions; this task has {spec.num_actions} "
                 "discrete ones: use head=auto or head=categorical"
             )
-        self.std = std
+        self.std, self.bound_penalty = std, bound_penalty
         self.action_dim = spec.action_dim
         self.outputs = spec.action_dim * (2 if std == "state_dependent" else 1)
         self.shapes: Shapes = {"log_std": (1, spec.action_dim)} if std == "state_independent" else {}
@@ -99,6 +103,14 @@ class Gaussian:
         per_entry = log_std + 0.5 + HALF_LOG_TWO_PI
         return per_entry.expand_as(mean).sum(-1) + self.log_scale
 
+    def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
+        if not self.bound_penalty:
+            return outputs.new_zeros(outputs.shape[0])
+        mean, _ = self._moments(outputs, extra)
+        centre, scale = self._constants(outputs)
+        outside = mean - mean.clamp((self.low - centre) / scale, (self.high - centre) / scale)
+        return 0.5 * self.bound_penalty * outside.square().sum(-1).mean(-1)
+
     def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
         mean, _ = self._moments(outputs, extra)
         return self._to_action(mean)
@@ -139,15 +151,18 @@ class TanhGaussian(Gaussian):
 
 
 class Categorical:
-    """One of `num_actions` discrete actions. Raises UserError for a continuous action space."""
+    """One of `num_actions` discrete actions; half of logit_penalty times the squared logits is added to the loss.
 
-    def __init__(self, spec: Spec) -> None:
+    Raises UserError for a continuous action space.
+    """
+
+    def __init__(self, spec: Spec, logit_penalty: float = 0.0) -> None:
         if spec.num_actions is None:
             raise UserError(
                 f"head=categorical needs discrete actions; this task has {spec.action_dim} continuous ones: "
                 "use head=auto or head=gaussian"
             )
-        self.outputs = spec.num_actions
+        self.outputs, self.logit_penalty = spec.num_actions, logit_penalty
         self.shapes: Shapes = {}
 
     def start(self) -> Tensor:
@@ -159,6 +174,9 @@ class Categorical:
     def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
         log_prob = outputs.log_softmax(-1)
         return -(log_prob.exp() * log_prob).sum(-1)
+
+    def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
+        return 0.5 * self.logit_penalty * outputs.square().sum(-1).mean(-1)
 
     def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
         return outputs.argmax(-1)

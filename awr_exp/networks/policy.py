@@ -31,10 +31,10 @@ class Policy:
         network, extra = theta.split([theta.shape[1] - extra_size, extra_size], 1)
         return self.network(network, obs), unflatten(extra, self.head.shapes) if extra_size else {}
 
-    def log_prob(self, theta: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability of the actions and entropy of the policy, [K, B] each."""
+    def log_prob(self, theta: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability of the actions and entropy of the policy, [K, B] each, and the head's penalty, [K]."""
         inputs = self._head_inputs(theta, obs)
-        return self.head.log_prob(*inputs, action), self.head.entropy(*inputs)
+        return self.head.log_prob(*inputs, action), self.head.entropy(*inputs), self.head.penalty(*inputs)
 
     def mode(self, theta: Tensor, obs: Tensor) -> Tensor:
         """[K, B, action_dim], or [K, B] of int64."""
