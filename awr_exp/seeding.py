@@ -2,8 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+
+if TYPE_CHECKING:
+    # It would bring torch into workers that only step environments.
+    import torch
 
 
 def child_seed(seed: int, *names: object) -> int:
@@ -12,14 +17,23 @@ def child_seed(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
+def numpy_generator(seed: int, *names: object) -> np.random.Generator:
+    """As `generator`, of NumPy."""
+    return np.random.default_rng(child_seed(seed, *names))
+
+
+def generator(seed: int, *names: object, device: "torch.device | str" = "cpu") -> "torch.Generator":
+    """A generator of its own for a named purpose, such as ("rows", 3)."""
+    import torch
+
+    return torch.Generator(device).manual_seed(child_seed(seed, *names))
+
+
 def draw_rows(
-    seeds: Sequence[int], names: Sequence[object], rows: int, shape: tuple[int, int], device: torch.device | str
-) -> torch.Tensor:
+    seeds: Sequence[int], names: Sequence[object], rows: int, shape: tuple[int, int], device: "torch.device | str"
+) -> "torch.Tensor":
     """[steps, K, B] of shape (steps, B) a member: numbers from 0 to rows - 1 with replacement, from its own seed."""
+    import torch
+
     generators = [generator(seed, "rows", *names, device=device) for seed in seeds]
     return torch.stack([torch.randint(rows, shape, generator=g, device=device) for g in generators], 1)
-
-
-def generator(seed: int, *names: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of its own for a named purpose, such as ("rows", 3)."""
-    return torch.Generator(device).manual_seed(child_seed(seed, *names))

@@ -17,8 +17,8 @@ from awr_exp.types import Batch, Episodes, Metrics, Spec
 
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From parameters [K, P] to each member's loss and a by-product, [K] each."""
-VALUE_CHUNK = 65_536
-"""Rows, over all members, that pass a network at once outside an update: bounds the memory of activations."""
+VALUE_CHUNK = {"cpu": 8_192, "cuda": 65_536}
+"""Rows, over all members, that pass a network at once outside an update: on a CPU activations stay in the cache."""
 
 
 class Agent:
@@ -112,7 +112,7 @@ class Agent:
         return {"actor_loss": actor_loss, "entropy": entropy}
 
     def descend(self, network: Parameters, loss: Loss, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """One gradient step on the loss with learning rate lr [K, 1]; the loss and its by-product before it, [K] each."""
+        """One gradient step with learning rate lr [K, 1]; the loss and its by-product before it, [K] each."""
         grad, value, extra = _gradient(loss, network.theta)
         network.descend(grad, self.optimizer, lr, self.max_grad_norm)
         return value, extra

@@ -63,7 +63,7 @@ class ValueAgent(Agent):
         def value(obs: Tensor) -> Tensor:
             return self.value(self.critic.theta, self.normalize(obs.to(self.device, self.dtype)))
 
-        values, next_values = episodes.values(value, max(1, VALUE_CHUNK // self.members))
+        values, next_values = episodes.values(value, max(1, VALUE_CHUNK[self.device.type] // self.members))
         discount = self.gamma * ~episodes.terminated
         reward = episodes.reward.to(values)
         return self.advantage(reward, discount, next_values, episodes.last, longest=episodes.longest), values
@@ -81,7 +81,7 @@ class ValueAgent(Agent):
         return batch.reward + self.gamma * ~batch.terminated * self.value(self.critic.theta, next_obs)
 
     def critic_step(self, obs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """One semi-gradient step of V toward the target; the squared error and explained variance before it, [K] each."""
+        """One semi-gradient step of V toward the target; squared error and explained variance before it, [K] each."""
         unit = self.value_scale.squeeze(1).square()
 
         def loss(theta: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,19 +31,21 @@ class Replay:
         """Transitions of each member."""
         return self.steps * self.envs
 
-    def add(
-        self, obs: Tensor, next_obs: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor
-    ) -> None:
-        """One step of all environments: obs, next_obs [K, E, obs_dim], action [K, E, ...], the others [K, E].
+    def extend(self, steps: Batch) -> None:
+        """S steps of all environments, [K, S, E, ...] each.
 
         next_obs is the true one also where an episode ends, never the first of the next episode.
         """
-        action = action.unsqueeze(-1) if self.spec.discrete else action
-        numbers = torch.stack([reward.float(), terminated.float(), truncated.float()], -1)
-        self.ring[:, self.added % self.ring.shape[1]] = torch.cat([obs, next_obs, action.float(), numbers], -1)
-        self.added += 1
+        action = steps.action.unsqueeze(-1) if self.spec.discrete else steps.action
+        numbers = torch.stack([steps.reward.float(), steps.terminated.float(), steps.truncated.float()], -1)
+        rows = torch.cat([steps.obs, steps.next_obs, action.float(), numbers], -1)
+        capacity, count = self.ring.shape[1], rows.shape[1]
+        kept = min(count, capacity)
+        self.added += count
+        slots = torch.arange(self.added - kept, self.added, device=self.device) % capacity
+        self.ring.index_copy_(1, slots, rows[:, count - kept :])
 
-    def _slots(self, rows: Tensor) -> Tensor:
+    def slots(self, rows: Tensor) -> Tensor:
         """Where rows lie in a member's ring, as indices of [T * E]."""
         oldest = self.added - self.steps
         return (oldest + rows % self.steps) % self.ring.shape[1] * self.envs + rows // self.steps
@@ -51,7 +53,7 @@ class Replay:
     def _columns(self, chosen: slice) -> Tensor:
         """[K, N, ...], some of the columns by number."""
         rows = torch.arange(len(self), device=self.device)
-        return self.ring[..., chosen].flatten(1, 2).index_select(1, self._slots(rows))
+        return self.ring[..., chosen].flatten(1, 2).index_select(1, self.slots(rows))
 
     @property
     def reward(self) -> Tensor:
@@ -75,19 +77,29 @@ class Replay:
         return self.steps
 
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
-        """V(s) and V(s') [K, N] of all transitions."""
+        """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
         obs_dim = self.spec.obs_dim
-        parts = self._columns(slice(2 * obs_dim)).split(chunk, 1)
-        pairs = [(value(part[..., :obs_dim]), value(part[..., obs_dim:])) for part in parts]
-        values, next_values = (torch.cat(column, 1) for column in zip(*pairs, strict=True))
-        return values, next_values
+        # In the order of the ring, where no row has to be copied first.
+        obs = self.ring[:, : self.steps, :, :obs_dim].flatten(1, 2)
+        in_ring = torch.cat([value(part) for part in obs.split(chunk, 1)], 1)
+        values = in_ring.index_select(1, self.slots(torch.arange(len(self), device=self.device)))
+        next_values = values.roll(-1, 1)
+        # The last rows of episodes, of any member: what follows them there is another episode's.
+        ends = self.last.any(0).nonzero().squeeze(1)
+        final = self.ring[..., obs_dim : 2 * obs_dim].flatten(1, 2).index_select(1, self.slots(ends))
+        parts = [value(part) for part in final.split(chunk, 1)]
+        return values, next_values.index_copy_(1, ends, torch.cat(parts, 1))
 
-    def sample(self, rows: Tensor, target: Tensor | None = None, weight: Tensor | None = None) -> Batch:
-        """The transitions `rows` [K, B], with their targets and weights from target and weight [K, N]."""
+    def sample(self, rows: Tensor) -> Batch:
+        """The transitions `rows` [K, B]."""
+        return self.take(self.slots(rows))
+
+    def take(self, slots: Tensor, target: Tensor | None = None, weight: Tensor | None = None) -> Batch:
+        """The transitions in `slots` [K, B] of the ring, with what target and weight, [K, T * E], hold in them."""
         obs_dim, action_dim = self.spec.obs_dim, self.spec.action_dim
         # Flat over members as well: one gather of whole rows.
         member = torch.arange(self.members, device=self.device).unsqueeze(1) * (self.ring.shape[1] * self.envs)
-        row = self.ring.flatten(0, 2).index_select(0, (member + self._slots(rows)).flatten()).view(*rows.shape, -1)
+        row = self.ring.flatten(0, 2).index_select(0, (member + slots).flatten()).view(*slots.shape, -1)
         obs, next_obs, action, rest = row.split([obs_dim, obs_dim, action_dim, 3], -1)
         return Batch(
             obs=obs,
@@ -96,9 +108,15 @@ class Replay:
             next_obs=next_obs,
             terminated=rest[..., 1].bool(),
             truncated=rest[..., 2].bool(),
-            target=None if target is None else target.gather(1, rows),
-            weight=None if weight is None else weight.gather(1, rows),
+            target=None if target is None else target.gather(1, slots),
+            weight=None if weight is None else weight.gather(1, slots),
         )
+
+    def spread(self, values: Tensor) -> Tensor:
+        """From values [K, N] of all transitions to [K, T * E], as `take` wants them."""
+        slots = self.slots(torch.arange(len(self), device=self.device))
+        ring = values.new_zeros(self.members, self.ring.shape[1] * self.envs)
+        return ring.index_copy_(1, slots, values)
 
     def newest(self, steps: int) -> Batch:
         """The last `steps` of each environment, or as many as are kept, as a batch [K, E, steps]."""

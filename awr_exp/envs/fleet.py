@@ -1,21 +1,13 @@
-"""Environments of one kind that are stepped together, in this process alone or shared with workers.
+"""Environments of one kind that are stepped together, in this process alone or shared with workers."""
 
-A worker is a fresh interpreter that never imports torch, runs nothing of the program that started it, and ends with it.
-"""
+from functools import partial
+from typing import Protocol
 
-import os
-import signal
-import subprocess
-import sys
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from typing import Any, Protocol
-
-import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 
 from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.worker import Worker
 
 Numbers = NDArray[np.int64]
 Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
@@ -54,10 +46,6 @@ class Here:
             env.close()
 
 
-class WorkerError(Exception):
-    """A worker died, or could not do what was asked of it."""
-
-
 class Workers:
     """Shared among processes, of which this is one: environment i is in process i % processes.
 
@@ -67,18 +55,8 @@ class Workers:
     def __init__(self, make_env: MakeEnv, count: int, processes: int) -> None:
         # It would only wait for the others.
         self.own = Here(make_env, len(range(0, count, processes)))
-        self.pipes: list[Connection] = []
-        self.processes: list[subprocess.Popen[bytes]] = []
-        # What this interpreter can import, the workers can.
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        for worker in range(1, processes):
-            mine, other = Pipe()
-            command = [sys.executable, "-m", __name__, str(other.fileno())]
-            environment = os.environ | {"PYTHONPATH": paths}
-            self.processes.append(subprocess.Popen(command, pass_fds=[other.fileno()], env=environment))
-            other.close()
-            mine.send_bytes(cloudpickle.dumps((make_env, len(range(worker, count, processes)))))
-            self.pipes.append(mine)
+        shares = [len(range(worker, count, processes)) for worker in range(1, processes)]
+        self.workers = [Worker(partial(Here, make_env, share)) for share in shares]
 
     def reset(self, numbers: Numbers, seeds: Numbers) -> NDArray[np.float32]:
         (obs,) = self._ask("reset", numbers, seeds)
@@ -89,63 +67,25 @@ class Workers:
         return obs, reward, terminated, truncated
 
     def _ask(self, name: str, numbers: Numbers, values: NDArray[np.generic]) -> list[NDArray]:
-        processes = 1 + len(self.pipes)
-        shares = [np.flatnonzero(numbers % processes == process) for process in range(processes)]
-        asked = [(pipe, share) for pipe, share in zip(self.pipes, shares[1:], strict=True) if len(share)]
+        processes = 1 + len(self.workers)
+        mine, *others = [np.flatnonzero(numbers % processes == process) for process in range(processes)]
+        asked = [(worker, share) for worker, share in zip(self.workers, others, strict=True) if len(share)]
+        for worker, share in asked:
+            worker.ask(name, numbers[share] // processes, values[share])
         answers = []
-        try:
-            for pipe, share in asked:
-                pipe.send((name, numbers[share] // processes, values[share]))
-            if len(shares[0]):
-                answers.append((shares[0], _answer(self.own, name, numbers[shares[0]] // processes, values[shares[0]])))
-            answers += [(share, pipe.recv()) for pipe, share in asked]
-        except (OSError, EOFError):
-            raise WorkerError("a worker process died") from None
-        for _, answer in answers:
-            if isinstance(answer, Exception):
-                raise WorkerError(f"{type(answer).__name__}: {answer}")
+        if len(mine):
+            answers.append((mine, getattr(self.own, name)(numbers[mine] // processes, values[mine])))
+        answers += [(share, worker.answer()) for worker, share in asked]
+        parts = [(share, answer if isinstance(answer, tuple) else (answer,)) for share, answer in answers]
         merged = []
-        for part in range(len(answers[0][1])):
-            whole = np.empty((len(numbers), *answers[0][1][part].shape[1:]), answers[0][1][part].dtype)
-            for share, answer in answers:
+        for part in range(len(parts[0][1])):
+            whole = np.empty((len(numbers), *parts[0][1][part].shape[1:]), parts[0][1][part].dtype)
+            for share, answer in parts:
                 whole[share] = answer[part]
             merged.append(whole)
         return merged
 
     def close(self) -> None:
         self.own.close()
-        for pipe in self.pipes:
-            pipe.close()
-        for process in self.processes:
-            process.wait()
-
-
-def _answer(envs: Here, name: str, numbers: Numbers, values: NDArray[Any]) -> tuple[NDArray, ...]:
-    return envs.step(numbers, values) if name == "step" else (envs.reset(numbers, values),)
-
-
-def serve(pipe: Connection) -> None:
-    """Do what the other end of the pipe asks for, until it is closed. Exceptions are answers, too."""
-    # Signals are for the one that trains, who closes the pipe when it is time.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    envs: Here | Exception
-    try:
-        envs = Here(*cloudpickle.loads(pipe.recv_bytes()))
-    except Exception as error:
-        envs = error
-    while True:
-        try:
-            name, numbers, values = pipe.recv()
-        except EOFError:
-            return
-        try:
-            if isinstance(envs, Exception):
-                raise envs
-            pipe.send(_answer(envs, name, numbers, values))
-        except Exception as error:
-            pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
-
-
-if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+        for worker in self.workers:
+            worker.close()

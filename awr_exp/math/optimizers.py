@@ -48,8 +48,9 @@ class Parameters:
 
 
 Optimizer = Callable[[Parameters, Tensor, Tensor, Tensor], None]
-"""Takes the step: of the parameters, on grad [K, P], which still has to be multiplied by scale [K, 1], with learning rate
-rate [K, 1]. A member that is not alive has rate 0 and must stay as it is, whatever its gradient."""
+"""Takes a step of the parameters on grad [K, P] times scale [K, 1], with learning rate rate [K, 1].
+
+A member that is not alive has rate 0 and must stay as it is, whatever its gradient."""
 
 
 def adam(parameters: Parameters, grad: Tensor, scale: Tensor, rate: Tensor) -> None:

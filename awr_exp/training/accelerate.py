@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awr_exp.agents.agent import Agent
 from awr_exp.errors import UserError
 from awr_exp.machine import cores
 from awr_exp.types import Batch, Metrics
@@ -24,14 +23,16 @@ LONG_RUN = 5_000
 FLOAT32_ERROR = 5e-6
 """Relative error up to which a matrix product counts as float32."""
 
-Update = Callable[[Batch], Metrics]
+Update = Callable[..., Metrics]
+"""Of a batch, or of other tensors."""
 
 
 def accelerate(
-    method: Callable[[Any, Batch], Metrics], mode: str | bool, updates: int, device: torch.device
-) -> Callable[[Agent], Update]:
-    """From an agent to this method of its class, or to a faster one with the same results up to rounding.
+    function: Callable[..., Metrics], mode: str | bool, updates: int, device: torch.device
+) -> Callable[..., Update]:
+    """From an agent, and what else stays the same, to this function of it and of batches or tensors that do not.
 
+    Or to a faster one with the same results up to rounding.
     mode: True, False, or "auto": for long runs where a C++ compiler (CPU) is found. Agents of the same shapes share
     what is compiled. What cannot be compiled runs as it is, with one line that says so.
     """
@@ -39,15 +40,15 @@ def accelerate(
         has_compiler = any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
         mode = updates >= LONG_RUN and (device.type == "cuda" or has_compiler)
     if not mode:
-        return lambda agent: partial(method, agent)
+        return partial(partial, function)
     # A sweep compiles the same code for one agent after another: without this it would hit the limit of variants.
     torch.compiler.reset()
     # Calls between kernels from C++: a fifth faster where networks are small, and outside Python's lock.
     options: dict[str, Any] | None = {"cpp_wrapper": True} if device.type == "cpu" else None
-    compiled = _Guarded(method, torch.compile(method, dynamic=False, options=options))
+    compiled = _Guarded(function, torch.compile(function, dynamic=False, options=options))
     if device.type == "cuda":
-        return lambda agent: Graphed(partial(compiled, agent))
-    return lambda agent: partial(compiled, agent)
+        return lambda *owners: Graphed(partial(compiled, *owners))
+    return partial(partial, compiled)
 
 
 class _Guarded:
@@ -78,25 +79,33 @@ class Graphed:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm = False
 
-    def __call__(self, batch: Batch) -> Metrics:
+    def __call__(self, *arguments: Batch | Tensor) -> Metrics:
         if not self.warm:
             # Allocations and compilation happen here: they may not be captured.
             self.warm = True
-            return self.update(batch)
+            return self.update(*arguments)
         if self.graph is None:
-            self.batch = Batch(**{name: tensor.clone() for name, tensor in _tensors(batch).items()})
+            self.arguments = [_copy(argument) for argument in arguments]
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
-                self.metrics = self.update(self.batch)
-        for name, tensor in _tensors(batch).items():
-            getattr(self.batch, name).copy_(tensor)
+                self.metrics = self.update(*self.arguments)
+        for mine, theirs in zip(self.arguments, arguments, strict=True):
+            for name, tensor in _tensors(theirs).items():
+                _tensors(mine)[name].copy_(tensor)
         self.graph.replay()
         return self.metrics
 
 
-def _tensors(batch: Batch) -> dict[str, Tensor]:
-    content = {field.name: getattr(batch, field.name) for field in fields(batch)}
+def _tensors(argument: Batch | Tensor) -> dict[str, Tensor]:
+    if isinstance(argument, Tensor):
+        return {"": argument}
+    content = {field.name: getattr(argument, field.name) for field in fields(argument)}
     return {name: tensor for name, tensor in content.items() if tensor is not None}
+
+
+def _copy(argument: Batch | Tensor) -> Batch | Tensor:
+    copies = {name: tensor.clone() for name, tensor in _tensors(argument).items()}
+    return copies[""] if isinstance(argument, Tensor) else Batch(**copies)
 
 
 def start(name: str, threads: int | None) -> torch.device:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from threading import Lock
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,8 +27,17 @@ COPIES = 4
 """theta, its gradient and two moments."""
 ROW_BLOCK = 64
 """Updates whose rows are drawn at once. Block b of a member depends on its seed and b alone: nothing to save."""
-TURN = 16
-"""Updates between which a worker may change to another block."""
+
+
+class Teammate(Protocol):
+    """Some members that learn together, in steps of whatever a run is made of."""
+
+    step: int
+    turn: int
+    """Steps between which a thread may change to another block."""
+
+    def train(self, goal: int) -> None:
+        """Learn until `step` is at least `goal`, or give up."""
 
 
 def sizes(members: int, member_bytes: int, workers: int) -> list[int]:
@@ -53,7 +63,9 @@ def split(agent: Agent, workers: int) -> list[slice]:
 
 
 class Block:
-    """Some members of an agent, their batches, and the sums of their metrics since the last report."""
+    """Some members of an agent, their batches, and the sums of their metrics since the last report; steps: updates."""
+
+    turn = 16
 
     def __init__(
         self,
@@ -65,26 +77,26 @@ class Block:
         refresh_interval: int,
     ) -> None:
         self.members, self.agent, self.data = members, agent.some(members), data
-        self.step = accelerated(self.agent)
+        self.learn = accelerated(self.agent)
         self.batch_size, self.refresh_interval = batch_size, refresh_interval
-        self.update = 0
+        self.step = 0
         self.target: Tensor | None = None
         self.rows: Tensor | None = None
         self.means = Means()
 
     def train(self, goal: int) -> None:
         """Update until `goal` updates are done."""
-        while self.update < goal:
+        while self.step < goal:
             self.train_once()
 
     def train_once(self) -> None:
-        if self.update % self.refresh_interval == 0:
+        if self.step % self.refresh_interval == 0:
             self.target = self.agent.refresh(self.data)
-        if self.rows is None or self.update % ROW_BLOCK == 0:
-            shape, names = (ROW_BLOCK, self.batch_size), (self.update // ROW_BLOCK,)
+        if self.rows is None or self.step % ROW_BLOCK == 0:
+            shape, names = (ROW_BLOCK, self.batch_size), (self.step // ROW_BLOCK,)
             self.rows = draw_rows(self.agent.seeds, names, len(self.data), shape, self.agent.device)
-        self.means.add(self.step(self.data.sample(self.rows[self.update % ROW_BLOCK], self.target)))
-        self.update += 1
+        self.means.add(self.learn(self.data.sample(self.rows[self.step % ROW_BLOCK], self.target)))
+        self.step += 1
 
     def read(self) -> list[dict[str, float]]:
         """Each member's mean metrics since the last call."""
@@ -104,14 +116,14 @@ class Block:
     def load(self, update: int, summed: int, state: dict[str, Tensor]) -> None:
         """Go on from the `state` of all of the agent's members."""
         mine = {name: tensor[self.members].to(self.agent.device) for name, tensor in state.items()}
-        self.update, self.target = update, mine.pop("target", None)
+        self.step, self.target = update, mine.pop("target", None)
         self.means.load(mine, summed)
 
 
 class Team:
     """Threads that train blocks, a turn at a time."""
 
-    def __init__(self, blocks: Sequence[Block], threads: int) -> None:
+    def __init__(self, blocks: Sequence[Teammate], threads: int) -> None:
         self.blocks = blocks
         self.workers = min(len(blocks), threads)
         self.threads = threads // self.workers
@@ -132,11 +144,14 @@ class Team:
             self.pool.shutdown(cancel_futures=True)
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
-        """Bring all blocks to the same number of updates and return it: `goal`, or less once `stopped` is true."""
-        waiting, lock = deque(self.blocks), Lock()
-        furthest = max(block.update for block in self.blocks)
+        """Bring all blocks to the same step and return it: at least `goal`, or less once `stopped` is true.
 
-        def take() -> tuple[Block, int] | None:
+        A block that gives up stays behind.
+        """
+        waiting, lock = deque(self.blocks), Lock()
+        furthest = max(block.step for block in self.blocks)
+
+        def take() -> tuple[Teammate, int] | None:
             nonlocal goal, furthest
             with lock:
                 if stopped():
@@ -144,8 +159,8 @@ class Team:
                     goal = furthest
                 while waiting:
                     block = waiting.popleft()
-                    if block.update < goal:
-                        turn = min(block.update + TURN, goal)
+                    if block.step < goal:
+                        turn = min(block.step + block.turn, goal)
                         furthest = max(furthest, turn)
                         return block, turn
                 return None
@@ -154,12 +169,13 @@ class Team:
             while taken := take():
                 block, turn = taken
                 block.train(turn)
-                waiting.append(block)
-                progress(min(block.update for block in self.blocks))
+                if block.step >= turn:
+                    waiting.append(block)
+                progress(min(block.step for block in self.blocks))
 
         if self.pool is None:
             work()
         else:
             for done in [self.pool.submit(work) for _ in range(self.workers)]:
                 done.result()
-        return goal
+        return max(block.step for block in self.blocks)

@@ -1,98 +1,173 @@
 """Collecting with the policy as it is: each member in its own environments, into its own part of a replay."""
 
 import logging
-from collections import deque
 from collections.abc import Sequence
+from dataclasses import fields
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.replay import Replay
-from awr_exp.envs.fleet import Here
 from awr_exp.envs.make import MakeEnv
-from awr_exp.seeding import child_seed, generator
+from awr_exp.envs.rollout import BrokenEnvError, Player, Rollouts, Stretch
+from awr_exp.envs.worker import Worker, WorkerDiedError, WorkerError
+from awr_exp.errors import UserError
+from awr_exp.networks import acting
+from awr_exp.seeding import generator
+from awr_exp.types import Batch
 
 log = logging.getLogger(__name__)
 
+MOST_FAILURES = 100
+"""Failures of a member's environments after which its run ends."""
+
+
+class Host(Protocol):
+    """Where rollouts are: here or in a worker. Each `ask` is followed by one `answer`."""
+
+    def ask(self, method: str, *arguments: Any) -> None: ...
+
+    def answer(self) -> Any: ...
+
+    def close(self) -> None: ...
+
+
+class Here:
+    """In this process: does what was asked once the answer is wanted."""
+
+    def __init__(self, rollouts: Rollouts) -> None:
+        self.rollouts = rollouts
+
+    def ask(self, method: str, *arguments: Any) -> None:
+        self.answer = partial(getattr(self.rollouts, method), *arguments)
+
+    def close(self) -> None:
+        self.rollouts.close()
+
 
 class Collector:
-    """Steps the environments of all members together, E each, and adds every step to the replay.
+    """Steps the environments of all members, E each, and adds every step to the replay.
 
-    Episode n of environment e of a member starts from a seed of its own, and actions of each step are drawn from one:
-    nothing of the generators has to be saved, and an episode can be played again up to where it was.
+    workers: processes that share the environments, or 0 to step them in this one. One that dies is started again, and
+    its open episodes are played again up to where they were.
     """
 
-    def __init__(self, make_env: MakeEnv, agent: Agent, replay: Replay) -> None:
-        self.agent, self.replay = agent, replay
-        self.numbers = np.arange(agent.members * replay.envs)
-        self.fleet = Here(make_env, len(self.numbers))
-        self.episode = np.zeros(len(self.numbers), np.int64)
-        self.length = np.zeros(len(self.numbers), np.int64)
-        self.total = np.zeros(len(self.numbers))
-        self.played: deque[NDArray] = deque()
+    def __init__(self, make_env: MakeEnv, agent: Agent, replay: Replay, workers: int = 0) -> None:
+        self.agent, self.replay, self.make_env = agent, replay, make_env
+        shape = (agent.members, replay.envs)
+        processes = min(workers, replay.envs)
+        self.shares = [np.arange(share, replay.envs, max(1, processes)) for share in range(max(1, processes))]
+        self.remote = processes > 0
+        self.hosts = [self._host(share) for share in self.shares]
+        self.episode, self.length, self.total = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
+        # Of each open episode, in pieces.
+        self.actions: dict[tuple[int, int], list[NDArray]] = {place: [] for place in np.ndindex(*shape)}
         # Of the observations and of their squares so far: float32 would drift, and the replay forgets.
         self.sums = np.zeros((agent.members, 2, agent.spec.obs_dim))
-        self.obs = self._reset(self.numbers)
         self.finished: list[list[Sequence[float]]] = [[] for _ in agent.seeds]
+        self.failures = np.zeros(agent.members, np.int64)
 
-    def _reset(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Begin the environments' current episodes; their first observations."""
-        member, env = np.divmod(numbers, self.replay.envs)
-        names = zip(member, env, self.episode[numbers], strict=True)
-        # Of 31 bits, which every environment takes.
-        seeds = [child_seed(self.agent.seeds[k], "episode", e, n) >> 32 for k, e, n in names]
-        return self.fleet.reset(numbers, np.array(seeds))
+    def _host(self, share: NDArray[np.int64]) -> Host:
+        make = partial(Rollouts, self.make_env, self.agent.seeds, share.tolist())
+        return Worker(make) if self.remote else Here(make())
 
     def collect(self, steps: int, random: bool = False) -> None:
-        """`steps` of every environment, by the policy or, to begin with, by uniformly random actions."""
-        for _ in range(steps):
-            generators = [
-                generator(seed, "actions", self.replay.added, device=self.agent.device) for seed in self.agent.seeds
-            ]
-            obs = self._by_member(self.obs)
-            action = self._random(generators) if random else self.agent.act(obs, generators)
-            if action.is_floating_point():
-                # As the replay keeps it, so that the same action can be played again.
-                action = action.float()
-            played = action.flatten(0, 1).cpu().numpy()
-            next_obs, reward, terminated, truncated = self.fleet.step(self.numbers, played)
-            ends = self._by_member(terminated), self._by_member(truncated)
-            self.replay.add(obs, self._by_member(next_obs), action, self._by_member(reward), *ends)
-            self.played.append(played)
-            exact = self.obs.astype(np.float64).reshape(len(self.sums), self.replay.envs, -1)
-            self.sums += np.stack([exact.sum(1), np.square(exact).sum(1)], 1)
-            self.length += 1
-            self.total += reward
-            self.obs = next_obs
-            done = np.flatnonzero(terminated | truncated)
-            if len(done):
-                totals, lengths = self.total[done].tolist(), self.length[done].tolist()
-                for member, *episode in zip(done // self.replay.envs, totals, lengths, strict=True):
-                    self.finished[member].append(tuple(episode))
-                self.episode[done] += 1
-                self.length[done], self.total[done] = 0, 0.0
-                self.obs = next_obs.copy()
-                self.obs[done] = self._reset(done)
-                while len(self.played) > self.length.max():
-                    self.played.popleft()
+        """`steps` of every environment, by the policy or, to begin with, by uniformly random actions.
 
-    def _by_member(self, values: NDArray) -> Tensor:
-        """[K * E, ...] of NumPy to [K, E, ...] on the device."""
-        tensor = torch.as_tensor(values).to(self.agent.device).unflatten(0, (self.agent.members, self.replay.envs))
-        return tensor.to(self.agent.dtype) if tensor.is_floating_point() else tensor
+        Raises UserError when environments fail too often.
+        """
+        self.begin(steps, random)
+        self.finish()
 
-    def _random(self, generators: list[Generator]) -> Tensor:
-        spec, shape = self.agent.spec, (self.replay.envs, self.agent.spec.action_dim)
-        uniform = torch.stack([torch.rand(shape, generator=g, device=g.device) for g in generators])
-        if spec.num_actions is not None:
-            return (uniform.squeeze(-1) * spec.num_actions).long()
-        low, high = (torch.tensor(bound, device=uniform.device) for bound in (spec.action_low, spec.action_high))
-        # Where there is no bound there is no uniform action: from -1 to 1 then.
-        low, high = torch.where(low.isfinite(), low, -1), torch.where(high.isfinite(), high, 1)
-        return low + (high - low) * uniform
+    def begin(self, steps: int, random: bool = False) -> None:
+        """The first half of `collect`: workers are at it from now on, with the policy as it is now."""
+        player: Player | None = acting.Uniform(self.agent.spec) if random else acting.actor(self.agent)
+        if player is None:
+            if self.remote:
+                raise UserError("this policy has no NumPy form, in which workers act: choose trainer.workers=0")
+            player = Torch(self.agent)
+        self.asked = ("play", player, steps, self.replay.added)
+        for share in range(len(self.hosts)):
+            self._ask(share, *self.asked)
+
+    def finish(self) -> None:
+        """The second half: wait for what was begun, and add it to the replay."""
+        try:
+            parts = [self._answer(share) for share in range(len(self.hosts))]
+        except (BrokenEnvError, WorkerError) as error:
+            raise UserError(f"no more can be collected: {error}") from None
+        stretch = _merge(parts, self.shares)
+        self._follow(stretch)
+        # What came before an episode that began because of a failure was cut there.
+        stretch.truncated[:-1] |= stretch.broken[1:] & ~stretch.terminated[:-1]
+        self.replay.cut(torch.as_tensor(stretch.broken[0]))
+        self.replay.extend(self._batch(stretch))
+        exact = stretch.obs.astype(np.float64)
+        self.sums += np.stack([exact.sum((0, 2)), np.square(exact).sum((0, 2))], 1)
+        self.failures += stretch.broken.sum((0, 2))
+        if stretch.reasons:
+            log.warning("an environment failed and was made anew: %s", stretch.reasons[-1])
+        if (self.failures > MOST_FAILURES).any():
+            raise UserError(f"environments failed {self.failures.max()} times, the last time so: {stretch.reasons[-1]}")
+
+    def _ask(self, share: int, *request: Any) -> None:
+        try:
+            self.hosts[share].ask(*request)
+        except WorkerDiedError:
+            self._revive(share)
+            self.hosts[share].ask(*request)
+
+    def _answer(self, share: int) -> Any:
+        try:
+            return self.hosts[share].answer()
+        except WorkerDiedError:
+            self._revive(share)
+            self.hosts[share].ask(*self.asked)
+            return self.hosts[share].answer()
+
+    def _revive(self, share: int) -> None:
+        log.warning("a worker process died: another one takes its environments from where they were")
+        self.hosts[share].close()
+        self.hosts[share] = self._host(self.shares[share])
+        self._bring_back(share)
+
+    def _batch(self, stretch: Stretch) -> Batch:
+        """[K, S, E, ...] on the device."""
+        names = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
+        tensors = {
+            name: torch.as_tensor(getattr(stretch, name)).to(self.agent.device).transpose(0, 1) for name in names
+        }
+        return Batch(**{name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+
+    def _follow(self, stretch: Stretch) -> None:
+        """Keep account of episodes: how far the open ones are, and what the finished ones brought."""
+        done: Any = stretch.terminated | stretch.truncated
+        eventful = (done | stretch.broken).any(0)
+        for place in self.actions:
+            own, begin = (slice(None), *place), 0
+            rewards = stretch.reward[own]
+            events = np.flatnonzero(done[own] | stretch.broken[own]).tolist() if eventful[place] else []
+            for step in events:
+                if stretch.broken[(step, *place)]:
+                    begin, self.length[place], self.total[place] = step, 0, 0.0
+                if done[(step, *place)]:
+                    length, total = (
+                        self.length[place] + step + 1 - begin,
+                        self.total[place] + rewards[begin : step + 1].sum(),
+                    )
+                    self.finished[place[0]].append((float(total), int(length)))
+                    begin, self.length[place], self.total[place] = step + 1, 0, 0.0
+            self.length[place] += len(rewards) - begin
+            self.total[place] += rewards[begin:].sum()
+            if events:
+                self.actions[place].clear()
+            self.actions[place].append(stretch.action[own][begin:])
+        self.episode = stretch.episode
 
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [K, obs_dim] of each member's observations so far; 1 for a constant entry."""
@@ -102,23 +177,31 @@ class Collector:
         return torch.as_tensor(mean).to(self.agent.obs_mean), torch.as_tensor(std).to(self.agent.obs_std)
 
     def read(self) -> list[dict[str, float]]:
-        """Of the episodes that each member finished since the last call: mean return and length."""
+        """Of the episodes that each member finished since the last call: mean return and length; failures so far."""
         means = [np.mean(own, 0).tolist() if own else () for own in self.finished]
         self.finished = [[] for _ in self.finished]
-        return [dict(zip(("collect/return_mean", "collect/length_mean"), mean, strict=False)) for mean in means]
+        metrics = [dict(zip(("collect/return_mean", "collect/length_mean"), mean, strict=False)) for mean in means]
+        for own, failures in zip(metrics, self.failures.tolist(), strict=True):
+            own["collect/env_failures"] = failures
+        return metrics
 
     def state(self, member: int) -> dict[str, Tensor]:
         """What a checkpoint of a member needs of its environments, [1, E] each."""
-        own = slice(member * self.replay.envs, (member + 1) * self.replay.envs)
-        parts = {"episode": self.episode[own], "length": self.length[own], "return": self.total[own]}
-        state = {f"collect.{name}": torch.as_tensor(values).unsqueeze(0).clone() for name, values in parts.items()}
+        parts = {"episode": self.episode, "length": self.length, "return": self.total}
+        state = {
+            f"collect.{name}": torch.as_tensor(values[member : member + 1]).clone() for name, values in parts.items()
+        }
         # Of each environment's open episode, one after another: members have different numbers of them.
-        spec, steps = self.agent.spec, list(self.played)
-        none = np.zeros((0,), np.int64) if spec.discrete else np.zeros((0, spec.action_dim), np.float32)
-        played = [step[n : n + 1] for n in self.numbers[own] for step in steps[len(steps) - self.length[n] :]]
-        actions = np.concatenate([none, *played])
+        actions = np.concatenate([self._open(member, env) for env in range(self.replay.envs)])
         sums = torch.as_tensor(self.sums[member : member + 1]).clone()
-        return state | {"collect.actions": torch.as_tensor(actions), "collect.sums": sums}
+        failures = torch.as_tensor(self.failures[member : member + 1]).clone()
+        return state | {"collect.actions": torch.as_tensor(actions), "collect.sums": sums, "collect.failures": failures}
+
+    def _open(self, member: int, env: int) -> NDArray:
+        """The actions of an open episode, [length, ...]."""
+        spec = self.agent.spec
+        none = np.zeros((0,), np.int64) if spec.discrete else np.zeros((0, spec.action_dim), np.float32)
+        return np.concatenate([none, *self.actions[member, env]])
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from the `state` of all members: open episodes are played again.
@@ -126,29 +209,67 @@ class Collector:
         Where that does not lead to where they were, they end there, truncated, and new ones begin.
         """
         self.episode, self.length, self.total = (
-            state[f"collect.{name}"].flatten().numpy().copy() for name in ("episode", "length", "return")
+            state[f"collect.{name}"].numpy().copy() for name in ("episode", "length", "return")
         )
-        self.sums = state["collect.sums"].numpy().copy()
-        ends = self.length.cumsum()
-        actions = np.split(state["collect.actions"].numpy(), ends[:-1])
-        self.obs = self._reset(self.numbers)
-        self.played.clear()
-        for back in range(int(self.length.max()), 0, -1):
-            now = np.flatnonzero(self.length >= back)
-            step = np.zeros((len(self.numbers), *actions[0].shape[1:]), actions[0].dtype)
-            step[now] = [actions[number][-back] for number in now]
-            self.obs[now] = self.fleet.step(now, step[now])[0]
-            self.played.append(step)
+        self.sums, self.failures = (state[f"collect.{name}"].numpy().copy() for name in ("sums", "failures"))
+        pieces = np.split(state["collect.actions"].numpy(), self.length.flatten().cumsum()[:-1])
+        for place, piece in zip(self.actions, pieces, strict=True):
+            self.actions[place] = [piece]
+        lost = sum(self._bring_back(share) for share in range(len(self.hosts)))
+        if lost:
+            log.warning("%d environments could not be brought back to where they were: new episodes begin", lost)
+
+    def _bring_back(self, share: int) -> int:
+        """Play a share's open episodes again; the number of those that did not come to where they were."""
+        host, envs = self.hosts[share], self.shares[share]
+        lanes = [(member, env) for member in range(self.agent.members) for env in envs.tolist()]
+        host.ask("load", self.episode[:, envs].flatten(), [self._open(*lane) for lane in lanes])
+        obs = host.answer()
         if not len(self.replay):
-            return
-        newest = self.replay.newest(1).next_obs.flatten(0, 2).cpu().numpy()
-        lost = np.flatnonzero((self.length > 0) & (self.obs != newest).any(1))
+            return 0
+        newest = self.replay.newest(1).next_obs[:, envs].flatten(0, 2).cpu().numpy()
+        lost = np.flatnonzero((self.length[:, envs].flatten() > 0) & (obs != newest).any(1))
         if len(lost):
-            log.warning("%d environments could not be brought back to where they were: new episodes begin", len(lost))
-            self.replay.cut(torch.as_tensor(np.isin(self.numbers, lost)).view(self.agent.members, -1))
-            self.episode[lost] += 1
-            self.length[lost], self.total[lost] = 0, 0.0
-            self.obs[lost] = self._reset(lost)
+            cut = np.zeros(self.length.shape, bool)
+            for place in (lanes[lane] for lane in lost):
+                cut[place] = True
+                self.episode[place] += 1
+                self.length[place], self.total[place] = 0, 0.0
+                self.actions[place].clear()
+            self.replay.cut(torch.as_tensor(cut))
+            host.ask("skip", lost.tolist())
+            host.answer()
+        return len(lost)
 
     def close(self) -> None:
-        self.fleet.close()
+        for host in self.hosts:
+            host.close()
+
+
+class Torch:
+    """Any policy as a player, for this process."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+
+    def draw(self, rng: np.random.Generator, steps: int) -> NDArray[np.float32]:
+        return rng.integers(2**32, size=(steps, 1)).astype(np.float32)
+
+    def __call__(self, obs: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[Any]:
+        generators = [generator(int(own), "actions", device=self.agent.device) for own in noise[:, 0, 0]]
+        action = self.agent.act(torch.as_tensor(obs).to(self.agent.device, self.agent.dtype), generators)
+        # As the replay keeps it, so that the same action can be played again.
+        return (action.float() if action.is_floating_point() else action).cpu().numpy()
+
+
+def _merge(parts: Sequence[Stretch], shares: Sequence[NDArray[np.int64]]) -> Stretch:
+    """One stretch of all environments from those of each share."""
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate(shares))
+    merged = {
+        name: np.concatenate([getattr(part, name) for part in parts], -1 if name == "episode" else 2)
+        for name in (field.name for field in fields(Stretch) if field.name != "reasons")
+    }
+    merged = {name: whole[:, order] if name == "episode" else whole[:, :, order] for name, whole in merged.items()}
+    return Stretch(**merged, reasons=[reason for part in parts for reason in part.reasons])

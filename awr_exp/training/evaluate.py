@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from awr_exp.agents.agent import Agent
-from awr_exp.envs.fleet import Fleet, Here, WorkerError, Workers
+from awr_exp.envs.fleet import Fleet, Here, Workers
 from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.worker import WorkerError
 
 log = logging.getLogger(__name__)
 

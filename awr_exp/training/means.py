@@ -13,14 +13,15 @@ class Means:
         self.sums: Metrics = {}
         self.counts: dict[str, int] = {}
 
-    def add(self, metrics: Metrics) -> None:
+    def add(self, metrics: Metrics, count: int = 1) -> None:
+        """metrics: of one step, or the sums of `count`."""
         known = [name for name in metrics if name in self.sums]
         if known:
             # One call for all: on small networks adding fifteen numbers one by one would be felt.
             torch._foreach_add_([self.sums[name] for name in known], [metrics[name] for name in known])
         self.sums |= {name: value.clone() for name, value in metrics.items() if name not in self.sums}
         for name in metrics:
-            self.counts[name] = self.counts.get(name, 0) + 1
+            self.counts[name] = self.counts.get(name, 0) + count
 
     def read(self, members: int) -> list[dict[str, float]]:
         """Each member's means since the last call: the only time that training waits for the device."""

@@ -1,38 +1,95 @@
 """Training on what the policy itself collects."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv
 from awr_exp.errors import UserError
-from awr_exp.training.accelerate import accelerate
+from awr_exp.networks import acting
+from awr_exp.training.accelerate import Update
+from awr_exp.training.blocks import Team
 from awr_exp.training.collect import Collector
 from awr_exp.training.means import Means
 from awr_exp.training.schedules import Schedule
 from awr_exp.training.trainer import Trainer
 
 
+@dataclass
+class Learner:
+    """Some members with their environments and replay; its steps are those of the environments."""
+
+    agent: AWR
+    schedule: Schedule
+    replay: Replay
+    collector: Collector
+    batch_size: int
+    functions: dict[str, Update]
+    """The schedule's, on this agent and replay."""
+
+    turn = 1
+
+    def __post_init__(self) -> None:
+        self.means = Means()
+        self.step = self.update = 0
+        self.error: UserError | None = None
+
+    def train(self, goal: int) -> None:
+        while self.step < goal and self.error is None:
+            try:
+                self.step += self.schedule.turn(self)
+            except UserError as error:
+                self.error = error
+
+    def read(self) -> list[dict[str, float]]:
+        learnt, collected = self.means.read(self.agent.members), self.collector.read()
+        return [one | other for one, other in zip(learnt, collected, strict=True)]
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        own = {"replay": self.replay.state(member)}
+        return own | self.collector.state(member) | self.means.state(member)
+
+    def facts(self, member: int) -> dict[str, Any]:
+        own = self.collector.finished[member]
+        return {"step": self.step, "added": self.replay.added, "counts": self.means.counts, "finished": own}
+
+    def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
+        """Go on from the `facts` and `state` of all of its members."""
+        first = facts[0]
+        if state["replay"].shape[1:] != (min(first["added"], self.replay.ring.shape[1]), *self.replay.ring.shape[2:]):
+            raise UserError("the run to resume has another replay: give its trainer.envs and trainer.replay_size")
+        self.step, self.update = first["step"], first["update"]
+        self.replay.load(state["replay"], first["added"])
+        self.collector.load(state)
+        self.collector.finished = [fact["finished"] for fact in facts]
+        self.means.load(state, first["counts"])
+
+
 class Online(Trainer):
     """`env_steps` environment steps a member, in turns of collecting and learning; all intervals count such steps.
 
-    envs: environments a member; replay_size: transitions kept of each member; options: other arguments of Trainer.
-    Raises UserError without an environment, or for an agent that learns no values.
+    envs: environments a member; workers: processes that step them, 0 for the one that trains; replay_size:
+    transitions kept of each member; options: other arguments of Trainer. Members are divided among the CPU's threads,
+    and each part has a worker of its own. Raises UserError without an environment, or for an agent without values.
     """
 
-    agent: AWR
     unit = "environment step"
 
     def __init__(
         self,
-        agent: AWR,
+        agent: Agent,
         make_env: MakeEnv | None,
         schedule: Schedule,
         env_steps: int,
         envs: int,
+        workers: int,
         replay_size: int,
         batch_size: int,
         compile: str | bool,
@@ -43,48 +100,70 @@ class Online(Trainer):
         if not isinstance(agent, AWR):
             raise UserError("trainer=online needs an agent that learns values: choose agent=awr")
         super().__init__(agent, make_env=make_env, total=env_steps, **options)
-        self.schedule, self.batch_size = schedule, batch_size
-        self.replay = Replay(agent.spec, agent.members, envs, replay_size, agent.device)
-        self.collector = Collector(make_env, agent, self.replay)
-        self.means = Means()
-        self.update = 0
-        updates = schedule.updates(env_steps) * agent.members
-        methods = (AWR.update, AWR.update_critic, AWR.update_actor)
-        self.update_agent, self.update_critic, self.update_actor = (
-            accelerate(method, compile, updates, agent.device)(agent) for method in methods
-        )
+        parts = split(agent, torch.get_num_threads())
+        if len(parts) > 1 and acting.actor(agent) is not None:
+            # Threads that stepped environments themselves would wait for one another.
+            workers = max(1, workers // len(parts))
+        schedule.check(agent, workers)
+        functions = schedule.functions(env_steps * agent.members, compile, agent.device)
+        self.learners = []
+        for members in parts:
+            own = agent.some(members)
+            replay = Replay(agent.spec, own.members, envs, replay_size, agent.device)
+            learn = {name: function(own, replay) for name, function in functions.items()}
+            collector = Collector(make_env, own, replay, workers)
+            self.learners.append(Learner(own, schedule, replay, collector, batch_size, learn))
+        self.places = [(learner, row) for learner in self.learners for row in range(learner.agent.members)]
+
+    def run(self) -> None:
+        with Team(self.learners, torch.get_num_threads()) as self.team:
+            super().run()
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
-        while self.step < goal and not stopped():
-            self.step += self.schedule.turn(self)
-            progress(self.step)
-        return self.step
+        step = self.team.train(goal, stopped, progress)
+        self.update = max(learner.update for learner in self.learners)
+        for member, (learner, _) in enumerate(self.places):
+            if learner.error is not None:
+                self.fail(member, learner.error)
+        return step
 
     def read(self) -> list[dict[str, float]]:
-        learnt, collected = self.means.read(self.agent.members), self.collector.read()
-        return [one | other for one, other in zip(learnt, collected, strict=True)]
+        return [metrics for learner in self.learners for metrics in learner.read()]
 
     @property
     def env_steps(self) -> int:
         return self.step
 
     def member_state(self, member: int) -> dict[str, Tensor]:
-        own = {"replay": self.replay.state(member)}
-        return own | self.collector.state(member) | self.means.state(member)
+        learner, row = self.places[member]
+        return learner.state(row)
 
     def member_facts(self, member: int) -> dict[str, Any]:
-        own = self.collector.finished[member]
-        return {"step": self.step, "added": self.replay.added, "counts": self.means.counts, "finished": own}
+        learner, row = self.places[member]
+        return learner.facts(row)
 
     def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
-        first = facts[0]
-        if state["replay"].shape[1:] != (min(first["added"], self.replay.ring.shape[1]), *self.replay.ring.shape[2:]):
-            raise UserError("the run to resume has another replay: give its trainer.envs and trainer.replay_size")
-        self.step, self.update = first["step"], first["update"]
-        self.replay.load(state["replay"], first["added"])
-        self.collector.load(state)
-        self.collector.finished = [fact["finished"] for fact in facts]
-        self.means.load(state, first["counts"])
+        self.step, self.update = facts[0]["step"], facts[0]["update"]
+        actions = _split_actions(state)
+        begin = 0
+        for learner in self.learners:
+            own = slice(begin, begin + learner.agent.members)
+            begin = own.stop
+            mine = {name: tensor[own].to(tensor) for name, tensor in state.items() if name != "collect.actions"}
+            learner.load(facts[own], mine | {"collect.actions": torch.cat(actions[own])})
 
     def close(self) -> None:
-        self.collector.close()
+        for learner in self.learners:
+            learner.collector.close()
+
+
+def split(agent: Agent, threads: int) -> list[slice]:
+    """The parts of an agent's members that learn side by side: one a thread, all in one on a GPU."""
+    count = min(threads, agent.members) if agent.device.type == "cpu" else 1
+    ends = [part * agent.members // count for part in range(count + 1)]
+    return [slice(start, stop) for start, stop in pairwise(ends)]
+
+
+def _split_actions(state: dict[str, Tensor]) -> list[Tensor]:
+    """Each member's actions of its open episodes, which are of different number."""
+    return list(state["collect.actions"].split(state["collect.length"].sum(1).tolist()))

@@ -1,26 +1,40 @@
 """When an online run collects and when it learns. A schedule is one turn of both, and says how many steps it took."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 
+from awr_exp.agents.awr import AWR
+from awr_exp.data.replay import Replay
 from awr_exp.errors import UserError
-from awr_exp.math import weights
 from awr_exp.seeding import draw_rows
+from awr_exp.training.accelerate import Update, accelerate
+from awr_exp.types import Metrics
 
 if TYPE_CHECKING:
-    from awr_exp.training.online import Online
+    from awr_exp.training.online import Learner
+
+MANY = 200_000
+"""Gradient steps from which compiling several of them as one, which takes longer, pays off."""
+AT_ONCE = 8
+"""Gradient steps that are then compiled as one."""
+
+Functions = dict[str, Callable[[AWR, Replay], Update]]
 
 
 class Schedule(Protocol):
-    def turn(self, run: "Online") -> int:
+    def turn(self, run: "Learner") -> int:
         """Collect and learn once; the steps taken, over the environments of one member together."""
 
-    def updates(self, env_steps: int) -> int:
-        """About how many gradient steps a run of this many environment steps takes."""
+    def check(self, agent: AWR, workers: int) -> None:
+        """Raises UserError where the agent or the number of workers is not for this schedule."""
+
+    def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
+        """What `turn` does with tensors, as fast as it gets, for a run of so many environment steps of all members."""
 
 
 @dataclass(frozen=True)
@@ -29,42 +43,85 @@ class Phased:
 
     samples_per_iteration: environment steps an iteration, rounded up to whole steps of all environments, with which
     the numbers of gradient steps grow; critic_steps, actor_steps: gradient steps an iteration on minibatches;
-    normalizer_samples: environment steps from whose observations the normaliser is learnt.
+    normalizer_samples: environment steps from whose observations the normaliser is learnt; overlap: collect the next
+    iteration's steps while learning, and so by a policy that is one iteration older.
     """
 
     samples_per_iteration: int = 2048
     critic_steps: int = 200
     actor_steps: int = 1000
     normalizer_samples: int = 100_000
+    overlap: bool = False
 
-    def turn(self, run: "Online") -> int:
-        agent, replay = run.agent, run.replay
+    def check(self, agent: AWR, workers: int) -> None:
+        if self.overlap and not workers:
+            raise UserError("schedule.overlap=true collects in other processes: give trainer.workers=1 or more")
+
+    def turn(self, run: "Learner") -> int:
+        agent, replay, before = run.agent, run.replay, run.replay.added
         steps = math.ceil(self.samples_per_iteration / replay.envs)
-        run.collector.collect(steps)
-        collected = steps * replay.envs
+        if not (self.overlap and before):
+            run.collector.collect(steps)
         if run.step < self.normalizer_samples:
             agent.fit_normalizer(*run.collector.obs_statistics())
-        share = collected / self.samples_per_iteration
+        if self.overlap:
+            run.collector.begin(steps)
+        self.learn(run, steps * replay.envs / self.samples_per_iteration)
+        if self.overlap:
+            run.collector.finish()
+        return (replay.added - before) * replay.envs
+
+    def learn(self, run: "Learner", share: float) -> None:
+        """This share of the gradient steps of an iteration."""
+        agent, replay = run.agent, run.replay
         target, _ = agent.targets(replay)
-        for rows in _minibatches(run, "critic", math.ceil(share * self.critic_steps)):
-            run.means.add(run.update_critic(replay.sample(rows, target)))
+        self._descend(run, "critic", math.ceil(share * self.critic_steps), target)
         target, value = agent.targets(replay)
         advantage = target - value
         weight = agent.weights(advantage)
-        for rows in _minibatches(run, "actor", math.ceil(share * self.actor_steps)):
-            run.means.add(run.update_actor(replay.sample(rows, weight=weight)))
-        run.means.add(
-            {
-                "mean_value": value.mean(1),
-                "mean_advantage": advantage.mean(1),
-                "std_advantage": advantage.std(1, correction=0),
-                **weights.health(weight, agent.max_weight),
-            }
-        )
-        return collected
+        self._descend(run, "actor", math.ceil(share * self.actor_steps), weight)
+        run.means.add(agent.health(value, advantage, weight))
 
-    def updates(self, env_steps: int) -> int:
-        return env_steps * (self.critic_steps + self.actor_steps) // self.samples_per_iteration
+    def _descend(self, run: "Learner", name: str, count: int, values: Tensor) -> None:
+        """`count` steps on minibatches of the whole replay, with these targets or weights [K, N]."""
+        slots, values = run.replay.slots(_rows(run, name, count)), run.replay.spread(values)
+        at_once = AT_ONCE if f"{name} at once" in run.functions else 1
+        whole = count - count % at_once
+        for step in range(0, whole, at_once):
+            learn = run.functions[f"{name} at once" if at_once > 1 else name]
+            run.means.add(learn(slots[step : step + at_once], values), at_once)
+        for step in range(whole, count):
+            run.means.add(run.functions[name](slots[step : step + 1], values))
+        run.update += count
+
+    def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
+        updates = env_steps * (self.critic_steps + self.actor_steps) // self.samples_per_iteration
+        found: Functions = {}
+        for name, function in (("critic", critic_steps), ("actor", actor_steps)):
+            fast = accelerate(function, compile, updates, device)
+            found[name] = fast
+            if updates >= MANY and compile:
+                found[f"{name} at once"] = fast
+        return found
+
+
+def critic_steps(agent: AWR, replay: Replay, slots: Tensor, target: Tensor) -> Metrics:
+    """A step for each of slots [S, K, B] of the replay; the sums of their metrics."""
+    return _sum([agent.update_critic(replay.take(some, target=target)) for some in slots.unbind()])
+
+
+def actor_steps(agent: AWR, replay: Replay, slots: Tensor, weight: Tensor) -> Metrics:
+    """As `critic_steps`."""
+    return _sum([agent.update_actor(replay.take(some, weight=weight)) for some in slots.unbind()])
+
+
+def batch_step(agent: AWR, replay: Replay, slots: Tensor) -> Metrics:
+    """One update on the batch in slots [K, B]."""
+    return agent.update(replay.take(slots))
+
+
+def _sum(metrics: list[Metrics]) -> Metrics:
+    return {name: torch.stack([one[name] for one in metrics]).sum(0) for name in metrics[0]}
 
 
 @dataclass(frozen=True)
@@ -77,12 +134,14 @@ class Interleaved:
     learning_starts: int = 1_000
     update_interval: int = 1
 
-    def turn(self, run: "Online") -> int:
-        agent, replay = run.agent, run.replay
+    def check(self, agent: AWR, workers: int) -> None:
         if not agent.advantage.one_step:
             raise UserError(
                 "schedule=interleaved learns from single transitions: choose advantage=td or schedule=phased"
             )
+
+    def turn(self, run: "Learner") -> int:
+        agent, replay = run.agent, run.replay
         if run.step < self.learning_starts:
             steps = math.ceil((self.learning_starts - run.step) / replay.envs)
             run.collector.collect(steps, random=True)
@@ -91,17 +150,16 @@ class Interleaved:
         run.collector.collect(1)
         after = run.step + replay.envs
         count = after // self.update_interval - run.step // self.update_interval
-        for rows in _minibatches(run, "batch", count):
-            run.means.add(run.update_agent(replay.sample(rows)))
+        for slots in replay.slots(_rows(run, "batch", count)):
+            run.means.add(run.functions["batch"](slots))
+        run.update += count
         return replay.envs
 
-    def updates(self, env_steps: int) -> int:
-        return env_steps // self.update_interval
+    def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
+        return {"batch": accelerate(batch_step, compile, env_steps // self.update_interval, device)}
 
 
-def _minibatches(run: "Online", name: str, count: int) -> Iterator[Tensor]:
-    """`count` times rows [K, B] of the replay, with replacement, each member's from a seed of its own."""
+def _rows(run: "Learner", name: str, count: int) -> Tensor:
+    """[count, K, B] rows of the replay, with replacement, each member's from a seed of its own."""
     shape, names = (count, run.batch_size), (name, run.step)
-    for rows in draw_rows(run.agent.seeds, names, len(run.replay), shape, run.agent.device):
-        run.update += 1
-        yield rows
+    return draw_rows(run.agent.seeds, names, len(run.replay), shape, run.agent.device)

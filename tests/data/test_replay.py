@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from awr_exp.data.replay import Replay
 from awr_exp.math.advantages import LambdaReturn
+from awr_exp.types import Batch
 from tests.conftest import CONTINUOUS, DISCRETE, make_awr
 
 K, E = 2, 3
@@ -29,8 +30,10 @@ def filled(steps: int, capacity: int, discrete: bool = False) -> tuple[Replay, d
         "truncated": ends > 0.9,
     }
     replay = Replay(spec, K, E, capacity)
-    for step in range(steps):
-        replay.add(**{name: tensor[:, step] for name, tensor in content.items()})
+    # In pieces of different lengths, one of which may be more than it keeps.
+    for piece in torch.arange(steps).tensor_split([1, 3, 4]):
+        if len(piece):
+            replay.extend(Batch(**{name: tensor[:, piece] for name, tensor in content.items()}))
     return replay, content
 
 
@@ -40,7 +43,7 @@ def test_rows_are_the_last_ones_by_environment_and_time(steps: int, capacity: in
     kept = min(steps, capacity // E)
     assert len(replay) == kept * E
     rows = torch.arange(len(replay)).expand(K, -1)
-    batch = replay.sample(rows, target=rows.float(), weight=-rows.float())
+    batch = replay.take(replay.slots(rows), replay.spread(rows.float()), replay.spread(-rows.float()))
     for name, tensor in content.items():
         by_env = tensor[:, steps - kept :].transpose(1, 2).flatten(1, 2)
         assert torch.equal(getattr(batch, name), by_env), name
@@ -79,7 +82,7 @@ def test_a_restored_replay_is_the_same(steps: int) -> None:
     other = Replay(CONTINUOUS, K, E, 20 * E)
     other.load(torch.cat([replay.state(member) for member in range(K)]), replay.added)
     assert torch.equal(other.ring, replay.ring)
-    step = {name: tensor[:, 0] for name, tensor in content.items()}
-    replay.add(**step)
-    other.add(**step)
+    step = Batch(**{name: tensor[:, :1] for name, tensor in content.items()})
+    replay.extend(step)
+    other.extend(step)
     assert torch.equal(other.ring, replay.ring)

@@ -98,7 +98,7 @@ def test_slow_environments_move_to_workers_and_back_when_one_dies(
     assert isinstance(fleet, Workers)
     np.testing.assert_array_equal(evaluator.play(agent).returns, here.returns)
     assert isinstance(evaluator.fleet, Workers)
-    fleet.processes[0].kill()
+    fleet.workers[0].process.kill()
     np.testing.assert_array_equal(evaluator.play(agent).returns, here.returns)
     assert isinstance(evaluator.fleet, Here)
     assert "evaluating in this process from now on: a worker process died" in caplog.text

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from awr_exp.envs import make
-from awr_exp.envs.fleet import Fleet, Here, WorkerError, Workers
+from awr_exp.envs.fleet import Fleet, Here, Workers
+from awr_exp.envs.worker import WorkerError
 
 
 def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
@@ -65,7 +66,7 @@ def test_what_goes_wrong_in_a_worker_is_said() -> None:
     fleet.close()
     fleet = Workers(partial(gymnasium.make, "Pendulum-v1"), 2, 2)
     fleet.reset(np.arange(2), np.arange(2))
-    fleet.processes[0].send_signal(signal.SIGKILL)
+    fleet.workers[0].process.send_signal(signal.SIGKILL)
     with pytest.raises(WorkerError, match="died"):
         play(fleet, np.arange(2))
     fleet.close()
@@ -75,7 +76,7 @@ def test_workers_end_with_the_one_that_started_them() -> None:
     code = (
         "import gymnasium, numpy, os, signal; from functools import partial; from awr_exp.envs.fleet import Workers;"
         "f = Workers(partial(gymnasium.make, 'Pendulum-v1'), 2, 2); f.reset(numpy.arange(2), numpy.arange(2));"
-        "print(*(p.pid for p in f.processes), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+        "print(*(w.process.pid for w in f.workers), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     deadline = time.monotonic() + 20

@@ -1,0 +1,156 @@
+"""Playing on and on in many environments by a policy, here or in a worker. Nothing here imports torch."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from awr_exp.envs.make import MakeEnv
+from awr_exp.seeding import child_seed, numpy_generator
+
+NOT_FINITE = "it returned an observation or a reward that is not finite"
+ATTEMPTS = 10
+"""Times in a row that an environment may fail before it is given up."""
+
+
+class BrokenEnvError(Exception):
+    """An environment failed again and again."""
+
+
+class Player(Protocol):
+    """Anything that acts: noise for `steps` steps of one environment from its generator, then actions of all."""
+
+    def draw(self, rng: np.random.Generator, steps: int) -> NDArray[np.float32]: ...
+
+    def __call__(self, obs: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """S steps of K members' E environments, [S, K, E, ...] each.
+
+    next_obs is the true one also where an episode ends. broken: the step begins an episode because the environment
+    failed in the one before. episode: the number of each open episode, [K, E]; reasons: of the failures.
+    """
+
+    obs: NDArray[np.float32]
+    action: NDArray[Any]
+    reward: NDArray[np.float64]
+    next_obs: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    broken: NDArray[np.bool_]
+    episode: NDArray[np.int64] = field(kw_only=True)
+    reasons: Sequence[str] = field(kw_only=True)
+
+
+class Rollouts:
+    """Environments `numbers` of each member, one member after another, each in an episode that goes on between calls.
+
+    Episode n of environment e of a member starts from a seed of its own, and the noise of its actions is drawn from
+    one, too: nothing of the generators has to be saved, and an episode can be played again up to where it was.
+    An environment that raises or returns what is not finite is made anew and begins its next episode.
+    """
+
+    def __init__(self, make_env: MakeEnv, seeds: Sequence[int], numbers: Sequence[int]) -> None:
+        self.make_env, self.shape = make_env, (len(seeds), len(numbers))
+        self.lanes = [(seed, number) for seed in seeds for number in numbers]
+        self.envs = [make_env() for _ in self.lanes]
+        self.episode = np.zeros(len(self.lanes), np.int64)
+        self.obs = np.stack([self._begin(lane) for lane in range(len(self.lanes))])
+
+    def _begin(self, lane: int) -> NDArray[np.float32]:
+        """The first observation of a lane's episode. Raises BrokenEnvError."""
+        seed, number = self.lanes[lane]
+        for _ in range(ATTEMPTS):
+            try:
+                # Of 31 bits, which every environment takes.
+                obs, _ = self.envs[lane].reset(seed=child_seed(seed, "episode", number, self.episode[lane]) >> 32)
+                first, reason = np.asarray(obs, np.float32), NOT_FINITE
+                if np.isfinite(first).all():
+                    return first
+            except Exception as error:
+                reason = _named(error)
+            self._replace(lane)
+        raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {reason}")
+
+    def _replace(self, lane: int) -> None:
+        with suppress(Exception):
+            self.envs[lane].close()
+        self.envs[lane] = self.make_env()
+
+    def play(self, player: Player, steps: int, key: object) -> Stretch:
+        """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
+        count, (members, envs) = len(self.lanes), self.shape
+        rngs = [numpy_generator(seed, "actions", number, key) for seed, number in self.lanes]
+        noise = np.stack([player.draw(rng, steps) for rng in rngs], 1).reshape(steps, members, envs, -1)
+        obs, next_obs = np.zeros((2, steps, *self.obs.shape), np.float32)
+        reward = np.empty((steps, count))
+        terminated, truncated, broken = np.zeros((3, steps, count), np.bool_)
+        actions: list[NDArray[Any]] = []
+        reasons: list[str] = []
+        for step in range(steps):
+            lanes: Sequence[int] = range(count)
+            for _ in range(ATTEMPTS):
+                action = player(self.obs.reshape(members, envs, -1), noise[step])
+                action, said = action.reshape(count, *action.shape[2:]), len(reasons)
+                for lane in lanes:
+                    at = step, lane
+                    try:
+                        next_obs[at], reward[at], terminated[at], truncated[at], _ = self.envs[lane].step(action[lane])
+                    except Exception as error:
+                        reasons.append(_named(error))
+                        reward[at] = np.nan
+                good = np.isfinite(next_obs[step]).all(1) & np.isfinite(reward[step])
+                if good.all():
+                    break
+                lanes = np.flatnonzero(~good).tolist()
+                broken[step, lanes] = True
+                reasons += [NOT_FINITE] * (len(lanes) - (len(reasons) - said))
+                for lane in lanes:
+                    self._replace(lane)
+                    self.episode[lane] += 1
+                    self.obs[lane] = self._begin(lane)
+            else:
+                raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {reasons[-1]}")
+            obs[step] = self.obs
+            actions.append(action)
+            self.obs[:] = next_obs[step]
+            for lane in np.flatnonzero(terminated[step] | truncated[step]).tolist():
+                self.episode[lane] += 1
+                self.obs[lane] = self._begin(lane)
+        parts = (obs, np.stack(actions), reward, next_obs, terminated, truncated, broken)
+        own: Any = [part.reshape(steps, members, envs, *part.shape[2:]) for part in parts]
+        return Stretch(*own, episode=self.episode.reshape(self.shape).copy(), reasons=reasons)
+
+    def load(self, episode: NDArray[np.int64], actions: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """Begin each lane's episode again and take its actions; where they are then, [lanes, obs_dim].
+
+        Of a lane that cannot be brought back, nan.
+        """
+        self.episode[:] = episode
+        for lane, taken in enumerate(actions):
+            self.obs[lane] = self._begin(lane)
+            try:
+                for action in taken:
+                    self.obs[lane] = self.envs[lane].step(action)[0]
+            except Exception:
+                self.obs[lane] = np.nan
+        return self.obs
+
+    def skip(self, lanes: Sequence[int]) -> None:
+        """Begin the next episodes of lanes."""
+        for lane in lanes:
+            self.episode[lane] += 1
+            self.obs[lane] = self._begin(lane)
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,88 @@
+"""An object in a process of its own, whose methods are called over a pipe.
+
+A worker is a fresh interpreter that imports torch only if its object does, runs nothing of the program that started it,
+and ends with it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+
+
+class WorkerError(Exception):
+    """A worker died, or could not do what was asked of it."""
+
+
+class WorkerDiedError(WorkerError):
+    """It was killed, or its machine ran out of something: a new one may do."""
+
+
+class Worker:
+    """Hosts what `make` returns. Each `ask` is followed by one `answer`, which raises WorkerError if it went wrong."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        # What this interpreter can import, the worker can.
+        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        self.pipe, other = Pipe()
+        command = [sys.executable, "-m", __name__, str(other.fileno())]
+        # One thread: all cores are spoken for, by the other workers and by the one that asks.
+        environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, pass_fds=[other.fileno()], env=environment)
+        other.close()
+        self._send(cloudpickle.dumps(make))
+
+    def ask(self, method: str, *arguments: Any) -> None:
+        self._send(cloudpickle.dumps((method, arguments)))
+
+    def answer(self) -> Any:
+        try:
+            answer = self.pipe.recv()
+        except (OSError, EOFError):
+            raise WorkerDiedError("a worker process died") from None
+        if isinstance(answer, Exception):
+            raise WorkerError(str(answer))
+        return answer
+
+    def _send(self, content: bytes) -> None:
+        try:
+            self.pipe.send_bytes(content)
+        except OSError:
+            raise WorkerDiedError("a worker process died") from None
+
+    def close(self) -> None:
+        self.pipe.close()
+        self.process.wait()
+
+
+def serve(pipe: Connection) -> None:
+    """Do what the other end of the pipe asks for, until it is closed. Exceptions are answers, too."""
+    # Signals are for the one that trains, who closes the pipe when it is time.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    hosted: Any
+    try:
+        hosted = cloudpickle.loads(pipe.recv_bytes())()
+    except Exception as error:
+        hosted = error
+    while True:
+        try:
+            method, arguments = cloudpickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        try:
+            if isinstance(hosted, Exception):
+                raise hosted
+            pipe.send(getattr(hosted, method)(*arguments))
+        except Exception as error:
+            pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])))

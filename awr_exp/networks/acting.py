@@ -1,0 +1,144 @@
+"""The policy of K members in NumPy: for a handful of observations, a tensor framework takes longer to begin than this.
+
+Nothing here imports torch, so that a process which only steps environments can act by itself.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from awr_exp.agents.agent import Agent
+    from awr_exp.types import Spec
+
+Array = NDArray[Any]
+
+
+def _elu(x: Array) -> Array:
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+
+
+def _silu(x: Array) -> Array:
+    return x * (0.5 * np.tanh(0.5 * x) + 0.5)
+
+
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+    "elu": _elu,
+    "silu": _silu,
+}
+"""Those of `awr_exp.networks.mlp` that NumPy has."""
+
+
+@dataclass(frozen=True)
+class Normal:
+    """The Gaussian heads: log_std [K, 1, action_dim], or None where it is an output; squash: by tanh."""
+
+    log_std: Array | None
+    clamp: tuple[float, float]
+    low: Array
+    high: Array
+    centre: Array
+    scale: Array
+    squash: bool
+
+    def draw(self, rng: np.random.Generator, steps: int) -> Array:
+        return rng.standard_normal((steps, len(self.scale)), np.float32)
+
+    def __call__(self, outputs: Array, noise: Array | None) -> Array:
+        mean, log_std = (outputs, self.log_std) if self.log_std is not None else np.split(outputs, 2, -1)
+        x = mean if noise is None else mean + np.exp(np.clip(log_std, *self.clamp)) * noise
+        return np.clip(self.centre + self.scale * (np.tanh(x) if self.squash else x), self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The categorical head, sampled by the Gumbel-max trick."""
+
+    actions: int
+
+    def draw(self, rng: np.random.Generator, steps: int) -> Array:
+        return rng.gumbel(size=(steps, self.actions)).astype(np.float32)
+
+    def __call__(self, outputs: Array, noise: Array | None) -> NDArray[np.int64]:
+        return (outputs if noise is None else outputs + noise).argmax(-1)
+
+
+@dataclass(frozen=True)
+class Actor:
+    """mean, std: of the observations, [K, 1, obs_dim]; layers: weight [K, in, out] and bias [K, 1, out] each, and of
+    layer norms theirs [K, 1, out] or None."""
+
+    mean: Array
+    std: Array
+    layers: Sequence[tuple[Array, Array, tuple[Array, Array] | None]]
+    activation: str
+    head: Normal | Choice
+
+    def draw(self, rng: np.random.Generator, steps: int) -> Array:
+        """The noise of one environment's actions, [steps, ...]."""
+        return self.head.draw(rng, steps)
+
+    def __call__(self, obs: Array, noise: Array | None = None) -> NDArray[Any]:
+        """Actions [K, E, ...] for obs [K, E, obs_dim]: the policy's mode, or a sample by noise [K, E, ...]."""
+        x = (obs - self.mean) / self.std
+        *hidden, (weight, bias, _) = self.layers
+        for w, b, norm in hidden:
+            x = x @ w + b
+            if norm is not None:
+                centred = x - x.mean(-1, keepdims=True)
+                x = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5) * norm[0] + norm[1]
+            x = ACTIVATIONS[self.activation](x)
+        return self.head(x @ weight + bias, noise)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Actions drawn evenly, between -1 and 1 where they have no bounds: what exploring begins with."""
+
+    spec: "Spec"
+
+    def draw(self, rng: np.random.Generator, steps: int) -> Array:
+        return rng.random((steps, self.spec.action_dim), np.float32)
+
+    def __call__(self, obs: Array, noise: Array) -> NDArray[Any]:
+        if self.spec.num_actions is not None:
+            return (noise[..., 0] * self.spec.num_actions).astype(np.int64)
+        low, high = (np.array(bound, np.float32) for bound in (self.spec.action_low, self.spec.action_high))
+        low, high = np.where(np.isfinite(low), low, -1), np.where(np.isfinite(high), high, 1)
+        return (low + (high - low) * noise).astype(np.float32)
+
+
+def actor(agent: "Agent") -> Actor | None:
+    """The agent's policy as it is now; None for networks and heads that have no form here, such as one's own."""
+    from awr_exp.networks import heads
+    from awr_exp.networks.mlp import MLP, unflatten
+
+    network, head = agent.policy.network, agent.policy.head
+    theta = agent.actor.theta.detach().cpu().float()
+    part = {name: tensor.numpy().copy() for name, tensor in unflatten(theta, agent.policy.shapes).items()}
+    if type(network) is not MLP or network.activation not in ACTIVATIONS:
+        return None
+    numpy_head: Normal | Choice
+    if type(head) is heads.Categorical:
+        numpy_head = Choice(head.outputs)
+    elif isinstance(head, heads.Gaussian) and type(head) in (heads.Gaussian, heads.TanhGaussian):
+        limits = {name: getattr(head, name).cpu().float().numpy() for name in ("low", "high", "centre", "scale")}
+        log_std = part.get("log_std")
+        clamp = (heads.LOG_STD_MIN, heads.LOG_STD_MAX)
+        if not isinstance(head.std, str):
+            log_std = np.full([1, 1, head.action_dim], np.log(float(head.std)), np.float32)
+            clamp = (-np.inf, np.inf)
+        numpy_head = Normal(log_std, clamp, **limits, squash=type(head) is heads.TanhGaussian)
+    else:
+        return None
+    layers = []
+    for layer in range(len(network.hidden) + 1):
+        norm = (part[f"{layer}.norm.weight"], part[f"{layer}.norm.bias"]) if f"{layer}.norm.bias" in part else None
+        layers.append((part[f"{layer}.weight"], part[f"{layer}.bias"], norm))
+    mean, std = (tensor.cpu().float().unsqueeze(1).numpy().copy() for tensor in (agent.obs_mean, agent.obs_std))
+    return Actor(mean, std, layers, network.activation, numpy_head)
