@@ -44,7 +44,10 @@ def sweep(folder: Path, experiment: str, seeds: int, overrides: list[str]) -> No
         f"seed={seed_list}",
         "logger=jsonl",
     ]
-    command += [*overrides, f"hydra.sweep.dir={folder}", f"sweep.resume={folder}"]
+    command += [
+        *overrides,
+        f"sweep.resume={folder}" if (folder / "multirun.yaml").exists() else f"hydra.sweep.dir={folder}",
+    ]
     print("+", " ".join(command[1:]), flush=True)
     subprocess.run(command, check=True)
 

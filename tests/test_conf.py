@@ -19,7 +19,9 @@ from awr_exp.training.loggers import Jsonl
 from tests.conftest import composed
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in config.CONF.glob("*/*.yaml"))
-NEEDS = {"minari": "dataset.id=awr_exp/pendulum-mixed-v0", "gym": "env.id=Pendulum-v1"}
+NEEDS = {
+    "minari": "dataset.id=awr_exp/pendulum-mixed-v0", "gym": "env.id=Pendulum-v1", "online_paper": "env.id=Pendulum-v1",
+}  # fmt: skip
 ENVS = {"cartpole": "dataset=cartpole_mixed"}
 EXTRAS = {
     "halfcheetah": "mujoco", "hopper": "mujoco", "walker2d": "mujoco", "ant": "mujoco", "humanoid": "mujoco",
@@ -86,13 +88,16 @@ def test_every_option_builds_and_takes_three_updates(
 
 def three_turns(cfg: dict[str, Any], folder: Path) -> None:
     """Of an online run, as short as may be."""
+    found = next((extra for name, extra in EXTRAS.items() if name == cfg["env"]["id"].partition("-")[0].lower()), None)
+    if found:
+        pytest.importorskip(found)
     make_env = build(cfg["env"], data=None, spec=None)
     agent = build(cfg["agent"], spec=task(make_env), seeds=[0])
     schedule = build(cfg["schedule"])
     short = {"samples_per_iteration": 16, "critic_steps": 1, "actor_steps": 1, "learning_starts": 16}
     small = {name: value for name, value in short.items() if hasattr(schedule, name)}
     loggers = [Jsonl(folder)]
-    node = cfg["trainer"] | {"env_steps": 48, "envs": 4, "eval_episodes": 1, "compile": False}
+    node = cfg["trainer"] | {"env_steps": 48, "envs": 4, "workers": 0, "eval_episodes": 1, "compile": False}
     node = {name: value for name, value in node.items() if name != "schedule"}
     parts = {"loggers": loggers, "folders": [folder], "facts": [{}], "schedule": replace(schedule, **small)}
     trainer = build(node, agent=agent, make_env=make_env, **parts)
@@ -122,6 +127,28 @@ def test_the_offline_recipe_has_its_published_values() -> None:
         1,
     )
     assert cfg["network"]["hidden"] == [256, 256]
+
+
+# From the authors' code: step size of the actor, deviation of the actions, samples of the normaliser.
+PUBLISHED = {
+    "ant": (5e-5, 0.2, 300_000), "halfcheetah": (5e-5, 0.4, 300_000), "hopper": (1e-4, 0.4, 300_000),
+    "humanoid": (5e-5, 0.2, 300_000), "lunarlander": (5e-4, None, 100_000), "walker2d": (2.5e-5, 0.4, 300_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", PUBLISHED)
+def test_the_online_recipes_have_their_published_values(task: str) -> None:
+    cfg = composed(f"experiment=online_{task}")
+    agent, head, schedule = cfg["agent"], cfg["head"], cfg["schedule"]
+    assert (agent["actor_lr"], head.get("std"), schedule["normalizer_samples"]) == PUBLISHED[task]
+    # Their loss of the critic is half of the squared error.
+    assert (agent["critic_lr"], cfg["optimizer"]["_target_"]) == (0.01 / 2, "awr_exp.math.optimizers.momentum")
+    assert (agent["beta"], agent["max_weight"], agent["gamma"], agent["advantage"]["lam"]) == (1, 20, 0.99, 0.95)
+    assert agent["standardize_advantages"] and agent["normalize_values"]
+    assert (schedule["samples_per_iteration"], schedule["critic_steps"], schedule["actor_steps"]) == (2048, 200, 1000)
+    assert (cfg["trainer"]["replay_size"], cfg["trainer"]["batch_size"]) == (50_000, 256)
+    assert (cfg["network"]["hidden"], cfg["network"]["init"]) == ([128, 64], "xavier")
+    assert head.get("bound_penalty", 10) == 10
 
 
 def test_sweep_files_compose() -> None:

@@ -1,5 +1,6 @@
 """The update against one written out by hand, members against separate runs."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +11,13 @@ from torch.testing import assert_close
 
 from awr_exp.agents.awr import AWR
 from awr_exp.agents.bc import BC
-from awr_exp.math import weights
+from awr_exp.errors import UserError
+from awr_exp.math import optimizers, weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP, unflatten
 from awr_exp.types import Batch, Spec
-from tests.conftest import CONTINUOUS, NETWORK, make_awr, random_batch
+from tests.conftest import CONTINUOUS, DISCRETE, NETWORK, make_awr, random_batch
 
 
 def row(batch: Batch, k: int) -> Batch:
@@ -81,6 +83,66 @@ def test_one_member_is_the_plain_algorithm() -> None:
         assert_close(metrics["actor_loss"][0], actor_loss.detach())
 
 
+def test_the_published_settings_are_the_authors_steps() -> None:
+    """Momentum, half squared errors in units of 1 / (1 - gamma), a fixed deviation and a penalty on means outside."""
+    agent = make_awr(
+        head=lambda spec: heads.Gaussian(spec, std=0.4, bound_penalty=10.0),
+        optimizer=optimizers.momentum,
+        normalize_values=True,
+        gamma=0.9,
+        critic_lr=5e-3,
+        actor_lr=1e-4,
+    )
+    # Far enough from zero that some means are outside.
+    agent.actor.theta.mul_(6)
+    critic = sequential(unflatten(agent.critic.theta, agent.value_network.shapes))
+    actor = sequential(unflatten(agent.actor.theta, agent.policy.shapes))
+    critic_sgd = torch.optim.SGD(critic.parameters(), 0.01, 0.9)
+    actor_sgd = torch.optim.SGD(actor.parameters(), 1e-4, 0.9)
+    scale, centre = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])
+    for seed in range(10):
+        batch = random_batch(CONTINUOUS, 1, 32, seed)
+        target, weight = 20 * torch.randn(2, 1, 32, dtype=torch.float64)
+        metrics = agent.update_critic(replace(batch, target=target))
+        metrics |= agent.update_actor(replace(batch, weight=weight.abs()))
+        value = critic(batch.obs[0])[:, 0]
+        loss = 0.5 * (value - target[0] * 0.1).square().mean()
+        critic_sgd.zero_grad()
+        loss.backward()
+        critic_sgd.step()
+        assert_close(metrics["value_loss"][0], (10 * value - target[0]).square().mean().detach())
+        mean = actor(batch.obs[0])
+        outside = (mean + 1).clamp(max=0).square().sum(-1) + (mean - 1).clamp(min=0).square().sum(-1)
+        assert seed or bool(outside.any())
+        log_prob = torch.distributions.Normal(mean, 0.4).log_prob((batch.action[0] - centre) / scale).sum(-1)
+        loss = -(weight[0].abs() * log_prob).mean() + 10 * 0.5 * outside.mean()
+        actor_sgd.zero_grad()
+        loss.backward()
+        actor_sgd.step()
+        assert_close(metrics["actor_loss"][0] - weight.abs().mean() * math.log(3), loss.detach())
+        for parameters, module in ((agent.critic, critic), (agent.actor, actor)):
+            network = unflatten(
+                parameters.theta, agent.value_network.shapes if module is critic else agent.policy.shapes
+            )
+            for layer in range(3):
+                assert_close(network[f"{layer}.weight"][0].T, module[2 * layer].weight.detach())
+
+
+def test_values_cannot_be_normalised_without_discount() -> None:
+    with pytest.raises(UserError, match=r"choose agent\.gamma below 1"):
+        make_awr(seeds=[0, 1], gamma=[0.9, 1.0], normalize_values=[False, True])
+    make_awr(seeds=[0, 1], gamma=[0.9, 1.0], normalize_values=[True, False])
+
+
+def test_logits_may_be_penalised() -> None:
+    agent = make_awr(DISCRETE, head=lambda spec: heads.Categorical(spec, logit_penalty=3.0))
+    plain = make_awr(DISCRETE)
+    batch = replace(random_batch(DISCRETE, 1, 32), weight=torch.rand(1, 32, dtype=torch.float64))
+    logits = agent.policy.network(agent.actor.theta, batch.obs)
+    difference = agent.update_actor(batch)["actor_loss"] - plain.update_actor(batch)["actor_loss"]
+    assert_close(difference, 1.5 * logits.square().sum(-1).mean(-1))
+
+
 HYPER: dict[str, list[Any]] = {
     "beta": [0.05, 0.5, 5.0],
     "max_weight": [2.0, 20.0, 100.0],
@@ -89,6 +151,7 @@ HYPER: dict[str, list[Any]] = {
     "critic_lr": [1e-4, 1e-2, 1e-3],
     "max_grad_norm": [0.1, 10.0, float("inf")],
     "standardize_advantages": [False, True, False],
+    "normalize_values": [True, True, False],
 }
 
 

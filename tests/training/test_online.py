@@ -116,6 +116,107 @@ def test_resumed_is_as_uninterrupted(tmp_path: Path, spec: Spec, schedule: Sched
     assert torch.equal(second.learners[0].replay._columns(slice(None)), whole.learners[0].replay._columns(slice(None)))
 
 
+def play(collector: Collector, turns: int) -> Any:
+    for _ in range(turns):
+        collector.collect(30)
+    return collector.replay.newest(30 * turns)
+
+
+@pytest.mark.parametrize("spec", MAKE)
+def test_workers_collect_as_this_process_does_and_one_that_is_killed_is_replaced(
+    spec: Spec, caplog: pytest.LogCaptureFixture
+) -> None:
+    members = agent(spec, PHASED, [3, 8])
+    here = Collector(MAKE[spec], members, Replay(spec, 2, 3, 1_000))
+    there = Collector(MAKE[spec], members, Replay(spec, 2, 3, 1_000), workers=2)
+    play(here, 3), play(there, 2)
+    there.hosts[1].process.kill()  # type: ignore[attr-defined]
+    play(there, 1)
+    assert "a worker process died: another one takes its environments" in caplog.text
+    for mine, theirs in zip(vars(here.replay.newest(90)).values(), vars(there.replay.newest(90)).values(), strict=True):
+        assert (mine is None and theirs is None) or torch.allclose(mine.float(), theirs.float(), atol=1e-4)
+    found = [[pytest.approx(own, abs=1e-3) for own in collected.values()] for collected in here.read()]
+    assert [list(collected.values()) for collected in there.read()] == found
+    here.close(), there.close()
+
+
+def test_members_on_threads_are_as_on_one(tmp_path: Path) -> None:
+    runs = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            folders = [tmp_path / f"{threads}{member}" for member in range(3)]
+            run = trainer(folders, agent(CARTPOLE, PHASED, [0, 1, 2], beta=[0.5, 1.0, 2.0]), PHASED, workers=1)
+            assert len(run.learners) == threads
+            run.run()
+            runs.append(run.agent.state_dict())
+        finally:
+            torch.set_num_threads(1)
+    for name, tensor in runs[0].items():
+        assert torch.allclose(tensor, runs[1][name], atol=1e-6), name
+    second = trainer(
+        folders, agent(CARTPOLE, PHASED, [0, 1, 2], beta=[0.5, 1.0, 2.0]), PHASED, workers=1, env_steps=360
+    )
+    second.resume()
+    second.run()
+    assert second.step == 360
+
+
+def test_collecting_may_overlap_with_learning(tmp_path: Path) -> None:
+    """The same steps and gradient steps, by a policy that is one iteration older."""
+    schedule = Phased(60, 5, 7, 280, overlap=True)
+    run = trainer([tmp_path], agent(CARTPOLE, schedule, [0]), schedule, workers=1)
+    run.run()
+    assert run.step == run.learners[0].replay.added * 3 == 300
+    assert run.update == 4 * 12
+    with pytest.raises(UserError, match=r"overlap=true collects in other processes: give trainer\.workers=1"):
+        trainer([tmp_path], agent(CARTPOLE, schedule, [0]), schedule, workers=0)
+
+
+class Breaking(gymnasium.Wrapper):
+    """Raises at every 50th step, or always."""
+
+    count = 0
+    every = 50
+
+    def step(self, action: Any) -> Any:
+        Breaking.count += 1
+        if Breaking.count % Breaking.every == 0:
+            raise RuntimeError("the simulator crashed")
+        return self.env.step(action)
+
+
+def test_failures_of_environments_are_counted_and_many_end_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Breaking, "every", 50)
+    make_env = lambda: Breaking(gymnasium.make("Pendulum-v1"))  # noqa: E731
+    run = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env, eval_interval=1_000)
+    run.evaluator = None
+    run.run()
+    assert run.failed == [None]
+    rows = [row["value"] for row in read(tmp_path) if row["name"] == "collect/env_failures"]
+    assert rows[-1] == 300 // 50
+    assert "an environment failed and was made anew: RuntimeError: the simulator crashed" in caplog.text
+    kept = run.learners[0].replay.newest(80)
+    follows = (kept.obs[:, :, 1:] == kept.next_obs[:, :, :-1]).all(-1)
+    assert torch.equal(follows, ~(kept.truncated | kept.terminated)[:, :, :-1])
+    # From a checkpoint on, when it has become hopeless.
+    monkeypatch.setattr(Breaking, "every", 1)
+    second = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env, env_steps=600)
+    monkeypatch.setattr(Breaking, "every", 10_000)
+    second.resume()
+    monkeypatch.setattr(Breaking, "every", 1)
+    second.run()
+    assert "no more can be collected: the environment failed 10 times in a row" in str(second.failed[0])
+    monkeypatch.setattr(Breaking, "every", 10_000)
+    third = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env, env_steps=600)
+    third.resume()
+    assert third.step == 300
+    third.run()
+    assert third.step == 600
+
+
 def test_an_environment_that_cannot_be_brought_back_begins_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

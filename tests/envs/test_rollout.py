@@ -1,0 +1,96 @@
+"""Playing on and on: what an environment does wrong ends its episode, is counted, and loses nothing else."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from awr_exp.envs.rollout import BrokenEnvError, Rollouts, Stretch
+from awr_exp.networks.acting import Uniform
+from awr_exp.types import Spec
+
+PLAYER = Uniform(Spec(3, 1, None, (-2.0,), (2.0,)))
+
+
+class Failing(gymnasium.Wrapper):
+    """Goes wrong in a certain way at its 13th step."""
+
+    def __init__(self, how: Callable[[], Any], often: bool = False) -> None:
+        super().__init__(gymnasium.make("Pendulum-v1"))
+        self.how, self.often, self.count = how, often, 0
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        result = self.env.step(action)
+        if self.count == 13 or self.often:
+            wrong = self.how()
+            return (*wrong, *result[len(wrong) :])
+        return result
+
+
+def crash() -> Any:
+    raise RuntimeError("the simulator crashed")
+
+
+WAYS = {
+    "raises": (crash, "RuntimeError: the simulator crashed"),
+    "nan": (lambda: (np.full(3, np.nan),), "not finite"),
+    "inf reward": (lambda: (np.zeros(3), np.inf), "not finite"),
+}
+
+
+def follows(stretch: Stretch) -> np.ndarray:
+    return (stretch.obs[1:] == stretch.next_obs[:-1]).all(-1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_failure_ends_one_episode(way: str) -> None:
+    how, reason = WAYS[way]
+    rollouts = Rollouts(partial(Failing, how), [1, 2], [0, 1])
+    # Only this one: the others never get to their 13th step.
+    for lane in (0, 1, 3):
+        rollouts.envs[lane].count = 100
+    stretch = rollouts.play(PLAYER, 40, 0)
+    expected = np.zeros((40, 2, 2), bool)
+    expected[12, 1, 0] = True
+    # The new environment fails at its 13th step, too.
+    expected[24, 1, 0] = expected[36, 1, 0] = True
+    np.testing.assert_array_equal(stretch.broken, expected)
+    np.testing.assert_array_equal(follows(stretch), ~expected[1:])
+    assert all(np.isfinite(part).all() for part in (stretch.obs, stretch.next_obs, stretch.reward, stretch.action))
+    assert stretch.episode.tolist() == [[0, 0], [3, 0]]
+    assert len(stretch.reasons) == 3
+    assert reason in stretch.reasons[0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_that_always_fails_is_given_up(way: str) -> None:
+    how, reason = WAYS[way]
+    rollouts = Rollouts(partial(Failing, how, often=True), [1], [0])
+    with pytest.raises(BrokenEnvError, match=f"failed 10 times in a row: .*{reason}"):
+        rollouts.play(PLAYER, 40, 0)
+
+
+def test_one_that_does_not_begin_is_given_up() -> None:
+    class Mute(gymnasium.Wrapper):
+        def reset(self, **options: Any) -> Any:
+            return np.full(3, np.nan), {}
+
+    with pytest.raises(BrokenEnvError, match="not finite"):
+        Rollouts(lambda: Mute(gymnasium.make("Pendulum-v1")), [1], [0])
+
+
+def test_an_episode_is_played_again() -> None:
+    make_env = partial(gymnasium.make, "Pendulum-v1")
+    first, second = Rollouts(make_env, [1, 2], [3]), Rollouts(make_env, [1, 2], [3])
+    stretch = first.play(PLAYER, 230, 0)
+    assert stretch.truncated.sum() == 2
+    where = second.load(np.array([1, 1]), list(stretch.action[200:, :, 0].swapaxes(0, 1)))
+    np.testing.assert_array_equal(where, first.obs)
+    for mine, theirs in zip(
+        vars(first.play(PLAYER, 9, 1)).values(), vars(second.play(PLAYER, 9, 1)).values(), strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)

@@ -1,0 +1,91 @@
+"""A policy in NumPy acts as it does in torch."""
+
+import subprocess
+import sys
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from awr_exp.networks import acting, heads
+from awr_exp.networks.mlp import ACTIVATIONS, MLP
+from awr_exp.types import Spec
+from tests.conftest import CONTINUOUS, DISCRETE, make_awr
+
+HEADS = {
+    "gaussian": (CONTINUOUS, heads.Gaussian),
+    "state_dependent": (CONTINUOUS, partial(heads.Gaussian, std="state_dependent")),
+    "fixed": (CONTINUOUS, partial(heads.Gaussian, std=0.4)),
+    "tanh": (CONTINUOUS, heads.TanhGaussian),
+    "tanh_fixed": (CONTINUOUS, partial(heads.TanhGaussian, std=0.2)),
+    "unbounded": (Spec(3, 2, None, (-np.inf, -1.0), (np.inf, 1.0)), heads.Gaussian),
+    "categorical": (DISCRETE, heads.Categorical),
+}
+
+
+def made(spec: Spec, head: Any, **network: Any) -> Any:
+    agent = make_awr(spec, [5, 6], head=head, network=partial(MLP, hidden=(16, 8), **network), dtype=torch.float32)
+    agent.actor.theta.add_(0.3 * torch.randn(agent.actor.theta.shape))
+    agent.fit_normalizer(torch.randn(3), 0.5 + torch.rand(3))
+    return agent
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("name", HEADS)
+def test_the_mode_is_that_of_torch(name: str, activation: str, layer_norm: bool) -> None:
+    torch.manual_seed(0)
+    agent = made(*HEADS[name], activation=activation, layer_norm=layer_norm)
+    actor = acting.actor(agent)
+    if activation == "gelu":
+        assert actor is None
+        return
+    assert actor is not None
+    obs = torch.randn(2, 50, 3)
+    expected, found = agent.act(obs), actor(obs.numpy())
+    assert found.shape == tuple(expected.shape)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    assert found.dtype == (np.int64 if name == "categorical" else np.float32)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_samples_are_distributed_as_those_of_torch(name: str) -> None:
+    torch.manual_seed(1)
+    agent = made(*HEADS[name])
+    actor = acting.actor(agent)
+    assert actor is not None
+    count = 20_000
+    obs = torch.randn(2, 1, 3).expand(2, count, 3)
+    noise = np.stack([actor.draw(np.random.default_rng(member), count) for member in range(2)])
+    ours = torch.as_tensor(actor(obs.numpy(), noise)).float()
+    theirs = agent.act(obs, [torch.Generator().manual_seed(member) for member in range(2)]).float()
+    for moment in (1, 2):
+        # Of a few deviations' size, the mean over so many draws is known to a few percent.
+        np.testing.assert_allclose(ours.pow(moment).mean(1), theirs.pow(moment).mean(1), atol=0.15, rtol=0.04)
+
+
+def test_what_numpy_does_not_know_is_left_to_torch() -> None:
+    class Own(heads.Gaussian):
+        pass
+
+    assert acting.actor(made(CONTINUOUS, Own)) is None
+
+
+@pytest.mark.parametrize("spec", [CONTINUOUS, DISCRETE, HEADS["unbounded"][0]])
+def test_uniform_actions_are_within_bounds(spec: Spec) -> None:
+    player = acting.Uniform(spec)
+    noise = player.draw(np.random.default_rng(0), 5_000)[None]
+    actions = player(np.zeros((1, 5_000, 3), np.float32), noise)[0]
+    if spec.num_actions:
+        assert np.bincount(actions).min() > 1_100
+        return
+    low = np.where(np.isfinite(spec.action_low), spec.action_low, -1)
+    high = np.where(np.isfinite(spec.action_high), spec.action_high, 1)
+    np.testing.assert_allclose([actions.min(0), actions.max(0)], [low, high], atol=0.02)
+
+
+def test_acting_needs_no_torch() -> None:
+    code = "import sys, awr_exp.networks.acting, awr_exp.envs.rollout; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
