@@ -135,6 +135,10 @@ RULES: dict[str, Rule] = {
     ),
     "threads": _optional(COUNT),
     "resume": _optional(TEXT),
+    "resume_policy": _optional(TEXT),
+    "offline_share": _optional(UNIT),
+    "offline_share_end": _optional(UNIT),
+    "anneal_steps": _optional(COUNT),
     "trust": (lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v), "a list of dotted names"),
     "objective": _optional(TEXT),
 }
@@ -158,6 +162,10 @@ def check(cfg: DictConfig) -> None:
     trainer = str(content["trainer"].get("_target_")).rpartition(".")[2]
     if trainer == "Offline" and not content.get("dataset"):
         raise UserError("trainer=offline needs a data set: choose dataset=... or trainer=online")
+    if trainer == "Finetune" and not content.get("dataset"):
+        raise UserError("trainer=finetune begins with a data set: choose dataset=... or trainer=online")
+    if trainer != "Finetune" and content.get("resume_policy"):
+        raise UserError("resume_policy is what trainer=finetune begins with: choose it, or leave out resume_policy")
     if trainer == "Online" and content.get("dataset"):
         raise UserError("trainer=online collects its own data: leave out dataset=..., or choose trainer=offline")
     if trainer == "Online" and content.get("baseline"):

@@ -144,7 +144,8 @@ def test_the_online_recipes_have_their_published_values(task: str) -> None:
     # Their loss of the critic is half of the squared error.
     assert (agent["critic_lr"], cfg["optimizer"]["_target_"]) == (0.01 / 2, "awr_exp.math.optimizers.momentum")
     assert (agent["beta"], agent["max_weight"], agent["gamma"], agent["advantage"]["lam"]) == (1, 20, 0.99, 0.95)
-    assert agent["standardize_advantages"] and agent["normalize_values"]
+    assert agent["standardize_advantages"]
+    assert agent["normalize_values"]
     assert (schedule["samples_per_iteration"], schedule["critic_steps"], schedule["actor_steps"]) == (2048, 200, 1000)
     assert (cfg["trainer"]["replay_size"], cfg["trainer"]["batch_size"]) == (50_000, 256)
     assert (cfg["network"]["hidden"], cfg["network"]["init"]) == ([128, 64], "xavier")

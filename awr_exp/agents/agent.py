@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from awr_exp.math import losses
 from awr_exp.math.members import Hyper, Limit, Switch, no_limit, per_member, rows
 from awr_exp.math.optimizers import Optimizer, Parameters, adam
+from awr_exp.networks import acting
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
 from awr_exp.seeding import generator
 from awr_exp.types import Batch, Episodes, Metrics, Spec
@@ -92,6 +93,10 @@ class Agent:
         if generators is None:
             return self.policy.mode(self.actor.theta, obs)
         return self.policy.sample(self.actor.theta, obs, generators)
+
+    def player(self) -> acting.Actor | None:
+        """The policy as it is now in NumPy, if it has such a form."""
+        return acting.actor(self.policy, self.actor.theta, self.obs_mean, self.obs_std)
 
     def refresh(self, episodes: Episodes) -> Tensor | None:
         """Whole-data targets [K, N] for `Batch.target`, or None where a batch suffices."""

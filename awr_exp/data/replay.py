@@ -3,52 +3,85 @@
 import torch
 from torch import Tensor
 
+from awr_exp.data.transitions import Transitions
 from awr_exp.types import Batch, Spec, Value
 
 
 class Replay:
     """The last `capacity` transitions of each member, from E environments each that are stepped together.
 
-    ring: [K, T, E, W] float32 with T = capacity // E, columns obs | next_obs | action | reward | terminated |
-    truncated. Rows are numbered 0 to N - 1 by environment, and within one by time: each environment's rows are laid end
-    to end, so that estimators see whole episodes. The newest row of an environment counts as the last of an episode
-    that was cut there.
+    ring: [K, T, E, W] float32, columns obs | next_obs | action | reward | terminated | truncated. Rows are numbered
+    0 to N - 1 by environment, and within one by time: each environment's rows are laid end to end, so that estimators
+    see whole episodes. The newest row of an environment counts as the last of an episode that was cut there.
+    data: transitions that every member has from the start and keeps, beside the others: they are the first `kept`
+    steps of the environments, as if each had played a share of them.
     """
 
-    def __init__(self, spec: Spec, members: int, envs: int, capacity: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        members: int,
+        envs: int,
+        capacity: int,
+        device: torch.device | str = "cpu",
+        data: Transitions | None = None,
+    ) -> None:
         self.spec, self.members, self.envs = spec, members, envs
         self.device = torch.device(device)
-        width = 2 * spec.obs_dim + spec.action_dim + 3
-        self.ring = torch.zeros(members, max(1, capacity // envs), envs, width, device=self.device)
+        self.width = 2 * spec.obs_dim + spec.action_dim + 3
+        self.kept, self.turning = (len(data) // envs if data else 0), max(1, capacity // envs)
+        self.ring = torch.zeros(members, self.kept + self.turning, envs, self.width, device=self.device)
         self.added = 0
+        if data:
+            self._keep(data)
+
+    def _keep(self, data: Transitions) -> None:
+        for env in range(self.envs):
+            rows = torch.arange(env * self.kept, (env + 1) * self.kept, device=data.device)
+            batch = data.sample(rows.unsqueeze(0))
+            # The share ends wherever its last row lies in an episode.
+            batch.truncated[:, -1] = ~batch.terminated[:, -1]
+            self.ring[:, : self.kept, env] = self._packed(batch)
 
     @property
     def steps(self) -> int:
-        """Steps of each environment that are kept."""
-        return min(self.added, self.ring.shape[1])
+        """Steps of each environment that there are."""
+        return self.kept + self.collected
+
+    @property
+    def collected(self) -> int:
+        """Steps of each environment that are not from the data."""
+        return min(self.added, self.turning)
 
     def __len__(self) -> int:
         """Transitions of each member."""
         return self.steps * self.envs
+
+    def _packed(self, batch: Batch) -> Tensor:
+        """[..., W]"""
+        action = batch.action.unsqueeze(-1) if self.spec.discrete else batch.action
+        numbers = torch.stack([batch.reward.float(), batch.terminated.float(), batch.truncated.float()], -1)
+        return torch.cat([batch.obs, batch.next_obs, action.float(), numbers], -1).to(self.device)
 
     def extend(self, steps: Batch) -> None:
         """S steps of all environments, [K, S, E, ...] each.
 
         next_obs is the true one also where an episode ends, never the first of the next episode.
         """
-        action = steps.action.unsqueeze(-1) if self.spec.discrete else steps.action
-        numbers = torch.stack([steps.reward.float(), steps.terminated.float(), steps.truncated.float()], -1)
-        rows = torch.cat([steps.obs, steps.next_obs, action.float(), numbers], -1)
-        capacity, count = self.ring.shape[1], rows.shape[1]
-        kept = min(count, capacity)
-        self.added += count
-        slots = torch.arange(self.added - kept, self.added, device=self.device) % capacity
-        self.ring.index_copy_(1, slots, rows[:, count - kept :])
+        rows = self._packed(steps)
+        self.added += rows.shape[1]
+        newest = rows[:, -self.turning :]
+        self.ring.index_copy_(1, self._turning_slots(newest.shape[1]), newest)
+
+    def _turning_slots(self, count: int) -> Tensor:
+        """Where the newest `count` steps lie in the ring, oldest first."""
+        return self.kept + torch.arange(self.added - count, self.added, device=self.device) % self.turning
 
     def slots(self, rows: Tensor) -> Tensor:
         """Where rows lie in a member's ring, as indices of [T * E]."""
-        oldest = self.added - self.steps
-        return (oldest + rows % self.steps) % self.ring.shape[1] * self.envs + rows // self.steps
+        step, oldest = rows % self.steps, self.added - self.collected
+        turned = self.kept + (oldest + step - self.kept) % self.turning
+        return torch.where(step < self.kept, step, turned) * self.envs + rows // self.steps
 
     def _columns(self, chosen: slice) -> Tensor:
         """[K, N, ...], some of the columns by number."""
@@ -130,16 +163,21 @@ class Replay:
 
     def cut(self, envs: Tensor) -> None:
         """Mark the newest transitions of environments [K, E] bool as truncated: what follows is another episode."""
-        newest = self.ring[:, (self.added - 1) % self.ring.shape[1]]
-        newest[..., -1] = torch.where(envs.to(self.device) & ~newest[..., -2].bool(), 1.0, newest[..., -1])
+        if self.added:
+            newest = self.ring[:, self.kept + (self.added - 1) % self.turning]
+            newest[..., -1] = torch.where(envs.to(self.device) & ~newest[..., -2].bool(), 1.0, newest[..., -1])
 
     def state(self, member: int) -> Tensor:
-        """[1, T', E, W], what a checkpoint of a member keeps of it, oldest first."""
-        slots = (self.added - self.steps + torch.arange(self.steps, device=self.device)) % self.ring.shape[1]
-        return self.ring[member : member + 1].index_select(1, slots)
+        """[1, T', E, W], what a checkpoint of a member keeps of what was collected, oldest first."""
+        return self.ring[member : member + 1].index_select(1, self._turning_slots(self.collected))
 
     def load(self, state: Tensor, added: int) -> None:
-        """Take over the `state` of all members, [K, T', E, W], after `added` steps."""
+        """Take over the `state` of all members, [K, T', E, W], after `added` steps.
+
+        Raises ValueError if it is of another size.
+        """
         self.added = added
-        slots = (added - state.shape[1] + torch.arange(state.shape[1], device=self.device)) % self.ring.shape[1]
-        self.ring.index_copy_(1, slots, state.to(self.device))
+        wanted = (self.members, self.collected, self.envs, self.width)
+        if state.shape != wanted:
+            raise ValueError(f"a replay of {wanted} was to be restored, found {tuple(state.shape)}")
+        self.ring.index_copy_(1, self._turning_slots(self.collected), state.to(self.device))

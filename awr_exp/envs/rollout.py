@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from awr_exp.envs.make import MakeEnv
@@ -32,7 +33,8 @@ class Player(Protocol):
 class Stretch:
     """S steps of K members' E environments, [S, K, E, ...] each.
 
-    next_obs is the true one also where an episode ends. broken: the step begins an episode because the environment
+    action: as the policy gave it; the environment got it clipped to its bounds. next_obs is the true one also where an
+    episode ends. broken: the step begins an episode because the environment
     failed in the one before. episode: the number of each open episode, [K, E]; reasons: of the failures.
     """
 
@@ -57,8 +59,10 @@ class Rollouts:
 
     def __init__(self, make_env: MakeEnv, seeds: Sequence[int], numbers: Sequence[int]) -> None:
         self.make_env, self.shape = make_env, (len(seeds), len(numbers))
+        self.envs = [make_env() for _ in range(len(seeds) * len(numbers))]
+        space = self.envs[0].action_space
+        self.bounds = (space.low, space.high) if isinstance(space, spaces.Box) else None
         self.lanes = [(seed, number) for seed in seeds for number in numbers]
-        self.envs = [make_env() for _ in self.lanes]
         self.episode = np.zeros(len(self.lanes), np.int64)
         self.obs = np.stack([self._begin(lane) for lane in range(len(self.lanes))])
 
@@ -82,6 +86,9 @@ class Rollouts:
             self.envs[lane].close()
         self.envs[lane] = self.make_env()
 
+    def _clipped(self, action: NDArray[Any]) -> NDArray[Any]:
+        return np.clip(action, *self.bounds) if self.bounds else action
+
     def play(self, player: Player, steps: int, key: object) -> Stretch:
         """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
         count, (members, envs) = len(self.lanes), self.shape
@@ -97,10 +104,11 @@ class Rollouts:
             for _ in range(ATTEMPTS):
                 action = player(self.obs.reshape(members, envs, -1), noise[step])
                 action, said = action.reshape(count, *action.shape[2:]), len(reasons)
+                played = self._clipped(action)
                 for lane in lanes:
                     at = step, lane
                     try:
-                        next_obs[at], reward[at], terminated[at], truncated[at], _ = self.envs[lane].step(action[lane])
+                        next_obs[at], reward[at], terminated[at], truncated[at], _ = self.envs[lane].step(played[lane])
                     except Exception as error:
                         reasons.append(_named(error))
                         reward[at] = np.nan
@@ -135,7 +143,7 @@ class Rollouts:
         for lane, taken in enumerate(actions):
             self.obs[lane] = self._begin(lane)
             try:
-                for action in taken:
+                for action in self._clipped(taken):
                     self.obs[lane] = self.envs[lane].step(action)[0]
             except Exception:
                 self.obs[lane] = np.nan

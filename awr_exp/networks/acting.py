@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from awr_exp.agents.agent import Agent
+    from torch import Tensor
+
+    from awr_exp.networks.policy import Policy
     from awr_exp.types import Spec
 
 Array = NDArray[Any]
@@ -52,7 +54,8 @@ class Normal:
     def __call__(self, outputs: Array, noise: Array | None) -> Array:
         mean, log_std = (outputs, self.log_std) if self.log_std is not None else np.split(outputs, 2, -1)
         x = mean if noise is None else mean + np.exp(np.clip(log_std, *self.clamp)) * noise
-        return np.clip(self.centre + self.scale * (np.tanh(x) if self.squash else x), self.low, self.high)
+        action = self.centre + self.scale * (np.tanh(x) if self.squash else x)
+        return np.clip(action, self.low, self.high) if noise is None else action
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,10 @@ class Actor:
         return self.head.draw(rng, steps)
 
     def __call__(self, obs: Array, noise: Array | None = None) -> NDArray[Any]:
-        """Actions [K, E, ...] for obs [K, E, obs_dim]: the policy's mode, or a sample by noise [K, E, ...]."""
+        """Actions [K, E, ...] for obs [K, E, obs_dim]: the policy's mode, or a sample by noise [K, E, ...].
+
+        A sample of a Gaussian may be out of bounds: learning from what it was clipped to would draw the mean inward.
+        """
         x = (obs - self.mean) / self.std
         *hidden, (weight, bias, _) = self.layers
         for w, b, norm in hidden:
@@ -113,14 +119,17 @@ class Uniform:
         return (low + (high - low) * noise).astype(np.float32)
 
 
-def actor(agent: "Agent") -> Actor | None:
-    """The agent's policy as it is now; None for networks and heads that have no form here, such as one's own."""
+def actor(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor") -> Actor | None:
+    """A policy with parameters theta [K, P] and the normaliser's mean and std [K, obs_dim], copied.
+
+    None for networks and heads that have no form here, such as one's own.
+    """
     from awr_exp.networks import heads
     from awr_exp.networks.mlp import MLP, unflatten
 
-    network, head = agent.policy.network, agent.policy.head
-    theta = agent.actor.theta.detach().cpu().float()
-    part = {name: tensor.numpy().copy() for name, tensor in unflatten(theta, agent.policy.shapes).items()}
+    network, head = policy.network, policy.head
+    theta = theta.detach().cpu().float()
+    part = {name: tensor.numpy().copy() for name, tensor in unflatten(theta, policy.shapes).items()}
     if type(network) is not MLP or network.activation not in ACTIVATIONS:
         return None
     numpy_head: Normal | Choice
@@ -140,5 +149,5 @@ def actor(agent: "Agent") -> Actor | None:
     for layer in range(len(network.hidden) + 1):
         norm = (part[f"{layer}.norm.weight"], part[f"{layer}.norm.bias"]) if f"{layer}.norm.bias" in part else None
         layers.append((part[f"{layer}.weight"], part[f"{layer}.bias"], norm))
-    mean, std = (tensor.cpu().float().unsqueeze(1).numpy().copy() for tensor in (agent.obs_mean, agent.obs_std))
-    return Actor(mean, std, layers, network.activation, numpy_head)
+    centre, deviation = (tensor.cpu().float().unsqueeze(1).numpy().copy() for tensor in (mean, std))
+    return Actor(centre, deviation, layers, network.activation, numpy_head)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra.errors import InstantiationException
 
 from awr_exp.envs.make import task
@@ -22,6 +23,7 @@ from awr_exp.training.progress import speaking
 log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
+States = Sequence[checkpoint.State]
 
 
 def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] = ()) -> list[Outcome]:
@@ -39,11 +41,15 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     spec = data.spec if data else task(make_env)
     known = [{"dataset/return_mean": data.info.return_mean} if data else {} for _ in cfgs]
 
-    def fit(part: str, folders: Sequence[Path], title: str, logs: bool) -> list[Outcome]:
+    def fit(part: str, node: Config, folders: Sequence[Path], title: str, begin: States | None = None) -> list[Outcome]:
+        """Train a part of the configurations by a trainer; from states of another run, if any."""
+        logs = title == "training"
         done = [checkpoint.latest(folder, tensors=False) for folder in folders]
         nodes = [cfg[part] for cfg in cfgs]
         agent = build(stacking.stack(nodes), spec=spec, seeds=[cfg["seed"] for cfg in cfgs], device=device)
-        if data:
+        if begin:
+            _take_over(agent, begin)
+        elif data:
             agent.fit_normalizer(*data.obs_statistics())
         loggers = []
         for cfg, folder, name, found in zip(cfgs, folders, names, done, strict=True):
@@ -54,18 +60,18 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
                     Many(
                         [Jsonl(folder, update=start["update"] if found else -1)]
                         + [
-                            build(node, folder=folder, config=cfg, update=start["update"], run_id=start["run_id"])
-                            for name, node in (cfg.get("logger") or {}).items()
+                            build(own, folder=folder, config=cfg, update=start["update"], run_id=start["run_id"])
+                            for name, own in (cfg.get("logger") or {}).items()
                             if logs and name != "jsonl"
                         ]
                     )
                 )
         ids = [logger.id for logger in loggers]
-        facts = [policy_facts(spec, node) | {"run_id": run_id} for node, run_id in zip(nodes, ids, strict=True)]
+        facts = [policy_facts(spec, own) | {"run_id": run_id} for own, run_id in zip(nodes, ids, strict=True)]
         parts = {"agent": agent, "make_env": make_env, "title": title, "names": names}
         if data:
             parts["data"] = data
-        trainer = build(first["trainer"], loggers=loggers, folders=folders, facts=facts, **parts)
+        trainer = build(node, loggers=loggers, folders=folders, facts=facts, **parts)
         if all(done):
             trainer.resume()
         else:
@@ -77,13 +83,22 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     baselines: list[Outcome] = []
+    trainer = {name: value for name, value in first["trainer"].items() if name != "pretrain"}
+    pretrain = first["trainer"].get("pretrain")
+    begin: States | None = None
     try:
         if first.get("baseline"):
-            baselines = fit("baseline", [folder / "baseline" for folder in folders], "baseline", False)
+            baselines = fit("baseline", pretrain or trainer, [folder / "baseline" for folder in folders], "baseline")
             for levels, outcome in zip(known, baselines, strict=True):
                 if "eval/return_mean" in outcome.metrics:
                     levels["baseline/return_mean"] = outcome.metrics["eval/return_mean"]
-        outcomes = fit("agent", folders, "training", True)
+        if pretrain:
+            sources = [Path(first["resume_policy"])] * len(cfgs) if first["resume_policy"] else []
+            if not sources:
+                sources = [folder / "offline" for folder in folders]
+                fit("agent", pretrain, sources, "offline")
+            begin = [_found(source) for source in sources]
+        outcomes = fit("agent", trainer, folders, "training", begin)
     except SystemExit as stop:
         if stop.code == 128 + signal.SIGUSR2:
             # Everything is saved. Now the scheduler, whose notice this was, may queue the job again.
@@ -93,6 +108,22 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         baseline = baselines[0].metrics if baselines else None
         closing.show(data and data.info, outcomes[0].metrics, baseline, folders[0], first)
     return outcomes
+
+
+def _found(folder: Path) -> checkpoint.State:
+    """The best state of a run."""
+    found = checkpoint.best(folder)
+    if found is None:
+        raise UserError(f"resume_policy={folder} is not the folder of a run with a checkpoint")
+    return found[0]
+
+
+def _take_over(agent: Any, states: States) -> None:
+    """Begin as other runs ended, each member as one."""
+    try:
+        agent.load_state_dict({name: torch.cat([state[name] for state in states]) for name in states[0]})
+    except ValueError as error:
+        raise UserError(f"the run of resume_policy has another agent, network or task: {error}") from None
 
 
 def parts(cfgs: Sequence[Config]) -> list[slice]:
@@ -109,10 +140,11 @@ def parts(cfgs: Sequence[Config]) -> list[slice]:
     return [slice(start, start + most) for start in range(0, len(cfgs), most)]
 
 
-def reached(folder: Path) -> tuple[int, int]:
-    """The updates of the newest checkpoints of a run and of its baseline, -1 without one."""
-    found = [checkpoint.latest(place, tensors=False) for place in (folder, folder / "baseline")]
-    return tuple(one[1]["update"] if one else -1 for one in found)  # type: ignore[return-value]
+def reached(folder: Path) -> tuple[int, ...]:
+    """The updates of the newest checkpoints of a run, of its baseline and of its offline part, -1 without one."""
+    places = (folder, folder / "baseline", folder / "offline")
+    found = [checkpoint.latest(place, tensors=False) for place in places]
+    return tuple(one[1]["update"] if one else -1 for one in found)
 
 
 _held: tuple[str, Any] = ("", None)

@@ -38,7 +38,7 @@ class Group:
         from awr_exp.sweep import experiment
 
         outcomes: dict[int, Outcome] = {}
-        reached: dict[tuple[int, int], list[int]] = {}
+        reached: dict[tuple[int, ...], list[int]] = {}
         with self._logs():
             for number, folder in enumerate(self.folders):
                 before = results.read(folder, {})

@@ -54,11 +54,13 @@ class Collector:
     """Steps the environments of all members, E each, and adds every step to the replay.
 
     workers: processes that share the environments, or 0 to step them in this one. One that dies is started again, and
-    its open episodes are played again up to where they were.
+    its open episodes are played again up to where they were. reward_scale: multiplies the rewards that the replay gets.
     """
 
-    def __init__(self, make_env: MakeEnv, agent: Agent, replay: Replay, workers: int = 0) -> None:
-        self.agent, self.replay, self.make_env = agent, replay, make_env
+    def __init__(
+        self, make_env: MakeEnv, agent: Agent, replay: Replay, workers: int = 0, reward_scale: float = 1.0
+    ) -> None:
+        self.agent, self.replay, self.make_env, self.reward_scale = agent, replay, make_env, reward_scale
         shape = (agent.members, replay.envs)
         processes = min(workers, replay.envs)
         self.shares = [np.arange(share, replay.envs, max(1, processes)) for share in range(max(1, processes))]
@@ -86,7 +88,7 @@ class Collector:
 
     def begin(self, steps: int, random: bool = False) -> None:
         """The first half of `collect`: workers are at it from now on, with the policy as it is now."""
-        player: Player | None = acting.Uniform(self.agent.spec) if random else acting.actor(self.agent)
+        player: Player | None = acting.Uniform(self.agent.spec) if random else self.agent.player()
         if player is None:
             if self.remote:
                 raise UserError("this policy has no NumPy form, in which workers act: choose trainer.workers=0")
@@ -142,6 +144,7 @@ class Collector:
         tensors = {
             name: torch.as_tensor(getattr(stretch, name)).to(self.agent.device).transpose(0, 1) for name in names
         }
+        tensors["reward"] = tensors["reward"] * self.reward_scale
         return Batch(**{name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
 
     def _follow(self, stretch: Stretch) -> None:
@@ -225,7 +228,7 @@ class Collector:
         lanes = [(member, env) for member in range(self.agent.members) for env in envs.tolist()]
         host.ask("load", self.episode[:, envs].flatten(), [self._open(*lane) for lane in lanes])
         obs = host.answer()
-        if not len(self.replay):
+        if not self.replay.added:
             return 0
         newest = self.replay.newest(1).next_obs[:, envs].flatten(0, 2).cpu().numpy()
         lost = np.flatnonzero((self.length[:, envs].flatten() > 0) & (obs != newest).any(1))

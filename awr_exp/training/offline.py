@@ -8,7 +8,6 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
-from awr_exp.errors import UserError
 from awr_exp.training import blocks
 from awr_exp.training.accelerate import accelerate
 from awr_exp.training.trainer import Trainer
@@ -50,22 +49,13 @@ class Offline(Trainer):
     def read(self) -> list[dict[str, float]]:
         return [metrics for block in self.blocks for metrics in block.read()]
 
-    def scores(self, mean: float) -> dict[str, float]:
-        score = self.data.info.normalized_score(mean)
-        return {} if score is None else {"eval/normalized_score": score}
-
     def member_state(self, member: int) -> dict[str, Tensor]:
         return self.block_of[member].state(member)
 
     def member_facts(self, member: int) -> dict[str, Any]:
-        return {"data": self.data.info.fingerprint, "summed": self.block_of[member].summed}
+        return {"summed": self.block_of[member].summed}
 
     def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
-        if any(fact["data"] != self.data.info.fingerprint for fact in facts):
-            raise UserError(
-                f"the run to resume was trained on other data than '{self.data.info.id}' is now: "
-                "restore that data set or start a new run"
-            )
         self.step = self.update = facts[0]["update"]
         own = {name: tensor for name, tensor in state.items() if name == "target" or name.startswith("sums.")}
         for block in self.blocks:

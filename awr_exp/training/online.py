@@ -1,6 +1,6 @@
 """Training on what the policy itself collects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ from awr_exp.agents.awr import AWR
 from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv
 from awr_exp.errors import UserError
-from awr_exp.networks import acting
+from awr_exp.seeding import draw_rows
 from awr_exp.training.accelerate import Update
 from awr_exp.training.blocks import Team
 from awr_exp.training.collect import Collector
@@ -33,6 +33,8 @@ class Learner:
     batch_size: int
     functions: dict[str, Update]
     """The schedule's, on this agent and replay."""
+    offline_share: Callable[[int], float | None] = lambda step: None
+    """Of a batch, from the data that the replay keeps, by step; None: all rows alike."""
 
     turn = 1
 
@@ -47,6 +49,24 @@ class Learner:
                 self.step += self.schedule.turn(self)
             except UserError as error:
                 self.error = error
+
+    def rows(self, name: str, count: int) -> Tensor:
+        """[count, K, B] rows of the replay, with replacement, each member's from a seed of its own."""
+        replay, names = self.replay, (name, self.step)
+
+        def draw(names: Sequence[object], rows: int, size: int) -> Tensor:
+            return draw_rows(self.agent.seeds, names, rows, (count, size), self.agent.device)
+
+        share = self.offline_share(self.step)
+        if share is None:
+            return draw(names, len(replay), self.batch_size)
+        offline = round(share * self.batch_size)
+        old = draw((*names, "offline"), replay.kept * replay.envs, offline)
+        new = draw(names, replay.collected * replay.envs, self.batch_size - offline)
+        # From numbers among the kept, or the collected, to rows, which count all steps of an environment.
+        old = old // replay.kept * replay.steps + old % replay.kept if offline else old
+        new = new // replay.collected * replay.steps + replay.kept + new % replay.collected
+        return torch.cat([old, new], -1)
 
     def read(self) -> list[dict[str, float]]:
         learnt, collected = self.means.read(self.agent.members), self.collector.read()
@@ -63,10 +83,13 @@ class Learner:
     def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
         """Go on from the `facts` and `state` of all of its members."""
         first = facts[0]
-        if state["replay"].shape[1:] != (min(first["added"], self.replay.ring.shape[1]), *self.replay.ring.shape[2:]):
-            raise UserError("the run to resume has another replay: give its trainer.envs and trainer.replay_size")
         self.step, self.update = first["step"], first["update"]
-        self.replay.load(state["replay"], first["added"])
+        try:
+            self.replay.load(state["replay"], first["added"])
+        except ValueError:
+            raise UserError(
+                "the run to resume has another replay: give its trainer.envs and trainer.replay_size"
+            ) from None
         self.collector.load(state)
         self.collector.finished = [fact["finished"] for fact in facts]
         self.means.load(state, first["counts"])
@@ -81,6 +104,11 @@ class Online(Trainer):
     """
 
     unit = "environment step"
+    reward_scale = 1.0
+
+    def offline_share(self, step: int) -> float | None:
+        """See `Learner`."""
+        return None
 
     def __init__(
         self,
@@ -101,7 +129,7 @@ class Online(Trainer):
             raise UserError("trainer=online needs an agent that learns values: choose agent=awr")
         super().__init__(agent, make_env=make_env, total=env_steps, **options)
         parts = split(agent, torch.get_num_threads())
-        if len(parts) > 1 and acting.actor(agent) is not None:
+        if len(parts) > 1 and agent.player() is not None:
             # Threads that stepped environments themselves would wait for one another.
             workers = max(1, workers // len(parts))
         schedule.check(agent, workers)
@@ -109,10 +137,10 @@ class Online(Trainer):
         self.learners = []
         for members in parts:
             own = agent.some(members)
-            replay = Replay(agent.spec, own.members, envs, replay_size, agent.device)
+            replay = Replay(agent.spec, own.members, envs, replay_size, agent.device, self.data)
             learn = {name: function(own, replay) for name, function in functions.items()}
-            collector = Collector(make_env, own, replay, workers)
-            self.learners.append(Learner(own, schedule, replay, collector, batch_size, learn))
+            collector = Collector(make_env, own, replay, workers, self.reward_scale)
+            self.learners.append(Learner(own, schedule, replay, collector, batch_size, learn, self.offline_share))
         self.places = [(learner, row) for learner in self.learners for row in range(learner.agent.members)]
 
     def run(self) -> None:

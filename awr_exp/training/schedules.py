@@ -11,7 +11,6 @@ from torch import Tensor
 from awr_exp.agents.awr import AWR
 from awr_exp.data.replay import Replay
 from awr_exp.errors import UserError
-from awr_exp.seeding import draw_rows
 from awr_exp.training.accelerate import Update, accelerate
 from awr_exp.types import Metrics
 
@@ -62,7 +61,8 @@ class Phased:
         steps = math.ceil(self.samples_per_iteration / replay.envs)
         if not (self.overlap and before):
             run.collector.collect(steps)
-        if run.step < self.normalizer_samples:
+        # An agent that comes with data has their normaliser, on which all it knows depends.
+        if run.step < self.normalizer_samples and not replay.kept:
             agent.fit_normalizer(*run.collector.obs_statistics())
         if self.overlap:
             run.collector.begin(steps)
@@ -84,7 +84,7 @@ class Phased:
 
     def _descend(self, run: "Learner", name: str, count: int, values: Tensor) -> None:
         """`count` steps on minibatches of the whole replay, with these targets or weights [K, N]."""
-        slots, values = run.replay.slots(_rows(run, name, count)), run.replay.spread(values)
+        slots, values = run.replay.slots(run.rows(name, count)), run.replay.spread(values)
         at_once = AT_ONCE if f"{name} at once" in run.functions else 1
         whole = count - count % at_once
         for step in range(0, whole, at_once):
@@ -128,7 +128,8 @@ def _sum(metrics: list[Metrics]) -> Metrics:
 class Interleaved:
     """One update of the agent on one batch every `update_interval` environment steps.
 
-    learning_starts: steps of random actions before the first update, from which the normaliser is learnt.
+    learning_starts: steps before the first update. Without data to begin with, their actions are random, and the
+    normaliser is learnt from them.
     """
 
     learning_starts: int = 1_000
@@ -144,22 +145,17 @@ class Interleaved:
         agent, replay = run.agent, run.replay
         if run.step < self.learning_starts:
             steps = math.ceil((self.learning_starts - run.step) / replay.envs)
-            run.collector.collect(steps, random=True)
-            agent.fit_normalizer(*run.collector.obs_statistics())
+            run.collector.collect(steps, random=not replay.kept)
+            if not replay.kept:
+                agent.fit_normalizer(*run.collector.obs_statistics())
             return steps * replay.envs
         run.collector.collect(1)
         after = run.step + replay.envs
         count = after // self.update_interval - run.step // self.update_interval
-        for slots in replay.slots(_rows(run, "batch", count)):
+        for slots in replay.slots(run.rows("batch", count)):
             run.means.add(run.functions["batch"](slots))
         run.update += count
         return replay.envs
 
     def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
         return {"batch": accelerate(batch_step, compile, env_steps // self.update_interval, device)}
-
-
-def _rows(run: "Learner", name: str, count: int) -> Tensor:
-    """[count, K, B] rows of the replay, with replacement, each member's from a seed of its own."""
-    shape, names = (count, run.batch_size), (name, run.step)
-    return draw_rows(run.agent.seeds, names, len(run.replay), shape, run.agent.device)

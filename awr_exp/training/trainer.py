@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
+from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import MakeEnv
 from awr_exp.errors import UserError
 from awr_exp.training import checkpoint, health
@@ -35,6 +36,10 @@ class Trainer:
 
     unit = "update"
     """What `step` counts."""
+    data: Transitions | None = None
+    """What it learns from, if that is there from the start."""
+    evaluates_first = False
+    """Whether the policy is worth evaluating before it learns here."""
 
     def __init__(
         self,
@@ -97,7 +102,8 @@ class Trainer:
 
     def scores(self, mean: float) -> dict[str, float]:
         """Metrics that follow from an evaluation's mean return."""
-        return {}
+        score = self.data.info.normalized_score(mean) if self.data else None
+        return {} if score is None else {"eval/normalized_score": score}
 
     def resume(self) -> None:
         """Go on from the newest checkpoints of the members' folders, which must be of the same update.
@@ -108,6 +114,11 @@ class Trainer:
         if None in found:
             raise UserError(f"{self.folders[found.index(None)]} has no checkpoint to resume from")
         states, facts = zip(*(one for one in found if one is not None), strict=True)
+        if self.data and any(fact["data"] != self.data.info.fingerprint for fact in facts):
+            raise UserError(
+                f"the run to resume was trained on other data than '{self.data.info.id}' is now: "
+                "restore that data set or start a new run"
+            )
         state = {name: torch.cat([one[name] for one in states]) for name in states[0]}
         self.load(list(facts), state)
         try:
@@ -137,6 +148,8 @@ class Trainer:
             Bar(self.title, self.total, self.step) as bar,
             _signals() as received,
         ):
+            if self.evaluates_first and self.step == 0:
+                self.evaluate(bar)
             while self.step < self.total and None in self.failed:
                 self.before = self.step
                 self.step = self.train(self.next_stop(), lambda: received, bar.advance)
@@ -267,6 +280,8 @@ class Trainer:
             "latest": self.latest[member],
             "returns": self.returns[member],
         }
+        if self.data:
+            facts["data"] = self.data.info.fingerprint
         with speaking(self.folders[member], self.names[member]):
             checkpoint.save(self.folders[member], self.update, rows, facts, best)
 

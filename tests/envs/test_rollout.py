@@ -94,3 +94,21 @@ def test_an_episode_is_played_again() -> None:
         vars(first.play(PLAYER, 9, 1)).values(), vars(second.play(PLAYER, 9, 1)).values(), strict=True
     ):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_actions_are_kept_as_given_and_played_within_bounds() -> None:
+    class Remembering(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            self.played = action
+            return self.env.step(action)
+
+    class Bold:
+        def draw(self, rng: np.random.Generator, steps: int) -> np.ndarray:
+            return np.zeros((steps, 1), np.float32)
+
+        def __call__(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+            return np.full((*obs.shape[:-1], 1), 7.0, np.float32)
+
+    rollouts = Rollouts(lambda: Remembering(gymnasium.make("Pendulum-v1")), [1], [0])
+    assert rollouts.play(Bold(), 1, 0).action.item() == 7.0
+    assert rollouts.envs[0].played.item() == 2.0

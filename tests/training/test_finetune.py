@@ -1,0 +1,183 @@
+"""From offline to online: the data stay, in their share of every batch, and what the policy could is not forgotten."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from awr_exp import results
+from awr_exp.agents.awr import AWR
+from awr_exp.data.replay import Replay
+from awr_exp.data.transitions import DataInfo, Transitions
+from awr_exp.errors import UserError
+from awr_exp.math.advantages import LambdaReturn
+from awr_exp.training import checkpoint
+from awr_exp.training.finetune import Finetune
+from awr_exp.training.loggers import Jsonl, read
+from awr_exp.training.schedules import Interleaved, Phased
+from awr_exp.types import Spec
+from tests.conftest import Cli, make_awr
+
+PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
+PHASED = Phased(samples_per_iteration=60, critic_steps=5, actor_steps=7)
+LENGTHS = (30, 5, 65)
+
+
+def random_data(reward_scale: float = 1.0) -> Transitions:
+    g = torch.Generator().manual_seed(0)
+    packed = torch.randn(sum(LENGTHS) + len(LENGTHS), 3 + 1 + 3, generator=g)
+    packed[:, -2:] = 0
+    lengths = torch.tensor(LENGTHS)
+    packed[(lengths + 1).cumsum(0) - 2, -1] = 1
+    packed[33, -1], packed[33, -2] = 0, 1
+    info = DataInfo("test/random-v0", np.zeros(3), sum(LENGTHS), "test", reward_scale)
+    return Transitions(packed, lengths, PENDULUM, info)
+
+
+def trainer(folder: Path, agent: AWR, data: Transitions, schedule: Any = PHASED, **options: Any) -> Finetune:
+    defaults: dict[str, Any] = {
+        "offline_share": 0.25, "offline_share_end": None, "anneal_steps": None, "env_steps": 300, "envs": 3,
+        "workers": 0, "replay_size": 150, "batch_size": 16, "report_interval": 100, "eval_interval": 150,
+        "eval_episodes": 2, "checkpoint_interval": 100, "compile": False,
+    }  # fmt: skip
+    parts = {"loggers": [Jsonl(folder)], "folders": [folder], "facts": [{}], "schedule": schedule}
+    return Finetune(agent, data, make_env=partial(gymnasium.make, "Pendulum-v1"), **(defaults | parts | options))
+
+
+def agent(data: Transitions, lam: float = 0.9) -> AWR:
+    own = make_awr(PENDULUM, [0], advantage=LambdaReturn(lam), dtype=torch.float32)
+    own.fit_normalizer(*data.obs_statistics())
+    return own
+
+
+def test_the_replay_begins_with_the_data_and_keeps_them() -> None:
+    data = random_data()
+    replay = Replay(PENDULUM, 1, 3, 30, data=data)
+    kept = replay.sample(torch.arange(99).unsqueeze(0))
+    theirs = data.sample(torch.arange(99).unsqueeze(0))
+    for name in ("obs", "action", "reward", "next_obs", "terminated"):
+        assert torch.equal(getattr(kept, name), getattr(theirs, name)), name
+    # Each environment's share of 33 ends where it was cut, and the data's own ends stay.
+    ends = (kept.truncated | kept.terminated)[0].nonzero().flatten().tolist()
+    assert ends == [29, 32, 34, 65, 98]
+    agent_ = agent(data)
+    alone = agent_.targets(replay)[0]
+    steps = {
+        name: tensor.view(1, 3, 33, *tensor.shape[2:])[:, :, :4].transpose(1, 2)
+        for name, tensor in vars(kept).items()
+        if tensor is not None
+    }
+    for _ in range(5):
+        replay.extend(type(kept)(**steps))
+    assert len(replay) == 99 + 30
+    rows = torch.arange(129).view(3, 43)[:, :33].flatten().unsqueeze(0)
+    assert torch.equal(replay.sample(rows).obs, kept.obs)
+    assert torch.allclose(agent_.targets(replay)[0][0, rows[0]], alone[0], atol=1e-6)
+
+
+def test_batches_have_their_share_of_the_data(tmp_path: Path) -> None:
+    run = trainer(
+        tmp_path, agent(random_data()), random_data(), offline_share=0.5, offline_share_end=0.0, anneal_steps=200
+    )
+    (learner,) = run.learners
+    replay = learner.replay
+    learner.collector.collect(40)
+    for step, share in ((0, 8), (100, 4), (150, 2), (200, 0), (900, 0)):
+        learner.step = step
+        rows = learner.rows("actor", 50)
+        assert rows.shape == (50, 1, 16)
+        assert ((rows % replay.steps < replay.kept).sum(-1) == share).all()
+        # All of both are drawn, each row about as often.
+        counts = torch.bincount(rows.flatten(), minlength=len(replay)).view(3, replay.steps)
+        assert bool(counts[:, : replay.kept].sum() == 50 * share)
+    even = trainer(tmp_path, agent(random_data()), random_data(), offline_share=None)
+    even.learners[0].collector.collect(40)
+    rows = even.learners[0].rows("actor", 500)
+    assert torch.bincount(rows.flatten(), minlength=len(replay)).min() > 10
+
+
+@pytest.mark.parametrize("schedule", [PHASED, Interleaved(30, 5)])
+def test_it_is_evaluated_first_keeps_its_normaliser_and_resumes(tmp_path: Path, schedule: Any) -> None:
+    data = random_data(reward_scale=0.1)
+    lam = 0.9 if schedule is PHASED else 0.0
+    whole = trainer(tmp_path / "whole", agent(data, lam), data, schedule)
+    first = whole.evaluator.play(whole.agent).returns.mean()
+    whole.run()
+    rows = [row for row in read(tmp_path / "whole") if row["name"] == "eval/return_mean"]
+    assert (rows[0]["env_steps"], rows[0]["value"]) == (0, pytest.approx(first))
+    assert torch.equal(whole.agent.obs_mean[0], data.obs_statistics()[0])
+    (learner,) = whole.learners
+    assert learner.replay.newest(10).reward.min() > -1.7
+    trainer(tmp_path / "cut", agent(data, lam), data, schedule, env_steps=180).run()
+    second = trainer(tmp_path / "cut", agent(data, lam), data, schedule)
+    second.resume()
+    second.run()
+    for name, tensor in whole.agent.state_dict().items():
+        assert torch.equal(second.agent.state_dict()[name], tensor), name
+    assert torch.equal(second.learners[0].replay.ring, learner.replay.ring)
+    assert second.began == whole.began
+    other = random_data()
+    other.info = DataInfo("test/random-v0", np.zeros(3), sum(LENGTHS), "another", 0.1)
+    with pytest.raises(UserError, match="was trained on other data"):
+        trainer(tmp_path / "cut", agent(data, lam), other, schedule).resume()
+
+
+def test_a_fall_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = trainer(tmp_path, agent(random_data()), random_data(), env_steps=60)
+    run.began = [[0.0, 0.0]]
+    run.run()
+    assert "the return fell from the 0.0 that it began with to -1" in caplog.text
+
+
+FINETUNE = [
+    "trainer=finetune", "trainer.env_steps=512", "schedule.samples_per_iteration=128", "schedule.critic_steps=5",
+    "schedule.actor_steps=10", "trainer.eval_interval=256", "trainer.eval_episodes=1", "trainer.compile=false",
+    "network.hidden=[16]", "logger=jsonl",
+]  # fmt: skip
+OFFLINE = [
+    "trainer.pretrain.updates=60", "trainer.pretrain.eval_interval=30", "trainer.pretrain.eval_episodes=1",
+    "trainer.pretrain.compile=false",
+]  # fmt: skip
+
+
+def test_a_run_trains_offline_first_or_begins_with_one_that_did(cli: Cli, tmp_path: Path) -> None:
+    done = cli(*FINETUNE, *OFFLINE, f"hydra.run.dir={tmp_path}/one")
+    assert done.returncode == 0, done.stdout
+    offline, online = read(tmp_path / "one" / "offline"), read(tmp_path / "one")
+    best = max(row["value"] for row in offline if row["name"] == "eval/return_mean")
+    assert next(row["value"] for row in online if row["name"] == "eval/return_mean") == pytest.approx(best)
+    assert results.runs(tmp_path) == [results.read(tmp_path / "one")]
+    began = checkpoint.best(tmp_path / "one" / "offline")
+    assert began is not None
+    two = [f"resume_policy={tmp_path}/one/offline", f"hydra.run.dir={tmp_path}/two"]
+    done = cli(*FINETUNE, *two)
+    assert done.returncode == 0, done.stdout
+    assert not (tmp_path / "two" / "offline").exists()
+    # The same policy, critic and data: the same run.
+    assert [row["value"] for row in read(tmp_path / "two")] == pytest.approx(
+        [row["value"] for row in online], rel=1e-6
+    ) or {row["name"] for row in read(tmp_path / "two") if row["name"].endswith("per_second")}
+    done = cli("-m", *FINETUNE, two[0], "agent.beta=0.3,1.0", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert done.returncode == 0, done.stdout
+    assert "jobs to train: 2, groups: 1," in done.stdout
+
+
+WRONG = {
+    f"resume_policy={Path('/nowhere')}": "resume_policy=/nowhere is not the folder of a run with a checkpoint",
+    "dataset=none": "trainer=finetune begins with a data set: choose dataset=... or trainer=online",
+    "trainer.offline_share=2": "trainer.offline_share is 2; it must be a number from 0 to 1, or null",
+    "trainer.offline_share=null trainer.offline_share_end=0": "offline_share_end needs a trainer.offline_share",
+    "env=none": "trainer=online collects in an environment: choose one",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_be_tuned_ends_in_one_line(cli: Cli, wrong: str) -> None:
+    done = cli(*FINETUNE, *([] if "resume_policy" in wrong else OFFLINE), *wrong.split())
+    assert done.returncode == 1
+    assert WRONG[wrong] in done.stdout
+    assert "Traceback" not in done.stdout
