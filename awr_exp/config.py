@@ -134,6 +134,19 @@ RULES: dict[str, Rule] = {
         "auto, cpu, cuda or cuda:<number>",
     ),
     "threads": _optional(COUNT),
+    "dataset_id": _optional(TEXT),
+    "policy": TEXT,
+    "noise": NOT_NEGATIVE,
+    "episodes": COUNT,
+    "sample": FLAG,
+    "last_steps": _optional(COUNT),
+    "checkpoints": _optional(
+        (
+            lambda v: isinstance(v, list) and len(v) > 0 and all(_integer(step) and step >= 0 for step in v),
+            "a list of steps",
+        )
+    ),
+    "checkpoint_steps": COUNT,
     "resume": _optional(TEXT),
     "resume_policy": _optional(TEXT),
     "offline_share": _optional(UNIT),
@@ -149,19 +162,15 @@ def check(cfg: DictConfig) -> None:
 
     Raises UserError with the dotted name, the value and what it must be.
     """
-    try:
-        content: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        name = error.full_key or "a value"
-        raise UserError(f"{name} is missing: give {name}=...") from None
-    except (InterpolationResolutionError, OmegaConfBaseException) as error:
-        raise UserError(str(error).splitlines()[0]) from None
+    content = values(cfg)
     for group in REQUIRED:
         if not content.get(group):
             raise UserError(f"{group} is missing: choose {group}=<one of {', '.join(_options(group))}>")
     trainer = str(content["trainer"].get("_target_")).rpartition(".")[2]
     if trainer == "Offline" and not content.get("dataset"):
         raise UserError("trainer=offline needs a data set: choose dataset=... or trainer=online")
+    if trainer == "Offline" and (content.get("recorder") or {}).get("dataset_id"):
+        raise UserError("recorder.dataset_id records what an online run collects: choose trainer=online or finetune")
     if trainer == "Finetune" and not content.get("dataset"):
         raise UserError("trainer=finetune begins with a data set: choose dataset=... or trainer=online")
     if trainer != "Finetune" and content.get("resume_policy"):
@@ -170,6 +179,17 @@ def check(cfg: DictConfig) -> None:
         raise UserError("trainer=online collects its own data: leave out dataset=..., or choose trainer=offline")
     if trainer == "Online" and content.get("baseline"):
         raise UserError("trainer=online has no data set for a baseline: leave out baseline=...")
+
+
+def values(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved values of a configuration. Raises UserError where one is missing or not in its range."""
+    try:
+        content: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        name = error.full_key or "a value"
+        raise UserError(f"{name} is missing: give {name}=...") from None
+    except (InterpolationResolutionError, OmegaConfBaseException) as error:
+        raise UserError(str(error).splitlines()[0]) from None
     # The shallow first: agent.network is only a reference to network, where the user set the value.
     for path, value in sorted(_settings(content, ""), key=lambda setting: setting[0].count(".")):
         name = path.rpartition(".")[2]
@@ -178,6 +198,7 @@ def check(cfg: DictConfig) -> None:
         accepts, wanted = RULES[name]
         if not accepts(value):
             raise UserError(f"{path} is {json.dumps(value, default=str)}; it must be {wanted}")
+    return dict(content)
 
 
 def _settings(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> float | None:
 
 
 def main() -> None:
-    """The command `awr-exp`; `awr-exp report` and `awr-exp dashboard` are commands of their own."""
+    """The command `awr-exp`; `awr-exp report`, `dashboard` and `collect` are commands of their own."""
     if sys.argv[1:2] == ["report"]:
         from awr_exp.report.__main__ import main as report
 
@@ -60,6 +60,11 @@ def main() -> None:
         from awr_exp.dashboard import main as dashboard
 
         return dashboard(sys.argv[2:])
+    if sys.argv[1:2] == ["collect"]:
+        from awr_exp.collect import run as collect
+
+        del sys.argv[1]
+        return collect()
     config.check_arguments(sys.argv[1:])
     sys.argv += config.choices_to_resume(sys.argv[1:])
     run()

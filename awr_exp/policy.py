@@ -1,6 +1,6 @@
 """A trained policy as a function of NumPy observations: `awr_exp.load(run_folder)`."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from awr_exp.config import check_trusted
 from awr_exp.errors import UserError
+from awr_exp.networks import acting
 from awr_exp.networks.policy import Policy
 from awr_exp.seeding import generator
 from awr_exp.training import checkpoint
@@ -55,6 +56,17 @@ class TrainedPolicy:
         self.theta = state["actor.theta"]
         self.mean, self.std = state["normalizer.mean"], state["normalizer.std"]
         self.generators = [generator(seed, "policy")]
+
+    def player(self, sample: bool) -> Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]:
+        """From one observation and a generator to one action, the quickest way; sample: drawn, not the mode."""
+        actor = acting.actor(self.policy, self.theta, self.mean, self.std)
+        if actor is None:
+            return lambda obs, rng: self(obs, not sample)
+
+        def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
+            return actor(obs[None, None], actor.draw(rng, 1)[None] if sample else None)[0, 0]
+
+        return act
 
     @torch.no_grad()
     def __call__(self, obs: ArrayLike, deterministic: bool = True) -> NDArray[Any]:

@@ -23,11 +23,12 @@ ORDER = [
     "report",
     "dashboard",
     "sweep",
+    "collect",
     "main",
 ]
 FOREIGN = {
-    "hydra": {"config", "policy", "sweep", "main"},
-    "omegaconf": {"config", "sweep", "main"},
+    "hydra": {"config", "policy", "sweep", "collect", "main"},
+    "omegaconf": {"config", "sweep", "collect", "main"},
     "wandb": {"training", "dashboard"},
     "wandb_workspaces": {"dashboard"},
     "optuna": {"sweep"},
@@ -36,7 +37,7 @@ FOREIGN = {
     "ray": {"sweep"},
     "cloudpickle": {"envs"},
     "mujoco": {"envs"},
-    "gymnasium": {"data", "envs", "training"},
+    "gymnasium": {"data", "envs", "training", "collect"},
     "minari": {"data"},
     "rich": {"training"},
 }

@@ -1,22 +1,17 @@
 """Data sets that need no network: collected by built-in policies on first use, kept as Minari data sets."""
 
 import logging
-import os
-import shutil
-import tempfile
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 
+from awr_exp.data import export
 from awr_exp.data.minari import load, root
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs import behaviour
-from awr_exp.errors import UserError
 from awr_exp.seeding import child_seed
 
 log = logging.getLogger(__name__)
@@ -46,62 +41,18 @@ def cartpole_mixed(device: torch.device | str = "cpu", **options: Any) -> Transi
 
 def _ensure(id: str, env_id: str, plan: Plan, worst: behaviour.Behaviour, best: behaviour.Behaviour) -> None:
     """Collect the data set unless it is there. It appears whole or not at all, whoever else collects it too."""
-    target = root() / id
-    if (target / "data" / "metadata.json").exists():
+    if export.exists(id):
         return
     log.info("collecting %s in %s (once)", id, root())
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".collecting-") as work:
-            _collect(id, Path(work), env_id, plan, worst, best)
-            finished = Path(work) / id
-            if not target.exists():
-                os.rename(finished, target)
-            elif not (target / "data" / "metadata.json").exists():
-                # What a killed run of another program left behind.
-                shutil.rmtree(target)
-                os.rename(finished, target)
-    except OSError as error:
-        # Two processes may collect at once: the one that comes second uses what the first left.
-        if not (target / "data" / "metadata.json").exists():
-            raise UserError(
-                f"{root()} cannot be written ({error.strerror}): set MINARI_DATASETS_PATH to a folder that can"
-            ) from None
-
-
-def _collect(
-    id: str, place: Path, env_id: str, plan: Plan, worst: behaviour.Behaviour, best: behaviour.Behaviour
-) -> None:
-    import minari
-
     env = gymnasium.make(env_id)
     rng = np.random.default_rng(child_seed(0, id))
     buffers = [_episode(env, policy, rng) for count, policy in plan for _ in range(count)]
-    reference = [float(np.mean([sum(_episode(env, p, rng).rewards) for _ in range(100)])) for p in (worst, best)]
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(place)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            minari.create_dataset_from_buffers(
-                id,
-                buffers,
-                env=env_id,
-                algorithm_name="built-in policies of mixed quality",
-                description=f"Episodes of {env_id} by policies from random to good, in this order.",
-                author="awr_exp",
-                author_email="none@example.invalid",
-                code_permalink="none",
-                ref_min_score=reference[0],
-                ref_max_score=reference[1],
-                num_episodes_average_score=100,
-            )
-    finally:
-        if before is None:
-            del os.environ["MINARI_DATASETS_PATH"]
-        else:
-            os.environ["MINARI_DATASETS_PATH"] = before
-        env.close()
+    worst_return, best_return = (
+        float(np.mean([sum(_episode(env, policy, rng).rewards) for _ in range(100)])) for policy in (worst, best)
+    )
+    about = f"Episodes of {env_id} by policies from random to good, in this order."
+    export.create(id, buffers, env, "built-in policies of mixed quality", (worst_return, best_return), about)
+    env.close()
 
 
 def _episode(env: gymnasium.Env, policy: behaviour.Behaviour, rng: np.random.Generator) -> Any:

@@ -19,6 +19,7 @@ from awr_exp.sweep import stacking
 from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.loggers import Jsonl, Many
 from awr_exp.training.progress import speaking
+from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         parts = {"agent": agent, "make_env": make_env, "title": title, "names": names}
         if data:
             parts["data"] = data
+        if title == "training" and (recorders := _recorders(cfgs, folders, spec)):
+            parts["recorders"] = recorders
         trainer = build(node, loggers=loggers, folders=folders, facts=facts, **parts)
         if all(done):
             trainer.resume()
@@ -108,6 +111,21 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         baseline = baselines[0].metrics if baselines else None
         closing.show(data and data.info, outcomes[0].metrics, baseline, folders[0], first)
     return outcomes
+
+
+def _recorders(cfgs: Sequence[Config], folders: Sequence[Path], spec: Spec) -> list[Any]:
+    """One a member, or none where nothing is recorded."""
+    nodes = [cfg["recorder"] for cfg in cfgs]
+    ids = [node["dataset_id"] for node in nodes]
+    if ids[0] is None:
+        return []
+    if len(set(ids)) < len(ids):
+        raise UserError(
+            f"several runs record '{ids[0]}': let recorder.dataset_id differ, such as 'my/run-s${{seed}}-v0'"
+        )
+    envs = cfgs[0]["trainer"]["envs"]
+    pairs = zip(nodes, folders, strict=True)
+    return [build(node, folder=folder, spec=spec, envs=envs) for node, folder in pairs]
 
 
 def _found(folder: Path) -> checkpoint.State:

@@ -36,6 +36,7 @@ def group_key(cfg: Config) -> str:
         own = {path: _value(node, path) for path in _paths(node)} if node else {}
         zero = sorted(path for path, value in own.items() if value == 0 and value is not False)
         parts[name] = [_without(node, set(own)), zero]
+    parts["records"] = (cfg.get("recorder") or {}).get("dataset_id") is not None
     if not stackable(cfg):
         parts["alone"] = id(cfg)
     return json.dumps(parts, sort_keys=True, default=str)

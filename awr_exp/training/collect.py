@@ -19,6 +19,7 @@ from awr_exp.envs.worker import Worker, WorkerDiedError, WorkerError
 from awr_exp.errors import UserError
 from awr_exp.networks import acting
 from awr_exp.seeding import generator
+from awr_exp.training.recorder import Recorder
 from awr_exp.types import Batch
 
 log = logging.getLogger(__name__)
@@ -54,11 +55,18 @@ class Collector:
     """Steps the environments of all members, E each, and adds every step to the replay.
 
     workers: processes that share the environments, or 0 to step them in this one. One that dies is started again, and
-    its open episodes are played again up to where they were. reward_scale: multiplies the rewards that the replay gets.
+    its open episodes are played again up to where they were. reward_scale: multiplies the rewards that the replay gets;
+    recorders: one a member, if any.
     """
 
     def __init__(
-        self, make_env: MakeEnv, agent: Agent, replay: Replay, workers: int = 0, reward_scale: float = 1.0
+        self,
+        make_env: MakeEnv,
+        agent: Agent,
+        replay: Replay,
+        workers: int = 0,
+        reward_scale: float = 1.0,
+        recorders: Sequence[Recorder] = (),
     ) -> None:
         self.agent, self.replay, self.make_env, self.reward_scale = agent, replay, make_env, reward_scale
         shape = (agent.members, replay.envs)
@@ -73,6 +81,7 @@ class Collector:
         self.sums = np.zeros((agent.members, 2, agent.spec.obs_dim))
         self.finished: list[list[Sequence[float]]] = [[] for _ in agent.seeds]
         self.failures = np.zeros(agent.members, np.int64)
+        self.recorders = recorders
 
     def _host(self, share: NDArray[np.int64]) -> Host:
         make = partial(Rollouts, self.make_env, self.agent.seeds, share.tolist())
@@ -104,6 +113,7 @@ class Collector:
         except (BrokenEnvError, WorkerError) as error:
             raise UserError(f"no more can be collected: {error}") from None
         stretch = _merge(parts, self.shares)
+        self._record(stretch)
         self._follow(stretch)
         # What came before an episode that began because of a failure was cut there.
         stretch.truncated[:-1] |= stretch.broken[1:] & ~stretch.terminated[:-1]
@@ -146,6 +156,13 @@ class Collector:
         }
         tensors["reward"] = tensors["reward"] * self.reward_scale
         return Batch(**{name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+
+    def _record(self, stretch: Stretch) -> None:
+        first = stretch.broken.copy()
+        first[0] |= self.length == 0
+        first[1:] |= stretch.terminated[:-1] | stretch.truncated[:-1]
+        for member, recorder in enumerate(self.recorders):
+            recorder.add(self.replay.added * self.replay.envs, stretch, member, first[:, member])
 
     def _follow(self, stretch: Stretch) -> None:
         """Keep account of episodes: how far the open ones are, and what the finished ones brought."""

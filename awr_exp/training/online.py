@@ -18,6 +18,8 @@ from awr_exp.training.accelerate import Update
 from awr_exp.training.blocks import Team
 from awr_exp.training.collect import Collector
 from awr_exp.training.means import Means
+from awr_exp.training.progress import speaking
+from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Schedule
 from awr_exp.training.trainer import Trainer
 
@@ -99,8 +101,9 @@ class Online(Trainer):
     """`env_steps` environment steps a member, in turns of collecting and learning; all intervals count such steps.
 
     envs: environments a member; workers: processes that step them, 0 for the one that trains; replay_size:
-    transitions kept of each member; options: other arguments of Trainer. Members are divided among the CPU's threads,
-    and each part has a worker of its own. Raises UserError without an environment, or for an agent without values.
+    transitions kept of each member; recorders: one a member, if any; options: other arguments of Trainer. Members are
+    divided among the CPU's threads, and each part has a worker of its own. Raises UserError without an environment, or
+    for an agent without values.
     """
 
     unit = "environment step"
@@ -121,6 +124,7 @@ class Online(Trainer):
         replay_size: int,
         batch_size: int,
         compile: str | bool,
+        recorders: Sequence[Recorder] = (),
         **options: Any,
     ) -> None:
         if make_env is None:
@@ -134,18 +138,22 @@ class Online(Trainer):
             workers = max(1, workers // len(parts))
         schedule.check(agent, workers)
         functions = schedule.functions(env_steps * agent.members, compile, agent.device)
+        self.make_env, self.recorders = make_env, recorders
         self.learners = []
         for members in parts:
             own = agent.some(members)
             replay = Replay(agent.spec, own.members, envs, replay_size, agent.device, self.data)
             learn = {name: function(own, replay) for name, function in functions.items()}
-            collector = Collector(make_env, own, replay, workers, self.reward_scale)
+            collector = Collector(make_env, own, replay, workers, self.reward_scale, recorders[members])
             self.learners.append(Learner(own, schedule, replay, collector, batch_size, learn, self.offline_share))
         self.places = [(learner, row) for learner in self.learners for row in range(learner.agent.members)]
 
     def run(self) -> None:
         with Team(self.learners, torch.get_num_threads()) as self.team:
             super().run()
+        for member, recorder in enumerate(self.recorders):
+            with speaking(self.folders[member], self.names[member]):
+                recorder.finish(self.make_env, self.best[member])
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
         step = self.team.train(goal, stopped, progress)
@@ -168,11 +176,15 @@ class Online(Trainer):
 
     def member_facts(self, member: int) -> dict[str, Any]:
         learner, row = self.places[member]
-        return learner.facts(row)
+        recorded = {"recorder": self.recorders[member].facts()} if self.recorders else {}
+        return learner.facts(row) | recorded
 
     def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
         self.step, self.update = facts[0]["step"], facts[0]["update"]
         actions = _split_actions(state)
+        for recorder, fact in zip(self.recorders, facts, strict=False):
+            if "recorder" in fact:
+                recorder.resume(fact["recorder"])
         begin = 0
         for learner in self.learners:
             own = slice(begin, begin + learner.agent.members)

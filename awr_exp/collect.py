@@ -1,0 +1,181 @@
+"""A Minari data set from any policy: `python -m awr_exp.collect policy=random env=hopper dataset_id=hopper/mine-v0`."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import hydra
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from awr_exp import config
+from awr_exp.errors import UserError
+
+Act = Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]
+"""From one observation [obs_dim] to one action."""
+
+
+@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="collection")
+def run(cfg: DictConfig) -> None:
+    try:
+        content = config.values(cfg)
+        # As in main: a mistake is answered before anything heavy is imported.
+        from awr_exp.data import export
+
+        export.check_new(content["dataset_id"], "dataset_id")
+        collect(content)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped: the same command goes on")
+
+
+def collect(content: dict[str, Any]) -> None:
+    """Play what is missing of the episodes, then write the data set.
+
+    Episodes are kept in a folder beside it until then, each from a seed of its own: it is the same data set however
+    often it was stopped. Raises UserError where something is wrong.
+    """
+    from awr_exp.data import export
+    from awr_exp.data.minari import root
+    from awr_exp.data.recording import Recording
+    from awr_exp.envs.make import task
+    from awr_exp.seeding import child_seed, numpy_generator
+    from awr_exp.training.progress import Bar
+    from awr_exp.training.recorder import random_return
+
+    id = content["dataset_id"]
+    make_env = _environment(content)
+    spec, env = task(make_env), make_env()
+    act = _policy(content, spec, env)
+    folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
+    wanted = json.dumps(content | {"episodes": None}, sort_keys=True)
+    try:
+        recording, begun = Recording(folder, spec, 1), folder / "settings.json"
+        if not begun.exists():
+            begun.write_text(wanted)
+        if begun.read_text() != wanted:
+            raise UserError(f"{id} was begun with other settings: give the same ones to go on, or delete {folder}")
+        done = recording.keep_whole()
+        with Bar(f"collecting {id}", content["episodes"], done) as bar:
+            for episode in range(done, content["episodes"]):
+                rng = numpy_generator(content["seed"], "actions", episode)
+                recording.add(**_episode(env, act, child_seed(content["seed"], "episode", episode) >> 32, rng))
+                bar.advance(episode + 1)
+        buffers = list(recording.episodes())[: content["episodes"]]
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}): the same command goes on once it can, or set "
+            "MINARI_DATASETS_PATH to another folder"
+        ) from None
+    returns = [sum(buffer.rewards) for buffer in buffers]
+    best = max([float(np.mean(returns)), *_known_best(content)])
+    about = f"Episodes by {content['policy']} with noise {content['noise']}."
+    export.create(id, buffers, env, str(content["policy"]), (random_return(make_env, spec), best), about)
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"{id}: {len(returns)} episodes, {sum(len(b.rewards) for b in buffers)} steps, "
+          f"return {np.mean(returns):.1f} ± {np.std(returns):.1f}, in {root() / id}")  # fmt: skip
+    print(f"train on it: python -m awr_exp.main dataset=minari dataset.id={id}")
+
+
+def _episode(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """One whole episode as `Recording.add` wants it, [S, 1, ...] each."""
+    obs, _ = env.reset(seed=seed)
+    steps: list[tuple[Any, ...]] = []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        action = act(np.asarray(obs, np.float32), rng)
+        try:
+            next_obs, reward, terminated, truncated, _ = env.step(action)
+        except Exception as error:
+            raise UserError(f"the environment failed, from seed {seed}: {type(error).__name__}: {error}") from None
+        if not (np.isfinite(next_obs).all() and np.isfinite(float(reward))):
+            raise UserError(f"the environment returned an observation or a reward that is not finite, from seed {seed}")
+        steps.append((obs, next_obs, action, reward, terminated, truncated, not steps))
+        obs = next_obs
+    names = ("obs", "next_obs", "action", "reward", "terminated", "truncated", "first")
+    columns = zip(*steps, strict=True)
+    return {name: np.array(column)[:, None] for name, column in zip(names, columns, strict=True)}
+
+
+def _environment(content: dict[str, Any]) -> Any:
+    """The chosen one, or the one of the run whose policy plays."""
+    from awr_exp.sweep.experiment import build
+
+    node = content.get("env")
+    if node is None:
+        folder = Path(content["policy"])
+        if not (folder / ".hydra").is_dir():
+            raise UserError("env is missing: choose where to play, such as env=pendulum")
+        saved: Any = config.saved_config(folder, content["trust"])
+        if "dataset" in saved and saved.dataset and str(saved.env.get("_target_")).endswith("from_dataset"):
+            from omegaconf import OmegaConf
+
+            dataset: Any = OmegaConf.to_container(saved.dataset, resolve=True)
+            return build({"_target_": saved.env["_target_"]}, data=build(dataset).info, spec=None)
+        node = {"_target_": saved.env["_target_"], "id": saved.env.get("id"), "kwargs": saved.env.get("kwargs")}
+    made = build(node, data=None, spec=None)
+    if made is None:
+        raise UserError("env=none is nowhere to play: choose another")
+    return made
+
+
+def _policy(content: dict[str, Any], spec: Any, env: gymnasium.Env) -> Act:
+    """The policy with its noise."""
+    from awr_exp.envs import behaviour
+    from awr_exp.networks.acting import Uniform
+
+    name, noise = str(content["policy"]), content["noise"]
+    uniform = Uniform(spec)
+
+    def at_random(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
+        return uniform(obs[None], uniform.draw(rng, 1))[0]
+
+    if name == "random":
+        return at_random
+    own: Act
+    if name == "built-in":
+        id = env.spec.id if env.spec else ""
+        if id not in behaviour.BUILT_IN:
+            known = ", ".join(behaviour.BUILT_IN)
+            raise UserError(f"policy=built-in is for {known}, not for {id}: take policy=random or a run's folder")
+        built_in = behaviour.BUILT_IN[id](0.0)
+        own = lambda obs, rng: built_in(obs[None], rng)[0]  # noqa: E731
+    else:
+        own = _of_run(content, spec)
+    if spec.discrete:
+        return lambda obs, rng: at_random(obs, rng) if rng.random() < noise else own(obs, rng)
+    low, high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
+    half = np.where(np.isfinite(high - low), (high - low) / 2, 1)
+
+    def noisy(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
+        action = own(obs, rng)
+        return np.clip(action + noise * half * rng.standard_normal(len(half)), low, high).astype(np.float32)
+
+    return noisy
+
+
+def _of_run(content: dict[str, Any], spec: Any) -> Act:
+    from awr_exp.policy import load
+
+    policy = load(content["policy"], trust=content["trust"])
+    if policy.spec != spec:
+        raise UserError(f"{content['policy']} was trained for {policy.spec}, the environment is {spec}: choose its own")
+    return policy.player(content["sample"])
+
+
+def _known_best(content: dict[str, Any]) -> list[float]:
+    """What the run whose policy plays has reached at best."""
+    from awr_exp.training import checkpoint
+
+    found = checkpoint.best(Path(content["policy"])) if Path(str(content["policy"])).is_dir() else None
+    return [found[1]["best"]] if found and np.isfinite(found[1]["best"]) else []
+
+
+if __name__ == "__main__":
+    run()

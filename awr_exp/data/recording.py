@@ -1,0 +1,93 @@
+"""Steps on disk as they are collected, until they become a data set."""
+
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from awr_exp.types import Spec
+
+
+class Recording:
+    """A file of steps of E environments that are stepped together: [S, E, W] float32, oldest first.
+
+    Columns: obs | next_obs | action | reward | terminated | truncated | first, which is 1 on the first row of an
+    episode, and -1 on a row that does not follow the one before it.
+    """
+
+    def __init__(self, folder: Path, spec: Spec, envs: int) -> None:
+        self.path, self.spec, self.envs = folder / "steps.bin", spec, envs
+        self.width = 2 * spec.obs_dim + spec.action_dim + 4
+        self.row_bytes = 4 * envs * self.width
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+
+    @property
+    def steps(self) -> int:
+        """Of each environment; a torn last row does not count."""
+        return self.path.stat().st_size // self.row_bytes
+
+    def add(
+        self,
+        obs: NDArray[Any],
+        next_obs: NDArray[Any],
+        action: NDArray[Any],
+        reward: NDArray[Any],
+        terminated: NDArray[Any],
+        truncated: NDArray[Any],
+        first: NDArray[Any],
+    ) -> None:
+        """S steps, [S, E, ...] each; actions as the environment got them. Raises OSError, as on a full disk."""
+        action = action[..., None] if self.spec.discrete else action
+        numbers = np.stack([reward, terminated, truncated, first], -1)
+        rows = np.concatenate([obs, next_obs, action, numbers], -1, dtype=np.float32)
+        with self.path.open("ab") as file:
+            file.write(rows.tobytes())
+
+    def keep_whole(self) -> int:
+        """Forget what came after the last episode that is whole, of the only environment; the episodes left."""
+        rows = np.fromfile(self.path, np.float32, self.steps * self.width).reshape(self.steps, self.width)
+        ends = np.flatnonzero(rows[:, -3:-1].any(-1))
+        self.cut(int(ends[-1]) + 1 if len(ends) else 0)
+        return len(ends)
+
+    def cut(self, steps: int) -> None:
+        """Forget all but the first `steps`."""
+        if self.steps >= steps:
+            with self.path.open("ab") as file:
+                file.truncate(steps * self.row_bytes)
+
+    def episodes(self, last: int | None = None) -> Iterator[Any]:
+        """Minari's EpisodeBuffer of each whole episode, by environment and time; of the last so many steps in all."""
+        from minari.data_collector import EpisodeBuffer
+
+        if not self.steps:
+            return
+        rows: Any = np.memmap(self.path, np.float32, "r", shape=(self.steps, self.envs, self.width))
+        if last is not None:
+            rows = rows[-math.ceil(last / self.envs) :]
+        obs_dim, action_dim = self.spec.obs_dim, self.spec.action_dim
+        for env in range(self.envs):
+            # A row where something begins, an episode or what is seen of one, ends what was before.
+            begins = np.flatnonzero(rows[:, env, -1])
+            for end in np.flatnonzero(rows[:, env, -3:-1].any(-1)):
+                before = begins[begins <= end]
+                if not len(before) or rows[before[-1], env, -1] < 0:
+                    continue
+                own = np.array(rows[before[-1] : end + 1, env])
+                action = own[:, 2 * obs_dim : 2 * obs_dim + action_dim]
+                yield EpisodeBuffer(
+                    observations=np.concatenate([own[:, :obs_dim], own[-1:, obs_dim : 2 * obs_dim]]),
+                    actions=action[:, 0].astype(np.int64) if self.spec.discrete else action,
+                    rewards=own[:, -4].astype(np.float64).tolist(),
+                    terminations=own[:, -3].astype(bool).tolist(),
+                    truncations=own[:, -2].astype(bool).tolist(),
+                    infos={},
+                )
+
+    def delete(self) -> None:
+        shutil.rmtree(self.path.parent, ignore_errors=True)

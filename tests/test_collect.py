@@ -1,0 +1,150 @@
+"""`python -m awr_exp.collect`: data sets of any policy, the same ones however often they were stopped."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from awr_exp import config
+from awr_exp.data.minari import load
+from tests.conftest import SMALL, Cli, start
+
+
+def collect(cwd: Path, root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    env = os.environ | {"MINARI_DATASETS_PATH": str(root), "COLUMNS": "200"}
+    command = [sys.executable, "-m", "awr_exp.collect", *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_policies_from_random_to_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    for policy, noise in (("random", 0.0), ("built-in", 0.5), ("built-in", 0.0)):
+        id = f"cartpole/{policy}{int(10 * noise)}-v0"
+        done = collect(
+            tmp_path, tmp_path, f"policy={policy}", f"noise={noise}", "env=cartpole", "episodes=8", f"dataset_id={id}"
+        )
+        assert done.returncode == 0, done.stdout
+        assert f"train on it: python -m awr_exp.main dataset=minari dataset.id={id}" in done.stdout
+    found = [load(f"cartpole/{name}-v0").info for name in ("random0", "built-in5", "built-in0")]
+    assert found[0].return_mean < 40 < found[1].return_mean < found[2].return_mean == 500
+    assert [info.episodes for info in found] == [8, 8, 8]
+    assert found[0].ref_min_score == found[2].ref_min_score < 40
+    assert found[2].ref_max_score == 500
+    assert not list(tmp_path.rglob(".collecting*"))
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_policy_of_a_run_plays_where_it_was_trained(cli: Cli, tmp_path: Path, datasets: Path) -> None:
+    done = cli(*SMALL, f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stdout
+    root = tmp_path / "root"
+    shutil.copytree(datasets, root)
+    for extra in ([], ["noise=0.2"], ["sample=true"]):
+        id = f"mine/run{len(''.join(extra))}-v0"
+        done = collect(tmp_path, root, f"policy={tmp_path}/run", "episodes=2", f"dataset_id={id}", *extra)
+        assert done.returncode == 0, done.stdout
+    done = collect(tmp_path, root, f"policy={tmp_path}/run", "env=cartpole", "dataset_id=mine/wrong-v0")
+    assert done.returncode == 1
+    assert "was trained for Spec(obs_dim=3" in done.stdout
+
+
+def test_killed_it_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["policy=built-in", "noise=0.3", "env=pendulum", "episodes=400", "dataset_id=pendulum/mine-v0"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert collect(tmp_path, whole, *arguments).returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "awr_exp.collect", *arguments], env=os.environ | {"MINARI_DATASETS_PATH": str(killed)}
+    )
+    steps = killed / "pendulum" / ".collecting-mine-v0" / "steps.bin"
+    deadline = time.monotonic() + 60
+    while not (steps.exists() and steps.stat().st_size > 400_000):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "pendulum" / "mine-v0").exists()
+    before = steps.stat().st_size
+    other = collect(tmp_path, killed, *arguments, "seed=1")
+    assert other.returncode == 1
+    assert "was begun with other settings: give the same ones to go on, or delete" in other.stdout
+    assert steps.stat().st_size == before
+    assert collect(tmp_path, killed, *arguments).returncode == 0
+    packed = []
+    for root in (whole, killed):
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+        packed.append(load("pendulum/mine-v0").packed.numpy())
+    np.testing.assert_array_equal(*packed)
+
+
+WRONG = {
+    "policy=random env=cartpole": "dataset_id is missing: give dataset_id=...",
+    "dataset_id=a/b-v0 env=cartpole": "policy is missing: give policy=...",
+    "policy=random dataset_id=a/b-v0": "env is missing: choose where to play, such as env=pendulum",
+    "policy=random dataset_id=nonsense env=cartpole": "dataset_id 'nonsense' is not a Minari id",
+    "policy=built-in dataset_id=a/b-v0 env=gym env.id=Acrobot-v1": "policy=built-in is for Pendulum-v1, CartPole-v1",
+    "policy=/nowhere dataset_id=a/b-v0 env=cartpole": "/nowhere is neither the folder of a run with a checkpoint nor a",
+    "policy=random dataset_id=a/b-v0 env=none": "env=none is nowhere to play: choose another",
+    "policy=random dataset_id=a/b-v0 env=cartpole episodes=0": "episodes is 0; it must be a whole number of at least 1",
+    "policy=random dataset_id=a/b-v0 env=cartpole noise=-1": "noise is -1; it must be a number of at least 0",
+    "polcy=random": "Key 'polcy' is not in",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_said_in_one_line(wrong: str, tmp_path: Path) -> None:
+    done = collect(tmp_path, tmp_path, *wrong.split())
+    assert done.returncode == 1
+    assert WRONG[wrong] in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_path: Path, datasets: Path) -> None:
+    online = [
+        "trainer=online", "env=cartpole", "network.hidden=[16]", "logger=jsonl", "trainer.eval_episodes=1",
+        "schedule.samples_per_iteration=256", "schedule.critic_steps=5", "schedule.actor_steps=10",
+        "trainer.compile=false", "trainer.env_steps=2048", "trainer.checkpoint_interval=256",
+    ]  # fmt: skip
+    record = "recorder.dataset_id=mine/online-v0"
+    process = start(tmp_path, datasets, *online, record, "collect=minari", f"hydra.run.dir={tmp_path}/run")
+    metrics = tmp_path / "run" / "checkpoint"
+    deadline = time.monotonic() + 60
+    while not len(list(metrics.glob("*"))) > 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (datasets / "mine" / "online-v0").exists()
+    done = cli(f"resume={tmp_path}/run")
+    assert done.returncode == 0, done.stdout
+    assert "train on it: python -m awr_exp.main dataset=minari dataset.id=mine/online-v0" in done.stdout
+    whole = cli(*online, "recorder.dataset_id=mine/whole-v0")
+    assert whole.returncode == 0, whole.stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(datasets))
+        both = [load(f"mine/{name}-v0") for name in ("online", "whole")]
+    np.testing.assert_array_equal(both[0].packed.numpy(), both[1].packed.numpy())
+    learnt = cli(*SMALL, "dataset=minari", "dataset.id=mine/online-v0")
+    assert learnt.returncode == 0, learnt.stdout
+    for wrong, message in {
+        record: "data set 'mine/online-v0' is in",
+        "recorder.dataset_id=mine": "recorder.dataset_id 'mine' is not a Minari id",
+        "trainer=offline dataset=pendulum_mixed recorder.dataset_id=a/b-v0": "records what an online run collects",
+    }.items():
+        refused = cli(*(online if "offline" not in wrong else SMALL), *wrong.split())
+        assert refused.returncode == 1
+        assert message in refused.stdout
+    done = cli("-m", *online, "seed=0,1", "recorder.dataset_id=mine/both-v0")
+    assert done.returncode == 1
+    assert "several runs record 'mine/both-v0': let recorder.dataset_id differ, such as" in done.stdout
+
+
+def test_every_collect_option_is_found() -> None:
+    assert {path.stem for path in (config.CONF / "collect").glob("*.yaml")} == {"minari", "none"}
