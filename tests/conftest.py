@@ -62,7 +62,7 @@ def random_batch(spec: Spec, members: int, size: int, seed: int = 0, dtype: torc
     )
 
 
-def make_awr(spec: Spec = CONTINUOUS, seeds: Sequence[int] = (0,), **options: Any) -> AWR:
+def make_awr(spec: Spec = CONTINUOUS, seeds: Sequence[int] = (0,), kind: type[AWR] = AWR, **options: Any) -> AWR:
     """A small AWR in float64, so that two correct implementations agree to rounding."""
     parts: dict[str, Any] = {
         "network": NETWORK,
@@ -71,7 +71,7 @@ def make_awr(spec: Spec = CONTINUOUS, seeds: Sequence[int] = (0,), **options: An
         "weighting": weights.exp_clip,
         "dtype": torch.float64,
     }
-    return AWR(spec, seeds=seeds, **(parts | options))
+    return kind(spec, seeds=seeds, **(parts | options))
 
 
 @pytest.fixture(params=[CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])

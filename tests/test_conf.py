@@ -43,7 +43,7 @@ def overrides(group: str, option: str) -> list[str]:
     chosen = [f"{group}={option}"]
     if group == "head" and option == "categorical":
         chosen.append("dataset=cartpole_mixed")
-    if option in NEEDS:
+    if option in NEEDS and group != "collect":
         chosen.append(NEEDS[option])
     if option == "nexus_offline":
         chosen.append(NEEDS["minari"])

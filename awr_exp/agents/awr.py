@@ -49,6 +49,10 @@ class AWR(ValueAgent):
         self.beta, self.max_weight = self.hyper(beta), self.hyper(max_weight)
         self.standardize = self.hyper(standardize_advantages).bool()
 
+    def surplus(self, target: Tensor, value: Tensor) -> Tensor:
+        """A, [K, N], from targets and V(s)."""
+        return target - value
+
     def weights(self, advantage: Tensor) -> Tensor:
         """w(A), [K, N], of advantages that are standardised among themselves where that is asked for."""
         scaled = torch.where(self.standardize, weights.standardize(advantage), advantage)
@@ -62,7 +66,7 @@ class AWR(ValueAgent):
             value_loss, explained = self.critic_step(obs, self.target(batch, next_obs))
 
         value = self.value(self.critic.theta, obs)
-        advantage = self.target(batch, next_obs) - value
+        advantage = self.surplus(self.target(batch, next_obs), value)
         weight = self.weights(advantage)
 
         for _ in range(self.actor_iters):

@@ -166,6 +166,9 @@ class Online(Trainer):
     def read(self) -> list[dict[str, float]]:
         return [metrics for learner in self.learners for metrics in learner.read()]
 
+    def speeds(self, seconds: float) -> dict[str, float]:
+        return super().speeds(seconds) | {"collect/env_steps_per_second": (self.step - self.started[2]) / seconds}
+
     @property
     def env_steps(self) -> int:
         return self.step

@@ -77,7 +77,7 @@ class Phased:
         target, _ = agent.targets(replay)
         self._descend(run, "critic", math.ceil(share * self.critic_steps), target)
         target, value = agent.targets(replay)
-        advantage = target - value
+        advantage = agent.surplus(target, value)
         weight = agent.weights(advantage)
         self._descend(run, "actor", math.ceil(share * self.actor_steps), weight)
         run.means.add(agent.health(value, advantage, weight))

@@ -138,7 +138,7 @@ class Trainer:
         """
         for _, sentence in health.at_start(getattr(self.agent, "value_iters", None)):
             log.warning("warning: %s", sentence)
-        self.started = (time.perf_counter(), self.update)
+        self.started = (time.perf_counter(), self.update, self.step)
         if self.step == 0:
             # From here on a run that is killed can be resumed.
             self.save()
@@ -173,10 +173,10 @@ class Trainer:
 
     def report(self, bar: Bar) -> None:
         """Read the metrics off the device, the only time between evaluations, and log their means."""
-        speed = (self.update - self.started[1]) / (time.perf_counter() - self.started[0])
+        speeds = self.speeds(time.perf_counter() - self.started[0])
         for member, metrics in enumerate(self.read()):
             named = {name if "/" in name else f"train/{name}": value for name, value in metrics.items()}
-            self.log(member, named | {"train/updates_per_second": speed})
+            self.log(member, named | speeds)
             for name, sentence in self.complaints(member, metrics):
                 self.warn(member, name, sentence)
         self.fail_diverged()
@@ -184,6 +184,10 @@ class Trainer:
             bar.tell(
                 health=" ".join(f"ess {m['train/ess']:.2f} w {m['train/mean_weight']:.2f}" for m in self.latest[:1])
             )
+
+    def speeds(self, seconds: float) -> dict[str, float]:
+        """Metrics of how fast it went in all the seconds since the start, which evaluation is not part of."""
+        return {"train/updates_per_second": (self.update - self.started[1]) / seconds}
 
     def fail_diverged(self) -> None:
         for member, alive in enumerate(self.agent.alive.tolist()):
@@ -251,7 +255,7 @@ class Trainer:
             log.log(SCREEN, "%s %d: best return %.1f, %s", self.unit, self.step, mean[best], self.names[best])
         # Evaluation does not count as training time.
         seconds = time.perf_counter() - begun
-        self.started = (self.started[0] + seconds, self.started[1])
+        self.started = (self.started[0] + seconds, *self.started[1:])
         self.evaluating += seconds
 
     def log(self, member: int, metrics: dict[str, float]) -> None:

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from awr_exp.agents.awr import AWR
 from awr_exp.agents.bc import BC
+from awr_exp.agents.rwr import RWR
 from awr_exp.errors import UserError
 from awr_exp.math import optimizers, weights
 from awr_exp.math.advantages import LambdaReturn
@@ -132,6 +133,16 @@ def test_values_cannot_be_normalised_without_discount() -> None:
     with pytest.raises(UserError, match=r"choose agent\.gamma below 1"):
         make_awr(seeds=[0, 1], gamma=[0.9, 1.0], normalize_values=[False, True])
     make_awr(seeds=[0, 1], gamma=[0.9, 1.0], normalize_values=[True, False])
+
+
+def test_without_baseline_the_return_itself_weighs() -> None:
+    agent, baseline = make_awr(kind=RWR, beta=2.0, max_weight=50.0), make_awr()
+    batch = replace(random_batch(CONTINUOUS, 1, 32), target=3 * torch.randn(1, 32, dtype=torch.float64))
+    metrics = agent.update(batch)
+    assert_close(metrics["mean_advantage"], batch.target.mean(-1))
+    assert_close(metrics["mean_weight"], (batch.target / 2).exp().clamp(max=50).mean(-1))
+    baseline.update(batch)
+    assert_close(agent.critic.theta, baseline.critic.theta)
 
 
 def test_logits_may_be_penalised() -> None:

@@ -169,6 +169,8 @@ def test_collecting_may_overlap_with_learning(tmp_path: Path) -> None:
     run.run()
     assert run.step == run.learners[0].replay.added * 3 == 300
     assert run.update == 4 * 12
+    (speed,) = {row["name"] for row in read(tmp_path) if row["name"].startswith("collect/env_steps")}
+    assert speed == "collect/env_steps_per_second"
     with pytest.raises(UserError, match=r"overlap=true collects in other processes: give trainer\.workers=1"):
         trainer([tmp_path], agent(CARTPOLE, schedule, [0]), schedule, workers=0)
 
