@@ -262,6 +262,11 @@ def check_trusted(content: Any, origin: Path, trust: Iterable[str] = ()) -> None
             raise UserError(
                 f"{origin} wants to call '{target}', which is not a part of awr_exp; if it is yours, trust=['{target}']"
             )
+        module, _, _ = str(content.get("id", "")).rpartition(":")
+        if module and module not in trust:
+            raise UserError(
+                f"{origin} wants to import '{module}' for its environment; if it is yours, trust=['{module}']"
+            )
         content = list(content.values())
     if isinstance(content, list):
         for value in content:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium
@@ -43,6 +44,11 @@ def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:
         raise UserError(
             f"data set '{data.id}' does not say where it was collected: choose env=gym env.id=... or env=none"
         )
+    if ":" in env.id:
+        raise UserError(
+            f"data set '{data.id}' was collected in '{env.id}', which would import a module: if you trust it, "
+            f"env=gym env.id={env.id}"
+        )
     options = dict(env.kwargs or {})
     if env.max_episode_steps is not None:
         options["max_episode_steps"] = env.max_episode_steps
@@ -55,7 +61,11 @@ def none(data: Source | None, spec: "Spec | None") -> None:
 
 
 def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
-    if "mujoco" in str(gymnasium.spec(id).entry_point):
+    module, _, _ = id.rpartition(":")
+    if module:
+        # As gymnasium has it: module:Name-v0 is registered by importing the module.
+        import_module(module)
+    if "mujoco" in str(gymnasium.spec(id.removeprefix(f"{module}:")).entry_point):
         _hear_mujoco()
     return _flat(gymnasium.make(id, **kwargs))
 

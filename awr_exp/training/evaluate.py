@@ -20,6 +20,8 @@ FIRST_SEED = 1_000_000
 """Episode e starts from seed FIRST_SEED + e in every evaluation of every run, so that numbers compare."""
 ROUND_TRIP = 2e-4
 """Seconds that asking one worker for a step takes beyond the step."""
+LONGEST = 100_000
+"""Steps after which an episode of an environment without an end is stopped."""
 WORTHWHILE = 1.0
 """Seconds that workers must save an evaluation, for it takes them as long to start."""
 
@@ -83,6 +85,9 @@ class Evaluator:
             returns[numbers] += reward
             lengths[numbers] += 1
             numbers = numbers[~(terminated | truncated)]
+            if steps == LONGEST and numbers.size:
+                log.warning("evaluation stops after %d steps: give the environment a time limit", LONGEST)
+                break
         shape = (self.members, self.episodes)
         return Episodes(returns.reshape(shape), lengths.reshape(shape)), steps, stepping
 
