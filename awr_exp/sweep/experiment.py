@@ -35,11 +35,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     """
     first, names = cfgs[0], names or [""] * len(cfgs)
     device = accelerate.start(first["device"], first["threads"])
-    data = _data(first["dataset"], device)
-    make_env = build(first["env"], data=data and data.info, spec=data and data.spec)
-    if data is None and make_env is None:
-        raise UserError("there is nothing to learn from: choose a data set or an environment")
-    spec = data.spec if data else task(make_env)
+    data, make_env, spec = _task(first, device)
     known = [{"dataset/return_mean": data.info.return_mean} if data else {} for _ in cfgs]
 
     def fit(part: str, node: Config, folders: Sequence[Path], title: str, begin: States | None = None) -> list[Outcome]:
@@ -147,12 +143,14 @@ def _take_over(agent: Any, states: States) -> None:
 def parts(cfgs: Sequence[Config]) -> list[slice]:
     """Configurations that may train as one, divided so that the memory takes each part."""
     first = cfgs[0]
-    if len(cfgs) == 1 or not first["dataset"]:
-        return [slice(0, len(cfgs))]
+    if len(cfgs) == 1:
+        return [slice(0, 1)]
     device = accelerate.start(first["device"], first["threads"])
-    data = _data(first["dataset"], device)
-    sample = build(first["agent"], spec=data.spec, seeds=[0])
-    most = memory.capacity(sample, len(data), first["trainer"].get("batch_size", 1), device)
+    data, _, spec = _task(first, device)
+    sample, trainer = build(first["agent"], spec=spec, seeds=[0]), first["trainer"]
+    rows = len(data) if data else 0
+    kept = trainer.get("replay_size", 0)
+    most = memory.capacity(sample, rows, kept and rows + kept, trainer.get("batch_size", 1), device)
     if len(cfgs) > most:
         log.warning("%d members do not fit the memory of %s: training %d at a time", len(cfgs), device, most)
     return [slice(start, start + most) for start in range(0, len(cfgs), most)]
@@ -163,6 +161,15 @@ def reached(folder: Path) -> tuple[int, ...]:
     places = (folder, folder / "baseline", folder / "offline")
     found = [checkpoint.latest(place, tensors=False) for place in places]
     return tuple(one[1]["update"] if one else -1 for one in found)
+
+
+def _task(cfg: Config, device: Any) -> tuple[Any, Any, Spec]:
+    """The data set, or None; what makes the environment, or None; and their shapes."""
+    data = _data(cfg["dataset"], device)
+    make_env = build(cfg["env"], data=data and data.info, spec=data and data.spec)
+    if data is None and make_env is None:
+        raise UserError("there is nothing to learn from: choose a data set or an environment")
+    return data, make_env, data.spec if data else task(make_env)
 
 
 _held: tuple[str, Any] = ("", None)

@@ -40,14 +40,18 @@ def _of_container(group: Path) -> int:
         return UNKNOWN
 
 
-def capacity(agent: Agent, rows: int, batch_size: int, device: torch.device) -> int:
-    """How many members like those of `agent` can train on the device with targets for this many rows; at least 1."""
+def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.device) -> int:
+    """How many members like those of `agent` can train on the device; at least 1.
+
+    rows: of the data that all share, for which each has targets; kept: of each one's own replay.
+    """
     size = agent.obs_mean.element_size()
     numbers = COPIES * sum(network.theta[0].numel() for network in agent.networks.values())
     estimator = getattr(agent, "advantage", None)
     if not (estimator is None or estimator.one_step):
         # Whole-data targets, and their forerunners while they are made.
-        numbers += 2 * rows
+        numbers += 2 * max(rows, kept)
+    numbers += kept * (2 * agent.spec.obs_dim + agent.spec.action_dim + 3)
     if device.type != "cpu":
         # On a CPU there is one small block of members a core at work at a time.
         numbers += ACTIVATIONS * batch_size * sum(agent.policy.network.hidden)

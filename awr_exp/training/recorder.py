@@ -94,7 +94,9 @@ class Recorder:
             buffers = list(self.recording.episodes(self.last_steps))
             if not buffers:
                 raise UserError("no episode has come to an end")
-            reference = (random_return(make_env, self.spec), best)
+            returns = [sum(buffer.rewards) for buffer in buffers]
+            # Without an evaluation, the best episode is the best that is known.
+            reference = random_return(make_env, self.spec), best if np.isfinite(best) else max(returns)
             about = "Steps of an online run of advantage-weighted regression, as they were collected."
             export.create(self.id, buffers, env, "AWR", reference, about)
         except Exception as error:
@@ -103,7 +105,6 @@ class Recorder:
         finally:
             env.close()
         self.recording.delete()
-        returns = [sum(buffer.rewards) for buffer in buffers]
         log.info(
             "data set %s: %d episodes, return %.1f ± %.1f", self.id, len(returns), np.mean(returns), np.std(returns)
         )

@@ -1,6 +1,7 @@
 """Environments that do not fit are refused; evaluation gives true episode returns."""
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from awr_exp.config import check_trusted
 from awr_exp.data.minari import EnvSource
 from awr_exp.envs.fleet import Here, Workers
-from awr_exp.envs.make import from_dataset, gym, none
+from awr_exp.envs.make import from_dataset, gym, none, task
 from awr_exp.errors import UserError
 from awr_exp.training import evaluate
 from awr_exp.training.evaluate import FIRST_SEED, Evaluator
@@ -108,3 +110,45 @@ def test_slow_environments_move_to_workers_and_back_when_one_dies(
     quick = Evaluator(lambda: gymnasium.make("Pendulum-v1"), members=1, episodes=1, workers=2)
     quick.play(make_awr(PENDULUM))
     assert isinstance(quick.fleet, Here)
+
+
+MODULE = """
+import gymnasium, numpy as np
+class Endless(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.{space}
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {{}}
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, False, False, {{}}
+gymnasium.register("{name}-v0", Endless)
+"""
+
+
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, space: str) -> str:
+    (tmp_path / f"{name}.py").write_text(MODULE.format(name=name, space=space))
+    monkeypatch.syspath_prepend(tmp_path)
+    return f"{name}:{name}-v0"
+
+
+def test_an_environment_of_ones_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = own_module(tmp_path, monkeypatch, "endless", "Discrete(2)")
+    make_env = gym(None, None, id)
+    monkeypatch.setattr(evaluate, "LONGEST", 30)
+    evaluator = Evaluator(make_env, members=1, episodes=2)
+    # It has no end, but evaluation has.
+    assert evaluator.play(make_awr(Spec(2, num_actions=2))).returns.tolist() == [[30, 30]]
+    # What a file names is not imported.
+    with pytest.raises(UserError, match="which would import a module: if you trust it, env=gym env"):
+        from_dataset(source(EnvSource(id, {}, None)), Spec(2, num_actions=2))
+    node = {"_target_": "awr_exp.envs.make.gym", "id": id, "kwargs": None}
+    with pytest.raises(UserError, match="wants to import 'endless' for its environment"):
+        check_trusted({"env": node}, tmp_path)
+    check_trusted({"env": node}, tmp_path, ["endless"])
+
+
+@pytest.mark.parametrize("space", ["MultiDiscrete([2, 3])", "Box(-1, 1, (2, 2))", "MultiBinary(3)"])
+def test_actions_of_another_kind_are_refused(space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "odd" + "".join(filter(str.isalnum, space)).lower()
+    with pytest.raises(UserError, match=r"its actions are .*; use a Discrete or a one-dimensional Box"):
+        task(gym(None, None, own_module(tmp_path, monkeypatch, name, space)))

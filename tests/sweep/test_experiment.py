@@ -20,7 +20,11 @@ def test_what_does_not_fit_the_memory_is_trained_in_parts(
     cfgs = [composed(*small, f"agent.beta={beta}") for beta in (0.1, 0.3, 1.0)]
     data = experiment.build(cfgs[0]["dataset"])
     agent = experiment.build(cfgs[0]["agent"], spec=data.spec, seeds=[0])
-    assert memory.capacity(agent, len(data), 256, agent.device) > 3
+    assert memory.capacity(agent, len(data), 0, 256, agent.device) > 3
+    # A replay of their own takes what it takes.
+    monkeypatch.setattr(memory, "available", lambda _: 10**8)
+    plain, online = (memory.capacity(agent, len(data), kept, 256, agent.device) for kept in (0, 100_000))
+    assert online < 10**8 / (100_000 * 10 * 4) < plain
     monkeypatch.setattr(memory, "capacity", lambda *_: 2)
     # A damaged checkpoint, which is found in the second part, costs the first one nothing.
     folders = [tmp_path / str(number) for number in range(3)]
