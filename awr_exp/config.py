@@ -99,6 +99,7 @@ RULES: dict[str, Rule] = {
     "top_percent": _optional((lambda v: _number(v) and 0 < v <= 100, "a number above 0 and up to 100")),
     "reward_scale": POSITIVE,
     "max_transitions": _optional(COUNT),
+    "vectorized": FLAG,
     "kwargs": (lambda v: isinstance(v, dict), "a mapping"),
     "updates": COUNT,
     "env_steps": COUNT,

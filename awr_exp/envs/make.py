@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,9 +31,35 @@ class Source(Protocol):
     env_spec: Any
 
 
-def gym(data: Source | None, spec: "Spec | None", id: str, kwargs: Mapping[str, Any] | None = None) -> MakeEnv:
+@dataclass(frozen=True)
+class Make:
+    """Makes the registered environment `id`; vectorized: runs collect in its own vectorised form."""
+
+    id: str
+    kwargs: Mapping[str, Any]
+    vectorized: bool = False
+
+    def __call__(self) -> gymnasium.Env:
+        return _make(self.id, self.kwargs)
+
+    def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+        """`count` copies in one."""
+        return gymnasium.make_vec(self.id, count, "vector_entry_point", **self.kwargs)
+
+
+def gym(
+    data: Source | None,
+    spec: "Spec | None",
+    id: str,
+    kwargs: Mapping[str, Any] | None = None,
+    vectorized: bool = False,
+) -> MakeEnv:
     """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set, if any."""
-    return _checked(partial(_make, id, dict(kwargs or {})), id, data, spec)
+    make = Make(id, dict(kwargs or {}), vectorized)
+    checked = _checked(make, id, data, spec)
+    if vectorized and gymnasium.spec(id.rpartition(":")[2]).vector_entry_point is None:
+        raise UserError(f"environment '{id}' has no vectorised form of its own: leave out env.vectorized")
+    return checked
 
 
 def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:

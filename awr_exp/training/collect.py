@@ -15,6 +15,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.rollout import BrokenEnvError, Player, Rollouts, Stretch
+from awr_exp.envs.vectorized import Vectorized
 from awr_exp.envs.worker import Worker, WorkerDiedError, WorkerError
 from awr_exp.errors import UserError
 from awr_exp.networks import acting
@@ -41,7 +42,7 @@ class Host(Protocol):
 class Here:
     """In this process: does what was asked once the answer is wanted."""
 
-    def __init__(self, rollouts: Rollouts) -> None:
+    def __init__(self, rollouts: Rollouts | Vectorized) -> None:
         self.rollouts = rollouts
 
     def ask(self, method: str, *arguments: Any) -> None:
@@ -84,7 +85,8 @@ class Collector:
         self.recorders = recorders
 
     def _host(self, share: NDArray[np.int64]) -> Host:
-        make = partial(Rollouts, self.make_env, self.agent.seeds, share.tolist())
+        kind = Vectorized if getattr(self.make_env, "vectorized", False) else Rollouts
+        make: Any = partial(kind, self.make_env, self.agent.seeds, share.tolist())  # type: ignore[arg-type]
         return Worker(make) if self.remote else Here(make())
 
     def collect(self, steps: int, random: bool = False) -> None:

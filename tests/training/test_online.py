@@ -12,6 +12,7 @@ import torch
 
 from awr_exp.agents.awr import AWR
 from awr_exp.data.replay import Replay
+from awr_exp.envs.make import gym
 from awr_exp.errors import UserError
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
@@ -138,6 +139,35 @@ def test_workers_collect_as_this_process_does_and_one_that_is_killed_is_replaced
     found = [[pytest.approx(own, abs=1e-3) for own in collected.values()] for collected in here.read()]
     assert [list(collected.values()) for collected in there.read()] == found
     here.close(), there.close()
+
+
+def test_its_own_vectorised_form_collects_what_happened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No fake transition after an episode's end, none lost, and a resumed run begins new episodes."""
+    make_env = gym(None, None, "CartPole-v1", vectorized=True)
+    members = agent(CARTPOLE, PHASED, [3, 8])
+    collector = Collector(make_env, members, Replay(CARTPOLE, 2, 5, 10_000))
+    for steps in (1, 40, 7, 300, 2):
+        collector.collect(steps)
+    kept = collector.replay.newest(350)
+    done = kept.terminated | kept.truncated
+    assert bool(done.any())
+    follows = (kept.obs[:, :, 1:] == kept.next_obs[:, :, :-1]).all(-1)
+    assert torch.equal(follows, ~done[:, :, :-1])
+    # An episode ends because the pole fell or the cart left, by the state that it really led to.
+    angle, position = kept.next_obs[..., 2].abs(), kept.next_obs[..., 0].abs()
+    assert torch.equal(kept.terminated, (angle > np.deg2rad(12)) | (position > 2.4))
+    assert bool((kept.reward == 1).all())
+    assert bool((kept.obs[:, :, 1:][done[:, :, :-1]].abs() <= 0.05).all())
+    assert not torch.equal(kept.obs[0], kept.obs[1])
+    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, make_env, env_steps=180)
+    run.run()
+    second = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, make_env, workers=1)
+    second.resume()
+    assert "environments could not be brought back" in caplog.text
+    second.run()
+    assert second.step == 300
+    with pytest.raises(UserError, match="'Pendulum-v1' has no vectorised form of its own"):
+        gym(None, None, "Pendulum-v1", vectorized=True)
 
 
 def test_members_on_threads_are_as_on_one(tmp_path: Path) -> None:

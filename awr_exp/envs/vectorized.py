@@ -1,0 +1,91 @@
+"""Playing on in an environment's own vectorised form: all copies in one call, for tasks that have one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from awr_exp.envs.make import Make
+from awr_exp.envs.rollout import NOT_FINITE, BrokenEnvError, Player, Stretch
+from awr_exp.seeding import child_seed, numpy_generator
+
+
+class Vectorized:
+    """As `awr_exp.envs.rollout.Rollouts`, but its episodes have one generator a member and cannot be played again.
+
+    Such a form begins an episode in the call after the one that ended the last: that call is no transition of its copy.
+    A copy may so be behind the others, and all play until each has as many steps as are wanted; what is more is for the
+    next time.
+    """
+
+    def __init__(self, make_env: Make, seeds: Sequence[int], numbers: Sequence[int]) -> None:
+        self.seeds, self.numbers, self.shape = seeds, numbers, (len(seeds), len(numbers))
+        self.envs = [make_env.vector(len(numbers)) for _ in seeds]
+        space = self.envs[0].single_action_space
+        self.bounds = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else None
+        self.episode = np.zeros(self.shape, np.int64)
+        self._begin()
+
+    def _begin(self) -> None:
+        names = "vectorized", *self.numbers, self.episode.sum()
+        resets = [
+            env.reset(seed=child_seed(seed, *names) >> 32) for seed, env in zip(self.seeds, self.envs, strict=True)
+        ]
+        self.obs = np.stack([np.asarray(obs, np.float32) for obs, _ in resets])
+        # What is neither a transition nor yet wanted: steps of all copies, and in which of them each is still to come.
+        self.waiting: list[tuple[NDArray[Any], ...]] = []
+        self.open = np.zeros((0, *self.shape), bool)
+        self.beginning = np.zeros(self.shape, bool)
+
+    def play(self, player: Player, steps: int, key: object) -> Stretch:
+        """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
+        rngs = [[numpy_generator(seed, "actions", number, key) for number in self.numbers] for seed in self.seeds]
+        count = 0
+        while (self.open.sum(0) < steps).any():
+            if count % steps == 0:
+                noise = np.stack([np.stack([player.draw(rng, steps) for rng in own], 1) for own in rngs], 1)
+            self._step(player(self.obs, noise[count % steps]))
+            count += 1
+        columns = [np.stack(column) for column in zip(*self.waiting, strict=True)]
+        chosen = np.argsort(~self.open, axis=0, kind="stable")[:steps]
+        np.put_along_axis(self.open, chosen, False, 0)
+        left = np.flatnonzero(self.open.any((1, 2)))
+        self.waiting, self.open = [self.waiting[step] for step in left], self.open[left]
+        parts: Any = [
+            np.take_along_axis(column, chosen.reshape(*chosen.shape, *(1,) * (column.ndim - 3)), 0)
+            for column in columns
+        ]
+        self.episode += (parts[4] | parts[5]).sum(0)
+        parts.append(np.zeros_like(parts[4]))
+        return Stretch(*parts, episode=self.episode.copy(), reasons=())
+
+    def _step(self, action: NDArray[Any]) -> None:
+        played = np.clip(action, *self.bounds) if self.bounds else action
+        try:
+            results = [env.step(own)[:4] for env, own in zip(self.envs, played, strict=True)]
+        except Exception as error:
+            raise BrokenEnvError(f"the environment failed: {type(error).__name__}: {error}") from None
+        next_obs, reward, terminated, truncated = (np.stack(part) for part in zip(*results, strict=True))
+        next_obs = next_obs.astype(np.float32)
+        if not (np.isfinite(next_obs).all() and np.isfinite(reward).all()):
+            raise BrokenEnvError(f"the environment failed: {NOT_FINITE}")
+        self.waiting.append((self.obs, action, reward.astype(np.float64), next_obs, terminated, truncated))
+        self.open = np.concatenate([self.open, ~self.beginning[None]])
+        self.beginning = (terminated | truncated) & ~self.beginning
+        self.obs = next_obs
+
+    def load(self, episode: NDArray[np.int64], actions: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """Nowhere, [lanes, obs_dim] of nan: new episodes begin."""
+        self.episode[:] = episode.reshape(self.shape)
+        self._begin()
+        return np.full((self.episode.size, self.obs.shape[-1]), np.nan, np.float32)
+
+    def skip(self, lanes: Sequence[int]) -> None:
+        """Those that `load` lost have begun anew already."""
+        self.episode.reshape(-1)[lanes] += 1
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
