@@ -100,6 +100,7 @@ RULES: dict[str, Rule] = {
     "reward_scale": POSITIVE,
     "max_transitions": _optional(COUNT),
     "vectorized": FLAG,
+    "clip_actions": FLAG,
     "kwargs": (lambda v: isinstance(v, dict), "a mapping"),
     "updates": COUNT,
     "env_steps": COUNT,

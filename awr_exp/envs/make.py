@@ -33,11 +33,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Make:
-    """Makes the registered environment `id`; vectorized: runs collect in its own vectorised form."""
+    """Makes the registered environment `id`.
+
+    vectorized: runs collect in its own vectorised form; clip_actions: it gets actions within their bounds only.
+    """
 
     id: str
     kwargs: Mapping[str, Any]
     vectorized: bool = False
+    clip_actions: bool = True
 
     def __call__(self) -> gymnasium.Env:
         return _make(self.id, self.kwargs)
@@ -53,9 +57,10 @@ def gym(
     id: str,
     kwargs: Mapping[str, Any] | None = None,
     vectorized: bool = False,
+    clip_actions: bool = True,
 ) -> MakeEnv:
     """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set, if any."""
-    make = Make(id, dict(kwargs or {}), vectorized)
+    make = Make(id, dict(kwargs or {}), vectorized, clip_actions)
     checked = _checked(make, id, data, spec)
     if vectorized and gymnasium.spec(id.rpartition(":")[2]).vector_entry_point is None:
         raise UserError(f"environment '{id}' has no vectorised form of its own: leave out env.vectorized")

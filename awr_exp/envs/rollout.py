@@ -61,7 +61,8 @@ class Rollouts:
         self.make_env, self.shape = make_env, (len(seeds), len(numbers))
         self.envs = [make_env() for _ in range(len(seeds) * len(numbers))]
         space = self.envs[0].action_space
-        self.bounds = (space.low, space.high) if isinstance(space, spaces.Box) else None
+        clips = getattr(make_env, "clip_actions", True)
+        self.bounds = (space.low, space.high) if clips and isinstance(space, spaces.Box) else None
         self.lanes = [(seed, number) for seed in seeds for number in numbers]
         self.episode = np.zeros(len(self.lanes), np.int64)
         self.obs = np.stack([self._begin(lane) for lane in range(len(self.lanes))])

@@ -112,3 +112,13 @@ def test_actions_are_kept_as_given_and_played_within_bounds() -> None:
     rollouts = Rollouts(lambda: Remembering(gymnasium.make("Pendulum-v1")), [1], [0])
     assert rollouts.play(Bold(), 1, 0).action.item() == 7.0
     assert rollouts.envs[0].played.item() == 2.0
+
+    class Unclipped:
+        clip_actions = False
+
+        def __call__(self) -> gymnasium.Env:
+            return Remembering(gymnasium.make("Pendulum-v1"))
+
+    rollouts = Rollouts(Unclipped(), [1], [0])
+    rollouts.play(Bold(), 1, 0)
+    assert rollouts.envs[0].played.item() == 7.0
