@@ -1,6 +1,7 @@
 """Real command lines in a process of their own: what a user types, sees and finds on disk."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.training import checkpoint
 from awr_exp.training.loggers import read
-from tests.conftest import SMALL, Cli, start
+from tests.conftest import SMALL, Cli, start, trainer_of
 
 
 def only_run(folder: Path) -> Path:
@@ -32,8 +33,8 @@ def final_state(run: Path) -> dict[str, torch.Tensor]:
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """All metrics but the one that a clock measures."""
-    return [row for row in read(run) if row["name"] != "train/updates_per_second"]
+    """All metrics but those that a clock measures."""
+    return [row for row in read(run) if not row["name"].endswith("per_second")]
 
 
 def test_a_run_leaves_what_the_readme_promises(cli: Cli, tmp_path: Path) -> None:
@@ -262,6 +263,9 @@ WRONG_ONLINE = {
     "schedule=interleaved advantage=gae": "schedule=interleaved learns from single transitions: choose advantage=td",
     "head=gaussian": "head=Gaussian needs continuous actions; this task has 2 discrete ones",
     "env=gym env.id=Nowhere-v0": "environment 'Nowhere-v0' cannot be made",
+    "schedule.overlap=true": "schedule.overlap=true collects in other processes: give trainer.workers=1 or more",
+    "env.vectorized=true env.id=MountainCar-v0": "'MountainCar-v0' has no vectorised form of its own",
+    "trainer.workers=-1": "trainer.workers is -1; it must be a whole number of at least 0",
 }
 
 
@@ -269,6 +273,24 @@ WRONG_ONLINE = {
 def test_what_only_the_environment_can_tell_ends_in_one_line(cli: Cli, wrong: str) -> None:
     phased = [option for option in ONLINE if not ("interleaved" in wrong and option.startswith("schedule."))]
     refused(cli(*phased, *wrong.split()), WRONG_ONLINE[wrong])
+
+
+def test_a_killed_worker_costs_a_run_nothing(tmp_path: Path, datasets: Path) -> None:
+    options = [*ONLINE, "advantage=td_lambda", "trainer.env_steps=6400", "trainer.workers=2"]
+    values = []
+    for folder, kills in (("whole", False), ("killed", True)):
+        process = start(tmp_path, datasets, *options, f"hydra.run.dir={tmp_path / folder}")
+        if kills:
+            trainer = trainer_of(process, tmp_path / folder)
+            children = Path(f"/proc/{trainer}/task/{trainer}/children").read_text().split()
+            workers = [pid for pid in children if "envs.worker" in Path(f"/proc/{pid}/cmdline").read_text()]
+            assert len(workers) == 2
+            os.kill(int(workers[1]), signal.SIGKILL)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+        assert ("a worker process died: another one takes its environments" in output) == kills
+        values.append(rows(tmp_path / folder))
+    assert values[0] == values[1]
 
 
 def test_an_online_run_killed_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> None:
