@@ -1,7 +1,8 @@
 """Collecting with the policy as it is: each member in its own environments, into its own part of a replay."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from typing import Any, Protocol
@@ -74,7 +75,8 @@ class Collector:
         processes = min(workers, replay.envs)
         self.shares = [np.arange(share, replay.envs, max(1, processes)) for share in range(max(1, processes))]
         self.remote = processes > 0
-        self.hosts = [self._host(share) for share in self.shares]
+        with _said_plainly():
+            self.hosts = [self._host(share) for share in self.shares]
         self.episode, self.length, self.total = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
         # Of each open episode, in pieces.
         self.actions: dict[tuple[int, int], list[NDArray]] = {place: [] for place in np.ndindex(*shape)}
@@ -105,15 +107,14 @@ class Collector:
                 raise UserError("this policy has no NumPy form, in which workers act: choose trainer.workers=0")
             player = Torch(self.agent)
         self.asked = ("play", player, steps, self.replay.added)
-        for share in range(len(self.hosts)):
-            self._ask(share, *self.asked)
+        with _said_plainly():
+            for share in range(len(self.hosts)):
+                self._ask(share, *self.asked)
 
     def finish(self) -> None:
         """The second half: wait for what was begun, and add it to the replay."""
-        try:
+        with _said_plainly():
             parts = [self._answer(share) for share in range(len(self.hosts))]
-        except (BrokenEnvError, WorkerError) as error:
-            raise UserError(f"no more can be collected: {error}") from None
         stretch = _merge(parts, self.shares)
         self._record(stretch)
         self._follow(stretch)
@@ -237,7 +238,8 @@ class Collector:
         pieces = np.split(state["collect.actions"].numpy(), self.length.flatten().cumsum()[:-1])
         for place, piece in zip(self.actions, pieces, strict=True):
             self.actions[place] = [piece]
-        lost = sum(self._bring_back(share) for share in range(len(self.hosts)))
+        with _said_plainly():
+            lost = sum(self._bring_back(share) for share in range(len(self.hosts)))
         if lost:
             log.warning("%d environments could not be brought back to where they were: new episodes begin", lost)
 
@@ -266,6 +268,15 @@ class Collector:
     def close(self) -> None:
         for host in self.hosts:
             host.close()
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """What environments and workers cannot do any more, as the end of a run."""
+    try:
+        yield
+    except (BrokenEnvError, WorkerError) as error:
+        raise UserError(f"no more can be collected: {error}") from None
 
 
 class Torch:

@@ -249,6 +249,22 @@ def test_failures_of_environments_are_counted_and_many_end_the_run(
     assert third.step == 600
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_environment_that_never_begins_ends_in_one_line(tmp_path: Path, workers: int) -> None:
+    class Mute(gymnasium.Wrapper):
+        def reset(self, **options: Any) -> Any:
+            raise RuntimeError("no licence")
+
+    with pytest.raises(UserError, match=r"no more can be collected: .*RuntimeError: no licence"):
+        collector = Collector(
+            lambda: Mute(gymnasium.make("Pendulum-v1")),
+            agent(PENDULUM, PHASED, [0]),
+            Replay(PENDULUM, 1, 2, 9),
+            workers,
+        )
+        collector.collect(1)
+
+
 def test_an_environment_that_cannot_be_brought_back_begins_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
