@@ -255,14 +255,9 @@ def test_an_environment_that_never_begins_ends_in_one_line(tmp_path: Path, worke
         def reset(self, **options: Any) -> Any:
             raise RuntimeError("no licence")
 
+    own, replay = agent(PENDULUM, PHASED, [0]), Replay(PENDULUM, 1, 2, 9)
     with pytest.raises(UserError, match=r"no more can be collected: .*RuntimeError: no licence"):
-        collector = Collector(
-            lambda: Mute(gymnasium.make("Pendulum-v1")),
-            agent(PENDULUM, PHASED, [0]),
-            Replay(PENDULUM, 1, 2, 9),
-            workers,
-        )
-        collector.collect(1)
+        Collector(lambda: Mute(gymnasium.make("Pendulum-v1")), own, replay, workers).collect(1)
 
 
 def test_an_environment_that_cannot_be_brought_back_begins_anew(
