@@ -29,11 +29,11 @@ def check_new(id: str, name: str) -> None:
 
 def create(
     id: str, buffers: Sequence[Any], env: gymnasium.Env, algorithm: str, reference: tuple[float, float], about: str
-) -> None:
+) -> bool:
     """Write Minari's EpisodeBuffers, which come from env, as data set `id`.
 
     reference: mean returns of a random and of a good policy, as they were measured. If somebody else has written it
-    meanwhile, that one stays. Raises UserError where the place cannot be written, or is full.
+    meanwhile, that one stays, and the result is False. Raises UserError where the place cannot be written, or is full.
     """
     import minari
 
@@ -62,12 +62,14 @@ def create(
                 shutil.rmtree(target)
             if not target.exists():
                 os.rename(Path(work) / id, target)
+                return True
     except OSError as error:
         # Two processes may write at once: the one that comes second uses what the first left.
         if not exists(id):
             raise UserError(
                 f"{root()} cannot be written ({error.strerror}): set MINARI_DATASETS_PATH to a folder that can"
             ) from None
+    return False
 
 
 @contextmanager

@@ -15,6 +15,9 @@ from typing import Any
 
 import cloudpickle
 
+PATIENCE = 5
+"""Seconds that a worker has to end what it is at."""
+
 
 class WorkerError(Exception):
     """A worker died, or could not do what was asked of it."""
@@ -58,7 +61,12 @@ class Worker:
 
     def close(self) -> None:
         self.pipe.close()
-        self.process.wait()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            # It hangs in what it was asked for last.
+            self.process.kill()
+            self.process.wait()
 
 
 def serve(pipe: Connection) -> None:
@@ -74,14 +82,18 @@ def serve(pipe: Connection) -> None:
     while True:
         try:
             method, arguments = cloudpickle.loads(pipe.recv_bytes())
-        except EOFError:
+        except (EOFError, OSError):
             return
         try:
             if isinstance(hosted, Exception):
                 raise hosted
-            pipe.send(getattr(hosted, method)(*arguments))
+            answer: Any = getattr(hosted, method)(*arguments)
         except Exception as error:
-            pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+            answer = RuntimeError(f"{type(error).__name__}: {error}")
+        try:
+            pipe.send(answer)
+        except OSError:
+            return
 
 
 if __name__ == "__main__":

@@ -111,10 +111,12 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
 
 def _recorders(cfgs: Sequence[Config], folders: Sequence[Path], spec: Spec) -> list[Any]:
     """One a member, or none where nothing is recorded."""
-    nodes = [cfg["recorder"] for cfg in cfgs]
-    ids = [node["dataset_id"] for node in nodes]
+    nodes = [cfg.get("recorder") or {} for cfg in cfgs]
+    ids = [node.get("dataset_id") for node in nodes]
     if ids[0] is None:
         return []
+    if "_target_" not in nodes[0]:
+        raise UserError("collect=none records nothing: choose collect=minari, or leave out recorder.dataset_id")
     if len(set(ids)) < len(ids):
         raise UserError(
             f"several runs record '{ids[0]}': let recorder.dataset_id differ, such as 'my/run-s${{seed}}-v0'"

@@ -27,7 +27,7 @@ from awr_exp.types import Batch
 log = logging.getLogger(__name__)
 
 MOST_FAILURES = 100
-"""Failures of a member's environments after which its run ends."""
+"""Failures of a member's environments after which its run ends, counted anew when it is resumed."""
 
 
 class Host(Protocol):
@@ -84,6 +84,7 @@ class Collector:
         self.sums = np.zeros((agent.members, 2, agent.spec.obs_dim))
         self.finished: list[list[Sequence[float]]] = [[] for _ in agent.seeds]
         self.failures = np.zeros(agent.members, np.int64)
+        self.forgiven = self.failures
         self.recorders = recorders
 
     def _host(self, share: NDArray[np.int64]) -> Host:
@@ -116,6 +117,13 @@ class Collector:
         with _said_plainly():
             parts = [self._answer(share) for share in range(len(self.hosts))]
         stretch = _merge(parts, self.shares)
+        failures = self.failures + stretch.broken.sum((0, 2))
+        if stretch.reasons:
+            log.warning("an environment failed and was made anew: %s", stretch.reasons[-1])
+            if (failures - self.forgiven > MOST_FAILURES).any():
+                # Before anything of it counts: the run can go on from where it was.
+                raise UserError(f"environments failed {failures.max()} times, the last time so: {stretch.reasons[-1]}")
+        self.failures = failures
         self._record(stretch)
         self._follow(stretch)
         # What came before an episode that began because of a failure was cut there.
@@ -124,11 +132,6 @@ class Collector:
         self.replay.extend(self._batch(stretch))
         exact = stretch.obs.astype(np.float64)
         self.sums += np.stack([exact.sum((0, 2)), np.square(exact).sum((0, 2))], 1)
-        self.failures += stretch.broken.sum((0, 2))
-        if stretch.reasons:
-            log.warning("an environment failed and was made anew: %s", stretch.reasons[-1])
-        if (self.failures > MOST_FAILURES).any():
-            raise UserError(f"environments failed {self.failures.max()} times, the last time so: {stretch.reasons[-1]}")
 
     def _ask(self, share: int, *request: Any) -> None:
         try:
@@ -235,6 +238,7 @@ class Collector:
             state[f"collect.{name}"].numpy().copy() for name in ("episode", "length", "return")
         )
         self.sums, self.failures = (state[f"collect.{name}"].numpy().copy() for name in ("sums", "failures"))
+        self.forgiven = self.failures
         pieces = np.split(state["collect.actions"].numpy(), self.length.flatten().cumsum()[:-1])
         for place, piece in zip(self.actions, pieces, strict=True):
             self.actions[place] = [piece]

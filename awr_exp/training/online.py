@@ -94,7 +94,8 @@ class Learner:
             ) from None
         self.collector.load(state)
         self.collector.finished = [fact["finished"] for fact in facts]
-        self.means.load(state, first["counts"])
+        on_device = {name: tensor.to(self.agent.device) for name, tensor in state.items() if name.startswith("sums.")}
+        self.means.load(on_device, first["counts"])
 
 
 class Online(Trainer):
@@ -176,6 +177,9 @@ class Online(Trainer):
     def member_state(self, member: int) -> dict[str, Tensor]:
         learner, row = self.places[member]
         return learner.state(row)
+
+    def member_update(self, member: int) -> int:
+        return self.places[member][0].update
 
     def member_facts(self, member: int) -> dict[str, Any]:
         learner, row = self.places[member]

@@ -98,7 +98,8 @@ class Recorder:
             # Without an evaluation, the best episode is the best that is known.
             reference = random_return(make_env, self.spec), best if np.isfinite(best) else max(returns)
             about = "Steps of an online run of advantage-weighted regression, as they were collected."
-            export.create(self.id, buffers, env, "AWR", reference, about)
+            if not export.create(self.id, buffers, env, "AWR", reference, about):
+                raise UserError("another one of this id is there by now")
         except Exception as error:
             log.warning("data set %s was not written: %s; its steps are in %s", self.id, error, self.recording.path)
             return

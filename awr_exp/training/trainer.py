@@ -92,6 +92,10 @@ class Trainer:
         """What a checkpoint of a member needs beside the agent's state."""
         raise NotImplementedError
 
+    def member_update(self, member: int) -> int:
+        """Its updates so far: those of all, unless it was given up before."""
+        return self.update
+
     def member_facts(self, member: int) -> dict[str, Any]:
         """As `member_state`, of numbers and texts."""
         raise NotImplementedError
@@ -287,7 +291,7 @@ class Trainer:
         if self.data:
             facts["data"] = self.data.info.fingerprint
         with speaking(self.folders[member], self.names[member]):
-            checkpoint.save(self.folders[member], self.update, rows, facts, best)
+            checkpoint.save(self.folders[member], self.member_update(member), rows, facts, best)
 
 
 @contextmanager
