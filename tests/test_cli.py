@@ -97,7 +97,7 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, datasets: Path, number
     options = [
         *SMALL,
         "advantage=td_lambda",
-        "trainer.updates=1500",
+        "trainer.updates=700",
         "trainer.refresh_interval=70",
         "trainer.checkpoint_interval=30",
         "dataset.max_transitions=2000",
