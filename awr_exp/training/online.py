@@ -52,23 +52,21 @@ class Learner:
             except UserError as error:
                 self.error = error
 
-    def rows(self, name: str, count: int) -> Tensor:
-        """[count, K, B] rows of the replay, with replacement, each member's from a seed of its own."""
+    def slots(self, name: str, count: int) -> Tensor:
+        """[count, K, B] slots of the replay, with replacement, each member's from a seed of its own."""
         replay, names = self.replay, (name, self.step)
 
-        def draw(names: Sequence[object], rows: int, size: int) -> Tensor:
+        def draw(names: Sequence[object], steps: int, size: int) -> Tensor:
+            rows = steps * replay.envs
             return draw_rows(self.agent.seeds, names, rows, (count, size), self.agent.device)
 
         share = self.offline_share(self.step)
         if share is None:
-            return draw(names, len(replay), self.batch_size)
+            return draw(names, replay.steps, self.batch_size)
         offline = round(share * self.batch_size)
-        old = draw((*names, "offline"), replay.kept * replay.envs, offline)
-        new = draw(names, replay.collected * replay.envs, self.batch_size - offline)
-        # From numbers among the kept, or the collected, to rows, which count all steps of an environment.
-        old = old // replay.kept * replay.steps + old % replay.kept if offline else old
-        new = new // replay.collected * replay.steps + replay.kept + new % replay.collected
-        return torch.cat([old, new], -1)
+        old = draw((*names, "offline"), replay.kept, offline)
+        new = draw(names, replay.collected, self.batch_size - offline)
+        return torch.cat([old, new + replay.kept * replay.envs], -1)
 
     def read(self) -> list[dict[str, float]]:
         learnt, collected = self.means.read(self.agent.members), self.collector.read()

@@ -84,7 +84,7 @@ class Phased:
 
     def _descend(self, run: "Learner", name: str, count: int, values: Tensor) -> None:
         """`count` steps on minibatches of the whole replay, with these targets or weights [K, N]."""
-        slots, values = run.replay.slots(run.rows(name, count)), run.replay.spread(values)
+        slots, values = run.slots(name, count), run.replay.spread(values)
         at_once = AT_ONCE if f"{name} at once" in run.functions else 1
         whole = count - count % at_once
         for step in range(0, whole, at_once):
@@ -152,7 +152,7 @@ class Interleaved:
         run.collector.collect(1)
         after = run.step + replay.envs
         count = after // self.update_interval - run.step // self.update_interval
-        for slots in replay.slots(run.rows("batch", count)):
+        for slots in run.slots("batch", count):
             run.means.add(run.functions["batch"](slots))
         run.update += count
         return replay.envs

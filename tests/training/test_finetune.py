@@ -88,16 +88,15 @@ def test_batches_have_their_share_of_the_data(tmp_path: Path) -> None:
     learner.collector.collect(40)
     for step, share in ((0, 8), (100, 4), (150, 2), (200, 0), (900, 0)):
         learner.step = step
-        rows = learner.rows("actor", 50)
-        assert rows.shape == (50, 1, 16)
-        assert ((rows % replay.steps < replay.kept).sum(-1) == share).all()
-        # All of both are drawn, each row about as often.
-        counts = torch.bincount(rows.flatten(), minlength=len(replay)).view(3, replay.steps)
-        assert bool(counts[:, : replay.kept].sum() == 50 * share)
+        slots = learner.slots("actor", 50)
+        assert slots.shape == (50, 1, 16)
+        kept = replay.slots(torch.arange(len(replay)).view(3, -1)[:, : replay.kept].flatten())
+        assert (torch.isin(slots, kept).sum(-1) == share).all()
     even = trainer(tmp_path, agent(random_data()), random_data(), offline_share=None)
     even.learners[0].collector.collect(40)
-    rows = even.learners[0].rows("actor", 500)
-    assert torch.bincount(rows.flatten(), minlength=len(replay)).min() > 10
+    slots = even.learners[0].slots("actor", 500)
+    # Each about as often.
+    assert torch.bincount(slots.flatten(), minlength=len(replay)).min() > 10
 
 
 @pytest.mark.parametrize("schedule", [PHASED, Interleaved(30, 5)])
