@@ -24,7 +24,7 @@ class Vectorized:
         self.seeds, self.numbers, self.shape = seeds, numbers, (len(seeds), len(numbers))
         self.envs = [make_env.vector(len(numbers)) for _ in seeds]
         space = self.envs[0].single_action_space
-        self.bounds = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else None
+        self.bounds = (space.low, space.high) if make_env.clip_actions and isinstance(space, gymnasium.spaces.Box) else None
         self.episode = np.zeros(self.shape, np.int64)
         self._begin()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from awr_exp.envs.rollout import BrokenEnvError, Rollouts, Stretch
+from awr_exp.envs.vectorized import Vectorized
 from awr_exp.networks.acting import Uniform
 from awr_exp.types import Spec
 
@@ -96,11 +97,24 @@ def test_an_episode_is_played_again() -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_actions_are_kept_as_given_and_played_within_bounds() -> None:
+@pytest.mark.parametrize(("clips", "played"), [(True, 2.0), (False, 7.0)])
+@pytest.mark.parametrize("kind", [Rollouts, Vectorized])
+def test_actions_are_kept_as_given_and_played_within_bounds(kind: Any, clips: bool, played: float) -> None:
+    seen = []
+
     class Remembering(gymnasium.Wrapper):
         def step(self, action: Any) -> Any:
-            self.played = action
+            seen.append(action.item())
             return self.env.step(action)
+
+    class Own:
+        clip_actions = clips
+
+        def __call__(self) -> gymnasium.Env:
+            return Remembering(gymnasium.make("Pendulum-v1"))
+
+        def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+            return gymnasium.vector.SyncVectorEnv([self] * count)
 
     class Bold:
         def draw(self, rng: np.random.Generator, steps: int) -> np.ndarray:
@@ -109,16 +123,5 @@ def test_actions_are_kept_as_given_and_played_within_bounds() -> None:
         def __call__(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
             return np.full((*obs.shape[:-1], 1), 7.0, np.float32)
 
-    rollouts = Rollouts(lambda: Remembering(gymnasium.make("Pendulum-v1")), [1], [0])
-    assert rollouts.play(Bold(), 1, 0).action.item() == 7.0
-    assert rollouts.envs[0].played.item() == 2.0
-
-    class Unclipped:
-        clip_actions = False
-
-        def __call__(self) -> gymnasium.Env:
-            return Remembering(gymnasium.make("Pendulum-v1"))
-
-    rollouts = Rollouts(Unclipped(), [1], [0])
-    rollouts.play(Bold(), 1, 0)
-    assert rollouts.envs[0].played.item() == 7.0
+    assert kind(Own(), [1], [0]).play(Bold(), 1, 0).action.item() == 7.0
+    assert seen == [played]
