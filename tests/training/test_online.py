@@ -18,6 +18,7 @@ from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks.mlp import MLP
 from awr_exp.training.collect import Collector
+from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.online import Online
 from awr_exp.training.schedules import Interleaved, Phased, Schedule
@@ -247,6 +248,39 @@ def test_failures_of_environments_are_counted_and_many_end_the_run(
     assert third.step == 300
     third.run()
     assert third.step == 600
+
+
+def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_the_bit(tmp_path: Path) -> None:
+    whole = trainer([tmp_path / "whole"], agent(PENDULUM, PHASED, [0]), PHASED)
+    whole.run()
+    fails = True
+
+    class Failing(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            if fails:
+                raise RuntimeError("no licence")
+            return self.env.step(action)
+
+    def begun(**options: Any) -> Online:
+        run = trainer([tmp_path / "run"], agent(PENDULUM, PHASED, [0]), PHASED, checkpoint_interval=1_000, **options)
+        run.evaluator = Evaluator(lambda: Failing(gymnasium.make("Pendulum-v1")), 1, 1)
+        return run
+
+    run = begun()
+    run.run()
+    assert "cannot be evaluated: the environment failed twice: RuntimeError: no licence" in str(run.failed[0])
+    fails = False
+    run = begun()
+    run.resume()
+    assert run.step == 180
+    run.run()
+    for name, tensor in whole.agent.state_dict().items():
+        assert torch.equal(run.agent.state_dict()[name], tensor), name
+    rows, expected = (
+        [(row["env_steps"], row["value"]) for row in read(tmp_path / name) if row["name"] == "eval/return_mean"]
+        for name in ("run", "whole")
+    )
+    assert rows == expected
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,0 +1,44 @@
+"""One whole episode of one environment."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from awr_exp.envs.make import observed
+from awr_exp.envs.rollout import NOT_FINITE, named
+from awr_exp.errors import UserError
+
+LONGEST = 100_000
+"""Steps after which an episode of an environment without an end is stopped."""
+
+Act = Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]
+"""From one observation [obs_dim] to one action."""
+
+
+def play(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """Its steps from `seed` on, [S, ...] each; truncated at the latest after LONGEST.
+
+    Actions get to the environment as they are. Raises UserError where the environment fails.
+    """
+    steps: list[tuple[Any, ...]] = []
+    terminated = truncated = False
+    shape = env.observation_space.shape
+    try:
+        obs = observed(env.reset(seed=seed)[0], shape)
+        while not (terminated or truncated):
+            action = act(obs, rng)
+            result, reward, terminated, truncated, _ = env.step(action)
+            next_obs = observed(result, shape)
+            if not (np.isfinite(next_obs).all() and np.isfinite(float(reward))):
+                raise ValueError(NOT_FINITE)
+            truncated = truncated or len(steps) == LONGEST - 1
+            steps.append((obs, next_obs, action, reward, terminated, truncated))
+            obs = next_obs
+    except Exception as error:
+        raise UserError(f"the environment failed, from seed {seed}: {named(error)}") from None
+    names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
+    columns = zip(*steps, strict=True)
+    return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
