@@ -167,15 +167,16 @@ def observed(obs: Any, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
 
 def task(make: MakeEnv) -> "Spec":
     """What the environment's spaces say. Raises UserError for actions of another kind than ours."""
-    env = made(make, getattr(make, "id", "of your own"))
+    env = made(make)
     env.close()
     obs = env.observation_space.shape
     assert obs is not None
     return spec_of(f"environment '{env.spec.id if env.spec else env}'", obs[0], env.action_space)
 
 
-def made(make: MakeEnv, id: str) -> gymnasium.Env:
+def made(make: MakeEnv) -> gymnasium.Env:
     """The environment. Raises UserError if it cannot be made."""
+    id = getattr(make, "id", make)
     try:
         return make()
     except gymnasium.error.DependencyNotInstalled as error:
@@ -190,7 +191,7 @@ def made(make: MakeEnv, id: str) -> gymnasium.Env:
 def _check_vectorized(make: Make) -> None:
     if gymnasium.spec(make.id.rpartition(":")[2]).vector_entry_point is None:
         raise UserError(f"environment '{make.id}' has no vectorised form of its own: leave out env.vectorized")
-    one, several = made(make, make.id), make.vector(1)
+    one, several = made(make), make.vector(1)
     single = several.single_observation_space, several.single_action_space
     several.close()
     if (one.observation_space, one.action_space) != single:
@@ -202,7 +203,7 @@ def _check_vectorized(make: Make) -> None:
 
 def _check(make: Make, data: Source | None, spec: "Spec | None") -> None:
     """Makes the environment once, so that what is wrong with it is said before training."""
-    id, env = make.id, made(make, make.id)
+    id, env = make.id, made(make)
     obs, action = env.observation_space.shape, env.action_space
     env.close()
     if data is None or spec is None:

@@ -1,14 +1,14 @@
 """Playing on in an environment's own vectorised form: all copies in one call, for tasks that have one."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from awr_exp.envs.make import Make
-from awr_exp.envs.rollout import NOT_FINITE, BrokenEnvError, Player, Stretch, bounds, named
+from awr_exp.envs.rollout import Player, Stretch, bounds, finite, guarded
 from awr_exp.seeding import child_seed, numpy_generator
 
 
@@ -22,7 +22,7 @@ class Vectorized:
 
     def __init__(self, make_env: Make, seeds: Sequence[int], numbers: Sequence[int]) -> None:
         self.seeds, self.numbers, self.shape = seeds, numbers, (len(seeds), len(numbers))
-        with _said_plainly():
+        with guarded():
             self.envs = [make_env.vector(len(numbers)) for _ in seeds]
         self.bounds = bounds(make_env, self.envs[0].single_action_space)
         self.episode = np.zeros(self.shape, np.int64)
@@ -31,9 +31,9 @@ class Vectorized:
     def _begin(self) -> None:
         names = "vectorized", *self.numbers, self.episode.sum()
         pairs = zip(self.seeds, self.envs, strict=True)
-        with _said_plainly():
+        with guarded():
             resets = [env.reset(seed=child_seed(seed, *names) >> 32) for seed, env in pairs]
-            self.obs = _finite([obs for obs, _ in resets]).astype(np.float32)
+            self.obs = finite(np.stack([obs for obs, _ in resets])).astype(np.float32)
         # What is neither a transition nor yet wanted: steps of all copies, and in which of them each is still to come.
         self.waiting: list[tuple[NDArray[Any], ...]] = []
         self.open = np.zeros((0, *self.shape), bool)
@@ -63,10 +63,10 @@ class Vectorized:
 
     def _step(self, action: NDArray[Any]) -> None:
         played = np.clip(action, *self.bounds) if self.bounds else action
-        with _said_plainly():
+        with guarded():
             results = [env.step(own)[:4] for env, own in zip(self.envs, played, strict=True)]
             obs, rewards, terminated, truncated = zip(*results, strict=True)
-            next_obs, reward = _finite(obs).astype(np.float32), _finite(rewards).astype(np.float64)
+            next_obs, reward = finite(np.stack(obs)).astype(np.float32), finite(np.stack(rewards)).astype(np.float64)
         ends = np.stack(terminated), np.stack(truncated)
         self.waiting.append((self.obs, action, reward, next_obs, *ends))
         self.open = np.concatenate([self.open, ~self.beginning[None]])
@@ -87,20 +87,3 @@ class Vectorized:
         for env in self.envs:
             with suppress(Exception):
                 env.close()
-
-
-@contextmanager
-def _said_plainly() -> Iterator[None]:
-    """Whatever goes wrong in an environment, as BrokenEnvError."""
-    try:
-        yield
-    except Exception as error:
-        raise BrokenEnvError(f"the environment failed: {named(error)}") from None
-
-
-def _finite(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Of all members, stacked. Raises ValueError."""
-    values = np.stack(parts)
-    if not np.isfinite(values).all():
-        raise ValueError(NOT_FINITE)
-    return values

@@ -2,10 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.envs.episode import LONGEST
 from awr_exp.envs.fleet import Fleet, Here, Workers
 from awr_exp.envs.make import MakeEnv
-from awr_exp.envs.rollout import NOT_FINITE, BrokenEnvError, named
+from awr_exp.envs.rollout import BrokenEnvError, finite, guarded
 from awr_exp.envs.worker import WorkerError
 from awr_exp.errors import UserError
 
@@ -65,7 +63,7 @@ class Evaluator:
             try:
                 episodes, steps, stepping = self._play(agent, numbers)
             except BrokenEnvError as again:
-                raise UserError(f"the policy cannot be evaluated: the environment failed twice: {again}") from None
+                raise UserError(f"evaluating failed twice: {again}") from None
         finally:
             torch.set_num_threads(threads)
         saved = stepping * (1 - 1 / self.workers) - steps * (self.workers - 1) * ROUND_TRIP
@@ -83,15 +81,15 @@ class Evaluator:
         returns, lengths, steps, stepping = np.full(count, np.nan), np.zeros(count, np.int64), 0, 0.0
         returns[numbers] = 0
         obs = np.zeros((count, agent.spec.obs_dim), np.float32)
-        with _named():
-            obs[numbers] = _finite(self.fleet.reset(numbers, FIRST_SEED + numbers % self.episodes))
+        with guarded():
+            obs[numbers] = finite(self.fleet.reset(numbers, FIRST_SEED + numbers % self.episodes))
         while numbers.size:
             all_obs = torch.as_tensor(obs).to(agent.device, agent.dtype).unflatten(0, (self.members, self.episodes))
             action = agent.act(all_obs).flatten(0, 1).cpu().numpy()
             begun = time.perf_counter()
-            with _named():
+            with guarded():
                 next_obs, reward, terminated, truncated = self.fleet.step(numbers, action[numbers])
-                obs[numbers], finite_reward = _finite(next_obs), _finite(reward)
+                obs[numbers], finite_reward = finite(next_obs), finite(reward)
             stepping += time.perf_counter() - begun
             steps += 1
             returns[numbers] += finite_reward
@@ -110,20 +108,3 @@ class Evaluator:
 
     def close(self) -> None:
         self.fleet.close()
-
-
-@contextmanager
-def _named() -> Iterator[None]:
-    """Whatever an environment raises, as BrokenEnvError."""
-    try:
-        yield
-    except WorkerError:
-        raise
-    except Exception as error:
-        raise BrokenEnvError(named(error)) from None
-
-
-def _finite(values: NDArray[Any]) -> NDArray[Any]:
-    if not np.isfinite(values).all():
-        raise ValueError(NOT_FINITE)
-    return values

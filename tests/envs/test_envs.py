@@ -148,7 +148,7 @@ def test_an_environment_that_fails_is_evaluated_anew_and_named_when_it_fails_aga
     np.testing.assert_array_equal(Evaluator(Failing, members=1, episodes=2).play(agent).returns, whole.returns)
     assert "evaluating anew, in this process from now on" in caplog.text
     left = 1_000_000
-    with pytest.raises(UserError, match=r"cannot be evaluated: the environment failed twice: .*Error: ") as raised:
+    with pytest.raises(UserError, match=r"evaluating failed twice: the environment failed: .*Error: ") as raised:
         Evaluator(Failing, members=1, episodes=2).play(agent)
     assert "\n" not in str(raised.value)
 

@@ -268,7 +268,7 @@ def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_th
 
     run = begun()
     run.run()
-    assert "cannot be evaluated: the environment failed twice: RuntimeError: no licence" in str(run.failed[0])
+    assert "evaluating failed twice: the environment failed: RuntimeError: no licence" in str(run.failed[0])
     fails = False
     run = begun()
     run.resume()
