@@ -1,5 +1,6 @@
 """Minari data sets out: a whole one appears under its id, or none."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -14,6 +15,9 @@ import gymnasium
 from awr_exp.data.minari import ID, root
 from awr_exp.envs.rollout import named
 from awr_exp.errors import UserError
+
+ROOM = 2**25
+"""Bytes that stay free on a disk that data sets are written to."""
 
 
 def exists(id: str) -> bool:
@@ -71,7 +75,7 @@ def create(
                 warnings.simplefilter("ignore")
                 written = minari.create_dataset_from_buffers(
                     id,
-                    buffers,
+                    _while_there_is_room(buffers, Path(work)),
                     env=env,
                     observation_space=env.observation_space,
                     action_space=env.action_space,
@@ -99,6 +103,14 @@ def create(
                 f"{root()} cannot be written ({reason}): set MINARI_DATASETS_PATH to a folder that can"
             ) from None
     return False
+
+
+def _while_there_is_room(buffers: Iterable[Any], place: Path) -> Iterator[Any]:
+    """Raises OSError before the disk is full: in the middle of an episode, that would crash HDF5 and all of Python."""
+    for buffer in buffers:
+        if shutil.disk_usage(place).free < ROOM + 4 * buffer.observations.nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield buffer
 
 
 @contextmanager

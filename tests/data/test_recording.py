@@ -4,6 +4,7 @@ import shutil
 import weakref
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -267,6 +268,22 @@ def test_episodes_are_written_one_after_another(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Recording, "episodes", counted)
     own.finish(MAKE[CARTPOLE], 500.0)
     assert len(seen) == 2 * load("test/mine-v0").info.episodes > 10
+
+
+def test_a_disk_that_fills_while_a_data_set_is_written_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = recorder(tmp_path, CARTPOLE)
+    played(CARTPOLE, own, 8)
+    free = iter([2**40, 2**40, 2**20])
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=next(free)))
+        own.finish(MAKE[CARTPOLE], 500.0)
+    assert "cannot be written (No space left on device)" in caplog.text
+    assert not list((tmp_path / "minari" / "test").iterdir())
+    again = recorder(tmp_path, CARTPOLE)
+    again.finish(MAKE[CARTPOLE], 500.0)
+    assert load("test/mine-v0").info.episodes > 5
 
 
 def test_scores_are_left_out_unless_the_best_is_clearly_above_random() -> None:
