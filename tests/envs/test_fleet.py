@@ -6,14 +6,16 @@ import subprocess
 import sys
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
 import pytest
 
 from awr_exp.envs import make
+from awr_exp.envs import worker as module
 from awr_exp.envs.fleet import Fleet, Here, Workers
-from awr_exp.envs.worker import WorkerError
+from awr_exp.envs.worker import Worker, WorkerError
 
 
 def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
@@ -84,6 +86,14 @@ def test_workers_end_with_the_one_that_started_them() -> None:
         while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_worker_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    worker = Worker(lambda: SimpleNamespace(hang=lambda: time.sleep(600)))
+    worker.ask("hang")
+    worker.close()
+    assert worker.process.returncode == -signal.SIGKILL
 
 
 def test_a_worker_needs_no_torch() -> None:
