@@ -186,7 +186,6 @@ WRONG = {
     "dataset_id=aa/b-v0 env=cartpole": "policy is missing: give policy=...",
     "policy=random dataset_id=aa/b-v0": "env is missing: choose where to play, such as env=pendulum",
     "policy=random dataset_id=nonsense env=cartpole": "dataset_id 'nonsense' is not a Minari id",
-    "policy=random dataset_id=a/b-v0 env=cartpole": "dataset_id 'a/b-v0' is not a Minari id",
     "policy=built-in dataset_id=aa/b-v0 env=gym env.id=Acrobot-v1": "policy=built-in is for Pendulum-v1, CartPole-v1",
     "policy=/nowhere dataset_id=aa/b-v0 env=cartpole": "/nowhere is neither the folder of a run with a checkpoint",
     "policy=random dataset_id=aa/b-v0 env=none": "env=none is nowhere to play: choose another",

@@ -32,12 +32,16 @@ def play(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> d
     shape = env.observation_space.shape
     try:
         with guarded():
-            obs = finite(observed(env.reset(seed=seed)[0], shape))
+            # Copies: some environments write into the same array again and again.
+            obs = finite(observed(env.reset(seed=seed)[0], shape)).copy()
         while not (terminated or truncated):
             action = act(obs, rng)
             with guarded():
                 result, reward, terminated, truncated, _ = env.step(action)
-                next_obs, reward = finite(observed(result, shape)), finite(np.array(reward, np.float64).reshape(()))
+                next_obs, reward = (
+                    finite(observed(result, shape)).copy(),
+                    finite(np.array(reward, np.float64).reshape(())),
+                )
             truncated = truncated or len(steps) == LONGEST - 1
             steps.append((obs, next_obs, action, reward, terminated, truncated))
             obs = next_obs

@@ -158,8 +158,8 @@ class FromZero(gymnasium.ActionWrapper, RecordConstructorArgs):
 
 
 def observed(obs: Any, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
-    """A copy of an observation as float32. Raises ValueError if it has not the `shape` of its space."""
-    array = np.array(obs, np.float32)
+    """An observation as float32. Raises ValueError if it has not the `shape` of its space."""
+    array = np.asarray(obs, np.float32)
     if array.shape != shape:
         raise ValueError(f"its observation has the shape {array.shape}, its space {shape}")
     return array
@@ -184,14 +184,21 @@ def made(make: MakeEnv) -> gymnasium.Env:
         hint = f"pip install 'awr-exp[{extra}]'" if extra else str(error).splitlines()[0]
         raise UserError(f"environment '{id}' needs a package that is not installed: {hint}, or env=none") from None
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"environment '{id}' cannot be made: {reason}") from None
+        raise UserError(f"environment '{id}' cannot be made: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_vectorized(make: Make) -> None:
     if gymnasium.spec(make.id.rpartition(":")[2]).vector_entry_point is None:
         raise UserError(f"environment '{make.id}' has no vectorised form of its own: leave out env.vectorized")
-    one, several = made(make), make.vector(1)
+    one = made(make)
+    try:
+        several = make.vector(1)
+    except Exception as error:
+        raise UserError(f"environment '{make.id}' cannot be made in its vectorised form: {_line(error)}") from None
     single = several.single_observation_space, several.single_action_space
     several.close()
     if (one.observation_space, one.action_space) != single:

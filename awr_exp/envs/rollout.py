@@ -96,7 +96,7 @@ class Rollouts:
 
     def play(self, player: Player, steps: int, key: object) -> Stretch:
         """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
-        count, (members, envs) = len(self.lanes), self.shape
+        count, (members, envs), shape = len(self.lanes), self.shape, self.obs.shape[1:]
         rngs = [numpy_generator(seed, "actions", number, key) for seed, number in self.lanes]
         noise = np.stack([player.draw(rng, steps) for rng in rngs], 1).reshape(steps, members, envs, -1)
         obs, next_obs = np.zeros((2, steps, *self.obs.shape), np.float32)
@@ -114,7 +114,7 @@ class Rollouts:
                     at = step, lane
                     try:
                         result, reward[at], terminated[at], truncated[at], _ = self.envs[lane].step(played[lane])
-                        next_obs[at] = observed(result, self.obs.shape[1:])
+                        next_obs[at] = observed(result, shape)
                     except Exception as error:
                         reasons.append(named(error))
                         reward[at] = np.nan

@@ -188,6 +188,33 @@ def test_an_environment_of_ones_own_module(tmp_path: Path, monkeypatch: pytest.M
     check_trusted({"env": node}, tmp_path, ["endless"])
 
 
+def test_observations_without_a_flat_form_are_refused() -> None:
+    class Talking(gymnasium.Env):
+        observation_space = gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(3))
+        action_space = gymnasium.spaces.Discrete(2)
+
+    gymnasium.register("Talking-v0", Talking)
+    with pytest.raises(UserError, match=r"its observations are Sequence.*, which have no flat form"):
+        gym(None, None, "Talking-v0")
+
+
+def test_a_vectorised_form_must_be_flat_and_count_from_0() -> None:
+    class Shifted(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+        action_space = gymnasium.spaces.Discrete(2, start=1)
+
+    def vector(num_envs: int, broken: bool = False) -> gymnasium.vector.VectorEnv:
+        if broken:
+            raise RuntimeError("no licence")
+        return gymnasium.vector.SyncVectorEnv([Shifted] * num_envs)
+
+    gymnasium.register("Shifted-v0", lambda broken=False: Shifted(), vector_entry_point=vector)
+    with pytest.raises(UserError, match="that its vectorised form cannot give flat or count from 0: leave out"):
+        gym(None, None, "Shifted-v0", vectorized=True)
+    with pytest.raises(UserError, match="cannot be made in its vectorised form: no licence"):
+        gym(None, None, "Shifted-v0", {"broken": True}, vectorized=True)
+
+
 @pytest.mark.parametrize("space", ["MultiDiscrete([2, 3])", "Box(-1, 1, (2, 2))", "MultiBinary(3)"])
 def test_actions_of_another_kind_are_refused(space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "odd" + "".join(filter(str.isalnum, space)).lower()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from awr_exp.agents.awr import AWR
+from awr_exp.data.minari import load
 from awr_exp.data.replay import Replay
 from awr_exp.envs.make import gym
 from awr_exp.errors import UserError
@@ -23,6 +24,7 @@ from awr_exp.training.collect import Collector
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.online import Online
+from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Interleaved, Phased, Schedule
 from awr_exp.types import Spec
 from tests.conftest import make_awr, random_batch
@@ -372,6 +374,39 @@ def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_th
         for name in ("run", "whole")
     )
     assert rows == expected
+
+
+def test_a_run_that_fails_goes_on_recording_once_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    left = 1_000_000
+
+    class Mortal(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise RuntimeError("no licence")
+            return self.env.step(action)
+
+    def begun(name: str) -> Online:
+        recorder = Recorder(f"test/{name}-v0", None, None, 1, tmp_path / name, CARTPOLE, 3)
+        make_env = lambda: Mortal(MAKE[CARTPOLE]())  # noqa: E731
+        run = trainer([tmp_path / name], agent(CARTPOLE, PHASED, [0]), PHASED, make_env, recorders=[recorder])
+        run.evaluator = None
+        return run
+
+    begun("whole").run()
+    left = 150
+    broken = begun("broken")
+    broken.run()
+    assert "10 times in a row: RuntimeError: no licence" in str(broken.failed[0])
+    assert not (tmp_path / "test" / "broken-v0").exists()
+    left = 1_000_000
+    again = begun("broken")
+    again.resume()
+    again.run()
+    packed = [load(f"test/{name}-v0").packed.numpy() for name in ("whole", "broken")]
+    np.testing.assert_array_equal(*packed)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
