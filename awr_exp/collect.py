@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from awr_exp import config
+from awr_exp import config, results
+from awr_exp.envs.episode import Act, at_random, play
 from awr_exp.errors import UserError
-
-Act = Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]
-"""From one observation [obs_dim] to one action."""
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="collection")
@@ -44,63 +42,50 @@ def collect(content: dict[str, Any]) -> None:
     from awr_exp.data import export
     from awr_exp.data.minari import root
     from awr_exp.data.recording import Recording
-    from awr_exp.envs.make import task
+    from awr_exp.envs.make import made, task
     from awr_exp.seeding import child_seed, numpy_generator
     from awr_exp.training.progress import Bar
-    from awr_exp.training.recorder import random_return
+    from awr_exp.training.recorder import reference
 
     id = content["dataset_id"]
     make_env = _environment(content)
-    spec, env = task(make_env), make_env()
+    spec, env = task(make_env), made(make_env)
+    export.check_env(env)
     act = _policy(content, spec, env)
     folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
     wanted = json.dumps(content | {"episodes": None}, sort_keys=True)
     try:
         recording, begun = Recording(folder, spec, 1), folder / "settings.json"
         if not begun.exists():
-            begun.write_text(wanted)
+            results.put(begun, wanted.encode())
         if begun.read_text() != wanted:
             raise UserError(f"{id} was begun with other settings: give the same ones to go on, or delete {folder}")
         done = recording.keep_whole()
         with Bar(f"collecting {id}", content["episodes"], done) as bar:
             for episode in range(done, content["episodes"]):
                 rng = numpy_generator(content["seed"], "actions", episode)
-                recording.add(**_episode(env, act, child_seed(content["seed"], "episode", episode) >> 32, rng))
+                played = play(env, act, child_seed(content["seed"], "episode", episode) >> 32, rng)
+                first = np.arange(len(played["reward"])) == 0
+                recording.add(**{name: part[:, None] for name, part in (played | {"first": first}).items()})
                 bar.advance(episode + 1)
-        buffers = list(recording.episodes())[: content["episodes"]]
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}): the same command goes on once it can, or set "
             "MINARI_DATASETS_PATH to another folder"
         ) from None
-    returns = [sum(buffer.rewards) for buffer in buffers]
-    best = max([float(np.mean(returns)), *_known_best(content)])
+    buffers = islice(recording.episodes(), content["episodes"])
+    returns, lengths = zip(*((sum(buffer.rewards), len(buffer.rewards)) for buffer in buffers), strict=True)
+    scores = reference(make_env, spec, max([float(np.mean(returns)), *_known_best(content)]))
     about = f"Episodes by {content['policy']} with noise {content['noise']}."
-    export.create(id, buffers, env, str(content["policy"]), (random_return(make_env, spec), best), about)
+    buffers = islice(recording.episodes(), content["episodes"])
+    if not export.create(id, buffers, env, str(content["policy"]), scores, about):
+        raise UserError(
+            f"another {id} is there by now: once {root() / id} is deleted or moved, the same command writes this one"
+        )
     shutil.rmtree(folder, ignore_errors=True)
-    print(f"{id}: {len(returns)} episodes, {sum(len(b.rewards) for b in buffers)} steps, "
+    print(f"{id}: {len(returns)} episodes, {sum(lengths)} steps, "
           f"return {np.mean(returns):.1f} ± {np.std(returns):.1f}, in {root() / id}")  # fmt: skip
     print(f"train on it: python -m awr_exp.main dataset=minari dataset.id={id}")
-
-
-def _episode(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-    """One whole episode as `Recording.add` wants it, [S, 1, ...] each."""
-    obs, _ = env.reset(seed=seed)
-    steps: list[tuple[Any, ...]] = []
-    terminated = truncated = False
-    while not (terminated or truncated):
-        action = act(np.asarray(obs, np.float32), rng)
-        try:
-            next_obs, reward, terminated, truncated, _ = env.step(action)
-        except Exception as error:
-            raise UserError(f"the environment failed, from seed {seed}: {type(error).__name__}: {error}") from None
-        if not (np.isfinite(next_obs).all() and np.isfinite(float(reward))):
-            raise UserError(f"the environment returned an observation or a reward that is not finite, from seed {seed}")
-        steps.append((obs, next_obs, action, reward, terminated, truncated, not steps))
-        obs = next_obs
-    names = ("obs", "next_obs", "action", "reward", "terminated", "truncated", "first")
-    columns = zip(*steps, strict=True)
-    return {name: np.array(column)[:, None] for name, column in zip(names, columns, strict=True)}
 
 
 def _environment(content: dict[str, Any]) -> Any:
@@ -128,16 +113,11 @@ def _environment(content: dict[str, Any]) -> Any:
 def _policy(content: dict[str, Any], spec: Any, env: gymnasium.Env) -> Act:
     """The policy with its noise."""
     from awr_exp.envs import behaviour
-    from awr_exp.networks.acting import Uniform
 
     name, noise = str(content["policy"]), content["noise"]
-    uniform = Uniform(spec)
-
-    def at_random(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
-        return uniform(obs[None], uniform.draw(rng, 1))[0]
-
+    anything = at_random(spec)
     if name == "random":
-        return at_random
+        return anything
     own: Act
     if name == "built-in":
         id = env.spec.id if env.spec else ""
@@ -149,7 +129,7 @@ def _policy(content: dict[str, Any], spec: Any, env: gymnasium.Env) -> Act:
     else:
         own = _of_run(content, spec)
     if spec.discrete:
-        return lambda obs, rng: at_random(obs, rng) if rng.random() < noise else own(obs, rng)
+        return lambda obs, rng: anything(obs, rng) if rng.random() < noise else own(obs, rng)
     low, high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
     half = np.where(np.isfinite(high - low), (high - low) / 2, 1)
 

@@ -344,12 +344,13 @@ class Check(Callback):
     """Ends a single run with one line before it has a folder, if its configuration is wrong."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        task: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
             if task.sweep.resume is not None:
                 raise UserError("sweep.resume goes on with a sweep: add -m and the values that it was started with")
             if task.resume is not None:
-                saved_config(Path(task.resume), task.trust)
+                # What the options of its groups leave open, such as env.id, it says itself.
+                task = OmegaConf.merge(saved_config(Path(task.resume), task.trust), task)
             check(task)
             if task.resume is None:
                 check_same(Path(config.hydra.run.dir), config.hydra.overrides.task)

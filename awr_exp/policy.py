@@ -58,7 +58,10 @@ class TrainedPolicy:
         self.generators = [generator(seed, "policy")]
 
     def player(self, sample: bool) -> Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]:
-        """From one observation and a generator to one action, the quickest way; sample: drawn, not the mode."""
+        """From one observation and a generator to one action, the quickest way; sample: drawn, not the mode.
+
+        A sample of a Gaussian may be out of bounds.
+        """
         actor = acting.actor(self.policy, self.theta, self.mean, self.std)
         if actor is None:
             return lambda obs, rng: self(obs, not sample)
@@ -82,4 +85,6 @@ class TrainedPolicy:
             action = self.policy.mode(self.theta, batch)
         else:
             action = self.policy.sample(self.theta, batch, self.generators)
+            if not self.spec.discrete:
+                action = action.clamp(torch.tensor(self.spec.action_low), torch.tensor(self.spec.action_high))
         return action[0].numpy() if array.ndim == 2 else action[0, 0].numpy()

@@ -1,5 +1,6 @@
 """`python -m awr_exp.collect`: data sets of any policy, the same ones however often they were stopped."""
 
+import errno
 import os
 import shutil
 import signal
@@ -7,12 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
+from awr_exp import collect as module
 from awr_exp import config
 from awr_exp.data.minari import load
+from awr_exp.data.recording import Recording
+from awr_exp.envs import episode
+from awr_exp.errors import UserError
 from tests.conftest import SMALL, Cli, start
 
 
@@ -34,10 +41,102 @@ def test_policies_from_random_to_good(tmp_path: Path, monkeypatch: pytest.Monkey
     found = [load(f"cartpole/{name}-v0").info for name in ("random0", "built-in5", "built-in0")]
     assert found[0].return_mean < 40 < found[1].return_mean < found[2].return_mean == 500
     assert [info.episodes for info in found] == [8, 8, 8]
-    assert found[0].ref_min_score == found[2].ref_min_score < 40
+    assert found[1].ref_min_score == found[2].ref_min_score < 40
     assert found[2].ref_max_score == 500
+    # There is nothing to compare random play with.
+    assert found[0].ref_min_score is found[0].ref_max_score is None
     assert not list(tmp_path.rglob(".collecting*"))
     assert not (tmp_path / "outputs").exists()
+
+
+def content(id: str = "CartPole-v1", **options: Any) -> dict[str, Any]:
+    env = {"_target_": "awr_exp.envs.make.gym", "id": id, "kwargs": None}
+    rest = {"episodes": 5, "noise": 0.0, "sample": False, "seed": 0, "trust": []}
+    return {"policy": "random", "dataset_id": "test/mine-v0", "env": env} | rest | options
+
+
+def test_what_happens_meanwhile_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full for a while, and an id that is taken for a while."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "whole"))
+    module.collect(content())
+    whole = load("test/mine-v0").packed.numpy()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "hindered"))
+    add, left = Recording.add, 3
+
+    def full(self: Recording, **parts: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            with self.path.open("ab") as file:
+                file.write(b"a torn row")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        add(self, **parts)
+
+    monkeypatch.setattr(Recording, "add", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\): the same command goes on"):
+        module.collect(content())
+    taken = tmp_path / "hindered" / "test" / "mine-v0"
+    shutil.copytree(tmp_path / "whole" / "test" / "mine-v0", taken)
+    with pytest.raises(UserError, match=f"another test/mine-v0 is there by now: once {taken} is deleted or moved"):
+        module.collect(content())
+    shutil.rmtree(taken)
+    module.collect(content())
+    np.testing.assert_array_equal(load("test/mine-v0").packed.numpy(), whole)
+
+
+class Odd(gymnasium.Env):
+    """Has no end, and goes wrong in a certain way, if in any."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, wrong: str = "") -> None:
+        if wrong == "make again" and Odd.made:
+            raise RuntimeError("no licence")
+        self.wrong, Odd.made = wrong, True
+
+    made = False
+
+    def reset(self, **options: Any) -> Any:
+        if self.wrong == "reset":
+            raise RuntimeError("no licence")
+        return np.full(1, np.nan if self.wrong == "nan" else 0, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        if self.wrong == "step":
+            raise RuntimeError("no licence")
+        return np.zeros(2 if self.wrong == "shape" else 1, np.float32), 1.0, False, False, {}
+
+
+gymnasium.register("Odd-v0", "tests.test_collect:Odd")
+
+
+@pytest.mark.parametrize("wrong", ["make again", "reset", "step", "nan", "shape"])
+def test_an_environment_that_fails_is_named(wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(Odd, "made", False)
+    env = content()["env"] | {"id": "Odd-v0", "kwargs": {"wrong": wrong}}
+    with pytest.raises(UserError, match=r"cannot be made: no licence|failed: .*Error: .*\(in the episode from seed"):
+        module.collect(content(env=env))
+    assert not (tmp_path / "test" / "mine-v0").exists()
+
+
+def test_episodes_without_an_end_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the reference score, too."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(episode, "LONGEST", 30)
+    module.collect(content("Odd-v0"))
+    data = load("test/mine-v0")
+    assert data.info.episode_returns.tolist() == [30] * 5
+    assert data.packed[:, -1].sum() == 5
+
+
+def test_what_no_data_set_can_name_is_refused_before_it_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    gymnasium.register("OddClass-v0", Odd)
+    with pytest.raises(UserError, match="no data set can name this environment: Callable found"):
+        module.collect(content("OddClass-v0"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_policy_of_a_run_plays_where_it_was_trained(cli: Cli, tmp_path: Path, datasets: Path) -> None:
@@ -84,14 +183,14 @@ def test_killed_it_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest
 
 WRONG = {
     "policy=random env=cartpole": "dataset_id is missing: give dataset_id=...",
-    "dataset_id=a/b-v0 env=cartpole": "policy is missing: give policy=...",
-    "policy=random dataset_id=a/b-v0": "env is missing: choose where to play, such as env=pendulum",
+    "dataset_id=aa/b-v0 env=cartpole": "policy is missing: give policy=...",
+    "policy=random dataset_id=aa/b-v0": "env is missing: choose where to play, such as env=pendulum",
     "policy=random dataset_id=nonsense env=cartpole": "dataset_id 'nonsense' is not a Minari id",
-    "policy=built-in dataset_id=a/b-v0 env=gym env.id=Acrobot-v1": "policy=built-in is for Pendulum-v1, CartPole-v1",
-    "policy=/nowhere dataset_id=a/b-v0 env=cartpole": "/nowhere is neither the folder of a run with a checkpoint nor a",
-    "policy=random dataset_id=a/b-v0 env=none": "env=none is nowhere to play: choose another",
-    "policy=random dataset_id=a/b-v0 env=cartpole episodes=0": "episodes is 0; it must be a whole number of at least 1",
-    "policy=random dataset_id=a/b-v0 env=cartpole noise=-1": "noise is -1; it must be a number of at least 0",
+    "policy=built-in dataset_id=aa/b-v0 env=gym env.id=Acrobot-v1": "policy=built-in is for Pendulum-v1, CartPole-v1",
+    "policy=/nowhere dataset_id=aa/b-v0 env=cartpole": "/nowhere is neither the folder of a run with a checkpoint",
+    "policy=random dataset_id=aa/b-v0 env=none": "env=none is nowhere to play: choose another",
+    "policy=random dataset_id=aa/b-v0 env=cartpole episodes=0": "episodes is 0; it must be a whole number",
+    "policy=random dataset_id=aa/b-v0 env=cartpole noise=-1": "noise is -1; it must be a number of at least 0",
     "polcy=random": "Key 'polcy' is not in",
 }
 
@@ -136,7 +235,7 @@ def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_pat
     for wrong, message in {
         record: "data set 'mine/online-v0' is in",
         "recorder.dataset_id=mine": "recorder.dataset_id 'mine' is not a Minari id",
-        "trainer=offline dataset=pendulum_mixed recorder.dataset_id=a/b-v0": "records what an online run collects",
+        "trainer=offline dataset=pendulum_mixed recorder.dataset_id=aa/b-v0": "records what an online run collects",
     }.items():
         refused = cli(*(online if "offline" not in wrong else SMALL), *wrong.split())
         assert refused.returncode == 1

@@ -157,3 +157,11 @@ def test_sweep_files_compose() -> None:
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
             cfg = compose("config", [f"+sweep={path.stem}"], return_hydra_config=True)
         assert cfg.hydra.sweeper.params, path
+
+
+def test_what_an_option_leaves_open_is_in_the_configuration_of_the_run_to_resume(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(OmegaConf.create(composed("env=gym", "env.id=Pendulum-v1")), tmp_path / ".hydra" / "config.yaml")
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        cfg = compose("config", ["env=gym", f"resume={tmp_path}"], return_hydra_config=True)
+    config.Check().on_run_start(cfg)

@@ -1,10 +1,11 @@
 """Minari data sets out: a whole one appears under its id, or none."""
 
+import errno
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from typing import Any
 import gymnasium
 
 from awr_exp.data.minari import ID, root
+from awr_exp.envs.rollout import named
 from awr_exp.errors import UserError
+
+ROOM = 2**25
+"""Bytes that stay free on a disk that data sets are written to."""
 
 
 def exists(id: str) -> bool:
@@ -21,19 +26,44 @@ def exists(id: str) -> bool:
 
 def check_new(id: str, name: str) -> None:
     """Raises UserError if `id`, the value of the setting `name`, is no Minari id or the data set is there already."""
-    if not ID.fullmatch(id):
-        raise UserError(f"{name} '{id}' is not a Minari id: it looks like pendulum/mixed-v0")
+    from minari.dataset.minari_dataset import parse_dataset_id
+
+    try:
+        if not ID.fullmatch(id):
+            raise ValueError
+        parse_dataset_id(id)
+    except ValueError:
+        hint = "it looks like pendulum/mixed-v0, with two letters or more before the slash"
+        raise UserError(f"{name} '{id}' is not a Minari id: {hint}") from None
     if exists(id):
         raise UserError(f"data set '{id}' is in {root()} already: choose another {name}, or delete {root() / id}")
 
 
-def create(
-    id: str, buffers: Sequence[Any], env: gymnasium.Env, algorithm: str, reference: tuple[float, float], about: str
-) -> bool:
-    """Write Minari's EpisodeBuffers, which come from env, as data set `id`.
+def check_env(env: gymnasium.Env) -> None:
+    """Raises UserError if a data set cannot say that it comes from `env`."""
+    try:
+        if env.spec is not None:
+            env.spec.to_json()
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"no data set can name this environment: {' '.join(str(error).split())} Register it with text alone, such "
+            "as entry_point='module:Class'"
+        ) from None
 
-    reference: mean returns of a random and of a good policy, as they were measured. If somebody else has written it
-    meanwhile, that one stays, and the result is False. Raises UserError where the place cannot be written, or is full.
+
+def create(
+    id: str,
+    buffers: Iterable[Any],
+    env: gymnasium.Env,
+    algorithm: str,
+    reference: tuple[float, float] | None,
+    about: str,
+) -> bool:
+    """Write Minari's EpisodeBuffers, which come from env, as data set `id`, one after another.
+
+    reference: mean returns of a random and of a good policy, as they were measured, if any. If somebody else has
+    written it meanwhile, that one stays, and the result is False. Raises UserError where the place cannot be written,
+    or is full.
     """
     import minari
 
@@ -43,10 +73,10 @@ def create(
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as work:
             with _root(work), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                minari.create_dataset_from_buffers(
+                written = minari.create_dataset_from_buffers(
                     id,
-                    list(buffers),
-                    env=env.spec,
+                    _while_there_is_room(buffers, Path(work)),
+                    env=env,
                     observation_space=env.observation_space,
                     action_space=env.action_space,
                     algorithm_name=algorithm,
@@ -54,9 +84,11 @@ def create(
                     author="awr_exp",
                     author_email="none@example.invalid",
                     code_permalink="none",
-                    ref_min_score=reference[0],
-                    ref_max_score=reference[1],
                 )
+                if reference is not None:
+                    # Given to it above, Minari would make the environment once more.
+                    low, high = reference
+                    written.storage.update_metadata({"ref_min_score": low, "ref_max_score": high})
             if target.exists() and not exists(id):
                 # What a killed run of another program left behind.
                 shutil.rmtree(target)
@@ -66,10 +98,19 @@ def create(
     except OSError as error:
         # Two processes may write at once: the one that comes second uses what the first left.
         if not exists(id):
+            reason = error.strerror or named(error)
             raise UserError(
-                f"{root()} cannot be written ({error.strerror}): set MINARI_DATASETS_PATH to a folder that can"
+                f"{root()} cannot be written ({reason}): set MINARI_DATASETS_PATH to a folder that can"
             ) from None
     return False
+
+
+def _while_there_is_room(buffers: Iterable[Any], place: Path) -> Iterator[Any]:
+    """Raises OSError before the disk is full: in the middle of an episode, that would crash HDF5 and all of Python."""
+    for buffer in buffers:
+        if shutil.disk_usage(place).free < ROOM + 4 * buffer.observations.nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield buffer
 
 
 @contextmanager

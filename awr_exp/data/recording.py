@@ -48,10 +48,14 @@ class Recording:
         with self.path.open("ab") as file:
             file.write(rows.tobytes())
 
+    def _rows(self) -> NDArray[np.float32]:
+        """Those on disk, [S, E, W]."""
+        shape = (self.steps, self.envs, self.width)
+        return np.memmap(self.path, np.float32, "r", shape=shape) if self.steps else np.empty(shape, np.float32)
+
     def keep_whole(self) -> int:
         """Forget what came after the last episode that is whole, of the only environment; the episodes left."""
-        rows = np.fromfile(self.path, np.float32, self.steps * self.width).reshape(self.steps, self.width)
-        ends = np.flatnonzero(rows[:, -3:-1].any(-1))
+        ends = np.flatnonzero(self._rows()[:, 0, -3:-1].any(-1))
         self.cut(int(ends[-1]) + 1 if len(ends) else 0)
         return len(ends)
 
@@ -65,9 +69,7 @@ class Recording:
         """Minari's EpisodeBuffer of each whole episode, by environment and time; of the last so many steps in all."""
         from minari.data_collector import EpisodeBuffer
 
-        if not self.steps:
-            return
-        rows: Any = np.memmap(self.path, np.float32, "r", shape=(self.steps, self.envs, self.width))
+        rows = self._rows()
         if last is not None:
             rows = rows[-math.ceil(last / self.envs) :]
         obs_dim, action_dim = self.spec.obs_dim, self.spec.action_dim
@@ -75,10 +77,10 @@ class Recording:
             # A row where something begins, an episode or what is seen of one, ends what was before.
             begins = np.flatnonzero(rows[:, env, -1])
             for end in np.flatnonzero(rows[:, env, -3:-1].any(-1)):
-                before = begins[begins <= end]
-                if not len(before) or rows[before[-1], env, -1] < 0:
+                before = np.searchsorted(begins, end, "right")
+                if not before or rows[begins[before - 1], env, -1] < 0:
                     continue
-                own = np.array(rows[before[-1] : end + 1, env])
+                own = np.array(rows[begins[before - 1] : end + 1, env])
                 action = own[:, 2 * obs_dim : 2 * obs_dim + action_dim]
                 yield EpisodeBuffer(
                     observations=np.concatenate([own[:, :obs_dim], own[-1:, obs_dim : 2 * obs_dim]]),

@@ -1,8 +1,10 @@
 """Environments of one kind that are stepped together, in this process alone or shared with workers."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,25 +27,31 @@ class Fleet(Protocol):
 
 
 class Here:
-    """One after another, in this process."""
+    """One after another, in this process; each is made when it is first reset."""
 
-    def __init__(self, make_env: MakeEnv, count: int) -> None:
-        self.envs = [make_env() for _ in range(count)]
+    def __init__(self, make_env: MakeEnv) -> None:
+        self.make_env = make_env
+        self.envs: dict[int, gymnasium.Env] = {}
 
     def reset(self, numbers: Numbers, seeds: Numbers) -> NDArray[np.float32]:
         """First observations [n, obs_dim]."""
-        pairs = zip(numbers, seeds, strict=True)
-        return np.array([self.envs[number].reset(seed=int(seed))[0] for number, seed in pairs], np.float32)
+        first = []
+        for number, seed in zip(numbers.tolist(), seeds.tolist(), strict=True):
+            if number not in self.envs:
+                self.envs[number] = self.make_env()
+            first.append(self.envs[number].reset(seed=seed)[0])
+        return np.array(first, np.float32)
 
     def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step:
-        results = [self.envs[number].step(action) for number, action in zip(numbers, actions, strict=True)]
+        results = [self.envs[number].step(action) for number, action in zip(numbers.tolist(), actions, strict=True)]
         obs, reward, terminated, truncated, _ = zip(*results, strict=True)
         ends = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
         return np.array(obs, np.float32), np.array(reward, np.float64), *ends
 
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        for env in self.envs.values():
+            with suppress(Exception):
+                env.close()
 
 
 class Workers:
@@ -52,11 +60,10 @@ class Workers:
     Whatever goes wrong in another one raises WorkerError.
     """
 
-    def __init__(self, make_env: MakeEnv, count: int, processes: int) -> None:
+    def __init__(self, make_env: MakeEnv, processes: int) -> None:
         # It would only wait for the others.
-        self.own = Here(make_env, len(range(0, count, processes)))
-        shares = [len(range(worker, count, processes)) for worker in range(1, processes)]
-        self.workers = [Worker(partial(Here, make_env, share)) for share in shares]
+        self.own = Here(make_env)
+        self.workers = [Worker(partial(Here, make_env)) for _ in range(1, processes)]
 
     def reset(self, numbers: Numbers, seeds: Numbers) -> NDArray[np.float32]:
         (obs,) = self._ask("reset", numbers, seeds)

@@ -8,7 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
 
 from awr_exp.errors import UserError
 
@@ -61,10 +64,10 @@ def gym(
 ) -> MakeEnv:
     """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set, if any."""
     make = Make(id, dict(kwargs or {}), vectorized, clip_actions)
-    checked = _checked(make, id, data, spec)
-    if vectorized and gymnasium.spec(id.rpartition(":")[2]).vector_entry_point is None:
-        raise UserError(f"environment '{id}' has no vectorised form of its own: leave out env.vectorized")
-    return checked
+    _check(make, data, spec)
+    if vectorized:
+        _check_vectorized(make)
+    return make
 
 
 def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:
@@ -134,37 +137,84 @@ def spec_of(owner: str, obs_dim: int, action: Any) -> "Spec":
 def _flat(env: gymnasium.Env) -> gymnasium.Env:
     if not isinstance(env.observation_space, spaces.Box) or len(env.observation_space.shape) != 1:
         env = gymnasium.wrappers.FlattenObservation(env)
+    if not isinstance(env.observation_space, spaces.Box):
+        raise TypeError(f"its observations are {env.observation_space}, which have no flat form")
     if isinstance(env.action_space, spaces.Discrete) and env.action_space.start != 0:
-        start = env.action_space.start
-        zero_based = spaces.Discrete(int(env.action_space.n))
-        env = gymnasium.wrappers.TransformAction(env, lambda action: action + start, zero_based)
+        env = FromZero(env)
     return env
+
+
+class FromZero(gymnasium.ActionWrapper, RecordConstructorArgs):
+    """Counts discrete actions from 0. It can be named in a data set, as one with a function of its own cannot."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        assert isinstance(env.action_space, spaces.Discrete)
+        self.start, self.action_space = env.action_space.start, spaces.Discrete(int(env.action_space.n))
+
+    def action(self, action: Any) -> Any:
+        return action + self.start
+
+
+def observed(obs: Any, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
+    """An observation as float32. Raises ValueError if it has not the `shape` of its space."""
+    array = np.asarray(obs, np.float32)
+    if array.shape != shape:
+        raise ValueError(f"its observation has the shape {array.shape}, its space {shape}")
+    return array
 
 
 def task(make: MakeEnv) -> "Spec":
     """What the environment's spaces say. Raises UserError for actions of another kind than ours."""
-    env = make()
+    env = made(make)
     env.close()
     obs = env.observation_space.shape
     assert obs is not None
     return spec_of(f"environment '{env.spec.id if env.spec else env}'", obs[0], env.action_space)
 
 
-def _checked(make: MakeEnv, id: str, data: Source | None, spec: "Spec | None") -> MakeEnv:
-    """Makes the environment once, so that what is wrong with it is said before training."""
+def made(make: MakeEnv) -> gymnasium.Env:
+    """The environment. Raises UserError if it cannot be made."""
+    id = getattr(make, "id", make)
     try:
-        env = make()
+        return make()
     except gymnasium.error.DependencyNotInstalled as error:
         extra = next((extra for name, extra in EXTRAS.items() if name in str(error)), None)
         hint = f"pip install 'awr-exp[{extra}]'" if extra else str(error).splitlines()[0]
         raise UserError(f"environment '{id}' needs a package that is not installed: {hint}, or env=none") from None
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"environment '{id}' cannot be made: {reason}") from None
+        raise UserError(f"environment '{id}' cannot be made: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_vectorized(make: Make) -> None:
+    if gymnasium.spec(make.id.rpartition(":")[2]).vector_entry_point is None:
+        raise UserError(f"environment '{make.id}' has no vectorised form of its own: leave out env.vectorized")
+    one = made(make)
+    try:
+        several = make.vector(1)
+    except Exception as error:
+        raise UserError(f"environment '{make.id}' cannot be made in its vectorised form: {_line(error)}") from None
+    single = several.single_observation_space, several.single_action_space
+    several.close()
+    if (one.observation_space, one.action_space) != single:
+        raise UserError(
+            f"environment '{make.id}' has observations or actions that its vectorised form cannot give flat or "
+            "count from 0: leave out env.vectorized"
+        )
+
+
+def _check(make: Make, data: Source | None, spec: "Spec | None") -> None:
+    """Makes the environment once, so that what is wrong with it is said before training."""
+    id, env = make.id, made(make)
     obs, action = env.observation_space.shape, env.action_space
     env.close()
     if data is None or spec is None:
-        return make
+        return
     if obs != (spec.obs_dim,):
         problem = f"{spec.obs_dim} observation entries, the environment {obs[0] if obs else 0}"
     elif spec.discrete != isinstance(action, spaces.Discrete):
@@ -175,7 +225,7 @@ def _checked(make: MakeEnv, id: str, data: Source | None, spec: "Spec | None") -
     elif not spec.discrete and action.shape != (spec.action_dim,):
         problem = f"{spec.action_dim} action entries, the environment {action.shape[0] if action.shape else 0}"
     else:
-        return make
+        return
     raise UserError(
         f"environment '{id}' does not fit data set '{data.id}': the data have {problem}; "
         "choose env=from_dataset or env=none"

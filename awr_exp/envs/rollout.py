@@ -1,15 +1,17 @@
 """Playing on and on in many environments by a policy, here or in a worker. Nothing here imports torch."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.make import MakeEnv, observed
+from awr_exp.envs.worker import WorkerError
 from awr_exp.seeding import child_seed, numpy_generator
 
 NOT_FINITE = "it returned an observation or a reward that is not finite"
@@ -54,45 +56,47 @@ class Rollouts:
 
     Episode n of environment e of a member starts from a seed of its own, and the noise of its actions is drawn from
     one, too: nothing of the generators has to be saved, and an episode can be played again up to where it was.
-    An environment that raises or returns what is not finite is made anew and begins its next episode.
+    An environment that raises or returns what is not finite or of another shape is made anew and begins its next
+    episode.
     """
 
     def __init__(self, make_env: MakeEnv, seeds: Sequence[int], numbers: Sequence[int]) -> None:
         self.make_env, self.shape = make_env, (len(seeds), len(numbers))
-        self.envs = [make_env() for _ in range(len(seeds) * len(numbers))]
-        space = self.envs[0].action_space
-        clips = getattr(make_env, "clip_actions", True)
-        self.bounds = (space.low, space.high) if clips and isinstance(space, spaces.Box) else None
+        # By lane; one that failed is not among them.
+        self.envs: dict[int, gymnasium.Env] = {}
         self.lanes = [(seed, number) for seed in seeds for number in numbers]
         self.episode = np.zeros(len(self.lanes), np.int64)
         self.obs = np.stack([self._begin(lane) for lane in range(len(self.lanes))])
+        self.bounds = bounds(make_env, self.envs[0].action_space)
 
     def _begin(self, lane: int) -> NDArray[np.float32]:
         """The first observation of a lane's episode. Raises BrokenEnvError."""
         seed, number = self.lanes[lane]
         for _ in range(ATTEMPTS):
             try:
+                if lane not in self.envs:
+                    self.envs[lane] = self.make_env()
+                env = self.envs[lane]
                 # Of 31 bits, which every environment takes.
-                obs, _ = self.envs[lane].reset(seed=child_seed(seed, "episode", number, self.episode[lane]) >> 32)
-                first, reason = np.asarray(obs, np.float32), NOT_FINITE
+                obs, _ = env.reset(seed=child_seed(seed, "episode", number, self.episode[lane]) >> 32)
+                first, reason = observed(obs, env.observation_space.shape), NOT_FINITE
                 if np.isfinite(first).all():
                     return first
             except Exception as error:
-                reason = _named(error)
-            self._replace(lane)
+                reason = named(error)
+            self._drop(lane)
         raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {reason}")
 
-    def _replace(self, lane: int) -> None:
+    def _drop(self, lane: int) -> None:
         with suppress(Exception):
-            self.envs[lane].close()
-        self.envs[lane] = self.make_env()
+            self.envs.pop(lane).close()
 
     def _clipped(self, action: NDArray[Any]) -> NDArray[Any]:
         return np.clip(action, *self.bounds) if self.bounds else action
 
     def play(self, player: Player, steps: int, key: object) -> Stretch:
         """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
-        count, (members, envs) = len(self.lanes), self.shape
+        count, (members, envs), shape = len(self.lanes), self.shape, self.obs.shape[1:]
         rngs = [numpy_generator(seed, "actions", number, key) for seed, number in self.lanes]
         noise = np.stack([player.draw(rng, steps) for rng in rngs], 1).reshape(steps, members, envs, -1)
         obs, next_obs = np.zeros((2, steps, *self.obs.shape), np.float32)
@@ -109,9 +113,10 @@ class Rollouts:
                 for lane in lanes:
                     at = step, lane
                     try:
-                        next_obs[at], reward[at], terminated[at], truncated[at], _ = self.envs[lane].step(played[lane])
+                        result, reward[at], terminated[at], truncated[at], _ = self.envs[lane].step(played[lane])
+                        next_obs[at] = observed(result, shape)
                     except Exception as error:
-                        reasons.append(_named(error))
+                        reasons.append(named(error))
                         reward[at] = np.nan
                 good = np.isfinite(next_obs[step]).all(1) & np.isfinite(reward[step])
                 if good.all():
@@ -120,7 +125,7 @@ class Rollouts:
                 broken[step, lanes] = True
                 reasons += [NOT_FINITE] * (len(lanes) - (len(reasons) - said))
                 for lane in lanes:
-                    self._replace(lane)
+                    self._drop(lane)
                     self.episode[lane] += 1
                     self.obs[lane] = self._begin(lane)
             else:
@@ -145,7 +150,7 @@ class Rollouts:
             self.obs[lane] = self._begin(lane)
             try:
                 for action in self._clipped(taken):
-                    self.obs[lane] = self.envs[lane].step(action)[0]
+                    self.obs[lane] = observed(self.envs[lane].step(action)[0], self.obs.shape[1:])
             except Exception:
                 self.obs[lane] = np.nan
         return self.obs
@@ -157,9 +162,34 @@ class Rollouts:
             self.obs[lane] = self._begin(lane)
 
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        for lane in list(self.envs):
+            self._drop(lane)
 
 
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def bounds(make_env: MakeEnv, space: gymnasium.Space) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """What actions are clipped to before an environment gets them, if they are."""
+    clips = getattr(make_env, "clip_actions", True)
+    return (space.low, space.high) if clips and isinstance(space, spaces.Box) else None
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Whatever goes wrong in an environment, as BrokenEnvError; what goes wrong in a worker, as it is."""
+    try:
+        yield
+    except WorkerError:
+        raise
+    except Exception as error:
+        raise BrokenEnvError(f"the environment failed: {named(error)}") from None
+
+
+def finite(values: NDArray[Any]) -> NDArray[Any]:
+    """The values. Raises ValueError."""
+    if not np.isfinite(values).all():
+        raise ValueError(NOT_FINITE)
+    return values
+
+
+def named(error: Exception) -> str:
+    """What an environment raised, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,14 +1,14 @@
 """Playing on in an environment's own vectorised form: all copies in one call, for tasks that have one."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from awr_exp.envs.make import Make
-from awr_exp.envs.rollout import NOT_FINITE, BrokenEnvError, Player, Stretch
+from awr_exp.envs.rollout import Player, Stretch, bounds, finite, guarded
 from awr_exp.seeding import child_seed, numpy_generator
 
 
@@ -22,18 +22,18 @@ class Vectorized:
 
     def __init__(self, make_env: Make, seeds: Sequence[int], numbers: Sequence[int]) -> None:
         self.seeds, self.numbers, self.shape = seeds, numbers, (len(seeds), len(numbers))
-        self.envs = [make_env.vector(len(numbers)) for _ in seeds]
-        space = self.envs[0].single_action_space
-        self.bounds = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else None
+        with guarded():
+            self.envs = [make_env.vector(len(numbers)) for _ in seeds]
+        self.bounds = bounds(make_env, self.envs[0].single_action_space)
         self.episode = np.zeros(self.shape, np.int64)
         self._begin()
 
     def _begin(self) -> None:
         names = "vectorized", *self.numbers, self.episode.sum()
-        resets = [
-            env.reset(seed=child_seed(seed, *names) >> 32) for seed, env in zip(self.seeds, self.envs, strict=True)
-        ]
-        self.obs = np.stack([np.asarray(obs, np.float32) for obs, _ in resets])
+        pairs = zip(self.seeds, self.envs, strict=True)
+        with guarded():
+            resets = [env.reset(seed=child_seed(seed, *names) >> 32) for seed, env in pairs]
+            self.obs = finite(np.stack([obs for obs, _ in resets])).astype(np.float32)
         # What is neither a transition nor yet wanted: steps of all copies, and in which of them each is still to come.
         self.waiting: list[tuple[NDArray[Any], ...]] = []
         self.open = np.zeros((0, *self.shape), bool)
@@ -63,17 +63,14 @@ class Vectorized:
 
     def _step(self, action: NDArray[Any]) -> None:
         played = np.clip(action, *self.bounds) if self.bounds else action
-        try:
+        with guarded():
             results = [env.step(own)[:4] for env, own in zip(self.envs, played, strict=True)]
-        except Exception as error:
-            raise BrokenEnvError(f"the environment failed: {type(error).__name__}: {error}") from None
-        next_obs, reward, terminated, truncated = (np.stack(part) for part in zip(*results, strict=True))
-        next_obs = next_obs.astype(np.float32)
-        if not (np.isfinite(next_obs).all() and np.isfinite(reward).all()):
-            raise BrokenEnvError(f"the environment failed: {NOT_FINITE}")
-        self.waiting.append((self.obs, action, reward.astype(np.float64), next_obs, terminated, truncated))
+            obs, rewards, terminated, truncated = zip(*results, strict=True)
+            next_obs, reward = finite(np.stack(obs)).astype(np.float32), finite(np.stack(rewards)).astype(np.float64)
+        ends = np.stack(terminated), np.stack(truncated)
+        self.waiting.append((self.obs, action, reward, next_obs, *ends))
         self.open = np.concatenate([self.open, ~self.beginning[None]])
-        self.beginning = (terminated | truncated) & ~self.beginning
+        self.beginning = (ends[0] | ends[1]) & ~self.beginning
         self.obs = next_obs
 
     def load(self, episode: NDArray[np.int64], actions: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
@@ -88,4 +85,5 @@ class Vectorized:
 
     def close(self) -> None:
         for env in self.envs:
-            env.close()
+            with suppress(Exception):
+                env.close()

@@ -43,7 +43,7 @@ class Head(Protocol):
         """The action of evaluation, inside the bounds: [K, B, action_dim], or [K, B] of int64."""
 
     def sample(self, outputs: Tensor, extra: Extra, generators: Sequence[Generator]) -> Tensor:
-        """A random action inside the bounds, each member's from its own generator."""
+        """A random action, each member's from its own generator: as it was drawn, maybe out of bounds."""
 
 
 class Gaussian:
@@ -113,7 +113,7 @@ class Gaussian:
 
     def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
         mean, _ = self._moments(outputs, extra)
-        return self._to_action(mean)
+        return self._to_action(mean).clamp(self.low, self.high)
 
     def sample(self, outputs: Tensor, extra: Extra, generators: Sequence[Generator]) -> Tensor:
         mean, log_std = self._moments(outputs, extra)
@@ -122,7 +122,7 @@ class Gaussian:
 
     def _to_action(self, x: Tensor) -> Tensor:
         centre, scale = self._constants(x)
-        return (centre + scale * x).clamp(self.low, self.high)
+        return centre + scale * x
 
 
 class TanhGaussian(Gaussian):

@@ -41,5 +41,5 @@ class Policy:
         return self.head.mode(*self._head_inputs(theta, obs))
 
     def sample(self, theta: Tensor, obs: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """As `mode`, drawn from the policy."""
+        """As `mode`, drawn from the policy; a Gaussian's may be out of bounds."""
         return self.head.sample(*self._head_inputs(theta, obs), generators)

@@ -10,9 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from awr_exp.agents.agent import Agent
+from awr_exp.envs.episode import LONGEST
 from awr_exp.envs.fleet import Fleet, Here, Workers
 from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.rollout import BrokenEnvError, finite, guarded
 from awr_exp.envs.worker import WorkerError
+from awr_exp.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +23,6 @@ FIRST_SEED = 1_000_000
 """Episode e starts from seed FIRST_SEED + e in every evaluation of every run, so that numbers compare."""
 ROUND_TRIP = 2e-4
 """Seconds that asking one worker for a step takes beyond the step."""
-LONGEST = 100_000
-"""Steps after which an episode of an environment without an end is stopped."""
 WORTHWHILE = 1.0
 """Seconds that workers must save an evaluation, for it takes them as long to start."""
 
@@ -43,20 +44,26 @@ class Evaluator:
     def __init__(self, make_env: MakeEnv, members: int, episodes: int, workers: int = 1) -> None:
         self.make_env, self.members, self.episodes = make_env, members, episodes
         self.workers = min(workers, members * episodes)
-        self.fleet: Fleet = Here(make_env, members * episodes)
+        self.fleet: Fleet = Here(make_env)
 
     def play(self, agent: Agent, chosen: Sequence[bool] | None = None) -> Episodes:
-        """The episodes of all members, or of the chosen ones; of the others, nan returns of length 0."""
+        """The episodes of all members, or of the chosen ones; of the others, nan returns of length 0.
+
+        Raises UserError if an environment fails, and one that is made anew fails again.
+        """
         numbers = np.flatnonzero(np.repeat(np.ones(self.members) if chosen is None else chosen, self.episodes))
         threads = torch.get_num_threads()
         # More would find little to do, and wait for it on the cores of the workers.
         torch.set_num_threads(1)
         try:
             episodes, steps, stepping = self._play(agent, numbers)
-        except WorkerError as error:
-            log.warning("evaluating in this process from now on: %s", error)
+        except (BrokenEnvError, WorkerError) as error:
+            log.warning("evaluating anew, in this process from now on: %s", error)
             self._move(1)
-            episodes, steps, stepping = self._play(agent, numbers)
+            try:
+                episodes, steps, stepping = self._play(agent, numbers)
+            except BrokenEnvError as again:
+                raise UserError(f"evaluating failed twice: {again}") from None
         finally:
             torch.set_num_threads(threads)
         saved = stepping * (1 - 1 / self.workers) - steps * (self.workers - 1) * ROUND_TRIP
@@ -74,15 +81,18 @@ class Evaluator:
         returns, lengths, steps, stepping = np.full(count, np.nan), np.zeros(count, np.int64), 0, 0.0
         returns[numbers] = 0
         obs = np.zeros((count, agent.spec.obs_dim), np.float32)
-        obs[numbers] = self.fleet.reset(numbers, FIRST_SEED + numbers % self.episodes)
+        with guarded():
+            obs[numbers] = finite(self.fleet.reset(numbers, FIRST_SEED + numbers % self.episodes))
         while numbers.size:
             all_obs = torch.as_tensor(obs).to(agent.device, agent.dtype).unflatten(0, (self.members, self.episodes))
             action = agent.act(all_obs).flatten(0, 1).cpu().numpy()
             begun = time.perf_counter()
-            obs[numbers], reward, terminated, truncated = self.fleet.step(numbers, action[numbers])
+            with guarded():
+                next_obs, reward, terminated, truncated = self.fleet.step(numbers, action[numbers])
+                obs[numbers], finite_reward = finite(next_obs), finite(reward)
             stepping += time.perf_counter() - begun
             steps += 1
-            returns[numbers] += reward
+            returns[numbers] += finite_reward
             lengths[numbers] += 1
             numbers = numbers[~(terminated | truncated)]
             if steps == LONGEST and numbers.size:
@@ -94,8 +104,7 @@ class Evaluator:
     def _move(self, workers: int) -> None:
         self.fleet.close()
         self.workers = workers
-        count = self.members * self.episodes
-        self.fleet = Here(self.make_env, count) if workers == 1 else Workers(self.make_env, count, workers)
+        self.fleet = Here(self.make_env) if workers == 1 else Workers(self.make_env, workers)
 
     def close(self) -> None:
         self.fleet.close()

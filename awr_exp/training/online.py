@@ -151,6 +151,9 @@ class Online(Trainer):
         with Team(self.learners, torch.get_num_threads()) as self.team:
             super().run()
         for member, recorder in enumerate(self.recorders):
+            if self.failed[member] is not None and self.agent.alive[member]:
+                # Once its environments are mended, it can be resumed and go on recording.
+                continue
             with speaking(self.folders[member], self.names[member]):
                 recorder.finish(self.make_env, self.best[member])
 

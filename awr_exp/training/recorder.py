@@ -1,7 +1,10 @@
 """What an online run collects, as a Minari data set."""
 
 import logging
+import math
+import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,10 @@ from numpy.typing import NDArray
 
 from awr_exp.data import export
 from awr_exp.data.recording import Recording
+from awr_exp.envs.episode import at_random, play
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.rollout import Stretch
 from awr_exp.errors import UserError
-from awr_exp.networks.acting import Uniform
 from awr_exp.seeding import numpy_generator
 from awr_exp.types import Spec
 
@@ -27,8 +30,8 @@ class Recorder:
     """Keeps one member's steps in its folder, and writes those of whole episodes as data set `dataset_id` at the end.
 
     last_steps: only so many, the newest; checkpoints: only the `checkpoint_steps` steps from each of these environment
-    steps on. What goes wrong with it, such as a full disk, ends the recording and not the run. Raises UserError for an
-    id that is none, or is taken.
+    steps on. What goes wrong with it, such as a full disk, ends the recording and not the run. A run that goes on after
+    it has written its data set keeps that as it is. Raises UserError for an id that is none, or is taken.
     """
 
     def __init__(
@@ -41,11 +44,22 @@ class Recorder:
         spec: Spec,
         envs: int,
     ) -> None:
-        export.check_new(dataset_id, "recorder.dataset_id")
-        self.id, self.last_steps, self.spec = dataset_id, last_steps, spec
-        self.windows = None if checkpoints is None else [(begin, begin + checkpoint_steps) for begin in checkpoints]
-        self.recording: Recording | None = Recording(folder / "recording", spec, envs)
+        self.id, self.last_steps, self.spec, self.envs = dataset_id, last_steps, spec, envs
+        self.windows: list[tuple[float, float]] = [(0, math.inf)]
+        if checkpoints is not None:
+            self.windows = [(begin, begin + checkpoint_steps) for begin in checkpoints]
+        self.recording: Recording | None = None
         self.gap = True
+        self.note = folder / "recorded.txt"
+        """Names the data set, from just before it is written on."""
+        if export.exists(dataset_id) and self.note.exists() and self.note.read_text() == dataset_id:
+            log.info("data set %s is written: what comes from now on is not recorded", dataset_id)
+            # Of a run that was killed in between.
+            shutil.rmtree(folder / "recording", ignore_errors=True)
+            return
+        export.check_new(dataset_id, "recorder.dataset_id")
+        self.note.unlink(missing_ok=True)
+        self.recording = Recording(folder / "recording", spec, envs)
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint needs of it."""
@@ -65,18 +79,18 @@ class Recorder:
         """A stretch that begins at environment step `step`; first [S, E]: where episodes begin."""
         if self.recording is None:
             return
-        if self.windows is not None and not any(begin <= step < end for begin, end in self.windows):
-            self.gap = True
-            return
+        # Each row is a step of every environment.
+        at = step + self.envs * np.arange(len(first))
+        inside = [(begin < at + self.envs) & (at < end) for begin, end in self.windows]
+        rows = np.flatnonzero(np.any(inside, 0))
         names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
-        parts = {name: getattr(stretch, name)[:, member] for name in names}
+        parts = {name: getattr(stretch, name)[rows, member] for name in names}
         if not self.spec.discrete:
             parts["action"] = np.clip(parts["action"], self.spec.action_low, self.spec.action_high)
-        begins = first.astype(np.int8)
-        if self.gap:
-            # An episode that began unseen, or before the last window ended.
-            begins[0] = np.where(first[0], 1, -1)
-        self.gap = False
+        # Where the row before is missing, an episode may have begun unseen.
+        alone = np.diff(rows, prepend=-2 if self.gap else -1) > 1
+        begins = np.where(first[rows], 1, np.where(alone[:, None], -1, 0))
+        self.gap = len(first) - 1 not in rows
         try:
             self.recording.add(**parts, first=begins)
         except OSError as error:
@@ -89,22 +103,27 @@ class Recorder:
         """Write the data set; best: the best mean return of an evaluation, its ref_max_score."""
         if self.recording is None:
             return
-        env = make_env()
         try:
-            buffers = list(self.recording.episodes(self.last_steps))
-            if not buffers:
+            returns = [sum(buffer.rewards) for buffer in self.recording.episodes(self.last_steps)]
+            if not returns:
                 raise UserError("no episode has come to an end")
-            returns = [sum(buffer.rewards) for buffer in buffers]
             # Without an evaluation, the best episode is the best that is known.
-            reference = random_return(make_env, self.spec), best if np.isfinite(best) else max(returns)
+            scores = reference(make_env, self.spec, best if np.isfinite(best) else max(returns))
             about = "Steps of an online run of advantage-weighted regression, as they were collected."
-            if not export.create(self.id, buffers, env, "AWR", reference, about):
-                raise UserError("another one of this id is there by now")
+            self.note.write_text(self.id)
+            with closing(make_env()) as env:
+                buffers = self.recording.episodes(self.last_steps)
+                if not export.create(self.id, buffers, env, "AWR", scores, about):
+                    raise UserError("another one of this id is there by now: choose another recorder.dataset_id")
         except Exception as error:
-            log.warning("data set %s was not written: %s; its steps are in %s", self.id, error, self.recording.path)
+            self.note.unlink(missing_ok=True)
+            log.warning(
+                "data set %s was not written: %s; its steps are kept, and resume=%s tries again",
+                self.id,
+                error,
+                self.note.parent,
+            )
             return
-        finally:
-            env.close()
         self.recording.delete()
         log.info(
             "data set %s: %d episodes, return %.1f ± %.1f", self.id, len(returns), np.mean(returns), np.std(returns)
@@ -112,17 +131,13 @@ class Recorder:
         log.info("train on it: python -m awr_exp.main dataset=minari dataset.id=%s", self.id)
 
 
-def random_return(make_env: MakeEnv, spec: Spec) -> float:
-    """Mean return of uniformly random actions."""
-    env, player, returns = make_env(), Uniform(spec), []
-    for episode in range(REFERENCE_EPISODES):
-        rng = numpy_generator(0, "reference", episode)
-        obs, _ = env.reset(seed=episode)
-        total, done = 0.0, False
-        while not done:
-            action = player(np.asarray(obs)[None], player.draw(rng, 1))[0]
-            obs, reward, terminated, truncated, _ = env.step(action)
-            total, done = total + float(reward), terminated or truncated
-        returns.append(total)
-    env.close()
-    return float(np.mean(returns))
+def reference(make_env: MakeEnv, spec: Spec, best: float) -> tuple[float, float] | None:
+    """Mean return of uniformly random actions, and `best`; None unless that is more than a deviation above it."""
+    with closing(make_env()) as env:
+        episodes = [
+            play(env, at_random(spec), episode, numpy_generator(0, "reference", episode))
+            for episode in range(REFERENCE_EPISODES)
+        ]
+    returns = [float(episode["reward"].sum()) for episode in episodes]
+    low = float(np.mean(returns))
+    return (low, best) if best > low + np.std(returns) else None

@@ -71,6 +71,8 @@ class Trainer:
         self.failed: list[Exception | None] = [None] * agent.members
         self.said: set[tuple[int, str]] = set()
         self.evaluating = 0.0
+        self.owed = self.evaluates_first
+        """Whether an evaluation is to be made before anything else."""
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
         """Learn until `step` is `goal`, or a little past it, or `stopped`; the new step."""
@@ -133,6 +135,7 @@ class Trainer:
             ) from None
         self.best, self.latest = [fact["best"] for fact in facts], [fact["latest"] for fact in facts]
         self.returns = [fact.get("returns", []) for fact in facts]
+        self.owed = any(fact.get("owed", False) for fact in facts)
         log.info("going on from %s %d", self.unit, self.step)
 
     def run(self) -> None:
@@ -152,7 +155,7 @@ class Trainer:
             Bar(self.title, self.total, self.step) as bar,
             _signals() as received,
         ):
-            if self.evaluates_first and self.step == 0:
+            if self.owed:
                 self.evaluate(bar)
             while self.step < self.total and None in self.failed:
                 self.before = self.step
@@ -234,7 +237,14 @@ class Trainer:
         if self.evaluator is None or None not in self.failed:
             return
         begun = time.perf_counter()
-        played = self.evaluator.play(self.agent, [error is None for error in self.failed])
+        self.owed = True
+        try:
+            played = self.evaluator.play(self.agent, [error is None for error in self.failed])
+        except UserError as error:
+            for member in range(self.agent.members):
+                self.fail(member, error)
+            return
+        self.owed = False
         for member, (returns, lengths) in enumerate(zip(played.returns, played.lengths, strict=True)):
             metrics = {
                 "eval/return_mean": float(returns.mean()),
@@ -287,6 +297,7 @@ class Trainer:
             "best": self.best[member],
             "latest": self.latest[member],
             "returns": self.returns[member],
+            "owed": self.owed,
         }
         if self.data:
             facts["data"] = self.data.info.fingerprint

@@ -1,15 +1,21 @@
 """What is recorded is what happened, in whole episodes, and a recording that is cut short goes on."""
 
+import shutil
+import weakref
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 
+from awr_exp.data import export
 from awr_exp.data.minari import load
-from awr_exp.envs.rollout import Rollouts
+from awr_exp.data.recording import Recording
+from awr_exp.envs.make import gym, task
+from awr_exp.envs.rollout import Rollouts, Stretch
 from awr_exp.errors import UserError
 from awr_exp.networks.acting import Uniform
 from awr_exp.training import recorder as module
@@ -182,6 +188,147 @@ def test_an_id_must_be_one_and_free(tmp_path: Path) -> None:
     played(CARTPOLE, own, 8)
     own.finish(MAKE[CARTPOLE], 500.0)
     with pytest.raises(UserError, match=r"'test/mine-v0' is in .* already: choose another recorder\.dataset_id"):
+        recorder(tmp_path / "other", CARTPOLE)
+    # Minari takes no namespace of one letter.
+    for id in ("nonsense", "a/b-v0", "../b-v0"):
+        with pytest.raises(UserError, match=f"'{id}' is not a Minari id"):
+            Recorder(id, None, None, 1, tmp_path, CARTPOLE, 2)
+
+
+def test_a_run_that_goes_on_after_its_data_set_was_written_keeps_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether it was killed before it could say so, or gets more steps."""
+    caplog.set_level("INFO")
+    own = recorder(tmp_path, CARTPOLE)
+    played(CARTPOLE, own, 8)
+    facts = own.facts()
+    shutil.copytree(tmp_path / "recording", tmp_path / "kept")
+    own.finish(MAKE[CARTPOLE], 500.0)
+    written = load("test/mine-v0").packed
+    for killed in (True, False):
+        if killed:
+            shutil.copytree(tmp_path / "kept", tmp_path / "recording")
+        again = recorder(tmp_path, CARTPOLE)
+        assert "data set test/mine-v0 is written: what comes from now on is not recorded" in caplog.text
+        again.resume(facts)
+        played(CARTPOLE, again, 2)
+        again.finish(MAKE[CARTPOLE], 500.0)
+        assert not (tmp_path / "recording").exists()
+    assert bool((load("test/mine-v0").packed == written).all())
+
+
+def test_an_id_that_is_taken_meanwhile_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own, other = recorder(tmp_path, CARTPOLE), recorder(tmp_path / "other", CARTPOLE)
+    played(CARTPOLE, other, 4)
+    seen = played(CARTPOLE, own, 8)
+    facts = own.facts()
+    other.finish(MAKE[CARTPOLE], 500.0)
+    own.finish(MAKE[CARTPOLE], 500.0)
+    assert f"choose another recorder.dataset_id; its steps are kept, and resume={tmp_path} tries again" in caplog.text
+    with pytest.raises(UserError, match=r"choose another recorder\.dataset_id"):
         recorder(tmp_path, CARTPOLE)
-    with pytest.raises(UserError, match="'nonsense' is not a Minari id"):
-        Recorder("nonsense", None, None, 1, tmp_path, CARTPOLE, 2)
+    again = Recorder("test/else-v0", None, None, 1, tmp_path, CARTPOLE, 2)
+    again.resume(facts)
+    again.finish(MAKE[CARTPOLE], 500.0)
+    found = load("test/else-v0").info.episode_returns
+    np.testing.assert_allclose(found, [e["reward"].sum() for e in episodes(seen)])
+
+
+def test_windows_hold_wherever_stretches_begin(tmp_path: Path) -> None:
+    """Stretches of 25 steps are recorded as those of one step are."""
+    options = {"checkpoints": [90, 610], "checkpoint_steps": 333}
+    packed = []
+    for number, steps in enumerate((25, 1)):
+        own = Recorder(f"test/n{number}-v0", None, **options, folder=tmp_path / f"{number}", spec=CARTPOLE, envs=2)  # type: ignore[arg-type]
+        (whole,) = played(CARTPOLE, recorder(tmp_path / f"all{number}", CARTPOLE), 1, steps=500)
+        ends = np.concatenate([np.ones((1, 2), bool), (whole.terminated | whole.truncated)[:, 0]])
+        for begin in range(0, 500, steps):
+            parts = {name: part[begin : begin + steps] for name, part in vars(whole).items() if name in FIELDS}
+            stretch = Stretch(**parts, broken=whole.broken, episode=whole.episode, reasons=())
+            own.add(2 * begin, stretch, 0, ends[begin : begin + steps])
+        # Whole rows of two environments: 45 to 211, and 305 to 471.
+        assert own.facts()["steps"] == 167 + 167
+        own.finish(MAKE[CARTPOLE], 500.0)
+        packed.append(load(f"test/n{number}-v0").packed.numpy())
+    np.testing.assert_array_equal(*packed)
+
+
+def test_episodes_are_written_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, seen, whole = recorder(tmp_path, CARTPOLE), [], Recording.episodes
+    played(CARTPOLE, own, 8)
+
+    def counted(self: Recording, last: int | None) -> Any:
+        for buffer in whole(self, last):
+            seen.append(weakref.ref(buffer))
+            yield buffer
+            del buffer
+            assert sum(one() is not None for one in seen) <= 1
+
+    monkeypatch.setattr(Recording, "episodes", counted)
+    own.finish(MAKE[CARTPOLE], 500.0)
+    assert len(seen) == 2 * load("test/mine-v0").info.episodes > 10
+
+
+def test_a_disk_that_fills_while_a_data_set_is_written_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = recorder(tmp_path, CARTPOLE)
+    played(CARTPOLE, own, 8)
+    free = iter([2**40, 2**40, 2**20])
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=next(free)))
+        own.finish(MAKE[CARTPOLE], 500.0)
+    assert "cannot be written (No space left on device)" in caplog.text
+    assert not list((tmp_path / "minari" / "test").iterdir())
+    again = recorder(tmp_path, CARTPOLE)
+    again.finish(MAKE[CARTPOLE], 500.0)
+    assert load("test/mine-v0").info.episodes > 5
+
+
+def test_scores_are_left_out_unless_the_best_is_clearly_above_random() -> None:
+    low, high = module.reference(MAKE[CARTPOLE], CARTPOLE, 500.0) or (0, 0)
+    assert 10 < low < 40 < high == 500
+    assert module.reference(MAKE[CARTPOLE], CARTPOLE, low) is None
+
+
+def test_an_environment_that_no_data_set_can_name_is_refused() -> None:
+    gymnasium.register("Unnamed-v0", lambda: MAKE[CARTPOLE]().unwrapped)
+    with pytest.raises(UserError, match=r"no data set can name this environment: .*Register it with text alone"):
+        export.check_env(gymnasium.make("Unnamed-v0"))
+
+
+def test_an_action_space_that_begins_elsewhere_is_recorded_from_0(tmp_path: Path) -> None:
+    make_env = gym(None, None, "Counting-v0")
+    spec = task(make_env)
+    export.check_env(make_env())
+    own = recorder(tmp_path, spec)
+    rollouts = Rollouts(make_env, [1], [0, 1])
+    played(spec, own, 1, rollouts=rollouts)
+    own.finish(make_env, 100.0)
+    data = load("test/mine-v0")
+    batch = data.sample(np_rows(len(data)))
+    assert data.spec == spec == Spec(1, num_actions=3)
+    assert set(batch.action[0].tolist()) == {0, 1, 2}
+    # Its rewards are the actions as it got them. Both ways of ending at once count as termination.
+    assert bool((batch.reward == batch.action + 5).all())
+    assert data.terminated.sum() == data.info.episodes == 10
+    assert not bool(batch.truncated.any())
+
+
+class Counting(gymnasium.Env):
+    """Actions 5 to 7 are its rewards; it terminates and is truncated at once; its observations are of float64."""
+
+    observation_space = gymnasium.spaces.Box(0, 9, (1,), np.float64)
+    action_space = gymnasium.spaces.Discrete(3, start=5)
+
+    def reset(self, **options: Any) -> Any:
+        self.count = 0
+        return np.zeros(1), {}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        return np.full(1, float(self.count)), float(action), self.count == 5, self.count == 5, {}
+
+
+gymnasium.register("Counting-v0", f"{__name__}:Counting")

@@ -103,13 +103,54 @@ def test_slow_environments_move_to_workers_and_back_when_one_dies(
     fleet.workers[0].process.kill()
     np.testing.assert_array_equal(evaluator.play(agent).returns, here.returns)
     assert isinstance(evaluator.fleet, Here)
-    assert "evaluating in this process from now on: a worker process died" in caplog.text
+    assert "evaluating anew, in this process from now on: a worker process died" in caplog.text
     evaluator.play(agent)
     assert isinstance(evaluator.fleet, Here)
     evaluator.close()
     quick = Evaluator(lambda: gymnasium.make("Pendulum-v1"), members=1, episodes=1, workers=2)
     quick.play(make_awr(PENDULUM))
     assert isinstance(quick.fleet, Here)
+
+
+@pytest.mark.parametrize("where", ["make", "reset", "step", "nan", "shape"])
+def test_an_environment_that_fails_is_evaluated_anew_and_named_when_it_fails_again(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`left` counts how often it still fails."""
+    left = 0
+
+    def fails(at: str) -> bool:
+        nonlocal left
+        left -= at == where
+        return at == where and left >= 0
+
+    class Failing(gymnasium.Wrapper):
+        def __init__(self) -> None:
+            if fails("make"):
+                raise RuntimeError("no licence")
+            super().__init__(gymnasium.make("Pendulum-v1"))
+
+        def reset(self, **options: Any) -> Any:
+            if fails("reset"):
+                raise RuntimeError("no licence")
+            return self.env.reset(**options)
+
+        def step(self, action: Any) -> Any:
+            if fails("step"):
+                raise RuntimeError("no licence")
+            obs, *others = self.env.step(action)
+            obs = np.full(3, np.nan, np.float32) if fails("nan") else obs
+            return obs[:2] if fails("shape") else obs, *others
+
+    agent = make_awr(PENDULUM)
+    whole = Evaluator(Failing, members=1, episodes=2).play(agent)
+    left = 1
+    np.testing.assert_array_equal(Evaluator(Failing, members=1, episodes=2).play(agent).returns, whole.returns)
+    assert "evaluating anew, in this process from now on" in caplog.text
+    left = 1_000_000
+    with pytest.raises(UserError, match=r"evaluating failed twice: the environment failed: .*Error: ") as raised:
+        Evaluator(Failing, members=1, episodes=2).play(agent)
+    assert "\n" not in str(raised.value)
 
 
 MODULE = """
@@ -145,6 +186,33 @@ def test_an_environment_of_ones_own_module(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match="wants to import 'endless' for its environment"):
         check_trusted({"env": node}, tmp_path)
     check_trusted({"env": node}, tmp_path, ["endless"])
+
+
+def test_observations_without_a_flat_form_are_refused() -> None:
+    class Talking(gymnasium.Env):
+        observation_space = gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(3))
+        action_space = gymnasium.spaces.Discrete(2)
+
+    gymnasium.register("Talking-v0", Talking)
+    with pytest.raises(UserError, match=r"its observations are Sequence.*, which have no flat form"):
+        gym(None, None, "Talking-v0")
+
+
+def test_a_vectorised_form_must_be_flat_and_count_from_0() -> None:
+    class Shifted(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+        action_space = gymnasium.spaces.Discrete(2, start=1)
+
+    def vector(num_envs: int, broken: bool = False) -> gymnasium.vector.VectorEnv:
+        if broken:
+            raise RuntimeError("no licence")
+        return gymnasium.vector.SyncVectorEnv([Shifted] * num_envs)
+
+    gymnasium.register("Shifted-v0", lambda broken=False: Shifted(), vector_entry_point=vector)
+    with pytest.raises(UserError, match="that its vectorised form cannot give flat or count from 0: leave out"):
+        gym(None, None, "Shifted-v0", vectorized=True)
+    with pytest.raises(UserError, match="cannot be made in its vectorised form: no licence"):
+        gym(None, None, "Shifted-v0", {"broken": True}, vectorized=True)
 
 
 @pytest.mark.parametrize("space", ["MultiDiscrete([2, 3])", "Box(-1, 1, (2, 2))", "MultiBinary(3)"])

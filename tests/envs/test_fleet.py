@@ -6,14 +6,16 @@ import subprocess
 import sys
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
 import pytest
 
 from awr_exp.envs import make
+from awr_exp.envs import worker as module
 from awr_exp.envs.fleet import Fleet, Here, Workers
-from awr_exp.envs.worker import WorkerError
+from awr_exp.envs.worker import Worker, WorkerError
 
 
 def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
@@ -28,7 +30,7 @@ def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
 @pytest.mark.parametrize("numbers", [[0, 1, 2, 3, 4], [3], [4, 1]])
 def test_workers_step_as_this_process_does(numbers: list[int]) -> None:
     make_env = partial(gymnasium.make, "Pendulum-v1")
-    here, workers = Here(make_env, 5), Workers(make_env, 5, 2)
+    here, workers = Here(make_env), Workers(make_env, 2)
     for mine, theirs in zip(play(here, np.array(numbers)), play(workers, np.array(numbers)), strict=True):
         np.testing.assert_array_equal(mine, theirs)
         assert mine.dtype == theirs.dtype
@@ -49,7 +51,7 @@ def test_an_environment_need_not_be_known_by_name() -> None:
             self.count += 1
             return np.full(1, self.count), 2.0 * action, self.count == 3, False, {}
 
-    fleet, numbers = Workers(Counting, 2, 2), np.arange(2)
+    fleet, numbers = Workers(Counting, 2), np.arange(2)
     fleet.reset(numbers, numbers)
     fleet.step(numbers, np.array([0, 1]))
     obs, reward, terminated, truncated = fleet.step(numbers, np.array([0, 1]))
@@ -60,11 +62,11 @@ def test_an_environment_need_not_be_known_by_name() -> None:
 
 def test_what_goes_wrong_in_a_worker_is_said() -> None:
     here = os.getpid()
-    fleet = Workers(lambda: gymnasium.make("Pendulum-v1" if os.getpid() == here else "Nowhere-v0"), 2, 2)
+    fleet = Workers(lambda: gymnasium.make("Pendulum-v1" if os.getpid() == here else "Nowhere-v0"), 2)
     with pytest.raises(WorkerError, match="Nowhere"):
         fleet.reset(np.arange(2), np.arange(2))
     fleet.close()
-    fleet = Workers(partial(gymnasium.make, "Pendulum-v1"), 2, 2)
+    fleet = Workers(partial(gymnasium.make, "Pendulum-v1"), 2)
     fleet.reset(np.arange(2), np.arange(2))
     fleet.workers[0].process.send_signal(signal.SIGKILL)
     with pytest.raises(WorkerError, match="died"):
@@ -75,7 +77,7 @@ def test_what_goes_wrong_in_a_worker_is_said() -> None:
 def test_workers_end_with_the_one_that_started_them() -> None:
     code = (
         "import gymnasium, numpy, os, signal; from functools import partial; from awr_exp.envs.fleet import Workers;"
-        "f = Workers(partial(gymnasium.make, 'Pendulum-v1'), 2, 2); f.reset(numpy.arange(2), numpy.arange(2));"
+        "f = Workers(partial(gymnasium.make, 'Pendulum-v1'), 2); f.reset(numpy.arange(2), numpy.arange(2));"
         "print(*(w.process.pid for w in f.workers), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
@@ -84,6 +86,14 @@ def test_workers_end_with_the_one_that_started_them() -> None:
         while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_worker_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    worker = Worker(lambda: SimpleNamespace(hang=lambda: time.sleep(600)))
+    worker.ask("hang")
+    worker.close()
+    assert worker.process.returncode == -signal.SIGKILL
 
 
 def test_a_worker_needs_no_torch() -> None:
@@ -95,7 +105,8 @@ def test_mujoco_warns_in_the_log_and_once(caplog: pytest.LogCaptureFixture, capf
     pytest.importorskip("mujoco")
     caplog.set_level("INFO")
     make._hear_mujoco.cache_clear()
-    fleet = Here(partial(make._make, "HalfCheetah-v5", {}), 3)
+    fleet = Here(partial(make._make, "HalfCheetah-v5", {}))
+    fleet.reset(np.arange(3), np.arange(3))
     fleet.close()
     assert caplog.text.count("MuJoCo: ") == len(set(caplog.messages))
     assert "WARNING" not in capfd.readouterr().out

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from awr_exp.envs.rollout import BrokenEnvError, Rollouts, Stretch
+from awr_exp.envs.vectorized import Vectorized
 from awr_exp.networks.acting import Uniform
 from awr_exp.types import Spec
 
@@ -39,6 +40,7 @@ WAYS = {
     "raises": (crash, "RuntimeError: the simulator crashed"),
     "nan": (lambda: (np.full(3, np.nan),), "not finite"),
     "inf reward": (lambda: (np.zeros(3), np.inf), "not finite"),
+    "shape": (lambda: (np.zeros(1),), "its observation has the shape"),
 }
 
 
@@ -74,13 +76,55 @@ def test_one_that_always_fails_is_given_up(way: str) -> None:
         rollouts.play(PLAYER, 40, 0)
 
 
-def test_one_that_does_not_begin_is_given_up() -> None:
+@pytest.mark.parametrize(
+    ("first", "reason"), [(np.full(3, np.nan), "not finite"), (np.zeros(1), r"the shape \(1,\), its space \(3,\)")]
+)
+def test_one_that_does_not_begin_is_given_up(first: np.ndarray, reason: str) -> None:
     class Mute(gymnasium.Wrapper):
         def reset(self, **options: Any) -> Any:
-            return np.full(3, np.nan), {}
+            return first, {}
 
-    with pytest.raises(BrokenEnvError, match="not finite"):
+    with pytest.raises(BrokenEnvError, match=reason):
         Rollouts(lambda: Mute(gymnasium.make("Pendulum-v1")), [1], [0])
+
+
+def test_not_to_be_made_is_to_fail() -> None:
+    """Made anew, an environment cannot be made nine times, and once more; then not at all."""
+    left = 0
+
+    def make_env() -> gymnasium.Env:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise RuntimeError("no\nlicence")
+        return Failing(crash)
+
+    left = 9
+    rollouts = Rollouts(make_env, [1], [0])
+    left = 9
+    assert rollouts.play(PLAYER, 20, 0).broken.sum() == 1
+    left = 10
+    with pytest.raises(BrokenEnvError, match="failed 10 times in a row: RuntimeError: no licence"):
+        rollouts.play(PLAYER, 20, 0)
+    left = 10
+    with pytest.raises(BrokenEnvError, match="no licence"):
+        Rollouts(make_env, [1], [0])
+
+
+@pytest.mark.parametrize("where", ["make", "reset", "step"])
+def test_a_vectorised_form_that_fails_is_named(where: str) -> None:
+    class Own:
+        clip_actions = True
+
+        def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+            if where == "make":
+                raise RuntimeError("no licence")
+            vector = gymnasium.vector.SyncVectorEnv([partial(gymnasium.make, "Pendulum-v1")] * count)
+            setattr(vector, where, lambda *args, **options: crash())
+            return vector
+
+    with pytest.raises(BrokenEnvError, match="the environment failed: RuntimeError: "):
+        Vectorized(Own(), [1], [0]).play(PLAYER, 5, 0)  # type: ignore[arg-type]
 
 
 def test_an_episode_is_played_again() -> None:
@@ -96,11 +140,24 @@ def test_an_episode_is_played_again() -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_actions_are_kept_as_given_and_played_within_bounds() -> None:
+@pytest.mark.parametrize(("clips", "played"), [(True, 2.0), (False, 7.0)])
+@pytest.mark.parametrize("kind", [Rollouts, Vectorized])
+def test_actions_are_kept_as_given_and_played_within_bounds(kind: Any, clips: bool, played: float) -> None:
+    seen = []
+
     class Remembering(gymnasium.Wrapper):
         def step(self, action: Any) -> Any:
-            self.played = action
+            seen.append(action.item())
             return self.env.step(action)
+
+    class Own:
+        clip_actions = clips
+
+        def __call__(self) -> gymnasium.Env:
+            return Remembering(gymnasium.make("Pendulum-v1"))
+
+        def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+            return gymnasium.vector.SyncVectorEnv([self] * count)
 
     class Bold:
         def draw(self, rng: np.random.Generator, steps: int) -> np.ndarray:
@@ -109,16 +166,5 @@ def test_actions_are_kept_as_given_and_played_within_bounds() -> None:
         def __call__(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
             return np.full((*obs.shape[:-1], 1), 7.0, np.float32)
 
-    rollouts = Rollouts(lambda: Remembering(gymnasium.make("Pendulum-v1")), [1], [0])
-    assert rollouts.play(Bold(), 1, 0).action.item() == 7.0
-    assert rollouts.envs[0].played.item() == 2.0
-
-    class Unclipped:
-        clip_actions = False
-
-        def __call__(self) -> gymnasium.Env:
-            return Remembering(gymnasium.make("Pendulum-v1"))
-
-    rollouts = Rollouts(Unclipped(), [1], [0])
-    rollouts.play(Bold(), 1, 0)
-    assert rollouts.envs[0].played.item() == 7.0
+    assert kind(Own(), [1], [0]).play(Bold(), 1, 0).action.item() == 7.0
+    assert seen == [played]

@@ -108,8 +108,11 @@ def test_actions_stay_inside_the_bounds_and_data_on_them_have_a_density(
     head = head_class(CONTINUOUS, "state_dependent")
     outputs = 50 * torch.randn(1, 200, head.outputs, generator=G)
     low, high = torch.tensor(CONTINUOUS.action_low), torch.tensor(CONTINUOUS.action_high)
-    for action in (head.mode(outputs, {}), head.sample(outputs, {}, generators(0))):
-        assert ((action >= low) & (action <= high)).all()
+    mode, sample = head.mode(outputs, {}), head.sample(outputs, {}, generators(0))
+    inside = (sample >= low) & (sample <= high)
+    assert ((mode >= low) & (mode <= high)).all()
+    # A Gaussian's sample is as it was drawn.
+    assert inside.all() == (head_class is heads.TanhGaussian)
     assert head.log_prob(outputs, {}, high.expand(1, 200, 2)).isfinite().all()
 
 

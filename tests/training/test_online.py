@@ -3,7 +3,7 @@
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -11,15 +11,20 @@ import pytest
 import torch
 
 from awr_exp.agents.awr import AWR
+from awr_exp.data.minari import load
 from awr_exp.data.replay import Replay
 from awr_exp.envs.make import gym
 from awr_exp.errors import UserError
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks.mlp import MLP
+from awr_exp.seeding import child_seed
+from awr_exp.training import checkpoint, collect
 from awr_exp.training.collect import Collector
+from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.online import Online
+from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Interleaved, Phased, Schedule
 from awr_exp.types import Spec
 from tests.conftest import make_awr, random_batch
@@ -247,6 +252,161 @@ def test_failures_of_environments_are_counted_and_many_end_the_run(
     assert third.step == 300
     third.run()
     assert third.step == 600
+
+
+def test_failures_are_forgiven_once_a_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Breaking, "every", 50)
+    monkeypatch.setattr(collect, "MOST_FAILURES", 7)
+    make_env = lambda: Breaking(gymnasium.make("Pendulum-v1"))  # noqa: E731
+
+    def begun(folder: str, env_steps: int) -> Online:
+        run = trainer([tmp_path / folder], agent(PENDULUM, PHASED, [0]), PHASED, make_env, env_steps=env_steps)
+        run.evaluator = None
+        return run
+
+    whole = begun("whole", 600)
+    whole.run()
+    assert "environments failed 8 times, the last time so: RuntimeError: the simulator crashed" in str(whole.failed[0])
+    begun("run", 300).run()
+    second = begun("run", 600)
+    second.resume()
+    second.run()
+    assert second.failed == [None]
+    assert second.learners[0].collector.failures.tolist() == [12]
+
+
+class Unlucky(gymnasium.Wrapper):
+    """Of the member with seed 0 alone, by the seeds that its episodes begin with: from the second one on, the first
+    episode fails after five steps, or none begins."""
+
+    never = False
+    seeds: ClassVar = {child_seed(0, "episode", env, number) >> 32 for env in range(3) for number in range(1, 99)}
+
+    def reset(self, *, seed: int | None = None, **options: Any) -> Any:
+        self.left = 5 if seed in self.seeds else 1_000
+        if self.never and seed in self.seeds:
+            raise RuntimeError("no licence")
+        return self.env.reset(seed=seed, **options)
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("the simulator crashed")
+        return self.env.step(action)
+
+
+class Never(Unlucky):
+    never = True
+
+
+def test_failures_of_a_member_are_its_own() -> None:
+    """What another one collects and counts is the same as where nothing fails."""
+    both = []
+    for make_env in (MAKE[CARTPOLE], lambda: Unlucky(MAKE[CARTPOLE]())):
+        collector = Collector(make_env, agent(CARTPOLE, PHASED, [0, 9]), Replay(CARTPOLE, 2, 3, 1_000))
+        play(collector, 3)
+        both.append(collector)
+    whole, unlucky = both
+    assert unlucky.failures[0] > 3
+    assert unlucky.failures[1] == 0
+    own = unlucky.state(1)
+    for name, tensor in whole.state(1).items():
+        assert torch.equal(own[name], tensor), name
+    assert torch.equal(whole.replay.state(1), unlucky.replay.state(1))
+    assert whole.read()[1] == unlucky.read()[1]
+    # Copies, which do not keep whole stretches.
+    assert all(piece.base is None for pieces in unlucky.actions.values() for piece in pieces)
+
+
+def test_a_member_that_gives_up_leaves_the_others_and_their_counts_alone(tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    try:
+        folders = [tmp_path / "unlucky", tmp_path / "other"]
+        run = trainer(
+            folders, agent(CARTPOLE, PHASED, [0, 9]), PHASED, lambda: Never(MAKE[CARTPOLE]()), workers=1,
+            checkpoint_interval=60,
+        )  # fmt: skip
+        run.evaluator = None
+        run.run()
+    finally:
+        torch.set_num_threads(1)
+    assert "RuntimeError: no licence" in str(run.failed[0])
+    assert run.failed[1] is None
+    (_, unlucky), (_, other) = (checkpoint.latest(folder) or ({}, {}) for folder in folders)
+    alone = trainer([tmp_path / "alone"], agent(CARTPOLE, PHASED, [9]), PHASED)
+    alone.run()
+    assert (other["step"], other["update"]) == (alone.step, alone.update) == (300, 5 * 12)
+    for name, tensor in alone.agent.state_dict().items():
+        assert torch.allclose(run.agent.state_dict()[name][1], tensor[0], atol=1e-6), name
+    steps = run.learners[0].step
+    assert unlucky["step"] == steps < 300
+    assert unlucky["update"] == run.learners[0].update < other["update"]
+
+
+def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_the_bit(tmp_path: Path) -> None:
+    whole = trainer([tmp_path / "whole"], agent(PENDULUM, PHASED, [0]), PHASED)
+    whole.run()
+    fails = True
+
+    class Failing(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            if fails:
+                raise RuntimeError("no licence")
+            return self.env.step(action)
+
+    def begun(**options: Any) -> Online:
+        run = trainer([tmp_path / "run"], agent(PENDULUM, PHASED, [0]), PHASED, checkpoint_interval=1_000, **options)
+        run.evaluator = Evaluator(lambda: Failing(gymnasium.make("Pendulum-v1")), 1, 1)
+        return run
+
+    run = begun()
+    run.run()
+    assert "evaluating failed twice: the environment failed: RuntimeError: no licence" in str(run.failed[0])
+    fails = False
+    run = begun()
+    run.resume()
+    assert run.step == 180
+    run.run()
+    for name, tensor in whole.agent.state_dict().items():
+        assert torch.equal(run.agent.state_dict()[name], tensor), name
+    rows, expected = (
+        [(row["env_steps"], row["value"]) for row in read(tmp_path / name) if row["name"] == "eval/return_mean"]
+        for name in ("run", "whole")
+    )
+    assert rows == expected
+
+
+def test_a_run_that_fails_goes_on_recording_once_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    left = 1_000_000
+
+    class Mortal(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise RuntimeError("no licence")
+            return self.env.step(action)
+
+    def begun(name: str) -> Online:
+        recorder = Recorder(f"test/{name}-v0", None, None, 1, tmp_path / name, CARTPOLE, 3)
+        make_env = lambda: Mortal(MAKE[CARTPOLE]())  # noqa: E731
+        run = trainer([tmp_path / name], agent(CARTPOLE, PHASED, [0]), PHASED, make_env, recorders=[recorder])
+        run.evaluator = None
+        return run
+
+    begun("whole").run()
+    left = 150
+    broken = begun("broken")
+    broken.run()
+    assert "10 times in a row: RuntimeError: no licence" in str(broken.failed[0])
+    assert not (tmp_path / "test" / "broken-v0").exists()
+    left = 1_000_000
+    again = begun("broken")
+    again.resume()
+    again.run()
+    packed = [load(f"test/{name}-v0").packed.numpy() for name in ("whole", "broken")]
+    np.testing.assert_array_equal(*packed)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,0 +1,58 @@
+"""One whole episode of one environment."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from awr_exp.envs.make import observed
+from awr_exp.envs.rollout import BrokenEnvError, finite, guarded
+from awr_exp.errors import UserError
+from awr_exp.networks.acting import Uniform
+
+if TYPE_CHECKING:
+    from awr_exp.types import Spec
+
+LONGEST = 100_000
+"""Steps after which an episode of an environment without an end is stopped."""
+
+Act = Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]
+"""From one observation [obs_dim] to one action."""
+
+
+def play(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """Its steps from `seed` on, [S, ...] each; truncated at the latest after LONGEST.
+
+    Actions get to the environment as they are. Raises UserError where the environment fails.
+    """
+    steps: list[tuple[Any, ...]] = []
+    terminated = truncated = False
+    shape = env.observation_space.shape
+    try:
+        with guarded():
+            # Copies: some environments write into the same array again and again.
+            obs = finite(observed(env.reset(seed=seed)[0], shape)).copy()
+        while not (terminated or truncated):
+            action = act(obs, rng)
+            with guarded():
+                result, reward, terminated, truncated, _ = env.step(action)
+                next_obs, reward = (
+                    finite(observed(result, shape)).copy(),
+                    finite(np.array(reward, np.float64).reshape(())),
+                )
+            truncated = truncated or len(steps) == LONGEST - 1
+            steps.append((obs, next_obs, action, reward, terminated, truncated))
+            obs = next_obs
+    except BrokenEnvError as error:
+        raise UserError(f"{error} (in the episode from seed {seed})") from None
+    names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
+    columns = zip(*steps, strict=True)
+    return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
+
+
+def at_random(spec: "Spec") -> Act:
+    """Uniformly random actions."""
+    uniform = Uniform(spec)
+    return lambda obs, rng: uniform(obs[None], uniform.draw(rng, 1))[0]
