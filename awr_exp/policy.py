@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from awr_exp.config import check_trusted
 from awr_exp.errors import UserError
+from awr_exp.math.observations import normalize
 from awr_exp.networks import acting
 from awr_exp.networks.policy import Policy
 from awr_exp.seeding import generator
@@ -54,7 +55,7 @@ class TrainedPolicy:
     def __init__(self, spec: Spec, policy: Policy, state: checkpoint.State, seed: int) -> None:
         self.spec, self.policy = spec, policy
         self.theta = state["actor.theta"]
-        self.mean, self.std = state["normalizer.mean"], state["normalizer.std"]
+        self.normalizer = [state[f"normalizer.{name}"] for name in ("mean", "std", "limit")]
         self.generators = [generator(seed, "policy")]
 
     def player(self, sample: bool) -> Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]:
@@ -62,7 +63,7 @@ class TrainedPolicy:
 
         A sample of a Gaussian may be out of bounds.
         """
-        actor = acting.actor(self.policy, self.theta, self.mean, self.std)
+        actor = acting.actor(self.policy, self.theta, *self.normalizer)
         if actor is None:
             return lambda obs, rng: self(obs, not sample)
 
@@ -80,7 +81,8 @@ class TrainedPolicy:
         array = np.asarray(obs, dtype=np.float32)
         if array.ndim not in (1, 2) or array.shape[-1] != self.spec.obs_dim:
             raise UserError(f"observations of shape {array.shape}; this policy takes (…, {self.spec.obs_dim})")
-        batch = (torch.as_tensor(array).reshape(1, -1, self.spec.obs_dim) - self.mean[:, None]) / self.std[:, None]
+        rows = torch.as_tensor(array).reshape(1, -1, self.spec.obs_dim)
+        batch = normalize(rows, *(each.unsqueeze(1) for each in self.normalizer))
         if deterministic:
             action = self.policy.mode(self.theta, batch)
         else:

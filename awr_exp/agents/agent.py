@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from awr_exp.math import losses
 from awr_exp.math.members import Hyper, Limit, Switch, no_limit, per_member, rows
+from awr_exp.math.observations import LIMIT, normalize
 from awr_exp.math.optimizers import Optimizer, Parameters, adam
 from awr_exp.networks import acting
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
@@ -48,6 +49,7 @@ class Agent:
         self.policy = Policy(spec, network, head)
         self.obs_mean = torch.zeros(self.members, spec.obs_dim, device=self.device, dtype=dtype)
         self.obs_std = torch.ones_like(self.obs_mean)
+        self.obs_limit = torch.full_like(self.obs_mean[:, :1], torch.inf)
         self.normalize_observations = self.hyper(normalize_observations).bool()
         self.max_grad_norm = self.hyper(no_limit(max_grad_norm))
         self.actor_lr = self.hyper(actor_lr)
@@ -70,10 +72,12 @@ class Agent:
         """Normalise observations by these statistics [obs_dim] of the data from now on, for members that want it."""
         self.obs_mean.copy_(torch.where(self.normalize_observations, mean, 0))
         self.obs_std.copy_(torch.where(self.normalize_observations, std, 1))
+        self.obs_limit.copy_(torch.where(self.normalize_observations, LIMIT, torch.inf))
 
     def normalize(self, obs: Tensor) -> Tensor:
         """[K, B, obs_dim] or [B, obs_dim], in the data's units, to [K, B, obs_dim]."""
-        return (obs - self.obs_mean.unsqueeze(1)) / self.obs_std.unsqueeze(1)
+        mean, std, limit = (each.unsqueeze(1) for each in (self.obs_mean, self.obs_std, self.obs_limit))
+        return normalize(obs, mean, std, limit)
 
     def some(self, members: slice) -> Self:
         """An agent of the chosen members alone, in the same memory: what it learns, this one has learnt."""
@@ -99,7 +103,7 @@ class Agent:
 
     def player(self) -> acting.Actor | None:
         """The policy as it is now in NumPy, if it has such a form."""
-        return acting.actor(self.policy, self.actor.theta, self.obs_mean, self.obs_std)
+        return acting.actor(self.policy, self.actor.theta, self.obs_mean, self.obs_std, self.obs_limit)
 
     def refresh(self, episodes: Episodes) -> Tensor | None:
         """Whole-data targets [K, N] for `Batch.target`, or None where a batch suffices."""
@@ -137,7 +141,7 @@ class Agent:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that training changes, as tensors whose first axis is the member: a row is a single run."""
-        state = {"normalizer.mean": self.obs_mean, "normalizer.std": self.obs_std}
+        state = {"normalizer.mean": self.obs_mean, "normalizer.std": self.obs_std, "normalizer.limit": self.obs_limit}
         for name, network in self.networks.items():
             state |= {f"{name}.{field.name}": getattr(network, field.name) for field in fields(network)}
         return state

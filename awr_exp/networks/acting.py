@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from awr_exp.math.observations import normalize
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -73,11 +75,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Actor:
-    """mean, std: of the observations, [K, 1, obs_dim]; layers: weight [K, in, out] and bias [K, 1, out] each, and of
-    layer norms theirs [K, 1, out] or None."""
+    """mean, std [K, 1, obs_dim], limit [K, 1, 1]: how observations are normalised; layers: weight [K, in, out] and bias
+    [K, 1, out] each, and of layer norms theirs [K, 1, out] or None."""
 
     mean: Array
     std: Array
+    limit: Array
     layers: Sequence[tuple[Array, Array, tuple[Array, Array] | None]]
     activation: str
     head: Normal | Choice
@@ -91,7 +94,7 @@ class Actor:
 
         A sample of a Gaussian may be out of bounds: learning from what it was clipped to would draw the mean inward.
         """
-        x = (obs - self.mean) / self.std
+        x = normalize(obs, self.mean, self.std, self.limit)
         *hidden, (weight, bias, _) = self.layers
         for w, b, norm in hidden:
             x = x @ w + b
@@ -119,8 +122,8 @@ class Uniform:
         return (low + (high - low) * noise).astype(np.float32)
 
 
-def actor(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor") -> Actor | None:
-    """A policy with parameters theta [K, P] and the normaliser's mean and std [K, obs_dim], copied.
+def actor(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor", limit: "Tensor") -> Actor | None:
+    """A policy with parameters theta [K, P] and the normaliser's mean and std [K, obs_dim] and limit [K, 1], copied.
 
     None for networks and heads that have no form here, such as one's own.
     """
@@ -149,5 +152,5 @@ def actor(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor") -> A
     for layer in range(len(network.hidden) + 1):
         norm = (part[f"{layer}.norm.weight"], part[f"{layer}.norm.bias"]) if f"{layer}.norm.bias" in part else None
         layers.append((part[f"{layer}.weight"], part[f"{layer}.bias"], norm))
-    centre, deviation = (tensor.cpu().float().unsqueeze(1).numpy().copy() for tensor in (mean, std))
-    return Actor(centre, deviation, layers, network.activation, numpy_head)
+    centre, deviation, farthest = (t.cpu().float().unsqueeze(1).numpy().copy() for t in (mean, std, limit))
+    return Actor(centre, deviation, farthest, layers, network.activation, numpy_head)

@@ -258,3 +258,12 @@ def test_awr_finds_the_best_arm_at_the_temperature_asked_for() -> None:
     probabilities = inputs[0][:, 0].softmax(-1)
     expected = torch.stack([(reward / beta).softmax(-1) for beta in betas])
     assert_close(probabilities, expected, atol=0.02, rtol=0)
+
+
+def test_an_entry_that_hardly_ever_moved_is_cut_off() -> None:
+    """In the units of a member that normalises, and not in those of one that does not."""
+    agent = make_awr(seeds=[0, 1], normalize_observations=[True, False])
+    agent.fit_normalizer(torch.zeros(3), torch.tensor([1.0, 1e-4, 1.0]))
+    obs = torch.tensor([[2.0, 1.0, -300.0]]).double()
+    assert_close(agent.normalize(obs), torch.tensor([[[2.0, 10.0, -10.0]], [[2.0, 1.0, -300.0]]]).double())
+    assert torch.equal(agent.some(slice(1, 2)).normalize(obs), agent.normalize(obs)[1:])
