@@ -31,7 +31,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     """Train checked configurations as the members of one agent, each in its folder; a single run is one member.
 
     They may differ in what `stacking.group_key` leaves out, and go on from where their folders are, which must be the
-    same update. names: what each is called on the screen, where there are several.
+    same place (see `reached`). names: what each is called on the screen, where there are several.
     """
     first, names = cfgs[0], names or [""] * len(cfgs)
     device = accelerate.start(first["device"], first["threads"])
@@ -158,11 +158,14 @@ def parts(cfgs: Sequence[Config]) -> list[slice]:
     return [slice(start, start + most) for start in range(0, len(cfgs), most)]
 
 
-def reached(folder: Path) -> tuple[int, ...]:
-    """The updates of the newest checkpoints of a run, of its baseline and of its offline part, -1 without one."""
+def reached(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Update and environment step of the newest checkpoints of a run, its baseline and its offline part.
+
+    (-1, -1) where there is none.
+    """
     places = (folder, folder / "baseline", folder / "offline")
     found = [checkpoint.latest(place, tensors=False) for place in places]
-    return tuple(one[1]["update"] if one else -1 for one in found)
+    return tuple((one[1]["update"], one[1].get("step", 0)) if one else (-1, -1) for one in found)
 
 
 def _task(cfg: Config, device: Any) -> tuple[Any, Any, Spec]:

@@ -110,7 +110,7 @@ class Trainer:
         return {} if score is None else {"eval/normalized_score": score}
 
     def resume(self) -> None:
-        """Go on from the newest checkpoints of the members' folders, which must be of the same update.
+        """Go on from the newest checkpoints of the members' folders, which must be of the same update and step.
 
         Raises UserError where one has none, or where the data or the agent is another one.
         """

@@ -11,6 +11,12 @@ from awr_exp.sweep.group import Group
 from awr_exp.training import memory
 from tests.conftest import SMALL, composed
 
+ONLINE = [
+    "trainer=online", "env=cartpole", "schedule=interleaved", "schedule.learning_starts=32", "network.hidden=[8]",
+    "logger=jsonl", "trainer.eval_episodes=1", "trainer.compile=false", "trainer.replay_size=400", "trainer.envs=4",
+    "trainer.report_interval=32", "trainer.eval_interval=10_000", "schedule.update_interval=200", "threads=1",
+]  # fmt: skip
+
 
 def test_what_does_not_fit_the_memory_is_trained_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -30,13 +36,27 @@ def test_what_does_not_fit_the_memory_is_trained_in_parts(
     folders = [tmp_path / str(number) for number in range(3)]
     (folders[2] / "checkpoint").mkdir(parents=True)
     group = Group(cfgs, folders, ["a", "b", "c"], None, False)  # type: ignore[arg-type]
-    monkeypatch.setattr(experiment, "reached", lambda _: (-1, -1))
+    monkeypatch.setattr(experiment, "reached", lambda _: ((-1, -1),))
     (folders[2] / "checkpoint" / "update_0000000007.safetensors").write_bytes(b"torn")
     outcomes = group.train()
     assert [outcome.error is None for outcome in outcomes] == [True, True, False]
     assert "can be read: start the run anew" in str(outcomes[2].error)
     assert [results.read(folder).status for folder in folders] == ["finished", "finished", "unfinished"]
     assert "3 members do not fit the memory of cpu: training 2 at a time" in caplog.text
+
+
+def test_jobs_at_one_update_but_different_steps_go_on_apart(tmp_path: Path) -> None:
+    """Before learning starts, steps are all that online runs differ in."""
+    steps = (64, 128)
+    cfgs = [composed(*ONLINE, f"seed={seed}", f"trainer.env_steps={count}") for seed, count in enumerate(steps)]
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for cfg, folder in zip(cfgs, folders, strict=True):
+        experiment.train([cfg], [folder])
+    assert [(run.update, run.env_steps) for run in map(results.read, folders)] == [(0, 64), (0, 128)]
+    more = [cfg | {"trainer": cfg["trainer"] | {"env_steps": 256}} for cfg in cfgs]
+    outcomes = Group(more, folders, ["a", "b"], None, False).train()  # type: ignore[arg-type]
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert [results.read(folder).env_steps for folder in folders] == [256, 256]
 
 
 def test_memory_that_is_left(tmp_path: Path) -> None:

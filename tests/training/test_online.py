@@ -17,9 +17,10 @@ from awr_exp.errors import UserError
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks.mlp import MLP
+from awr_exp.training import checkpoint
 from awr_exp.training.collect import Collector
 from awr_exp.training.loggers import Jsonl, read
-from awr_exp.training.online import Online
+from awr_exp.training.online import Learner, Online
 from awr_exp.training.schedules import Interleaved, Phased, Schedule
 from awr_exp.types import Spec
 from tests.conftest import make_awr, random_batch
@@ -190,6 +191,38 @@ def test_members_on_threads_are_as_on_one(tmp_path: Path) -> None:
     second.resume()
     second.run()
     assert second.step == 360
+
+
+class GivesUp(Phased):
+    """On member 1, at its second turn."""
+
+    def turn(self, run: Learner) -> int:
+        if run.agent.seeds == [1] and run.step:
+            raise UserError("no more")
+        return super().turn(run)
+
+
+def test_a_member_that_is_given_up_keeps_its_own_place(tmp_path: Path) -> None:
+    folders = [tmp_path / "0", tmp_path / "1"]
+    schedule = GivesUp(60, 5, 7)
+    torch.set_num_threads(2)
+    try:
+        run = trainer(folders, agent(CARTPOLE, schedule, [0, 1]), schedule, workers=1)
+        run.run()
+    finally:
+        torch.set_num_threads(1)
+    assert [str(error) for error in run.failed] == ["None", "no more"]
+    found = [checkpoint.latest(folder) for folder in folders]
+    assert [(facts["update"], facts["step"]) for _, facts in filter(None, found)] == [(60, 300), (12, 60)]
+    # From there it goes on as if it had been alone.
+    alone = trainer([tmp_path / "alone"], agent(CARTPOLE, PHASED, [1]), PHASED)
+    alone.run()
+    second = trainer(folders[1:], agent(CARTPOLE, PHASED, [1]), PHASED)
+    second.resume()
+    second.run()
+    assert second.update == alone.update
+    for name, tensor in alone.agent.state_dict().items():
+        assert torch.allclose(second.agent.state_dict()[name], tensor, atol=1e-6), name
 
 
 def test_collecting_may_overlap_with_learning(tmp_path: Path) -> None:
