@@ -55,7 +55,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
                 # metrics.jsonl is what resume, the curves and every report read: it is always written.
                 loggers.append(
                     Many(
-                        [Jsonl(folder, update=start["update"] if found else -1)]
+                        [Jsonl(folder, update=start["update"] if found else -1, env_steps=start.get("step", 0))]
                         + [
                             build(own, folder=folder, config=cfg, update=start["update"], run_id=start["run_id"])
                             for name, own in (cfg.get("logger") or {}).items()

@@ -71,6 +71,7 @@ class Trainer:
         self.failed: list[Exception | None] = [None] * agent.members
         self.said: set[tuple[int, str]] = set()
         self.evaluating = 0.0
+        self.resumed = False
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
         """Learn until `step` is `goal`, or a little past it, or `stopped`; the new step."""
@@ -133,6 +134,7 @@ class Trainer:
             ) from None
         self.best, self.latest = [fact["best"] for fact in facts], [fact["latest"] for fact in facts]
         self.returns = [fact.get("returns", []) for fact in facts]
+        self.resumed = True
         log.info("going on from %s %d", self.unit, self.step)
 
     def run(self) -> None:
@@ -143,17 +145,17 @@ class Trainer:
         for _, sentence in health.at_start(getattr(self.agent, "value_iters", None)):
             log.warning("warning: %s", sentence)
         self.started = (time.perf_counter(), self.update, self.step)
-        if self.step == 0:
-            # From here on a run that is killed can be resumed.
-            self.save()
         with (
             closing(self),
             closing(self.evaluator) if self.evaluator else nullcontext(),
             Bar(self.title, self.total, self.step) as bar,
             _signals() as received,
         ):
-            if self.evaluates_first and self.step == 0:
-                self.evaluate(bar)
+            if not self.resumed:
+                if self.evaluates_first:
+                    self.evaluate(bar)
+                # From here on a run that is killed can be resumed; before, it begins anew.
+                self.save()
             while self.step < self.total and None in self.failed:
                 self.before = self.step
                 self.step = self.train(self.next_stop(), lambda: received, bar.advance)

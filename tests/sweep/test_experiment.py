@@ -1,6 +1,7 @@
 """Configurations become trained members."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from awr_exp import results
 from awr_exp.sweep import experiment
 from awr_exp.sweep.group import Group
 from awr_exp.training import memory
+from awr_exp.training.loggers import read
+from awr_exp.training.online import Online
 from tests.conftest import SMALL, composed
 
 ONLINE = [
@@ -17,11 +20,16 @@ ONLINE = [
     "trainer.report_interval=32", "trainer.eval_interval=10_000", "schedule.update_interval=200", "threads=1",
 ]  # fmt: skip
 
+FINETUNE = [
+    *(option for option in ONLINE if option != "trainer=online"), "trainer=finetune", "dataset=cartpole_mixed",
+    "trainer.pretrain.updates=5", "trainer.pretrain.eval_episodes=1", "trainer.pretrain.compile=false",
+]  # fmt: skip
+
 
 def test_what_does_not_fit_the_memory_is_trained_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     small = [*SMALL, "env=none", "trainer.updates=20", "trainer.compile=false"]
     cfgs = [composed(*small, f"agent.beta={beta}") for beta in (0.1, 0.3, 1.0)]
     data = experiment.build(cfgs[0]["dataset"])
@@ -57,6 +65,40 @@ def test_jobs_at_one_update_but_different_steps_go_on_apart(tmp_path: Path) -> N
     outcomes = Group(more, folders, ["a", "b"], None, False).train()  # type: ignore[arg-type]
     assert [outcome.error for outcome in outcomes] == [None, None]
     assert [results.read(folder).env_steps for folder in folders] == [256, 256]
+
+
+class Killed(BaseException):
+    """What nobody catches."""
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "call"), [(ONLINE, "report", 3), (FINETUNE, "save", 1), (FINETUNE, "train", 1)]
+)
+def test_rows_of_a_killed_run_are_there_once_though_the_update_stays_0(
+    options: list[str], method: str, call: int, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at that call of the online trainer's method: after the only checkpoint, which is of step 0, or before."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    cfg, calls = composed(*options, "trainer.env_steps=128"), iter(range(call - 1))
+    experiment.train([cfg], [tmp_path / "whole"])
+    method_itself = getattr(Online, method)
+
+    def dying(*arguments: Any) -> Any:
+        if next(calls, None) is None:
+            raise Killed
+        return method_itself(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Online, method, dying)
+        with pytest.raises(Killed):
+            experiment.train([cfg], [tmp_path / "killed"])
+    assert {row["update"] for row in read(tmp_path / "killed")} == {0}
+    experiment.train([cfg], [tmp_path / "killed"])
+    whole, killed = (
+        [row for row in read(tmp_path / name) if not row["name"].endswith("per_second")] for name in ("whole", "killed")
+    )
+    assert killed == whole
+    assert any(row["update"] == 0 < row["env_steps"] for row in whole)
 
 
 def test_memory_that_is_left(tmp_path: Path) -> None:
