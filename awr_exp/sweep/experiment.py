@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError
-from awr_exp.policy import policy_facts
+from awr_exp.policy import difference, policy_facts
 from awr_exp.results import Outcome
 from awr_exp.sweep import stacking
 from awr_exp.training import accelerate, checkpoint, closing, memory
@@ -24,7 +24,8 @@ from awr_exp.types import Spec
 log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
-States = Sequence[checkpoint.State]
+Found = tuple[checkpoint.State, Config]
+"""A checkpoint."""
 
 
 def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] = ()) -> list[Outcome]:
@@ -38,14 +39,15 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     data, make_env, spec = _task(first, device)
     known = [{"dataset/return_mean": data.info.return_mean} if data else {} for _ in cfgs]
 
-    def fit(part: str, node: Config, folders: Sequence[Path], title: str, begin: States | None = None) -> list[Outcome]:
-        """Train a part of the configurations by a trainer; from states of another run, if any."""
+    def fit(part: str, node: Config, folders: Sequence[Path], title: str, begin: Sequence[Found] = ()) -> list[Outcome]:
+        """Train a part of the configurations by a trainer; from checkpoints of other runs, if any."""
         logs = title == "training"
         done = [checkpoint.latest(folder, tensors=False) for folder in folders]
         nodes = [cfg[part] for cfg in cfgs]
         agent = build(stacking.stack(nodes), spec=spec, seeds=[cfg["seed"] for cfg in cfgs], device=device)
+        facts = [policy_facts(spec, own) for own in nodes]
         if begin:
-            _take_over(agent, begin)
+            _take_over(agent, facts, begin)
         elif data:
             agent.fit_normalizer(*data.obs_statistics())
         loggers = []
@@ -63,12 +65,11 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
                         ]
                     )
                 )
-        ids = [logger.id for logger in loggers]
-        facts = [policy_facts(spec, own) | {"run_id": run_id} for own, run_id in zip(nodes, ids, strict=True)]
+        facts = [own | {"run_id": logger.id} for own, logger in zip(facts, loggers, strict=True)]
         parts = {"agent": agent, "make_env": make_env, "title": title, "names": names}
         if data:
             parts["data"] = data
-        if title == "training" and (recorders := _recorders(cfgs, folders, spec)):
+        if logs and (recorders := _recorders(cfgs, folders, spec)):
             parts["recorders"] = recorders
         trainer = build(node, loggers=loggers, folders=folders, facts=facts, **parts)
         if all(done):
@@ -84,7 +85,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     baselines: list[Outcome] = []
     trainer = {name: value for name, value in first["trainer"].items() if name != "pretrain"}
     pretrain = first["trainer"].get("pretrain")
-    begin: States | None = None
+    begin: list[Found] = []
     try:
         if first.get("baseline"):
             baselines = fit("baseline", pretrain or trainer, [folder / "baseline" for folder in folders], "baseline")
@@ -126,20 +127,31 @@ def _recorders(cfgs: Sequence[Config], folders: Sequence[Path], spec: Spec) -> l
     return [build(node, folder=folder, spec=spec, envs=envs) for node, folder in pairs]
 
 
-def _found(folder: Path) -> checkpoint.State:
-    """The best state of a run."""
+def _found(folder: Path) -> Found:
+    """The best checkpoint of a run."""
     found = checkpoint.best(folder)
     if found is None:
         raise UserError(f"resume_policy={folder} is not the folder of a run with a checkpoint")
-    return found[0]
+    return found
 
 
-def _take_over(agent: Any, states: States) -> None:
-    """Begin as other runs ended, each member as one."""
+def _take_over(agent: Any, mine: Sequence[Config], begin: Sequence[Found]) -> None:
+    """Begin as other runs ended, each member as one; mine: each member's own facts.
+
+    With another optimizer, its moments start anew. Raises UserError where what was learnt would mean something else.
+    """
+    states, theirs = zip(*begin, strict=True)
+    for before, now in zip(theirs, mine, strict=True):
+        if other := difference(before, now):
+            raise UserError(f"the policy to begin with was trained with {other}: give the same, or train anew")
     try:
         agent.load_state_dict({name: torch.cat([state[name] for state in states]) for name in states[0]})
     except ValueError as error:
-        raise UserError(f"the run of resume_policy has another agent, network or task: {error}") from None
+        raise UserError(f"the policy to begin with has another agent, network or task: {error}") from None
+    if theirs[0].get("optimizer", mine[0]["optimizer"]) != mine[0]["optimizer"]:
+        log.info("the policy to begin with was trained with another optimizer, whose moments start anew")
+        for network in agent.networks.values():
+            network.forget_moments()
 
 
 def parts(cfgs: Sequence[Config]) -> list[slice]:

@@ -1,5 +1,7 @@
 """Configurations become trained members."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,15 @@ import pytest
 import torch
 
 from awr_exp import results
+from awr_exp.errors import UserError
+from awr_exp.policy import difference, policy_facts
 from awr_exp.sweep import experiment
 from awr_exp.sweep.group import Group
-from awr_exp.training import memory
+from awr_exp.training import checkpoint, memory
+from awr_exp.training.checkpoint import State
 from awr_exp.training.loggers import read
 from awr_exp.training.online import Online
-from tests.conftest import SMALL, composed
+from tests.conftest import CONTINUOUS, SMALL, composed
 
 ONLINE = [
     "trainer=online", "env=cartpole", "schedule=interleaved", "schedule.learning_starts=32", "network.hidden=[8]",
@@ -99,6 +104,54 @@ def test_rows_of_a_killed_run_are_there_once_though_the_update_stays_0(
     )
     assert killed == whole
     assert any(row["update"] == 0 < row["env_steps"] for row in whole)
+
+
+def finetuned(folder: Path, *options: str) -> State:
+    """The newest state of a run in `folder` of these options."""
+    (outcome,) = experiment.train([composed(*FINETUNE, "trainer.env_steps=64", *options)], [folder])
+    assert outcome.error is None
+    found = checkpoint.latest(folder)
+    assert found is not None
+    return found[0]
+
+
+def test_a_policy_to_begin_with_must_mean_the_same_here(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the same shapes it always is. Nothing is learnt in so few steps: what it began with is still there."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    begin = finetuned(tmp_path / "source")
+    source = f"resume_policy={tmp_path}/source"
+    for option, message in {
+        "network.activation=tanh": "with network.activation=relu, not tanh: give the same, or train anew",
+        "head=categorical": r"with head._target_=\S+auto, not \S+Categorical",
+        "agent.normalize_observations=false": "with normalize_observations=True, not False",
+        "agent.normalize_values=true": "with normalize_values=False, not True",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            finetuned(tmp_path / "other", source, option)
+    assert not (tmp_path / "other" / "checkpoint").exists()
+    same = finetuned(tmp_path / "same", source, "network.init=xavier")
+    assert begin["actor.step"].item() > 0
+    assert "optimizer" not in caplog.text
+    caplog.set_level("INFO")
+    momentum = finetuned(tmp_path / "momentum", source, "optimizer=momentum")
+    assert "trained with another optimizer, whose moments start anew" in caplog.text
+    for name, value in begin.items():
+        if name.startswith(("actor", "critic", "normalizer")):
+            assert torch.equal(same[name], value)
+            forgotten = name.partition(".")[2] in ("mean", "square", "step") and not name.startswith("normalizer")
+            assert torch.equal(momentum[name], torch.zeros_like(value) if forgotten else value), name
+
+
+def test_facts_differ_where_the_task_does() -> None:
+    facts = policy_facts(CONTINUOUS, composed()["agent"])
+    saved = json.loads(json.dumps(facts))
+    assert difference(saved, facts) is None
+    wider = policy_facts(replace(CONTINUOUS, action_high=(1.0, 5.0)), composed()["agent"])
+    assert difference(saved, wider) == "spec.action_high=[1.0, 4.0], not [1.0, 5.0]"
+    del saved["normalize_values"]
+    assert difference(saved, facts) is None
 
 
 def test_memory_that_is_left(tmp_path: Path) -> None:
