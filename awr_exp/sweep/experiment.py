@@ -69,7 +69,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         parts = {"agent": agent, "make_env": make_env, "title": title, "names": names}
         if data:
             parts["data"] = data
-        if logs and (recorders := _recorders(cfgs, folders, spec)):
+        if logs and recorders:
             parts["recorders"] = recorders
         trainer = build(node, loggers=loggers, folders=folders, facts=facts, **parts)
         if all(done):
@@ -85,18 +85,22 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     baselines: list[Outcome] = []
     trainer = {name: value for name, value in first["trainer"].items() if name != "pretrain"}
     pretrain = first["trainer"].get("pretrain")
+    recorders = _recorders(cfgs, folders, spec)
     begin: list[Found] = []
+    # A run that has begun needs nothing of what came before it.
+    begins = pretrain and not all(checkpoint.latest(folder, tensors=False) for folder in folders)
+    if begins:
+        _rehearse(first, trainer, spec, device, data=data, make_env=make_env)
+        begin = [_found(Path(first["resume_policy"])) for _ in cfgs if first["resume_policy"]]
     try:
         if first.get("baseline"):
             baselines = fit("baseline", pretrain or trainer, [folder / "baseline" for folder in folders], "baseline")
             for levels, outcome in zip(known, baselines, strict=True):
                 if "eval/return_mean" in outcome.metrics:
                     levels["baseline/return_mean"] = outcome.metrics["eval/return_mean"]
-        if pretrain:
-            sources = [Path(first["resume_policy"])] * len(cfgs) if first["resume_policy"] else []
-            if not sources:
-                sources = [folder / "offline" for folder in folders]
-                fit("agent", pretrain, sources, "offline")
+        if begins and not begin:
+            sources = [folder / "offline" for folder in folders]
+            fit("agent", pretrain, sources, "offline")
             begin = [_found(source) for source in sources]
         outcomes = fit("agent", trainer, folders, "training", begin)
     except SystemExit as stop:
@@ -108,6 +112,13 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         baseline = baselines[0].metrics if baselines else None
         closing.show(data and data.info, outcomes[0].metrics, baseline, folders[0], first)
     return outcomes
+
+
+def _rehearse(cfg: Config, trainer: Config, spec: Spec, device: Any, **parts: Any) -> None:
+    """Build a small one of a trainer, so that what is wrong with it is said before something else is trained first."""
+    agent = build(cfg["agent"], spec=spec, seeds=[cfg["seed"]], device=device)
+    small = trainer | {"envs": 1, "replay_size": 1, "eval_episodes": 1}
+    build(small, agent=agent, loggers=[], folders=[], facts=[], **parts).close()
 
 
 def _recorders(cfgs: Sequence[Config], folders: Sequence[Path], spec: Spec) -> list[Any]:

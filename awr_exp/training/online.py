@@ -128,10 +128,11 @@ class Online(Trainer):
         recorders: Sequence[Recorder] = (),
         **options: Any,
     ) -> None:
+        name = f"trainer={type(self).__name__.lower()}"
         if make_env is None:
-            raise UserError("trainer=online collects in an environment: choose one, such as env=cartpole")
+            raise UserError(f"{name} collects in an environment: choose one, such as env=cartpole")
         if not isinstance(agent, AWR):
-            raise UserError("trainer=online needs an agent that learns values: choose agent=awr")
+            raise UserError(f"{name} needs an agent that learns values: choose agent=awr")
         super().__init__(agent, make_env=make_env, total=env_steps, **options)
         parts = split(agent, torch.get_num_threads())
         if len(parts) > 1 and agent.player() is not None:

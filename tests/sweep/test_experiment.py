@@ -1,6 +1,7 @@
 """Configurations become trained members."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,43 @@ def test_facts_differ_where_the_task_does() -> None:
     assert difference(saved, wider) == "spec.action_high=[1.0, 4.0], not [1.0, 5.0]"
     del saved["normalize_values"]
     assert difference(saved, facts) is None
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["its offline part", "another run"])
+def test_a_run_that_has_begun_needs_no_more_what_it_began_with(
+    own: bool, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    finetuned(tmp_path / "run")
+    options = [] if own else [f"resume_policy={tmp_path}/run/offline"]
+    folder = tmp_path / ("run" if own else "second")
+    finetuned(folder, *options)
+    shutil.rmtree(tmp_path / "run" / "offline")
+    finetuned(folder, *options, "trainer.env_steps=96")
+    assert results.read(folder).env_steps == 96
+    assert not (tmp_path / "run" / "offline").exists()
+
+
+PHASED = [*(option for option in FINETUNE if "schedule" not in option), "schedule=phased"]
+WRONG = {
+    "agent=bc": (FINETUNE, "trainer=finetune needs an agent that learns values: choose agent=awr"),
+    "env=none": (FINETUNE, "trainer=finetune collects in an environment: choose one, such as env=cartpole"),
+    "advantage=td_lambda": (FINETUNE, "schedule=interleaved learns from single transitions: choose advantage=td"),
+    "schedule.overlap=true": (PHASED, "schedule.overlap=true collects in other processes: give trainer.workers=1"),
+    "trainer.offline_share=null trainer.offline_share_end=0": (FINETUNE, "offline_share_end needs a trainer.offline_s"),
+    "recorder.dataset_id=awr_exp/cartpole-mixed-v0": (FINETUNE, "already: choose another recorder.dataset_id"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_be_tuned_is_said_before_anything_is_trained(
+    wrong: str, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    options, message = WRONG[wrong]
+    with pytest.raises(UserError, match=message):
+        experiment.train([composed(*options, *wrong.split())], [tmp_path / "run"])
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_memory_that_is_left(tmp_path: Path) -> None:
