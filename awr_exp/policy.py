@@ -1,6 +1,6 @@
 """A trained policy as a function of NumPy observations: `awr_exp.load(run_folder)`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,36 @@ from awr_exp.seeding import generator
 from awr_exp.training import checkpoint
 from awr_exp.types import Spec
 
+Facts = dict[str, Any]
 
-def policy_facts(spec: Spec, agent: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint must know to be loaded without the run's folder: the task's shapes and the networks."""
-    return {"spec": asdict(spec), "network": agent["network"], "head": agent["head"]}
+OF_LEARNING = {"optimizer", "init", "output_scale", "bound_penalty", "logit_penalty"}
+"""Facts that may change while a policy learns, for its state goes on meaning the same."""
+
+
+def policy_facts(spec: Spec, agent: dict[str, Any]) -> Facts:
+    """What a checkpoint must know of what its state means: the task's shapes, the networks, and what is normalised.
+
+    With the first two it can be loaded without the run's folder. optimizer: whose moments those are.
+    """
+    others = ("optimizer", "normalize_observations", "normalize_values")
+    known = {name: agent[name] for name in others if name in agent}
+    return {"spec": asdict(spec), "network": agent["network"], "head": agent["head"], **known}
+
+
+def difference(before: Facts, now: Facts) -> str | None:
+    """The first of policy_facts in which a checkpoint's state would mean something else now, and how; None if none."""
+    old, new = dict(_settings(before)), dict(_settings(now))
+    return next((f"{name}={old[name]}, not {new[name]}" for name in new if old.get(name, new[name]) != new[name]), None)
+
+
+def _settings(facts: Facts, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """By dotted name."""
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{prefix}{name}.") if name not in OF_LEARNING else ()
+        elif name not in OF_LEARNING:
+            # JSON has no tuples.
+            yield prefix + name, list(value) if isinstance(value, tuple) else value
 
 
 def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[str] = ()) -> "TrainedPolicy":

@@ -35,6 +35,11 @@ class Parameters:
         """The chosen members' parameters, in the same memory."""
         return Parameters(*(rows(getattr(self, field.name), members) for field in fields(self)))
 
+    def forget_moments(self) -> None:
+        """As at the start, for another optimiser."""
+        for tensor in (self.mean, self.square, self.step):
+            tensor.zero_()
+
     def descend(self, grad: Tensor, optimizer: "Optimizer", lr: Tensor, max_norm: Tensor) -> None:
         """One step of the optimiser on grad [K, P] with learning rate lr [K, 1].
 

@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError
-from awr_exp.policy import policy_facts
+from awr_exp.policy import difference, policy_facts
 from awr_exp.results import Outcome
 from awr_exp.sweep import stacking
 from awr_exp.training import accelerate, checkpoint, closing, memory
@@ -24,28 +24,30 @@ from awr_exp.types import Spec
 log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
-States = Sequence[checkpoint.State]
+Found = tuple[checkpoint.State, Config]
+"""A checkpoint."""
 
 
 def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] = ()) -> list[Outcome]:
     """Train checked configurations as the members of one agent, each in its folder; a single run is one member.
 
     They may differ in what `stacking.group_key` leaves out, and go on from where their folders are, which must be the
-    same update. names: what each is called on the screen, where there are several.
+    same place (see `reached`). names: what each is called on the screen, where there are several.
     """
     first, names = cfgs[0], names or [""] * len(cfgs)
     device = accelerate.start(first["device"], first["threads"])
     data, make_env, spec = _task(first, device)
     known = [{"dataset/return_mean": data.info.return_mean} if data else {} for _ in cfgs]
 
-    def fit(part: str, node: Config, folders: Sequence[Path], title: str, begin: States | None = None) -> list[Outcome]:
-        """Train a part of the configurations by a trainer; from states of another run, if any."""
+    def fit(part: str, node: Config, folders: Sequence[Path], title: str, begin: Sequence[Found] = ()) -> list[Outcome]:
+        """Train a part of the configurations by a trainer; from checkpoints of other runs, if any."""
         logs = title == "training"
         done = [checkpoint.latest(folder, tensors=False) for folder in folders]
         nodes = [cfg[part] for cfg in cfgs]
         agent = build(stacking.stack(nodes), spec=spec, seeds=[cfg["seed"] for cfg in cfgs], device=device)
+        facts = [policy_facts(spec, own) for own in nodes]
         if begin:
-            _take_over(agent, begin)
+            _take_over(agent, facts, begin)
         elif data:
             agent.fit_normalizer(*data.obs_statistics())
         loggers = []
@@ -55,7 +57,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
                 # metrics.jsonl is what resume, the curves and every report read: it is always written.
                 loggers.append(
                     Many(
-                        [Jsonl(folder, update=start["update"] if found else -1)]
+                        [Jsonl(folder, update=start["update"] if found else -1, env_steps=start.get("step", 0))]
                         + [
                             build(own, folder=folder, config=cfg, update=start["update"], run_id=start["run_id"])
                             for name, own in (cfg.get("logger") or {}).items()
@@ -63,12 +65,11 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
                         ]
                     )
                 )
-        ids = [logger.id for logger in loggers]
-        facts = [policy_facts(spec, own) | {"run_id": run_id} for own, run_id in zip(nodes, ids, strict=True)]
+        facts = [own | {"run_id": logger.id} for own, logger in zip(facts, loggers, strict=True)]
         parts = {"agent": agent, "make_env": make_env, "title": title, "names": names}
         if data:
             parts["data"] = data
-        if title == "training" and (recorders := _recorders(cfgs, folders, spec)):
+        if logs and recorders:
             parts["recorders"] = recorders
         trainer = build(node, loggers=loggers, folders=folders, facts=facts, **parts)
         if all(done):
@@ -84,18 +85,22 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     baselines: list[Outcome] = []
     trainer = {name: value for name, value in first["trainer"].items() if name != "pretrain"}
     pretrain = first["trainer"].get("pretrain")
-    begin: States | None = None
+    recorders = _recorders(cfgs, folders, spec)
+    begin: list[Found] = []
+    # A run that has begun needs nothing of what came before it.
+    begins = pretrain and not all(checkpoint.latest(folder, tensors=False) for folder in folders)
+    if begins:
+        _rehearse(first, trainer, spec, device, data=data, make_env=make_env)
+        begin = [_found(Path(first["resume_policy"])) for _ in cfgs if first["resume_policy"]]
     try:
         if first.get("baseline"):
             baselines = fit("baseline", pretrain or trainer, [folder / "baseline" for folder in folders], "baseline")
             for levels, outcome in zip(known, baselines, strict=True):
                 if "eval/return_mean" in outcome.metrics:
                     levels["baseline/return_mean"] = outcome.metrics["eval/return_mean"]
-        if pretrain:
-            sources = [Path(first["resume_policy"])] * len(cfgs) if first["resume_policy"] else []
-            if not sources:
-                sources = [folder / "offline" for folder in folders]
-                fit("agent", pretrain, sources, "offline")
+        if begins and not begin:
+            sources = [folder / "offline" for folder in folders]
+            fit("agent", pretrain, sources, "offline")
             begin = [_found(source) for source in sources]
         outcomes = fit("agent", trainer, folders, "training", begin)
     except SystemExit as stop:
@@ -107,6 +112,13 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         baseline = baselines[0].metrics if baselines else None
         closing.show(data and data.info, outcomes[0].metrics, baseline, folders[0], first)
     return outcomes
+
+
+def _rehearse(cfg: Config, trainer: Config, spec: Spec, device: Any, **parts: Any) -> None:
+    """Build a small one of a trainer, so that what is wrong with it is said before something else is trained first."""
+    agent = build(cfg["agent"], spec=spec, seeds=[cfg["seed"]], device=device)
+    small = trainer | {"envs": 1, "replay_size": 1, "eval_episodes": 1}
+    build(small, agent=agent, loggers=[], folders=[], facts=[], **parts).close()
 
 
 def _recorders(cfgs: Sequence[Config], folders: Sequence[Path], spec: Spec) -> list[Any]:
@@ -126,20 +138,31 @@ def _recorders(cfgs: Sequence[Config], folders: Sequence[Path], spec: Spec) -> l
     return [build(node, folder=folder, spec=spec, envs=envs) for node, folder in pairs]
 
 
-def _found(folder: Path) -> checkpoint.State:
-    """The best state of a run."""
+def _found(folder: Path) -> Found:
+    """The best checkpoint of a run."""
     found = checkpoint.best(folder)
     if found is None:
         raise UserError(f"resume_policy={folder} is not the folder of a run with a checkpoint")
-    return found[0]
+    return found
 
 
-def _take_over(agent: Any, states: States) -> None:
-    """Begin as other runs ended, each member as one."""
+def _take_over(agent: Any, mine: Sequence[Config], begin: Sequence[Found]) -> None:
+    """Begin as other runs ended, each member as one; mine: each member's own facts.
+
+    With another optimizer, its moments start anew. Raises UserError where what was learnt would mean something else.
+    """
+    states, theirs = zip(*begin, strict=True)
+    for before, now in zip(theirs, mine, strict=True):
+        if other := difference(before, now):
+            raise UserError(f"the policy to begin with was trained with {other}: give the same, or train anew")
     try:
         agent.load_state_dict({name: torch.cat([state[name] for state in states]) for name in states[0]})
     except ValueError as error:
-        raise UserError(f"the run of resume_policy has another agent, network or task: {error}") from None
+        raise UserError(f"the policy to begin with has another agent, network or task: {error}") from None
+    if theirs[0].get("optimizer", mine[0]["optimizer"]) != mine[0]["optimizer"]:
+        log.info("the policy to begin with was trained with another optimizer, whose moments start anew")
+        for network in agent.networks.values():
+            network.forget_moments()
 
 
 def parts(cfgs: Sequence[Config]) -> list[slice]:
@@ -158,11 +181,14 @@ def parts(cfgs: Sequence[Config]) -> list[slice]:
     return [slice(start, start + most) for start in range(0, len(cfgs), most)]
 
 
-def reached(folder: Path) -> tuple[int, ...]:
-    """The updates of the newest checkpoints of a run, of its baseline and of its offline part, -1 without one."""
+def reached(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Update and environment step of the newest checkpoints of a run, its baseline and its offline part.
+
+    (-1, -1) where there is none.
+    """
     places = (folder, folder / "baseline", folder / "offline")
     found = [checkpoint.latest(place, tensors=False) for place in places]
-    return tuple(one[1]["update"] if one else -1 for one in found)
+    return tuple((one[1]["update"], one[1].get("step", 0)) if one else (-1, -1) for one in found)
 
 
 def _task(cfg: Config, device: Any) -> tuple[Any, Any, Spec]:

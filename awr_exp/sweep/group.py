@@ -38,7 +38,7 @@ class Group:
         from awr_exp.sweep import experiment
 
         outcomes: dict[int, Outcome] = {}
-        reached: dict[tuple[int, ...], list[int]] = {}
+        reached: dict[tuple[tuple[int, int], ...], list[int]] = {}
         with self._logs():
             for number, folder in enumerate(self.folders):
                 before = results.read(folder, {})
@@ -46,7 +46,7 @@ class Group:
                     outcomes[number] = Outcome(dict(before.metrics))
                     continue
                 try:
-                    # The members of one model go on from one update.
+                    # The members of one model go on from one place.
                     reached.setdefault(experiment.reached(folder), []).append(number)
                 except UserError as error:
                     outcomes[number] = Outcome({}, error)

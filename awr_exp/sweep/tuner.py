@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 JOURNAL = "optuna.journal"
 HALVING = 2
-"""From one rung to the next the updates double, and half of the trials go on."""
+"""From one rung to the next the updates, or environment steps, double, and half of the trials go on."""
 
 
 class Tuner(Grid):
@@ -149,11 +149,15 @@ class Tuner(Grid):
     def job(self, trial: Any, rung: int, fixed: list[str]) -> list[str]:
         """A trial's overrides up to its next rung."""
         chosen = _overrides(trial, fixed)
+        trainer = self.compose(chosen, trial.number).trainer
+        unit = "updates" if "updates" in trainer else "env_steps"
+        if "anneal_steps" in trainer and trainer.anneal_steps is None:
+            # All steps: of the whole trial, not of those up to a rung.
+            chosen.append(f"trainer.anneal_steps={trainer[unit]}")
         if rung + 1 >= self.rungs:
             return chosen
-        updates = int(self.compose(chosen, trial.number).trainer.updates)
-        others = [one for one in chosen if not one.startswith("trainer.updates=")]
-        return [*others, f"trainer.updates={max(1, updates // HALVING ** (self.rungs - 1 - rung))}"]
+        others = [one for one in chosen if not one.startswith(f"trainer.{unit}=")]
+        return [*others, f"trainer.{unit}={max(1, trainer[unit] // HALVING ** (self.rungs - 1 - rung))}"]
 
     def launch(self, jobs: Mapping[int, list[str]]) -> dict[int, JobReturn]:
         """Train jobs under their own numbers: together if the launcher can, else one after another."""

@@ -58,8 +58,8 @@ class Many:
 class Jsonl:
     """Appends rows {"update", "env_steps", "name", "value"} to `<folder>/metrics.jsonl`, one JSON a line.
 
-    Rows later than `update` and broken ones are dropped first, so that the file of a run resumed from there
-    equals that of an uninterrupted one. What is not finite becomes null. A full disk costs one warning and
+    Rows later than `update` and `env_steps` and broken ones are dropped first, so that the file of a run resumed from
+    there equals that of an uninterrupted one. What is not finite becomes null. A full disk costs one warning and
     the rows that it had no room for. `config` and `run_id` are what other loggers need.
     """
 
@@ -69,12 +69,13 @@ class Jsonl:
         update: int = 0,
         config: Mapping[str, Any] | None = None,
         run_id: str | None = None,
+        env_steps: int = 0,
     ) -> None:
         self.path = Path(folder) / METRICS
         self._warned = False
         with self._sparing_the_run():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _forget_after(self.path, update)
+            _forget_after(self.path, (update, env_steps))
 
     def log(self, update: int, metrics: Mapping[str, float]) -> None:
         env_steps = int(metrics.get("env_steps", 0))
@@ -132,15 +133,15 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _forget_after(path: Path, update: int) -> None:
-    """Rewrite the file at `path`, if any, without the rows later than `update` and without broken lines."""
+def _forget_after(path: Path, place: tuple[int, int]) -> None:
+    """Rewrite the file at `path`, if any, without broken lines and rows later than this update and environment step."""
     try:
         before = path.read_bytes()
     except FileNotFoundError:
         return
     # Without its newline even a parsable last line may be torn: 12 of 123.
     complete = [line for line in before.splitlines(keepends=True) if line.endswith(b"\n")]
-    after = b"".join(line for line in complete if (row := _row(line)) and row["update"] <= update)
+    after = b"".join(line for line in complete if (row := _row(line)) and (row["update"], row["env_steps"]) <= place)
     if after == before:
         return
     draft = path.with_name(path.name + ".tmp")

@@ -126,10 +126,11 @@ class Online(Trainer):
         recorders: Sequence[Recorder] = (),
         **options: Any,
     ) -> None:
+        name = f"trainer={type(self).__name__.lower()}"
         if make_env is None:
-            raise UserError("trainer=online collects in an environment: choose one, such as env=cartpole")
+            raise UserError(f"{name} collects in an environment: choose one, such as env=cartpole")
         if not isinstance(agent, AWR):
-            raise UserError("trainer=online needs an agent that learns values: choose agent=awr")
+            raise UserError(f"{name} needs an agent that learns values: choose agent=awr")
         super().__init__(agent, make_env=make_env, total=env_steps, **options)
         parts = split(agent, torch.get_num_threads())
         if len(parts) > 1 and agent.player() is not None:
@@ -138,14 +139,20 @@ class Online(Trainer):
         schedule.check(agent, workers)
         functions = schedule.functions(env_steps * agent.members, compile, agent.device)
         self.make_env, self.recorders = make_env, recorders
-        self.learners = []
-        for members in parts:
+
+        def learner(members: slice) -> Learner:
             own = agent.some(members)
             replay = Replay(agent.spec, own.members, envs, replay_size, agent.device, self.data)
             learn = {name: function(own, replay) for name, function in functions.items()}
             collector = Collector(make_env, own, replay, workers, self.reward_scale, recorders[members])
-            self.learners.append(Learner(own, schedule, replay, collector, batch_size, learn, self.offline_share))
-        self.places = [(learner, row) for learner in self.learners for row in range(learner.agent.members)]
+            return Learner(own, schedule, replay, collector, batch_size, learn, self.offline_share)
+
+        self.learner, self.learners = learner, [learner(members) for members in parts]
+
+    @property
+    def places(self) -> list[tuple[Learner, int]]:
+        """Of each member."""
+        return [(learner, row) for learner in self.learners for row in range(learner.agent.members)]
 
     def run(self) -> None:
         with Team(self.learners, torch.get_num_threads()) as self.team:
@@ -160,10 +167,28 @@ class Online(Trainer):
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
         step = self.team.train(goal, stopped, progress)
         self.update = max(learner.update for learner in self.learners)
+        parts = [part for learner in self.learners for part in self.divided(learner)]
+        if len(parts) > len(self.learners):
+            self.learners = self.team.blocks = parts
+            return self.train(goal, stopped, progress)
         for member, (learner, _) in enumerate(self.places):
             if learner.error is not None:
                 self.fail(member, learner.error)
         return step
+
+    def divided(self, part: Learner) -> list[Learner]:
+        """Where a part gave up, its members by themselves, from where they were: it may be the fault of one."""
+        members = [member for member, (learner, _) in enumerate(self.places) if learner is part]
+        if part.error is None or len(members) == 1 or None not in [self.failed[member] for member in members]:
+            return [part]
+        try:
+            alone = [self.learner(slice(member, member + 1)) for member in members]
+            for row, learner in enumerate(alone):
+                learner.load([part.facts(row) | {"update": part.update}], part.state(row))
+        except UserError:
+            return [part]
+        part.collector.close()
+        return alone
 
     def read(self) -> list[dict[str, float]]:
         return [metrics for learner in self.learners for metrics in learner.read()]

@@ -73,6 +73,7 @@ class Trainer:
         self.evaluating = 0.0
         self.owed = self.evaluates_first
         """Whether an evaluation is to be made before anything else."""
+        self.resumed = False
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
         """Learn until `step` is `goal`, or a little past it, or `stopped`; the new step."""
@@ -112,7 +113,7 @@ class Trainer:
         return {} if score is None else {"eval/normalized_score": score}
 
     def resume(self) -> None:
-        """Go on from the newest checkpoints of the members' folders, which must be of the same update.
+        """Go on from the newest checkpoints of the members' folders, which must be of the same update and step.
 
         Raises UserError where one has none, or where the data or the agent is another one.
         """
@@ -135,7 +136,7 @@ class Trainer:
             ) from None
         self.best, self.latest = [fact["best"] for fact in facts], [fact["latest"] for fact in facts]
         self.returns = [fact.get("returns", []) for fact in facts]
-        self.owed = any(fact.get("owed", False) for fact in facts)
+        self.owed, self.resumed = any(fact.get("owed", False) for fact in facts), True
         log.info("going on from %s %d", self.unit, self.step)
 
     def run(self) -> None:
@@ -146,9 +147,6 @@ class Trainer:
         for _, sentence in health.at_start(getattr(self.agent, "value_iters", None)):
             log.warning("warning: %s", sentence)
         self.started = (time.perf_counter(), self.update, self.step)
-        if self.step == 0:
-            # From here on a run that is killed can be resumed.
-            self.save()
         with (
             closing(self),
             closing(self.evaluator) if self.evaluator else nullcontext(),
@@ -157,6 +155,9 @@ class Trainer:
         ):
             if self.owed:
                 self.evaluate(bar)
+            if not self.resumed:
+                # From here on a run that is killed can be resumed; before, it begins anew.
+                self.save()
             while self.step < self.total and None in self.failed:
                 self.before = self.step
                 self.step = self.train(self.next_stop(), lambda: received, bar.advance)

@@ -1,21 +1,41 @@
 """Configurations become trained members."""
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from awr_exp import results
+from awr_exp.errors import UserError
+from awr_exp.policy import difference, policy_facts
 from awr_exp.sweep import experiment
 from awr_exp.sweep.group import Group
-from awr_exp.training import memory
-from tests.conftest import SMALL, composed
+from awr_exp.training import checkpoint, memory
+from awr_exp.training.checkpoint import State
+from awr_exp.training.loggers import read
+from awr_exp.training.online import Online
+from tests.conftest import CONTINUOUS, SMALL, composed
+
+ONLINE = [
+    "trainer=online", "env=cartpole", "schedule=interleaved", "schedule.learning_starts=32", "network.hidden=[8]",
+    "logger=jsonl", "trainer.eval_episodes=1", "trainer.compile=false", "trainer.replay_size=400", "trainer.envs=4",
+    "trainer.report_interval=32", "trainer.eval_interval=10_000", "schedule.update_interval=200", "threads=1",
+]  # fmt: skip
+
+FINETUNE = [
+    *(option for option in ONLINE if option != "trainer=online"), "trainer=finetune", "dataset=cartpole_mixed",
+    "trainer.pretrain.updates=5", "trainer.pretrain.eval_episodes=1", "trainer.pretrain.compile=false",
+]  # fmt: skip
 
 
 def test_what_does_not_fit_the_memory_is_trained_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     small = [*SMALL, "env=none", "trainer.updates=20", "trainer.compile=false"]
     cfgs = [composed(*small, f"agent.beta={beta}") for beta in (0.1, 0.3, 1.0)]
     data = experiment.build(cfgs[0]["dataset"])
@@ -30,13 +50,146 @@ def test_what_does_not_fit_the_memory_is_trained_in_parts(
     folders = [tmp_path / str(number) for number in range(3)]
     (folders[2] / "checkpoint").mkdir(parents=True)
     group = Group(cfgs, folders, ["a", "b", "c"], None, False)  # type: ignore[arg-type]
-    monkeypatch.setattr(experiment, "reached", lambda _: (-1, -1))
+    monkeypatch.setattr(experiment, "reached", lambda _: ((-1, -1),))
     (folders[2] / "checkpoint" / "update_0000000007.safetensors").write_bytes(b"torn")
     outcomes = group.train()
     assert [outcome.error is None for outcome in outcomes] == [True, True, False]
     assert "can be read: start the run anew" in str(outcomes[2].error)
     assert [results.read(folder).status for folder in folders] == ["finished", "finished", "unfinished"]
     assert "3 members do not fit the memory of cpu: training 2 at a time" in caplog.text
+
+
+def test_jobs_at_one_update_but_different_steps_go_on_apart(tmp_path: Path) -> None:
+    """Before learning starts, steps are all that online runs differ in."""
+    steps = (64, 128)
+    cfgs = [composed(*ONLINE, f"seed={seed}", f"trainer.env_steps={count}") for seed, count in enumerate(steps)]
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for cfg, folder in zip(cfgs, folders, strict=True):
+        experiment.train([cfg], [folder])
+    assert [(run.update, run.env_steps) for run in map(results.read, folders)] == [(0, 64), (0, 128)]
+    more = [cfg | {"trainer": cfg["trainer"] | {"env_steps": 256}} for cfg in cfgs]
+    outcomes = Group(more, folders, ["a", "b"], None, False).train()  # type: ignore[arg-type]
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert [results.read(folder).env_steps for folder in folders] == [256, 256]
+
+
+class Killed(BaseException):
+    """What nobody catches."""
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "call"), [(ONLINE, "report", 3), (FINETUNE, "save", 1), (FINETUNE, "train", 1)]
+)
+def test_rows_of_a_killed_run_are_there_once_though_the_update_stays_0(
+    options: list[str], method: str, call: int, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at that call of the online trainer's method: after the only checkpoint, which is of step 0, or before."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    cfg, calls = composed(*options, "trainer.env_steps=128"), iter(range(call - 1))
+    experiment.train([cfg], [tmp_path / "whole"])
+    method_itself = getattr(Online, method)
+
+    def dying(*arguments: Any) -> Any:
+        if next(calls, None) is None:
+            raise Killed
+        return method_itself(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Online, method, dying)
+        with pytest.raises(Killed):
+            experiment.train([cfg], [tmp_path / "killed"])
+    assert {row["update"] for row in read(tmp_path / "killed")} == {0}
+    experiment.train([cfg], [tmp_path / "killed"])
+    whole, killed = (
+        [row for row in read(tmp_path / name) if not row["name"].endswith("per_second")] for name in ("whole", "killed")
+    )
+    assert killed == whole
+    assert any(row["update"] == 0 < row["env_steps"] for row in whole)
+
+
+def finetuned(folder: Path, *options: str) -> State:
+    """The newest state of a run in `folder` of these options."""
+    (outcome,) = experiment.train([composed(*FINETUNE, "trainer.env_steps=64", *options)], [folder])
+    assert outcome.error is None
+    found = checkpoint.latest(folder)
+    assert found is not None
+    return found[0]
+
+
+def test_a_policy_to_begin_with_must_mean_the_same_here(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the same shapes it always is. Nothing is learnt in so few steps: what it began with is still there."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    begin = finetuned(tmp_path / "source")
+    source = f"resume_policy={tmp_path}/source"
+    for option, message in {
+        "network.activation=tanh": "with network.activation=relu, not tanh: give the same, or train anew",
+        "head=categorical": r"with head._target_=\S+auto, not \S+Categorical",
+        "agent.normalize_observations=false": "with normalize_observations=True, not False",
+        "agent.normalize_values=true": "with normalize_values=False, not True",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            finetuned(tmp_path / "other", source, option)
+    assert not (tmp_path / "other" / "checkpoint").exists()
+    same = finetuned(tmp_path / "same", source, "network.init=xavier")
+    assert begin["actor.step"].item() > 0
+    assert "optimizer" not in caplog.text
+    caplog.set_level("INFO")
+    momentum = finetuned(tmp_path / "momentum", source, "optimizer=momentum")
+    assert "trained with another optimizer, whose moments start anew" in caplog.text
+    for name, value in begin.items():
+        if name.startswith(("actor", "critic", "normalizer")):
+            assert torch.equal(same[name], value)
+            forgotten = name.partition(".")[2] in ("mean", "square", "step") and not name.startswith("normalizer")
+            assert torch.equal(momentum[name], torch.zeros_like(value) if forgotten else value), name
+
+
+def test_facts_differ_where_the_task_does() -> None:
+    facts = policy_facts(CONTINUOUS, composed()["agent"])
+    saved = json.loads(json.dumps(facts))
+    assert difference(saved, facts) is None
+    wider = policy_facts(replace(CONTINUOUS, action_high=(1.0, 5.0)), composed()["agent"])
+    assert difference(saved, wider) == "spec.action_high=[1.0, 4.0], not [1.0, 5.0]"
+    del saved["normalize_values"]
+    assert difference(saved, facts) is None
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["its offline part", "another run"])
+def test_a_run_that_has_begun_needs_no_more_what_it_began_with(
+    own: bool, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    finetuned(tmp_path / "run")
+    options = [] if own else [f"resume_policy={tmp_path}/run/offline"]
+    folder = tmp_path / ("run" if own else "second")
+    finetuned(folder, *options)
+    shutil.rmtree(tmp_path / "run" / "offline")
+    finetuned(folder, *options, "trainer.env_steps=96")
+    assert results.read(folder).env_steps == 96
+    assert not (tmp_path / "run" / "offline").exists()
+
+
+PHASED = [*(option for option in FINETUNE if "schedule" not in option), "schedule=phased"]
+WRONG = {
+    "agent=bc": (FINETUNE, "trainer=finetune needs an agent that learns values: choose agent=awr"),
+    "env=none": (FINETUNE, "trainer=finetune collects in an environment: choose one, such as env=cartpole"),
+    "advantage=td_lambda": (FINETUNE, "schedule=interleaved learns from single transitions: choose advantage=td"),
+    "schedule.overlap=true": (PHASED, "schedule.overlap=true collects in other processes: give trainer.workers=1"),
+    "trainer.offline_share=null trainer.offline_share_end=0": (FINETUNE, "offline_share_end needs a trainer.offline_s"),
+    "recorder.dataset_id=awr_exp/cartpole-mixed-v0": (FINETUNE, "already: choose another recorder.dataset_id"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_be_tuned_is_said_before_anything_is_trained(
+    wrong: str, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    options, message = WRONG[wrong]
+    with pytest.raises(UserError, match=message):
+        experiment.train([composed(*options, *wrong.split())], [tmp_path / "run"])
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_memory_that_is_left(tmp_path: Path) -> None:

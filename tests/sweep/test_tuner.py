@@ -5,19 +5,21 @@ import re
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from awr_exp import results
 from awr_exp.training.loggers import read
 from tests.conftest import SMALL, Cli, start, trainer_of
 
 optuna = pytest.importorskip("optuna")
-from awr_exp.sweep.tuner import distribution, promising  # noqa: E402
+from awr_exp.sweep.tuner import Tuner, distribution, promising  # noqa: E402
 
 SEARCH = [
     *SMALL, "hydra/sweeper=optuna", "agent.beta=tag(log,interval(0.03,3.0))", "seed=0",
@@ -73,6 +75,37 @@ def test_hopeless_trials_stop_early_and_leave_their_places(cli: Cli, tmp_path: P
         ),
     )
     assert study.best_value == pytest.approx(finished[best])
+
+
+def test_trials_that_count_environment_steps_are_judged_at_those(cli: Cli, tmp_path: Path) -> None:
+    done = cli(
+        "-m", *SMALL[1:], *SEARCH[len(SMALL) : -1], "hydra.sweeper.n_trials=3", f"hydra.sweep.dir={tmp_path}/sweep",
+        "trainer=online", "env=cartpole", "schedule=interleaved", "schedule.learning_starts=16",
+        "trainer.env_steps=128", "trainer.compile=false", "objective=train/mean_weight",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    runs = results.runs(tmp_path / "sweep")
+    # Of three two go on, each as one run.
+    assert sorted(run.env_steps for run in runs) == [64, 128, 128]
+    whole = next(run for run in runs if run.env_steps == 128)
+    assert [row["env_steps"] for row in read(whole.folder) if row["name"] == "train/mean_weight"] == [64, 128]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [
+        ({"updates": 100}, ["trainer.updates=25"]),
+        ({"env_steps": 100}, ["trainer.env_steps=25"]),
+        # What changes over all steps changes over all those of the whole trial.
+        ({"env_steps": 100, "anneal_steps": None}, ["trainer.anneal_steps=100", "trainer.env_steps=25"]),
+        ({"env_steps": 100, "anneal_steps": 50}, ["trainer.env_steps=25"]),
+    ],
+)
+def test_a_rung_is_a_share_of_what_the_trainer_counts(trainer: dict[str, Any], expected: list[str]) -> None:
+    # Not a whole one: Hydra's plugins are made by Hydra.
+    tuner: Any = SimpleNamespace(rungs=3, compose=lambda *_: OmegaConf.create({"trainer": trainer}))
+    trial, fixed = SimpleNamespace(params={"agent.beta": 1}, number=0), [f"trainer.{next(iter(trainer))}=100"]
+    assert Tuner.job(tuner, trial, 0, fixed) == ["agent.beta=1", *expected]
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from awr_exp.training import checkpoint, collect
 from awr_exp.training.collect import Collector
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Jsonl, read
-from awr_exp.training.online import Online
+from awr_exp.training.online import Learner, Online
 from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Interleaved, Phased, Schedule
 from awr_exp.types import Spec
@@ -195,6 +195,48 @@ def test_members_on_threads_are_as_on_one(tmp_path: Path) -> None:
     second.resume()
     second.run()
     assert second.step == 360
+
+
+class GivesUp(Phased):
+    """On environments of which those of member 1 fail for good at its second turn, whoever else plays in it."""
+
+    def turn(self, run: Learner) -> int:
+        if 1 in run.agent.seeds and run.step:
+            run.collector.begin(20)
+            for host in run.collector.hosts:
+                host.answer()
+            raise UserError("no more")
+        return super().turn(run)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_member_that_is_given_up_keeps_its_place_and_the_others_go_on(
+    tmp_path: Path, threads: int, workers: int
+) -> None:
+    folders, seeds = [tmp_path / name for name in "012"], [0, 1, 2]
+    schedule = GivesUp(60, 5, 7, 280)
+    torch.set_num_threads(threads)
+    try:
+        run = trainer(folders, agent(CARTPOLE, schedule, seeds), schedule, workers=workers)
+        run.run()
+    finally:
+        torch.set_num_threads(1)
+    assert [str(error) for error in run.failed] == ["None", "no more", "None"]
+    found = [checkpoint.latest(folder) for folder in folders]
+    assert [(facts["update"], facts["step"]) for _, facts in filter(None, found)] == [(60, 300), (12, 60), (60, 300)]
+    second = trainer(folders[1:2], agent(CARTPOLE, PHASED, [1]), PHASED)
+    second.resume()
+    second.run()
+    for seed in seeds:
+        alone = trainer([tmp_path / f"alone{seed}"], agent(CARTPOLE, PHASED, [seed]), PHASED)
+        alone.run()
+        own = second.agent if seed == 1 else run.agent.some(slice(seed, seed + 1))
+        for name, tensor in alone.agent.state_dict().items():
+            assert torch.allclose(own.state_dict()[name], tensor, atol=1e-6), name
+        mine, its = read(folders[seed]), read(tmp_path / f"alone{seed}")
+        if seed != 1:
+            assert [(row["env_steps"], row["name"]) for row in mine] == [(row["env_steps"], row["name"]) for row in its]
 
 
 def test_collecting_may_overlap_with_learning(tmp_path: Path) -> None:
