@@ -25,10 +25,12 @@ TASKS = {
     "pendulum": ("online_pendulum", None, 5, [], [(100_000, -200)]),
     "lunarlander": ("online_lunarlander", "LunarLander", 3, [], [(1_000_000, 193)]),
     "halfcheetah": (
-        "online_halfcheetah", "HalfCheetah", 3, ["trainer.env_steps=3_000_000"], [(1_000_000, 3446), (3_000_000, 6382)],
+        "online_halfcheetah", "HalfCheetah", 4, ["trainer.env_steps=3_000_000"], [(1_000_000, 3446), (3_000_000, 6382)],
     ),
     "hopper": ("online_hopper", "Hopper", 3, [], [(1_000_000, 2673)]),
     "ant": ("online_ant", "Ant", 3, [], [(5_000_000, 2557)]),
+    "tuned_halfcheetah": ("online_tuned_halfcheetah", "HalfCheetah", 3, [], [(1_000_000, 3446)]),
+    "tuned_hopper": ("online_tuned_hopper", "Hopper", 3, [], [(1_000_000, 2673)]),
 }  # fmt: skip
 Curve = dict[int, float]
 
