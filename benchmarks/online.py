@@ -27,7 +27,7 @@ TASKS = {
     "halfcheetah": (
         "online_halfcheetah", "HalfCheetah", 4, ["trainer.env_steps=3_000_000"], [(1_000_000, 3446), (3_000_000, 6382)],
     ),
-    "hopper": ("online_hopper", "Hopper", 3, [], [(1_000_000, 2673)]),
+    "hopper": ("online_hopper", "Hopper", 4, [], [(1_000_000, 2673)]),
     "ant": ("online_ant", "Ant", 3, [], [(5_000_000, 2557)]),
     "tuned_halfcheetah": (
         "online_tuned_halfcheetah", "HalfCheetah", 3, ["trainer.env_steps=3_000_000"], [(1_000_000, 3446), (3_000_000, 6382)],
