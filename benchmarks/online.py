@@ -30,7 +30,8 @@ TASKS = {
     "hopper": ("online_hopper", "Hopper", 4, [], [(1_000_000, 2673)]),
     "ant": ("online_ant", "Ant", 3, [], [(5_000_000, 2557)]),
     "tuned_halfcheetah": (
-        "online_tuned_halfcheetah", "HalfCheetah", 3, ["trainer.env_steps=3_000_000"], [(1_000_000, 3446), (3_000_000, 6382)],
+        "online_tuned_halfcheetah", "HalfCheetah", 3, ["trainer.env_steps=3_000_000"],
+        [(1_000_000, 3446), (3_000_000, 6382)],
     ),
 }  # fmt: skip
 Curve = dict[int, float]

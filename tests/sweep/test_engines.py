@@ -37,9 +37,15 @@ def test_groups_are_divided_evenly() -> None:
 @pytest.mark.parametrize(
     ("package", "chosen"),
     [
-        ("hydra_plugins.hydra_joblib_launcher", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
+        pytest.param(
+            "hydra_plugins.hydra_joblib_launcher",
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+            marks=pytest.mark.slow,
+        ),
         ("joblib", ["hydra.launcher.via=joblib", "hydra.launcher.workers=2"]),
-        ("hydra_plugins.hydra_submitit_launcher", ["hydra/launcher=submitit_local"]),
+        pytest.param(
+            "hydra_plugins.hydra_submitit_launcher", ["hydra/launcher=submitit_local"], marks=pytest.mark.slow
+        ),
         ("submitit", ["hydra.launcher.via=submitit_local", "hydra.launcher.workers=2"]),
     ],
     ids=["joblib", "groups by joblib", "submitit_local", "groups by submitit_local"],
@@ -119,6 +125,7 @@ def test_a_slurm_job_is_described_to_the_scheduler(cli: Cli, tmp_path: Path) -> 
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_the_way_since_the_last_checkpoint(tmp_path: Path, datasets: Path) -> None:
     pytest.importorskip("joblib")
     sweep = tmp_path / "sweep"
@@ -134,6 +141,7 @@ def test_a_killed_worker_costs_the_way_since_the_last_checkpoint(tmp_path: Path,
     assert re.search(r"going on from update [1-9]", log), log
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_costs_its_own_group(tmp_path: Path, datasets: Path) -> None:
     pytest.importorskip("joblib")
     sweep = tmp_path / "sweep"
@@ -146,6 +154,7 @@ def test_a_stopped_worker_costs_its_own_group(tmp_path: Path, datasets: Path) ->
     assert "failed: its process was stopped with exit code 143: the same command with" in output
 
 
+@pytest.mark.slow
 def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path: Path, datasets: Path) -> None:
     pytest.importorskip("submitit")
     sweep = tmp_path / "sweep"
