@@ -1,4 +1,4 @@
-"""The one exception whose message is written for the user."""
+"""The one exception whose message is written for the user, and other people's in one line."""
 
 
 class UserError(Exception):
@@ -6,3 +6,13 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 1.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Of its message, or its name where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def named(error: BaseException) -> str:
+    """Its name and its whole message, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -13,8 +13,7 @@ from typing import Any
 import gymnasium
 
 from awr_exp.data.minari import ID, root
-from awr_exp.envs.rollout import named
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, named
 
 ROOM = 2**25
 """Bytes that stay free on a disk that data sets are written to."""

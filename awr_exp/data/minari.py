@@ -22,7 +22,7 @@ from torch import Tensor
 
 from awr_exp.data.transitions import DataInfo, Transitions, select
 from awr_exp.envs.make import spec_of
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _download(id: str) -> None:
     except ImportError as error:
         raise UserError(f"downloading needs a package: pip install 'awr-exp[hub]' ({error})") from None
     except Exception as error:
-        raise UserError(f"data set '{id}' cannot be downloaded: {_first_line(error)}") from None
+        raise UserError(f"data set '{id}' cannot be downloaded: {first_line(error)}") from None
 
 
 def _metadata(id: str, folder: Path) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _metadata(id: str, folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"data set '{id}': {path} cannot be read: {_first_line(error)}; fetch it again") from None
+        raise UserError(f"data set '{id}': {path} cannot be read: {first_line(error)}; fetch it again") from None
     if not isinstance(content, dict) or "observation_space" not in content or "action_space" not in content:
         raise UserError(f"data set '{id}': {path} names no observation_space or action_space; fetch it again")
     return content
@@ -143,7 +143,7 @@ def _read(id: str, file: Path, metadata: dict[str, Any]) -> tuple[Tensor, Tensor
         observation_space = deserialize_space(metadata["observation_space"])
         action_space = deserialize_space(metadata["action_space"])
     except Exception as error:
-        raise UserError(f"data set '{id}': a space in its metadata cannot be read: {_first_line(error)}") from None
+        raise UserError(f"data set '{id}': a space in its metadata cannot be read: {first_line(error)}") from None
     leaves = list(_leaves(id, observation_space, ()))
     spec = spec_of(f"data set '{id}'", sum(_width(leaf) for _, leaf in leaves), action_space)
     try:
@@ -153,7 +153,7 @@ def _read(id: str, file: Path, metadata: dict[str, Any]) -> tuple[Tensor, Tensor
         kind = metadata.get("data_format")
         raise UserError(f"data set '{id}' has no {file.name} (its format is {kind}): only hdf5 is read") from None
     except (OSError, RuntimeError) as error:
-        raise UserError(f"data set '{id}': {file} is damaged ({_first_line(error)}); fetch it again") from None
+        raise UserError(f"data set '{id}': {file} is damaged ({first_line(error)}); fetch it again") from None
     if spec.discrete:
         packed[:, spec.obs_dim] -= int(action_space.start)
         _zero_final_rows(packed, lengths, spec)
@@ -356,7 +356,3 @@ def _write_cache(folder: Path, key: str, packed: Tensor, lengths: Tensor, spec: 
             return
         except OSError as error:
             log.debug("no cache written to %s: %s", place, error)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

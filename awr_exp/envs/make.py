@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 
 if TYPE_CHECKING:
     # It would bring torch into workers that only step environments.
@@ -184,11 +184,7 @@ def made(make: MakeEnv) -> gymnasium.Env:
         hint = f"pip install 'awr-exp[{extra}]'" if extra else str(error).splitlines()[0]
         raise UserError(f"environment '{id}' needs a package that is not installed: {hint}, or env=none") from None
     except Exception as error:
-        raise UserError(f"environment '{id}' cannot be made: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"environment '{id}' cannot be made: {first_line(error)}") from None
 
 
 def _check_vectorized(make: Make) -> None:
@@ -198,7 +194,7 @@ def _check_vectorized(make: Make) -> None:
     try:
         several = make.vector(1)
     except Exception as error:
-        raise UserError(f"environment '{make.id}' cannot be made in its vectorised form: {_line(error)}") from None
+        raise UserError(f"environment '{make.id}' cannot be made in its vectorised form: {first_line(error)}") from None
     single = several.single_observation_space, several.single_action_space
     several.close()
     if (one.observation_space, one.action_space) != single:

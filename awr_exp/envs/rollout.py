@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from awr_exp.envs.make import MakeEnv, observed
 from awr_exp.envs.worker import WorkerError
+from awr_exp.errors import named
 from awr_exp.seeding import child_seed, numpy_generator
 
 NOT_FINITE = "it returned an observation or a reward that is not finite"
@@ -188,8 +189,3 @@ def finite(values: NDArray[Any]) -> NDArray[Any]:
     if not np.isfinite(values).all():
         raise ValueError(NOT_FINITE)
     return values
-
-
-def named(error: Exception) -> str:
-    """What an environment raised, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

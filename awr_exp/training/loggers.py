@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, named
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +259,7 @@ class Wandb:
         except wandb.Error as error:
             if mode != "online":
                 raise
-            log.warning("W&B cannot be used online, this run is logged offline: %s", _one_line(error))
+            log.warning("W&B cannot be used online, this run is logged offline: %s", named(error))
             # Under a new id: within one process W&B holds on to the id of the start that failed.
             run = start("offline", None)
         run.define_metric("*", step_metric="trainer/update")
@@ -288,7 +288,7 @@ class Wandb:
             yield
         except Exception as error:
             if not self._off:
-                log.warning("W&B is off for the rest of this run, %s it failed: %s", doing, _one_line(error))
+                log.warning("W&B is off for the rest of this run, %s it failed: %s", doing, named(error))
             self._off = True
 
 
@@ -331,9 +331,5 @@ def has_key() -> bool:
     try:
         return bool(wbauth.authenticate_session(host=host, source="awr_exp", prompt=False, update_session=False))
     except wandb.errors.AuthenticationError as error:
-        log.warning("W&B key unusable: %s", _one_line(error))
+        log.warning("W&B key unusable: %s", named(error))
         return False
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
