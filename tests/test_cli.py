@@ -275,6 +275,11 @@ def test_what_only_the_environment_can_tell_ends_in_one_line(cli: Cli, wrong: st
     refused(cli(*phased, *wrong.split()), WRONG_ONLINE[wrong])
 
 
+def test_a_run_that_cannot_be_built_begins_no_record_of_itself(cli: Cli, tmp_path: Path) -> None:
+    refused(cli(*ONLINE, "logger=wandb", "agent=bc"), WRONG_ONLINE["agent=bc"])
+    assert not list(tmp_path.rglob("*wandb*"))
+
+
 def test_a_killed_worker_costs_a_run_nothing(tmp_path: Path, datasets: Path) -> None:
     options = [*ONLINE, "advantage=td_lambda", "trainer.env_steps=6400", "trainer.workers=2"]
     values = []

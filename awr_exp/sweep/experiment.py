@@ -50,31 +50,25 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
             _take_over(agent, facts, begin)
         elif data:
             agent.fit_normalizer(*data.obs_statistics())
-        loggers = []
-        for cfg, folder, name, found in zip(cfgs, folders, names, done, strict=True):
-            start: Config = found[1] if found else {"update": 0, "run_id": None}
-            with speaking(folder, name):
-                # metrics.jsonl is what resume, the curves and every report read: it is always written.
-                loggers.append(
-                    Many(
-                        [Jsonl(folder, update=start["update"] if found else -1, env_steps=start.get("step", 0))]
-                        + [
-                            build(own, folder=folder, config=cfg, update=start["update"], run_id=start["run_id"])
-                            for name, own in (cfg.get("logger") or {}).items()
-                            if logs and name != "jsonl"
-                        ]
-                    )
-                )
-        facts = [own | {"run_id": logger.id} for own, logger in zip(facts, loggers, strict=True)]
+        loggers: list[Any] = []
         parts = {"agent": agent, "make_env": make_env, "title": title, "names": names}
         if data:
             parts["data"] = data
         if logs and recorders:
             parts["recorders"] = recorders
+        # It gets its loggers later: a run that cannot be built, or resumed, should not begin a record of itself.
         trainer = build(node, loggers=loggers, folders=folders, facts=facts, **parts)
-        if all(done):
-            trainer.resume()
-        else:
+        try:
+            if all(done):
+                trainer.resume()
+            for cfg, folder, name, fact, found in zip(cfgs, folders, names, facts, done, strict=True):
+                with speaking(folder, name):
+                    loggers.append(_logger(cfg, folder, found, logs))
+                fact["run_id"] = loggers[-1].id
+        except BaseException:
+            trainer.close()
+            raise
+        if not all(done):
             for logger, levels in zip(loggers, known, strict=True):
                 if levels:
                     logger.log(0, levels)
@@ -112,6 +106,20 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         baseline = baselines[0].metrics if baselines else None
         closing.show(data and data.info, outcomes[0].metrics, baseline, folders[0], first)
     return outcomes
+
+
+def _logger(cfg: Config, folder: Path, found: Found | None, all_of_them: bool) -> Many:
+    """What a run logs to, from its newest checkpoint on, if it has one."""
+    start: Config = found[1] if found else {"update": 0, "run_id": None}
+    chosen = (cfg.get("logger") or {}) if all_of_them else {}
+    # metrics.jsonl is what resume, the curves and every report read: it is always written.
+    rows = Jsonl(folder, update=start["update"] if found else -1, env_steps=start.get("step", 0))
+    others = [
+        build(node, folder=folder, config=cfg, update=start["update"], run_id=start["run_id"])
+        for name, node in chosen.items()
+        if name != "jsonl"
+    ]
+    return Many([rows, *others])
 
 
 def _rehearse(cfg: Config, trainer: Config, spec: Spec, device: Any, **parts: Any) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from typing import Any, Protocol
@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
-from awr_exp.data import export
 from awr_exp.data.replay import Replay
-from awr_exp.envs.make import MakeEnv, made
+from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.rollout import BrokenEnvError, Player, Rollouts, Stretch
 from awr_exp.envs.vectorized import Vectorized
 from awr_exp.envs.worker import Worker, WorkerDiedError, WorkerError
@@ -59,7 +58,7 @@ class Collector:
 
     workers: processes that share the environments, or 0 to step them in this one. One that dies is started again, and
     its open episodes are played again up to where they were. reward_scale: multiplies the rewards that the replay gets;
-    recorders: one a member, if any. Raises UserError where the environment does not begin, or cannot be recorded.
+    recorders: one a member, if any. Raises UserError where the environment does not begin.
     """
 
     def __init__(
@@ -72,9 +71,6 @@ class Collector:
         recorders: Sequence[Recorder] = (),
     ) -> None:
         self.agent, self.replay, self.make_env, self.reward_scale = agent, replay, make_env, reward_scale
-        if recorders:
-            with closing(made(make_env)) as env:
-                export.check_env(env)
         shape = (agent.members, replay.envs)
         processes = min(workers, replay.envs)
         self.shares = [np.arange(share, replay.envs, max(1, processes)) for share in range(max(1, processes))]

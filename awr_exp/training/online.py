@@ -1,6 +1,7 @@
 """Training on what the policy itself collects."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
+from awr_exp.data import export
 from awr_exp.data.replay import Replay
-from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.make import MakeEnv, made
 from awr_exp.errors import UserError
 from awr_exp.seeding import draw_rows
 from awr_exp.training.accelerate import Update
@@ -101,8 +103,8 @@ class Online(Trainer):
 
     envs: environments a member; workers: processes that step them, 0 for the one that trains; replay_size:
     transitions kept of each member; recorders: one a member, if any; options: other arguments of Trainer. Members are
-    divided among the CPU's threads, and each part has a worker of its own. Raises UserError without an environment, or
-    for an agent without values.
+    divided among the CPU's threads, and each part has a worker of its own. Raises UserError without an environment, for
+    one that cannot be recorded, or for an agent without values.
     """
 
     unit = "environment step"
@@ -137,6 +139,9 @@ class Online(Trainer):
             # Threads that stepped environments themselves would wait for one another.
             workers = max(1, workers // len(parts))
         schedule.check(agent, workers)
+        if recorders:
+            with closing(made(make_env)) as env:
+                export.check_env(env)
         functions = schedule.functions(env_steps * agent.members, compile, agent.device)
         self.make_env, self.recorders = make_env, recorders
 
@@ -181,11 +186,14 @@ class Online(Trainer):
         members = [member for member, (learner, _) in enumerate(self.places) if learner is part]
         if part.error is None or len(members) == 1 or None not in [self.failed[member] for member in members]:
             return [part]
+        alone: list[Learner] = []
         try:
-            alone = [self.learner(slice(member, member + 1)) for member in members]
-            for row, learner in enumerate(alone):
-                learner.load([part.facts(row) | {"update": part.update}], part.state(row))
+            for row, member in enumerate(members):
+                alone.append(self.learner(slice(member, member + 1)))
+                alone[-1].load([part.facts(row) | {"update": part.update}], part.state(row))
         except UserError:
+            for learner in alone:
+                learner.collector.close()
             return [part]
         part.collector.close()
         return alone
