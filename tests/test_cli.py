@@ -163,12 +163,16 @@ def test_resume_refuses_other_data_networks_and_strangers(cli: Cli, tmp_path: Pa
     run = only_run(tmp_path)
     for change, message in {
         "dataset.max_transitions=500": "trained on other data",
-        "network.hidden=[24]": "another agent or network",
+        "network.hidden=[24]": "was trained with network.hidden=[16], not [24]: give the same",
+        "network.activation=tanh": "was trained with network.activation=relu, not tanh: give the same",
         "agent.beta=0": "agent.beta is 0; it must be a positive",
     }.items():
         done = cli(f"resume={run}", change)
         assert done.returncode != 0
         assert message in done.stdout, done.stdout
+    done = cli(f"resume={run}", "optimizer=momentum", "trainer.updates=250")
+    assert done.returncode == 0, done.stdout
+    assert "trained with another optimizer, whose moments start anew" in done.stdout
     config = run / ".hydra" / "config.yaml"
     content = config.read_text()
     config.write_text(content.replace("awr_exp.agents.awr.AWR", "os.system"))

@@ -46,6 +46,10 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         nodes = [cfg[part] for cfg in cfgs]
         agent = build(stacking.stack(nodes), spec=spec, seeds=[cfg["seed"] for cfg in cfgs], device=device)
         facts = [policy_facts(spec, own) for own in nodes]
+        resumes = all(done)
+        before = [found[1] for found in done if found]
+        if resumes:
+            _check_same("the run to resume", before, facts)
         if begin:
             _take_over(agent, facts, begin)
         elif data:
@@ -59,8 +63,9 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         # It gets its loggers later: a run that cannot be built, or resumed, should not begin a record of itself.
         trainer = build(node, loggers=loggers, folders=folders, facts=facts, **parts)
         try:
-            if all(done):
+            if resumes:
                 trainer.resume()
+                _forget_others_moments(agent, before, facts)
             for cfg, folder, name, fact, found in zip(cfgs, folders, names, facts, done, strict=True):
                 with speaking(folder, name):
                     loggers.append(_logger(cfg, folder, found, logs))
@@ -68,7 +73,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         except BaseException:
             trainer.close()
             raise
-        if not all(done):
+        if not resumes:
             for logger, levels in zip(loggers, known, strict=True):
                 if levels:
                     logger.log(0, levels)
@@ -157,16 +162,26 @@ def _found(folder: Path) -> Found:
 def _take_over(agent: Any, mine: Sequence[Config], begin: Sequence[Found]) -> None:
     """Begin as other runs ended, each member as one; mine: each member's own facts.
 
-    With another optimizer, its moments start anew. Raises UserError where what was learnt would mean something else.
+    Raises UserError where what was learnt would mean something else.
     """
     states, theirs = zip(*begin, strict=True)
-    for before, now in zip(theirs, mine, strict=True):
-        if other := difference(before, now):
-            raise UserError(f"the policy to begin with was trained with {other}: give the same, or train anew")
+    _check_same("the policy to begin with", theirs, mine)
     try:
         agent.load_state_dict({name: torch.cat([state[name] for state in states]) for name in states[0]})
     except ValueError as error:
         raise UserError(f"the policy to begin with has another agent, network or task: {error}") from None
+    _forget_others_moments(agent, theirs, mine)
+
+
+def _check_same(what: str, theirs: Sequence[Config], mine: Sequence[Config]) -> None:
+    """Raises UserError where what was learnt would mean something else with the facts of now."""
+    for before, now in zip(theirs, mine, strict=True):
+        if other := difference(before, now):
+            raise UserError(f"{what} was trained with {other}: give the same, or train anew")
+
+
+def _forget_others_moments(agent: Any, theirs: Sequence[Config], mine: Sequence[Config]) -> None:
+    """What another optimizer took down while it learnt, this one starts anew."""
     if theirs[0].get("optimizer", mine[0]["optimizer"]) != mine[0]["optimizer"]:
         log.info("the policy to begin with was trained with another optimizer, whose moments start anew")
         for network in agent.networks.values():
