@@ -94,6 +94,7 @@ RULES: dict[str, Rule] = {
         lambda v: v in ("state_independent", "state_dependent") or POSITIVE[0](v),
         "state_independent, state_dependent or a positive number",
     ),
+    "std_end": POSITIVE,
     "id": TEXT,
     "download": FLAG,
     "top_percent": _optional((lambda v: _number(v) and 0 < v <= 100, "a number above 0 and up to 100")),

@@ -138,7 +138,7 @@ def actor(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor", limi
     numpy_head: Normal | Choice
     if type(head) is heads.Categorical:
         numpy_head = Choice(head.outputs)
-    elif isinstance(head, heads.Gaussian) and type(head) in (heads.Gaussian, heads.TanhGaussian):
+    elif isinstance(head, heads.Gaussian) and type(head).__module__ == heads.__name__:
         limits = {name: getattr(head, name).cpu().float().numpy() for name in ("low", "high", "centre", "scale")}
         log_std = part.get("log_std")
         clamp = (heads.LOG_STD_MIN, heads.LOG_STD_MAX)

@@ -45,6 +45,9 @@ class Head(Protocol):
     def sample(self, outputs: Tensor, extra: Extra, generators: Sequence[Generator]) -> Tensor:
         """A random action, each member's from its own generator: as it was drawn, maybe out of bounds."""
 
+    def anneal(self, extra: Extra, progress: float) -> None:
+        """Set in place what follows the course of online training, from 0 to 1, rather than a gradient."""
+
 
 class Gaussian:
     """Independent normal for each entry of the action, in units in which finite bounds are -1 and 1.
@@ -120,9 +123,36 @@ class Gaussian:
         noise = _per_member(generators, mean, torch.randn)
         return self._to_action(mean + log_std.exp() * noise)
 
+    def anneal(self, extra: Extra, progress: float) -> None:
+        pass
+
     def _to_action(self, x: Tensor) -> Tensor:
         centre, scale = self._constants(x)
         return centre + scale * x
+
+
+class AnnealedGaussian(Gaussian):
+    """Explores with a standard deviation that falls evenly from std to std_end in the course of online training.
+
+    Offline it stays std. Raises UserError where std is not a number.
+    """
+
+    def __init__(self, spec: Spec, std: float = 0.4, std_end: float = 0.2, bound_penalty: float = 0.0) -> None:
+        if isinstance(std, str):
+            raise UserError(f"head.std={std} cannot be annealed: give a positive number, or choose head=gaussian")
+        # A parameter, so that whoever has the parameters acts with it; yet no gradient moves it.
+        super().__init__(spec, "state_independent", bound_penalty)
+        self.begin, self.end = std, std_end
+
+    def start(self) -> Tensor:
+        return torch.full((self.action_dim,), math.log(self.begin))
+
+    def _moments(self, outputs: Tensor, extra: Extra) -> tuple[Tensor, Tensor]:
+        mean, log_std = super()._moments(outputs, extra)
+        return mean, log_std.detach()
+
+    def anneal(self, extra: Extra, progress: float) -> None:
+        extra["log_std"].fill_(math.log(self.begin + (self.end - self.begin) * min(progress, 1.0)))
 
 
 class TanhGaussian(Gaussian):
@@ -185,6 +215,9 @@ class Categorical:
         # The Gumbel-max trick: an exponential race, won by action a with probability softmax(outputs)_a.
         uniform = _per_member(generators, outputs, torch.rand).clamp(min=torch.finfo(outputs.dtype).tiny)
         return (outputs.log_softmax(-1) - (-uniform.log()).log()).argmax(-1)
+
+    def anneal(self, extra: Extra, progress: float) -> None:
+        pass
 
 
 def auto(spec: Spec) -> Head:

@@ -26,10 +26,15 @@ class Policy:
         theta = self.network.start(generators)
         return torch.cat([theta, self.head.start().expand(theta.shape[0], -1)], 1)
 
-    def _head_inputs(self, theta: Tensor, obs: Tensor) -> tuple[Tensor, Extra]:
+    def _parts(self, theta: Tensor) -> tuple[Tensor, Extra]:
+        """The network's parameters [K, P] and the head's, in the same memory."""
         extra_size = sum(torch.Size(shape).numel() for shape in self.head.shapes.values())
         network, extra = theta.split([theta.shape[1] - extra_size, extra_size], 1)
-        return self.network(network, obs), unflatten(extra, self.head.shapes) if extra_size else {}
+        return network, unflatten(extra, self.head.shapes) if extra_size else {}
+
+    def _head_inputs(self, theta: Tensor, obs: Tensor) -> tuple[Tensor, Extra]:
+        network, extra = self._parts(theta)
+        return self.network(network, obs), extra
 
     def log_prob(self, theta: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probability of the actions and entropy of the policy, [K, B] each, and the head's penalty, [K]."""
@@ -43,3 +48,8 @@ class Policy:
     def sample(self, theta: Tensor, obs: Tensor, generators: Sequence[Generator]) -> Tensor:
         """As `mode`, drawn from the policy; a Gaussian's may be out of bounds."""
         return self.head.sample(*self._head_inputs(theta, obs), generators)
+
+    @torch.no_grad()
+    def anneal(self, theta: Tensor, progress: float) -> None:
+        """Set the head's parameters that follow the course of online training, from 0 to 1, in place."""
+        self.head.anneal(self._parts(theta)[1], progress)

@@ -35,6 +35,8 @@ class Learner:
     replay: Replay
     collector: Collector
     batch_size: int
+    env_steps: int
+    """Of the whole run."""
     functions: dict[str, Update]
     """The schedule's, on this agent and replay."""
     offline_share: Callable[[int], float | None] = lambda step: None
@@ -49,6 +51,7 @@ class Learner:
 
     def train(self, goal: int) -> None:
         while self.step < goal and self.error is None:
+            self.agent.policy.anneal(self.agent.actor.theta, self.step / self.env_steps)
             try:
                 self.step += self.schedule.turn(self)
             except UserError as error:
@@ -150,7 +153,7 @@ class Online(Trainer):
             replay = Replay(agent.spec, own.members, envs, replay_size, agent.device, self.data)
             learn = {name: function(own, replay) for name, function in functions.items()}
             collector = Collector(make_env, own, replay, workers, self.reward_scale, recorders[members])
-            return Learner(own, schedule, replay, collector, batch_size, learn, self.offline_share)
+            return Learner(own, schedule, replay, collector, batch_size, env_steps, learn, self.offline_share)
 
         self.learner, self.learners = learner, [learner(members) for members in parts]
 

@@ -18,6 +18,7 @@ HEADS = {
     "gaussian": (CONTINUOUS, heads.Gaussian),
     "state_dependent": (CONTINUOUS, partial(heads.Gaussian, std="state_dependent")),
     "fixed": (CONTINUOUS, partial(heads.Gaussian, std=0.4)),
+    "annealed": (CONTINUOUS, heads.AnnealedGaussian),
     "tanh": (CONTINUOUS, heads.TanhGaussian),
     "tanh_fixed": (CONTINUOUS, partial(heads.TanhGaussian, std=0.2)),
     "unbounded": (Spec(3, 2, None, (-np.inf, -1.0), (np.inf, 1.0)), heads.Gaussian),

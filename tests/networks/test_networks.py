@@ -1,6 +1,7 @@
 """Stacked networks against torch.nn, heads against torch.distributions."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from awr_exp import config
 from awr_exp.errors import UserError
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import ACTIVATIONS, INITS, MLP, unflatten
+from awr_exp.networks.policy import Policy
 from awr_exp.types import Spec
 from tests.conftest import CONTINUOUS, DISCRETE
 
@@ -101,6 +103,24 @@ def test_gaussian_heads_are_distributions_over_the_action(std: str | float, squa
         assert_close(head.mode(outputs, extra), torch.clamp(SCALE(base.mean), low, high))
 
 
+@pytest.mark.parametrize(("progress", "std"), [(0.0, 0.5), (0.25, 0.4), (1.0, 0.1), (1.5, 0.1)])
+def test_an_annealed_gaussian_is_a_fixed_one_at_every_moment(progress: float, std: float) -> None:
+    make = partial(MLP, hidden=(8,))
+    annealed = Policy(CONTINUOUS, make, partial(heads.AnnealedGaussian, std=0.5, std_end=0.1, bound_penalty=2.0))
+    fixed = Policy(CONTINUOUS, make, partial(heads.Gaussian, std=std, bound_penalty=2.0))
+    plain = fixed.start(generators(3, 4))
+    theta = annealed.start(generators(3, 4))
+    annealed.anneal(theta, progress)
+    obs, action = torch.randn(2, 6, 3, generator=G), torch.randn(2, 6, 2, generator=G)
+    for found, expected in zip(annealed.log_prob(theta, obs, action), fixed.log_prob(plain, obs, action), strict=True):
+        assert_close(found, expected.expand_as(found))
+    assert_close(annealed.sample(theta, obs, generators(5, 6)), fixed.sample(plain, obs, generators(5, 6)))
+    theta.requires_grad_()
+    (grad,) = torch.autograd.grad(annealed.log_prob(theta, obs, action)[0].sum(), theta)
+    assert (grad[:, -2:] == 0).all()
+    assert (grad[:, :-2] != 0).any()
+
+
 @pytest.mark.parametrize("head_class", [heads.Gaussian, heads.TanhGaussian])
 def test_actions_stay_inside_the_bounds_and_data_on_them_have_a_density(
     head_class: type[heads.Gaussian],
@@ -143,6 +163,8 @@ def test_a_head_that_does_not_fit_the_actions_says_which_does() -> None:
         heads.Categorical(CONTINUOUS)
     with pytest.raises(UserError, match="use head=auto or head=categorical"):
         heads.Gaussian(DISCRETE)
+    with pytest.raises(UserError, match="state_dependent cannot be annealed"):
+        heads.AnnealedGaussian(CONTINUOUS, "state_dependent")  # type: ignore[arg-type]
     unbounded = Spec(3, 1, None, (-math.inf,), (math.inf,))
     with pytest.raises(UserError, match="finite action bounds"):
         heads.TanhGaussian(unbounded)

@@ -17,6 +17,7 @@ from awr_exp.envs.make import gym
 from awr_exp.errors import UserError
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
+from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.seeding import child_seed
 from awr_exp.training import checkpoint, collect
@@ -120,6 +121,23 @@ def test_resumed_is_as_uninterrupted(tmp_path: Path, spec: Spec, schedule: Sched
     for name, tensor in whole.agent.state_dict().items():
         assert torch.equal(second.agent.state_dict()[name], tensor), name
     assert torch.equal(second.learners[0].replay._columns(slice(None)), whole.learners[0].replay._columns(slice(None)))
+
+
+def test_exploration_falls_with_the_steps_and_so_it_does_resumed(tmp_path: Path) -> None:
+    head = partial(heads.AnnealedGaussian, std=0.5, std_end=0.1)
+    whole, first, second = (
+        trainer([tmp_path / name], agent(PENDULUM, PHASED, [0], head=head), PHASED) for name in ("a", "b", "b")
+    )
+    whole.run()
+    # The last turn began at 240 of 300 steps.
+    assert whole.agent.actor.theta[0, -1].exp().item() == pytest.approx(0.5 - 0.4 * 240 / 300)
+    first.total = 180
+    first.run()
+    assert first.agent.actor.theta[0, -1].exp().item() == pytest.approx(0.5 - 0.4 * 120 / 300)
+    second.resume()
+    second.run()
+    for name, tensor in whole.agent.state_dict().items():
+        assert torch.equal(second.agent.state_dict()[name], tensor), name
 
 
 def play(collector: Collector, turns: int) -> Any:
