@@ -31,7 +31,7 @@ TASKS = {
     "ant": ("online_ant", "Ant", 3, [], [(5_000_000, 2557)]),
     "tuned_halfcheetah": (
         "online_tuned_halfcheetah", "HalfCheetah", 3, ["trainer.env_steps=3_000_000"],
-        [(1_000_000, 3446), (3_000_000, 6382)],
+        [(1_000_000, 3446), (2_000_000, 5159), (3_000_000, 6382)],
     ),
 }  # fmt: skip
 Curve = dict[int, float]
