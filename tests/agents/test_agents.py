@@ -246,13 +246,13 @@ def test_awr_finds_the_best_arm_at_the_temperature_asked_for() -> None:
     betas = [0.5, 2.0]
     agent = AWR(
         spec, NETWORK, heads.auto, LambdaReturn(0.0), weights.exp_clip,
-        seeds=[0, 0], beta=betas, max_weight=1e6, gamma=0.0, actor_lr=1e-2, critic_lr=1e-2,
+        seeds=[0, 0], beta=betas, max_weight=1e6, gamma=0.0, actor_lr=2e-2, critic_lr=2e-2,
     )  # fmt: skip
     action = torch.arange(4).repeat(2, 16)
     zeros = torch.zeros(2, 64, 1)
     flags = torch.zeros(2, 64, dtype=torch.bool)
     batch = Batch(zeros, action, reward[action], zeros, ~flags, flags)
-    for _ in range(1500):
+    for _ in range(700):
         agent.update(batch)
     inputs = agent.policy._head_inputs(agent.actor.theta, zeros[:, :1])
     probabilities = inputs[0][:, 0].softmax(-1)

@@ -46,7 +46,9 @@ def test_groups_are_divided_evenly() -> None:
         pytest.param(
             "hydra_plugins.hydra_submitit_launcher", ["hydra/launcher=submitit_local"], marks=pytest.mark.slow
         ),
-        ("submitit", ["hydra.launcher.via=submitit_local", "hydra.launcher.workers=2"]),
+        pytest.param(
+            "submitit", ["hydra.launcher.via=submitit_local", "hydra.launcher.workers=2"], marks=pytest.mark.slow
+        ),
     ],
     ids=["joblib", "groups by joblib", "submitit_local", "groups by submitit_local"],
 )
