@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from awr_exp import results
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -192,7 +192,7 @@ def values(cfg: DictConfig) -> dict[str, Any]:
         name = error.full_key or "a value"
         raise UserError(f"{name} is missing: give {name}=...") from None
     except (InterpolationResolutionError, OmegaConfBaseException) as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        raise UserError(first_line(error)) from None
     # The shallow first: agent.network is only a reference to network, where the user set the value.
     for path, value in sorted(_settings(content, ""), key=lambda setting: setting[0].count(".")):
         name = path.rpartition(".")[2]
@@ -288,7 +288,7 @@ def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
     except FileNotFoundError:
         raise UserError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml") from None
     except Exception as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
     if not isinstance(cfg, DictConfig):
         raise UserError(f"{path} cannot be read: it is not a mapping")
     check_trusted(content, path, trust)

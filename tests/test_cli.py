@@ -164,6 +164,7 @@ def test_resume_refuses_other_data_networks_and_strangers(cli: Cli, tmp_path: Pa
     run = only_run(tmp_path)
     for change, message in {
         "dataset.max_transitions=500": "trained on other data",
+        "network.hidden=[24]": "was trained with network.hidden=[16], not [24]: give the same",
         "network.activation=tanh": "was trained with network.activation=relu, not tanh: give the same",
         "agent.beta=0": "agent.beta is 0; it must be a positive",
     }.items():

@@ -181,7 +181,7 @@ def made(make: MakeEnv) -> gymnasium.Env:
         return make()
     except gymnasium.error.DependencyNotInstalled as error:
         extra = next((extra for name, extra in EXTRAS.items() if name in str(error)), None)
-        hint = f"pip install 'awr-exp[{extra}]'" if extra else str(error).splitlines()[0]
+        hint = f"pip install 'awr-exp[{extra}]'" if extra else first_line(error)
         raise UserError(f"environment '{id}' needs a package that is not installed: {hint}, or env=none") from None
     except Exception as error:
         raise UserError(f"environment '{id}' cannot be made: {first_line(error)}") from None

@@ -12,7 +12,7 @@ import torch
 from hydra.errors import InstantiationException
 
 from awr_exp.envs.make import task
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 from awr_exp.policy import difference, policy_facts
 from awr_exp.results import Outcome
 from awr_exp.sweep import stacking
@@ -244,7 +244,7 @@ def build(node: Config, **parts: Any) -> Any:
     try:
         return hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**parts)
     except InstantiationException as error:
-        raise UserError(f"{node['_target_']} cannot be built: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{node['_target_']} cannot be built: {first_line(error)}") from error
     except TypeError as error:
         # A key that the constructor does not know, added with + or from an own yaml.
         if "argument" in str(error):

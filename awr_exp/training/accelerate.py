@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 from awr_exp.machine import cores
 from awr_exp.types import Batch, Metrics
 
@@ -64,7 +64,7 @@ class _Guarded:
             try:
                 return self.call(*arguments)
             except Exception as error:
-                log.warning("compilation failed, going on without: %s", (str(error).splitlines() or ["?"])[0])
+                log.warning("compilation failed, going on without: %s", first_line(error))
                 self.call = self.plain
                 return self.plain(*arguments)
             finally:

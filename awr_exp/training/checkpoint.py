@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 KEEP = 2
@@ -51,7 +51,7 @@ def read(path: Path, tensors: bool = True) -> tuple[State, dict[str, Any]]:
             facts = json.loads(file.metadata()["facts"])
             return {name: file.get_tensor(name) for name in file.keys() if tensors}, facts  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"checkpoint {path} cannot be read: {first_line(error)}") from None
 
 
 def latest(folder: Path, tensors: bool = True) -> tuple[State, dict[str, Any]] | None:

@@ -55,7 +55,7 @@ def test_n_step_meets_td_and_monte_carlo_at_its_ends(seed: int, rows: int) -> No
     assert_close(n_step_return(**data, n=rows), lambda_return(**data, lam=1.0))
 
 
-@given(st.integers(0, 10_000), st.integers(1, 25), st.floats(0, 1))
+@given(st.integers(0, 10_000), st.integers(1, 60), st.floats(0, 1))
 def test_lambda_return_is_the_geometric_mean_of_n_step_returns(seed: int, rows: int, lam: float) -> None:
     """An independent form: (1 - lambda) sum lambda^(n-1) G^(n), what is left going to the longest."""
     data = episodes(seed, rows)
