@@ -1,6 +1,7 @@
 """One root seed feeds named child generators, so that what one part draws never changes another."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -37,3 +38,16 @@ def draw_rows(
 
     generators = [generator(seed, "rows", *names, device=device) for seed in seeds]
     return torch.stack([torch.randint(rows, shape, generator=g, device=device) for g in generators], 1)
+
+
+def shuffle_rows(
+    seeds: Sequence[int], names: Sequence[object], rows: int, shape: tuple[int, int], device: "torch.device | str"
+) -> "torch.Tensor":
+    """As `draw_rows`, but in epochs: every number once, newly shuffled, before any of them comes again."""
+    import torch
+
+    def epochs(g: "torch.Generator") -> "torch.Tensor":
+        orders = [torch.randperm(rows, generator=g, device=device) for _ in range(1 + math.prod(shape) // rows)]
+        return torch.cat(orders)[: math.prod(shape)].view(shape)
+
+    return torch.stack([epochs(generator(seed, "rows", *names, device=device)) for seed in seeds], 1)

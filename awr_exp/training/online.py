@@ -15,7 +15,6 @@ from awr_exp.data import export
 from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv, made
 from awr_exp.errors import UserError
-from awr_exp.seeding import draw_rows
 from awr_exp.training.accelerate import Update
 from awr_exp.training.blocks import Team
 from awr_exp.training.collect import Collector
@@ -57,13 +56,12 @@ class Learner:
             except UserError as error:
                 self.error = error
 
-    def slots(self, name: str, count: int) -> Tensor:
-        """[count, K, B] slots of the replay, with replacement, each member's from a seed of its own."""
+    def slots(self, name: str, count: int, drawn: Callable[..., Tensor]) -> Tensor:
+        """[count, K, B] slots of the replay, `drawn` by `draw_rows` or `shuffle_rows` from each member's own seed."""
         replay, names = self.replay, (name, self.step)
 
         def draw(names: Sequence[object], steps: int, size: int) -> Tensor:
-            rows = steps * replay.envs
-            return draw_rows(self.agent.seeds, names, rows, (count, size), self.agent.device)
+            return drawn(self.agent.seeds, names, steps * replay.envs, (count, size), self.agent.device)
 
         share = self.offline_share(self.step)
         if share is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from awr_exp.agents.awr import AWR
 from awr_exp.data.replay import Replay
 from awr_exp.errors import UserError
+from awr_exp.seeding import draw_rows, shuffle_rows
 from awr_exp.training.accelerate import Update, accelerate
 from awr_exp.types import Metrics
 
@@ -83,8 +84,8 @@ class Phased:
         run.means.add(agent.health(value, advantage, weight))
 
     def _descend(self, run: "Learner", name: str, count: int, values: Tensor) -> None:
-        """`count` steps on minibatches of the whole replay, with these targets or weights [K, N]."""
-        slots, values = run.slots(name, count), run.replay.spread(values)
+        """`count` steps on shuffled minibatches of the whole replay, with these targets or weights [K, N]."""
+        slots, values = run.slots(name, count, shuffle_rows), run.replay.spread(values)
         at_once = AT_ONCE if f"{name} at once" in run.functions else 1
         whole = count - count % at_once
         for step in range(0, whole, at_once):
@@ -152,7 +153,7 @@ class Interleaved:
         run.collector.collect(1)
         after = run.step + replay.envs
         count = after // self.update_interval - run.step // self.update_interval
-        for slots in run.slots("batch", count):
+        for slots in run.slots("batch", count, draw_rows):
             run.means.add(run.functions["batch"](slots))
         run.update += count
         return replay.envs

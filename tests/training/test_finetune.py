@@ -15,6 +15,7 @@ from awr_exp.data.replay import Replay
 from awr_exp.data.transitions import DataInfo, Transitions
 from awr_exp.errors import UserError
 from awr_exp.math.advantages import LambdaReturn
+from awr_exp.seeding import draw_rows, shuffle_rows
 from awr_exp.training import checkpoint
 from awr_exp.training.finetune import Finetune
 from awr_exp.training.loggers import Jsonl, read
@@ -79,7 +80,8 @@ def test_the_replay_begins_with_the_data_and_keeps_them() -> None:
     assert torch.allclose(agent_.targets(replay)[0][0, rows[0]], alone[0], atol=1e-6)
 
 
-def test_batches_have_their_share_of_the_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize("drawn", [draw_rows, shuffle_rows])
+def test_batches_have_their_share_of_the_data(tmp_path: Path, drawn: Any) -> None:
     run = trainer(
         tmp_path, agent(random_data()), random_data(), offline_share=0.5, offline_share_end=0.0, anneal_steps=200
     )
@@ -88,15 +90,15 @@ def test_batches_have_their_share_of_the_data(tmp_path: Path) -> None:
     learner.collector.collect(40)
     for step, share in ((0, 8), (100, 4), (150, 2), (200, 0), (900, 0)):
         learner.step = step
-        slots = learner.slots("actor", 50)
+        slots = learner.slots("actor", 50, drawn)
         assert slots.shape == (50, 1, 16)
         kept = replay.slots(torch.arange(len(replay)).view(3, -1)[:, : replay.kept].flatten())
         assert (torch.isin(slots, kept).sum(-1) == share).all()
     even = trainer(tmp_path, agent(random_data()), random_data(), offline_share=None)
     even.learners[0].collector.collect(40)
-    slots = even.learners[0].slots("actor", 500)
-    # Each about as often.
-    assert torch.bincount(slots.flatten(), minlength=len(replay)).min() > 10
+    counts = torch.bincount(even.learners[0].slots("actor", 500, drawn).flatten(), minlength=len(replay))
+    assert counts.min() > 10
+    assert (counts.max() - counts.min() <= 1) == (drawn is shuffle_rows)
 
 
 @pytest.mark.parametrize("schedule", [PHASED, Interleaved(30, 5)])
