@@ -87,13 +87,14 @@ class TrainedPolicy:
     def player(self, sample: bool) -> Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]:
         """From one observation and a generator to one action, the quickest way; sample: drawn, not the mode.
 
-        A sample of a Gaussian may be out of bounds.
+        That of a Gaussian may be out of bounds.
         """
         actor = acting.actor(self.policy, self.theta, *self.normalizer)
-        if actor is None:
-            return lambda obs, rng: self(obs, not sample)
 
         def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
+            if actor is None:
+                self.generators = [generator(int(rng.integers(2**32)), "policy")] if sample else self.generators
+                return self(obs, not sample)
             return actor(obs[None, None], actor.draw(rng, 1)[None] if sample else None)[0, 0]
 
         return act
@@ -113,6 +114,6 @@ class TrainedPolicy:
             action = self.policy.mode(self.theta, batch)
         else:
             action = self.policy.sample(self.theta, batch, self.generators)
-            if not self.spec.discrete:
-                action = action.clamp(torch.tensor(self.spec.action_low), torch.tensor(self.spec.action_high))
+        if not self.spec.discrete:
+            action = action.clamp(torch.tensor(self.spec.action_low), torch.tensor(self.spec.action_high))
         return action[0].numpy() if array.ndim == 2 else action[0, 0].numpy()

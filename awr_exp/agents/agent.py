@@ -94,7 +94,7 @@ class Agent:
     def act(self, obs: Tensor, generators: Sequence[Generator] | None = None) -> Tensor:
         """Actions [K, B, ...] for obs [K, B, obs_dim]: the policy's mode, or a sample from K generators.
 
-        A sample of a Gaussian may be out of bounds, as in `awr_exp.networks.acting`.
+        Those of a Gaussian may be out of bounds, as in `awr_exp.networks.acting`.
         """
         obs = self.normalize(obs)
         if generators is None:

@@ -60,10 +60,9 @@ class Recording:
         return len(ends)
 
     def cut(self, steps: int) -> None:
-        """Forget all but the first `steps`."""
-        if self.steps >= steps:
-            with self.path.open("ab") as file:
-                file.truncate(steps * self.row_bytes)
+        """Forget all but the first `steps`, or as many as there are, and a torn last row."""
+        with self.path.open("ab") as file:
+            file.truncate(min(steps, self.steps) * self.row_bytes)
 
     def episodes(self, last: int | None = None) -> Iterator[Any]:
         """Minari's EpisodeBuffer of each whole episode, by environment and time; of the last so many steps in all."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.rollout import bounds
 from awr_exp.envs.worker import Worker
 
 Numbers = NDArray[np.int64]
@@ -17,7 +18,10 @@ Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArra
 
 
 class Fleet(Protocol):
-    """Environments 0, 1, ...; every call names those it is for, as `numbers` [n]."""
+    """Environments 0, 1, ...; every call names those it is for, as `numbers` [n].
+
+    They get actions as in `awr_exp.envs.rollout`: clipped to their bounds, unless they want them as they are.
+    """
 
     def reset(self, numbers: Numbers, seeds: Numbers) -> NDArray[np.float32]: ...
 
@@ -43,7 +47,10 @@ class Here:
         return np.array(first, np.float32)
 
     def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step:
-        results = [self.envs[number].step(action) for number, action in zip(numbers.tolist(), actions, strict=True)]
+        chosen = [self.envs[number] for number in numbers.tolist()]
+        if limits := bounds(self.make_env, chosen[0].action_space):
+            actions = np.clip(actions, *limits)
+        results = [env.step(action) for env, action in zip(chosen, actions, strict=True)]
         obs, reward, terminated, truncated, _ = zip(*results, strict=True)
         ends = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
         return np.array(obs, np.float32), np.array(reward, np.float64), *ends

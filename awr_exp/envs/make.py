@@ -197,6 +197,12 @@ def _check_vectorized(make: Make) -> None:
         raise UserError(f"environment '{make.id}' cannot be made in its vectorised form: {first_line(error)}") from None
     single = several.single_observation_space, several.single_action_space
     several.close()
+    mode = several.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP)
+    if mode != gymnasium.vector.AutoresetMode.NEXT_STEP:
+        raise UserError(
+            f"environment '{make.id}' begins episodes within the step that ends the last (autoreset {mode.value}), and "
+            "so hides true last observations: leave out env.vectorized"
+        )
     if (one.observation_space, one.action_space) != single:
         raise UserError(
             f"environment '{make.id}' has observations or actions that its vectorised form cannot give flat or "

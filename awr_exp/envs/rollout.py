@@ -37,8 +37,8 @@ class Stretch:
     """S steps of K members' E environments, [S, K, E, ...] each.
 
     action: as the policy gave it; the environment got it clipped to its bounds. next_obs is the true one also where an
-    episode ends. broken: the step begins an episode because the environment
-    failed in the one before. episode: the number of each open episode, [K, E]; reasons: of the failures.
+    episode ends. broken: the step begins an episode because the environment failed in the one before. episode: the
+    number of each open episode, failures: of each environment since the last stretch, [K, E]; reasons: of those.
     """
 
     obs: NDArray[np.float32]
@@ -49,6 +49,7 @@ class Stretch:
     truncated: NDArray[np.bool_]
     broken: NDArray[np.bool_]
     episode: NDArray[np.int64] = field(kw_only=True)
+    failures: NDArray[np.int64] = field(kw_only=True)
     reasons: Sequence[str] = field(kw_only=True)
 
 
@@ -66,7 +67,8 @@ class Rollouts:
         # By lane; one that failed is not among them.
         self.envs: dict[int, gymnasium.Env] = {}
         self.lanes = [(seed, number) for seed in seeds for number in numbers]
-        self.episode = np.zeros(len(self.lanes), np.int64)
+        self.episode, self.failures = np.zeros((2, len(self.lanes)), np.int64)
+        self.reasons: list[str] = []
         self.obs = np.stack([self._begin(lane) for lane in range(len(self.lanes))])
         self.bounds = bounds(make_env, self.envs[0].action_space)
 
@@ -85,8 +87,13 @@ class Rollouts:
                     return first
             except Exception as error:
                 reason = named(error)
-            self._drop(lane)
+            self._failed(lane, reason)
         raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {reason}")
+
+    def _failed(self, lane: int, reason: str) -> None:
+        self.failures[lane] += 1
+        self.reasons.append(reason)
+        self._drop(lane)
 
     def _drop(self, lane: int) -> None:
         with suppress(Exception):
@@ -104,12 +111,11 @@ class Rollouts:
         reward = np.empty((steps, count))
         terminated, truncated, broken = np.zeros((3, steps, count), np.bool_)
         actions: list[NDArray[Any]] = []
-        reasons: list[str] = []
         for step in range(steps):
             lanes: Sequence[int] = range(count)
             for _ in range(ATTEMPTS):
                 action = player(self.obs.reshape(members, envs, -1), noise[step])
-                action, said = action.reshape(count, *action.shape[2:]), len(reasons)
+                action, said = action.reshape(count, *action.shape[2:]), dict.fromkeys(lanes, NOT_FINITE)
                 played = self._clipped(action)
                 for lane in lanes:
                     at = step, lane
@@ -117,20 +123,19 @@ class Rollouts:
                         result, reward[at], terminated[at], truncated[at], _ = self.envs[lane].step(played[lane])
                         next_obs[at] = observed(result, shape)
                     except Exception as error:
-                        reasons.append(named(error))
+                        said[lane] = named(error)
                         reward[at] = np.nan
                 good = np.isfinite(next_obs[step]).all(1) & np.isfinite(reward[step])
                 if good.all():
                     break
                 lanes = np.flatnonzero(~good).tolist()
                 broken[step, lanes] = True
-                reasons += [NOT_FINITE] * (len(lanes) - (len(reasons) - said))
                 for lane in lanes:
-                    self._drop(lane)
+                    self._failed(lane, said[lane])
                     self.episode[lane] += 1
                     self.obs[lane] = self._begin(lane)
             else:
-                raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {reasons[-1]}")
+                raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {self.reasons[-1]}")
             obs[step] = self.obs
             actions.append(action)
             self.obs[:] = next_obs[step]
@@ -139,7 +144,10 @@ class Rollouts:
                 self.obs[lane] = self._begin(lane)
         parts = (obs, np.stack(actions), reward, next_obs, terminated, truncated, broken)
         own: Any = [part.reshape(steps, members, envs, *part.shape[2:]) for part in parts]
-        return Stretch(*own, episode=self.episode.reshape(self.shape).copy(), reasons=reasons)
+        numbers = {name: getattr(self, name).reshape(self.shape).copy() for name in ("episode", "failures")}
+        stretch = Stretch(*own, **numbers, reasons=self.reasons)
+        self.failures[:], self.reasons = 0, []
+        return stretch
 
     def load(self, episode: NDArray[np.int64], actions: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Begin each lane's episode again and take its actions; where they are then, [lanes, obs_dim].

@@ -16,8 +16,8 @@ class Vectorized:
     """As `awr_exp.envs.rollout.Rollouts`, but its episodes have one generator a member and cannot be played again.
 
     Such a form begins an episode in the call after the one that ended the last: that call is no transition of its copy.
-    A copy may so be behind the others, and all play until each has as many steps as are wanted; what is more is for the
-    next time.
+    A copy may so be behind the others, and all of a member play until each has as many steps as are wanted; what is
+    more is for the next time.
     """
 
     def __init__(self, make_env: Make, seeds: Sequence[int], numbers: Sequence[int]) -> None:
@@ -43,10 +43,10 @@ class Vectorized:
         """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
         rngs = [[numpy_generator(seed, "actions", number, key) for number in self.numbers] for seed in self.seeds]
         count = 0
-        while (self.open.sum(0) < steps).any():
+        while (lacking := (self.open.sum(0) < steps).any(1)).any():
             if count % steps == 0:
                 noise = np.stack([np.stack([player.draw(rng, steps) for rng in own], 1) for own in rngs], 1)
-            self._step(player(self.obs, noise[count % steps]))
+            self._step(player(self.obs, noise[count % steps]), lacking)
             count += 1
         columns = [np.stack(column) for column in zip(*self.waiting, strict=True)]
         chosen = np.argsort(~self.open, axis=0, kind="stable")[:steps]
@@ -59,18 +59,21 @@ class Vectorized:
         ]
         self.episode += (parts[4] | parts[5]).sum(0)
         parts.append(np.zeros_like(parts[4]))
-        return Stretch(*parts, episode=self.episode.copy(), reasons=())
+        return Stretch(*parts, episode=self.episode.copy(), failures=np.zeros(self.shape, np.int64), reasons=())
 
-    def _step(self, action: NDArray[Any]) -> None:
+    def _step(self, action: NDArray[Any], members: NDArray[np.bool_]) -> None:
+        """A step of the chosen members' copies: the others' are not to run ahead."""
         played = np.clip(action, *self.bounds) if self.bounds else action
+        next_obs, reward = self.obs.copy(), np.zeros(self.shape)
+        terminated, truncated = np.zeros((2, *self.shape), np.bool_)
         with guarded():
-            results = [env.step(own)[:4] for env, own in zip(self.envs, played, strict=True)]
-            obs, rewards, terminated, truncated = zip(*results, strict=True)
-            next_obs, reward = finite(np.stack(obs)).astype(np.float32), finite(np.stack(rewards)).astype(np.float64)
-        ends = np.stack(terminated), np.stack(truncated)
-        self.waiting.append((self.obs, action, reward, next_obs, *ends))
-        self.open = np.concatenate([self.open, ~self.beginning[None]])
-        self.beginning = (ends[0] | ends[1]) & ~self.beginning
+            for member in np.flatnonzero(members):
+                obs, rewards, terminated[member], truncated[member], _ = self.envs[member].step(played[member])
+                next_obs[member], reward[member] = finite(obs), finite(rewards)
+        self.waiting.append((self.obs, action, reward, next_obs, terminated, truncated))
+        self.open = np.concatenate([self.open, (members[:, None] & ~self.beginning)[None]])
+        ended = (terminated | truncated) & ~self.beginning
+        self.beginning = np.where(members[:, None], ended, self.beginning)
         self.obs = next_obs
 
     def load(self, episode: NDArray[np.int64], actions: Sequence[NDArray[Any]]) -> NDArray[np.float32]:

@@ -44,8 +44,6 @@ class Normal:
 
     log_std: Array | None
     clamp: tuple[float, float]
-    low: Array
-    high: Array
     centre: Array
     scale: Array
     squash: bool
@@ -56,8 +54,7 @@ class Normal:
     def __call__(self, outputs: Array, noise: Array | None) -> Array:
         mean, log_std = (outputs, self.log_std) if self.log_std is not None else np.split(outputs, 2, -1)
         x = mean if noise is None else mean + np.exp(np.clip(log_std, *self.clamp)) * noise
-        action = self.centre + self.scale * (np.tanh(x) if self.squash else x)
-        return np.clip(action, self.low, self.high) if noise is None else action
+        return self.centre + self.scale * (np.tanh(x) if self.squash else x)
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class Actor:
     def __call__(self, obs: Array, noise: Array | None = None) -> NDArray[Any]:
         """Actions [K, E, ...] for obs [K, E, obs_dim]: the policy's mode, or a sample by noise [K, E, ...].
 
-        A sample of a Gaussian may be out of bounds: learning from what it was clipped to would draw the mean inward.
+        A Gaussian's may be out of bounds: learning from what samples were clipped to would draw the mean inward.
         """
         x = normalize(obs, self.mean, self.std, self.limit)
         *hidden, (weight, bias, _) = self.layers
@@ -107,7 +104,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Actions drawn evenly, between -1 and 1 where they have no bounds: what exploring begins with."""
+    """Actions drawn evenly, from a width of 2 where they have no bounds or one: what exploring begins with."""
 
     spec: "Spec"
 
@@ -118,7 +115,8 @@ class Uniform:
         if self.spec.num_actions is not None:
             return (noise[..., 0] * self.spec.num_actions).astype(np.int64)
         low, high = (np.array(bound, np.float32) for bound in (self.spec.action_low, self.spec.action_high))
-        low, high = np.where(np.isfinite(low), low, -1), np.where(np.isfinite(high), high, 1)
+        low = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high - 2, -1))
+        high = np.where(np.isfinite(high), high, low + 2)
         return (low + (high - low) * noise).astype(np.float32)
 
 
@@ -139,13 +137,13 @@ def actor(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor", limi
     if type(head) is heads.Categorical:
         numpy_head = Choice(head.outputs)
     elif isinstance(head, heads.Gaussian) and type(head).__module__ == heads.__name__:
-        limits = {name: getattr(head, name).cpu().float().numpy() for name in ("low", "high", "centre", "scale")}
+        units = {name: getattr(head, name).cpu().float().numpy() for name in ("centre", "scale")}
         log_std = part.get("log_std")
         clamp = (heads.LOG_STD_MIN, heads.LOG_STD_MAX)
         if not isinstance(head.std, str):
             log_std = np.full([1, 1, head.action_dim], np.log(float(head.std)), np.float32)
             clamp = (-np.inf, np.inf)
-        numpy_head = Normal(log_std, clamp, **limits, squash=type(head) is heads.TanhGaussian)
+        numpy_head = Normal(log_std, clamp, **units, squash=type(head) is heads.TanhGaussian)
     else:
         return None
     layers = []

@@ -40,10 +40,10 @@ class Head(Protocol):
         """[K], what is added to the actor's loss to keep the policy in shape."""
 
     def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
-        """The action of evaluation, inside the bounds: [K, B, action_dim], or [K, B] of int64."""
+        """The action of evaluation: [K, B, action_dim], maybe out of bounds, or [K, B] of int64."""
 
     def sample(self, outputs: Tensor, extra: Extra, generators: Sequence[Generator]) -> Tensor:
-        """A random action, each member's from its own generator: as it was drawn, maybe out of bounds."""
+        """A random action, each member's from its own generator; as `mode`."""
 
     def anneal(self, extra: Extra, progress: float) -> None:
         """Set in place what follows the course of online training, from 0 to 1, rather than a gradient."""
@@ -116,7 +116,7 @@ class Gaussian:
 
     def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
         mean, _ = self._moments(outputs, extra)
-        return self._to_action(mean).clamp(self.low, self.high)
+        return self._to_action(mean)
 
     def sample(self, outputs: Tensor, extra: Extra, generators: Sequence[Generator]) -> Tensor:
         mean, log_std = self._moments(outputs, extra)

@@ -42,11 +42,11 @@ class Policy:
         return self.head.log_prob(*inputs, action), self.head.entropy(*inputs), self.head.penalty(*inputs)
 
     def mode(self, theta: Tensor, obs: Tensor) -> Tensor:
-        """[K, B, action_dim], or [K, B] of int64."""
+        """[K, B, action_dim], of a Gaussian maybe out of bounds, or [K, B] of int64."""
         return self.head.mode(*self._head_inputs(theta, obs))
 
     def sample(self, theta: Tensor, obs: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """As `mode`, drawn from the policy; a Gaussian's may be out of bounds."""
+        """As `mode`, drawn from the policy."""
         return self.head.sample(*self._head_inputs(theta, obs), generators)
 
     @torch.no_grad()

@@ -44,8 +44,8 @@ def run(trainer: Trainer, loggers: Sequence[Logger], folders: Sequence[Path]) ->
                     {
                         "status": results.FAILED if error else status,
                         "error": str(error) if error else None,
-                        "update": trainer.update,
-                        "env_steps": trainer.env_steps,
+                        "update": trainer.member_update(member),
+                        "env_steps": trainer.member_env_steps(member),
                         "metrics": trainer.latest[member],
                         "returns": trainer.returns[member],
                         "seconds": seconds,

@@ -58,7 +58,8 @@ class Collector:
 
     workers: processes that share the environments, or 0 to step them in this one. One that dies is started again, and
     its open episodes are played again up to where they were. reward_scale: multiplies the rewards that the replay gets;
-    recorders: one a member, if any. Raises UserError where the environment does not begin.
+    recorders: one a member, if any. Raises UserError where the environment does not begin, or the policy has no form
+    for workers.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class Collector:
         reward_scale: float = 1.0,
         recorders: Sequence[Recorder] = (),
     ) -> None:
+        if workers and agent.player() is None:
+            raise UserError("this policy has no NumPy form, in which workers act: choose trainer.workers=0")
         self.agent, self.replay, self.make_env, self.reward_scale = agent, replay, make_env, reward_scale
         shape = (agent.members, replay.envs)
         processes = min(workers, replay.envs)
@@ -103,10 +106,7 @@ class Collector:
     def begin(self, steps: int, random: bool = False) -> None:
         """The first half of `collect`: workers are at it from now on, with the policy as it is now."""
         player: Player | None = acting.Uniform(self.agent.spec) if random else self.agent.player()
-        if player is None:
-            if self.remote:
-                raise UserError("this policy has no NumPy form, in which workers act: choose trainer.workers=0")
-            player = Torch(self.agent)
+        player = player or Torch(self.agent)
         self.asked = ("play", player, steps, self.replay.added)
         with _said_plainly():
             for share in range(len(self.hosts)):
@@ -117,7 +117,7 @@ class Collector:
         with _said_plainly():
             parts = [self._answer(share) for share in range(len(self.hosts))]
         stretch = _merge(parts, self.shares)
-        failures = self.failures + stretch.broken.sum((0, 2))
+        failures = self.failures + stretch.failures.sum(1)
         if stretch.reasons:
             log.warning("an environment failed and was made anew: %s", stretch.reasons[-1])
             if (failures - self.forgiven > MOST_FAILURES).any():
@@ -304,10 +304,9 @@ def _merge(parts: Sequence[Stretch], shares: Sequence[NDArray[np.int64]]) -> Str
     """One stretch of all environments from those of each share."""
     if len(parts) == 1:
         return parts[0]
-    order = np.argsort(np.concatenate(shares))
-    merged = {
-        name: np.concatenate([getattr(part, name) for part in parts], -1 if name == "episode" else 2)
-        for name in (field.name for field in fields(Stretch) if field.name != "reasons")
-    }
-    merged = {name: whole[:, order] if name == "episode" else whole[:, :, order] for name, whole in merged.items()}
+    order, merged = np.argsort(np.concatenate(shares)), {}
+    for name in (field.name for field in fields(Stretch) if field.name != "reasons"):
+        # Of each step, or of each environment alone.
+        axis = 1 if name in ("episode", "failures") else 2
+        merged[name] = np.concatenate([getattr(part, name) for part in parts], axis).take(order, axis)
     return Stretch(**merged, reasons=[reason for part in parts for reason in part.reasons])

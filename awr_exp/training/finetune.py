@@ -17,7 +17,7 @@ class Finetune(Online):
     offline_share: of each batch, drawn from the data; None: all rows alike; offline_share_end: what that becomes, step
     by step, over the first `anneal_steps` environment steps (None: all of them). The policy is evaluated before it
     collects, and a fall below that is said. Rewards are scaled as the data's are, and observations normalised by the
-    data. options: other arguments of Online.
+    data. options: other arguments of Online. Raises UserError where the data are fewer than the environments.
     """
 
     evaluates_first = True
@@ -34,6 +34,11 @@ class Finetune(Online):
     ) -> None:
         if offline_share is None and offline_share_end is not None:
             raise UserError("trainer.offline_share_end needs a trainer.offline_share to begin with")
+        if len(data) < options["envs"]:
+            raise UserError(
+                f"trainer.envs={options['envs']} environments cannot share the data set's {len(data)} transitions: "
+                "give fewer"
+            )
         self.data, self.reward_scale = data, data.info.reward_scale
         self.share = (offline_share, offline_share if offline_share_end is None else offline_share_end)
         self.anneal_steps = anneal_steps or env_steps

@@ -47,14 +47,17 @@ class Learner:
         self.means = Means()
         self.step = self.update = 0
         self.error: UserError | None = None
+        self.whole = True
+        """Whether all that was learnt and collected belongs to whole turns."""
 
     def train(self, goal: int) -> None:
         while self.step < goal and self.error is None:
             self.agent.policy.anneal(self.agent.actor.theta, self.step / self.env_steps)
+            before = self.update, self.replay.added
             try:
                 self.step += self.schedule.turn(self)
             except UserError as error:
-                self.error = error
+                self.error, self.whole = error, before == (self.update, self.replay.added)
 
     def slots(self, name: str, count: int, drawn: Callable[..., Tensor]) -> Tensor:
         """[count, K, B] slots of the replay, `drawn` by `draw_rows` or `shuffle_rows` from each member's own seed."""
@@ -141,6 +144,11 @@ class Online(Trainer):
             workers = max(1, workers // len(parts))
         schedule.check(agent, workers)
         if recorders:
+            if not getattr(make_env, "clip_actions", True):
+                raise UserError(
+                    "a data set has actions within their bounds, and rewards of those: recorder.dataset_id needs "
+                    "env.clip_actions=true"
+                )
             with closing(made(make_env)) as env:
                 export.check_env(env)
         functions = schedule.functions(env_steps * agent.members, compile, agent.device)
@@ -205,16 +213,20 @@ class Online(Trainer):
     def speeds(self, seconds: float) -> dict[str, float]:
         return super().speeds(seconds) | {"collect/env_steps_per_second": (self.step - self.started[2]) / seconds}
 
-    @property
-    def env_steps(self) -> int:
-        return self.step
-
     def member_state(self, member: int) -> dict[str, Tensor]:
         learner, row = self.places[member]
         return learner.state(row)
 
+    def save_member(self, member: int, best: bool = False) -> None:
+        # What was learnt in half of a turn would be learnt again: the last checkpoint stays.
+        if self.places[member][0].whole:
+            super().save_member(member, best)
+
     def member_update(self, member: int) -> int:
         return self.places[member][0].update
+
+    def member_env_steps(self, member: int) -> int:
+        return self.places[member][0].step
 
     def member_facts(self, member: int) -> dict[str, Any]:
         learner, row = self.places[member]
@@ -231,7 +243,7 @@ class Online(Trainer):
         for learner in self.learners:
             own = slice(begin, begin + learner.agent.members)
             begin = own.stop
-            mine = {name: tensor[own].to(tensor) for name, tensor in state.items() if name != "collect.actions"}
+            mine = {name: tensor[own] for name, tensor in state.items() if name != "collect.actions"}
             learner.load(facts[own], mine | {"collect.actions": torch.cat(actions[own])})
 
     def close(self) -> None:

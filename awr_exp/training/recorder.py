@@ -49,7 +49,7 @@ class Recorder:
         if checkpoints is not None:
             self.windows = [(begin, begin + checkpoint_steps) for begin in checkpoints]
         self.recording: Recording | None = None
-        self.gap = True
+        self.gap, self.ended = True, False
         self.note = folder / "recorded.txt"
         """Names the data set, from just before it is written on."""
         if export.exists(dataset_id) and self.note.exists() and self.note.read_text() == dataset_id:
@@ -63,11 +63,15 @@ class Recorder:
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint needs of it."""
-        return {"steps": self.recording.steps if self.recording else 0, "gap": self.gap}
+        return {"steps": self.recording.steps if self.recording else 0, "gap": self.gap, "ended": self.ended}
 
     def resume(self, facts: dict[str, Any]) -> None:
         """Go on from the `facts` of a checkpoint."""
         if self.recording is None:
+            return
+        if facts["ended"]:
+            log.warning("the recording ended before: what comes from now on is not recorded")
+            self._end()
             return
         lost = self.recording.steps < facts["steps"]
         if lost:
@@ -94,10 +98,19 @@ class Recorder:
         try:
             self.recording.add(**parts, first=begins)
         except OSError as error:
-            log.warning("recording ends here: %s cannot be written (%s)", self.recording.path, error.strerror)
-            # What it has would only be in the way of checkpoints.
-            self.recording.delete()
-            self.recording = None
+            log.warning(
+                "recording ends here, and what it has is deleted, since checkpoints need the room: %s cannot be "
+                "written (%s)",
+                self.recording.path,
+                error.strerror,
+            )
+            self._end()
+
+    def _end(self) -> None:
+        """Record no more, not even when resumed: the rest would pass for the whole."""
+        assert self.recording is not None
+        self.recording.delete()
+        self.recording, self.ended = None, True
 
     def finish(self, make_env: MakeEnv, best: float) -> None:
         """Write the data set; best: the best mean return of an evaluation, its ref_max_score."""

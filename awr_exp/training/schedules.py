@@ -62,13 +62,15 @@ class Phased:
         steps = math.ceil(self.samples_per_iteration / replay.envs)
         if not (self.overlap and before):
             run.collector.collect(steps)
+        share = steps * replay.envs / self.samples_per_iteration
         # An agent that comes with data has their normaliser, on which all it knows depends.
         if run.step < self.normalizer_samples and not replay.kept:
             agent.fit_normalizer(*run.collector.obs_statistics())
-        if self.overlap:
+        if not self.overlap:
+            self.learn(run, share)
+        elif before:
             run.collector.begin(steps)
-        self.learn(run, steps * replay.envs / self.samples_per_iteration)
-        if self.overlap:
+            self.learn(run, share)
             run.collector.finish()
         return (replay.added - before) * replay.envs
 

@@ -83,11 +83,6 @@ class Trainer:
         """Each member's mean metrics since the last call."""
         raise NotImplementedError
 
-    @property
-    def env_steps(self) -> int:
-        """Environment steps of each member so far."""
-        return 0
-
     def close(self) -> None:
         """Let go of what only training needs."""
 
@@ -98,6 +93,10 @@ class Trainer:
     def member_update(self, member: int) -> int:
         """Its updates so far: those of all, unless it was given up before."""
         return self.update
+
+    def member_env_steps(self, member: int) -> int:
+        """As `member_update`, of environment steps."""
+        return 0
 
     def member_facts(self, member: int) -> dict[str, Any]:
         """As `member_state`, of numbers and texts."""
@@ -279,7 +278,7 @@ class Trainer:
         self.latest[member] |= metrics
         try:
             with speaking(self.folders[member], self.names[member]):
-                self.loggers[member].log(self.update, metrics | {"env_steps": self.env_steps})
+                self.loggers[member].log(self.update, metrics | {"env_steps": self.member_env_steps(member)})
         except Exception as error:
             self.fail(member, error)
 

@@ -138,7 +138,7 @@ def test_a_recording_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     rollouts = Rollouts(MAKE[CARTPOLE], [1], [0, 1])
     seen = played(CARTPOLE, own, 2, rollouts=rollouts)
     facts = own.facts()
-    assert facts == {"steps": 50, "gap": False}
+    assert facts == {"steps": 50, "gap": False, "ended": False}
     # What came after the checkpoint, torn.
     with (tmp_path / "recording" / "steps.bin").open("ab") as file:
         file.write(b"123" * 500)
@@ -155,6 +155,34 @@ def test_a_recording_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     )
 
 
+def test_steps_that_are_lost_leave_a_gap_and_nothing_torn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a checkpoint that reached the disk before the steps did."""
+    own, rollouts = recorder(tmp_path, CARTPOLE), Rollouts(MAKE[CARTPOLE], [1], [0, 1])
+    seen = played(CARTPOLE, own, 4, rollouts=rollouts)
+    path = tmp_path / "recording" / "steps.bin"
+    facts = own.facts()
+    with path.open("ab") as file:
+        file.truncate(path.stat().st_size * 3 // 5 + 7)
+    again = recorder(tmp_path, CARTPOLE)
+    again.resume(facts)
+    assert "has lost steps" in caplog.text
+    ends = seen[-1].terminated | seen[-1].truncated
+    stretch = rollouts.play(Bold(CARTPOLE), 100, 4)
+    ended = stretch.terminated | stretch.truncated
+    again.add(200, stretch, 0, np.concatenate([ends[-1], ended[:-1, 0]]))
+    again.finish(MAKE[CARTPOLE], 500.0)
+    before = {name: np.concatenate([getattr(one, name) for one in seen])[:60] for name in FIELDS}
+    expected = [episode["reward"].sum() for episode in episodes([SimpleNamespace(**before)])]
+    later = {name: getattr(stretch, name) for name in FIELDS}
+    for env in range(2):
+        begin = 0 if ends[-1, 0, env] else np.flatnonzero(ended[:, 0, env])[0] + 1
+        twice = {name: np.repeat(part[begin:, :, [env]], 2, 2) for name, part in later.items()}
+        whole = episodes([SimpleNamespace(**twice)])
+        expected += [episode["reward"].sum() for episode in whole[: len(whole) // 2]]
+    assert len(expected) > 8
+    assert sorted(load("test/mine-v0").info.episode_returns) == sorted(expected)
+
+
 def test_a_full_disk_costs_the_recording_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,10 +194,17 @@ def test_a_full_disk_costs_the_recording_alone(
 
     monkeypatch.setattr(own.recording, "add", full)
     played(CARTPOLE, own, 2)
-    assert "recording ends here: " in caplog.text
+    assert "recording ends here, and what it has is deleted" in caplog.text
     assert "No space left on device" in caplog.text
     assert not (tmp_path / "recording").exists()
-    own.finish(MAKE[CARTPOLE], 500.0)
+    # Nor does it begin anew when it is resumed: that would pass for the whole.
+    again = recorder(tmp_path, CARTPOLE)
+    again.resume(own.facts())
+    assert "the recording ended before" in caplog.text
+    played(CARTPOLE, again, 2)
+    for one in (own, again):
+        one.finish(MAKE[CARTPOLE], 500.0)
+    assert not (tmp_path / "recording").exists()
     assert not (tmp_path / "minari").exists()
 
 
@@ -245,7 +280,7 @@ def test_windows_hold_wherever_stretches_begin(tmp_path: Path) -> None:
         ends = np.concatenate([np.ones((1, 2), bool), (whole.terminated | whole.truncated)[:, 0]])
         for begin in range(0, 500, steps):
             parts = {name: part[begin : begin + steps] for name, part in vars(whole).items() if name in FIELDS}
-            stretch = Stretch(**parts, broken=whole.broken, episode=whole.episode, reasons=())
+            stretch = Stretch(**parts, broken=whole.broken, episode=whole.episode, failures=whole.failures, reasons=())
             own.add(2 * begin, stretch, 0, ends[begin : begin + steps])
         # Whole rows of two environments: 45 to 211, and 305 to 471.
         assert own.facts()["steps"] == 167 + 167

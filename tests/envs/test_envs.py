@@ -203,12 +203,19 @@ def test_a_vectorised_form_must_be_flat_and_count_from_0() -> None:
         observation_space = gymnasium.spaces.Box(-1, 1, (2,))
         action_space = gymnasium.spaces.Discrete(2, start=1)
 
+    def hiding(num_envs: int) -> gymnasium.vector.VectorEnv:
+        mode = gymnasium.vector.AutoresetMode.SAME_STEP
+        return gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * num_envs, autoreset_mode=mode)
+
     def vector(num_envs: int, broken: bool = False) -> gymnasium.vector.VectorEnv:
         if broken:
             raise RuntimeError("no licence")
         return gymnasium.vector.SyncVectorEnv([Shifted] * num_envs)
 
     gymnasium.register("Shifted-v0", lambda broken=False: Shifted(), vector_entry_point=vector)
+    gymnasium.register("Hiding-v0", lambda: gymnasium.make("CartPole-v1"), vector_entry_point=hiding)
+    with pytest.raises(UserError, match=r"hides true last observations: leave out env\.vectorized"):
+        gym(None, None, "Hiding-v0", vectorized=True)
     with pytest.raises(UserError, match="that its vectorised form cannot give flat or count from 0: leave out"):
         gym(None, None, "Shifted-v0", vectorized=True)
     with pytest.raises(UserError, match="cannot be made in its vectorised form: no licence"):

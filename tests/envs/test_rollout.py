@@ -8,6 +8,8 @@ import gymnasium
 import numpy as np
 import pytest
 
+from awr_exp.envs.fleet import Here
+from awr_exp.envs.make import gym
 from awr_exp.envs.rollout import BrokenEnvError, Rollouts, Stretch
 from awr_exp.envs.vectorized import Vectorized
 from awr_exp.networks.acting import Uniform
@@ -64,6 +66,7 @@ def test_a_failure_ends_one_episode(way: str) -> None:
     np.testing.assert_array_equal(follows(stretch), ~expected[1:])
     assert all(np.isfinite(part).all() for part in (stretch.obs, stretch.next_obs, stretch.reward, stretch.action))
     assert stretch.episode.tolist() == [[0, 0], [3, 0]]
+    assert stretch.failures.tolist() == [[0, 0], [3, 0]]
     assert len(stretch.reasons) == 3
     assert reason in stretch.reasons[0]
 
@@ -102,7 +105,11 @@ def test_not_to_be_made_is_to_fail() -> None:
     left = 9
     rollouts = Rollouts(make_env, [1], [0])
     left = 9
-    assert rollouts.play(PLAYER, 20, 0).broken.sum() == 1
+    stretch = rollouts.play(PLAYER, 20, 0)
+    assert stretch.broken.sum() == 1
+    # Each time that it could not be made, and the step.
+    assert stretch.failures.tolist() == [[9 + 1 + 9]]
+    assert len(stretch.reasons) == 19
     left = 10
     with pytest.raises(BrokenEnvError, match="failed 10 times in a row: RuntimeError: no licence"):
         rollouts.play(PLAYER, 20, 0)
@@ -141,8 +148,9 @@ def test_an_episode_is_played_again() -> None:
 
 
 @pytest.mark.parametrize(("clips", "played"), [(True, 2.0), (False, 7.0)])
-@pytest.mark.parametrize("kind", [Rollouts, Vectorized])
+@pytest.mark.parametrize("kind", [Rollouts, Vectorized, Here])
 def test_actions_are_kept_as_given_and_played_within_bounds(kind: Any, clips: bool, played: float) -> None:
+    """Where it collects and where it is evaluated."""
     seen = []
 
     class Remembering(gymnasium.Wrapper):
@@ -166,5 +174,43 @@ def test_actions_are_kept_as_given_and_played_within_bounds(kind: Any, clips: bo
         def __call__(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
             return np.full((*obs.shape[:-1], 1), 7.0, np.float32)
 
-    assert kind(Own(), [1], [0]).play(Bold(), 1, 0).action.item() == 7.0
+    if kind is Here:
+        fleet, first = Here(Own()), np.zeros(1, np.int64)
+        fleet.reset(first, first)
+        fleet.step(first, np.full((1, 1), 7.0, np.float32))
+    else:
+        assert kind(Own(), [1], [0]).play(Bold(), 1, 0).action.item() == 7.0
     assert seen == [played]
+
+
+@pytest.mark.parametrize(("low", "high"), [((-1.0,), (np.inf,)), ((5.0,), (np.inf,)), ((-np.inf,), (-3.0,))])
+def test_random_actions_keep_to_the_only_bound(low: tuple[float], high: tuple[float]) -> None:
+    player = Uniform(Spec(3, 1, None, low, high))
+    actions = player(np.zeros(()), player.draw(np.random.default_rng(0), 100))
+    assert ((actions >= low) & (actions <= high)).all()
+    assert 1.5 < np.ptp(actions) < 2
+
+
+def test_a_member_of_a_vectorised_form_plays_as_it_would_alone() -> None:
+    """One whose episodes are short does not make another one, of long ones, run ahead of what it has handed on."""
+
+    class Balancing:
+        """The last member alone, or there would be no difference."""
+
+        def draw(self, rng: np.random.Generator, steps: int) -> np.ndarray:
+            return np.zeros((steps, 1), np.float32)
+
+        def __call__(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+            action = (obs @ np.array([0.1, 0.3, 1.5, 0.8], np.float32) > 0).astype(np.int64)
+            action[:-1] = 0
+            return action
+
+    make_env: Any = gym(None, None, "CartPole-v1", vectorized=True)
+    both, alone = Vectorized(make_env, [1, 2], [0, 1]), Vectorized(make_env, [2], [0, 1])
+    for number in range(8):
+        mine, own = both.play(Balancing(), 50, number), alone.play(Balancing(), 50, number)
+        np.testing.assert_array_equal(mine.obs[:, 1], own.obs[:, 0])
+        np.testing.assert_array_equal(mine.reward[:, 1], own.reward[:, 0])
+        np.testing.assert_array_equal(both.obs[1], alone.obs[0])
+    assert both.episode[0].min() > 20
+    assert len(both.waiting) < 20

@@ -243,6 +243,7 @@ def test_a_member_that_is_given_up_keeps_its_place_and_the_others_go_on(
     assert [str(error) for error in run.failed] == ["None", "no more", "None"]
     found = [checkpoint.latest(folder) for folder in folders]
     assert [(facts["update"], facts["step"]) for _, facts in filter(None, found)] == [(60, 300), (12, 60), (60, 300)]
+    assert [(run.member_update(k), run.member_env_steps(k)) for k in range(3)] == [(60, 300), (12, 60), (60, 300)]
     second = trainer(folders[1:2], agent(CARTPOLE, PHASED, [1]), PHASED)
     second.resume()
     second.run()
@@ -258,7 +259,7 @@ def test_a_member_that_is_given_up_keeps_its_place_and_the_others_go_on(
 
 
 def test_collecting_may_overlap_with_learning(tmp_path: Path) -> None:
-    """The same steps and gradient steps, by a policy that is one iteration older."""
+    """As many steps; beside the first there is nothing to learn from, so there is an iteration of learning less."""
     schedule = Phased(60, 5, 7, 280, overlap=True)
     run = trainer([tmp_path], agent(CARTPOLE, schedule, [0]), schedule, workers=1)
     run.run()
@@ -268,6 +269,34 @@ def test_collecting_may_overlap_with_learning(tmp_path: Path) -> None:
     assert speed == "collect/env_steps_per_second"
     with pytest.raises(UserError, match=r"overlap=true collects in other processes: give trainer\.workers=1"):
         trainer([tmp_path], agent(CARTPOLE, schedule, [0]), schedule, workers=0)
+
+
+def test_a_turn_that_fails_while_it_learns_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule = Phased(60, 5, 7, 280, overlap=True)
+    whole = trainer([tmp_path / "whole"], agent(CARTPOLE, schedule, [0]), schedule, workers=1)
+    whole.run()
+    first = trainer([tmp_path / "run"], agent(CARTPOLE, schedule, [0]), schedule, workers=1, checkpoint_interval=120)
+    finish, calls = Collector.finish, iter(range(99))
+
+    def failing(self: Collector) -> None:
+        if next(calls) == 3:
+            raise UserError("no more")
+        finish(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Collector, "finish", failing)
+        first.run()
+    assert "no more" in str(first.failed[0])
+    found = checkpoint.latest(tmp_path / "run")
+    assert found is not None
+    # Its third and fourth turn are gone, for the fourth one had learnt when it failed.
+    assert (found[1]["step"], found[1]["update"]) == (120, 12)
+    second = trainer([tmp_path / "run"], agent(CARTPOLE, schedule, [0]), schedule, workers=1)
+    second.resume()
+    second.run()
+    assert (second.step, second.update) == (whole.step, whole.update)
+    for name, tensor in whole.agent.state_dict().items():
+        assert torch.equal(tensor, second.agent.state_dict()[name]), name
 
 
 class Breaking(gymnasium.Wrapper):
@@ -537,3 +566,10 @@ def test_what_cannot_be_trained_online(tmp_path: Path) -> None:
         trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), INTERLEAVED).run()
     with pytest.raises(UserError, match="choose one, such as env=cartpole"):
         Online(agent(CARTPOLE, PHASED, [0]), None, PHASED, 1, 1, 0, 1, 1, False)
+    gelu = agent(CARTPOLE, PHASED, [0], network=partial(MLP, hidden=(8,), activation="gelu"))
+    with pytest.raises(UserError, match=r"no NumPy form, in which workers act: choose trainer\.workers=0"):
+        trainer([tmp_path], gelu, PHASED, workers=1)
+    as_asked = gym(None, None, "Pendulum-v1", clip_actions=False)
+    own = Recorder("test/mine-v0", None, None, 1, tmp_path, PENDULUM, 3)
+    with pytest.raises(UserError, match=r"recorder\.dataset_id needs env\.clip_actions=true"):
+        trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, as_asked, recorders=[own])
