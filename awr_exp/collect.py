@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from awr_exp import config, results
-from awr_exp.envs.episode import Act, at_random, play
+from awr_exp.envs.episode import Act, Stage, at_random
 from awr_exp.errors import UserError
 
 
@@ -43,13 +43,12 @@ def collect(content: dict[str, Any]) -> None:
     from awr_exp.data.minari import root
     from awr_exp.data.recording import Recording
     from awr_exp.envs.make import made, task
-    from awr_exp.seeding import child_seed, numpy_generator
     from awr_exp.training.progress import Bar
     from awr_exp.training.recorder import reference
 
     id = content["dataset_id"]
     make_env = _environment(content)
-    spec, env = task(make_env), made(make_env)
+    spec, env, stage = task(make_env), made(make_env), Stage(make_env)
     export.check_env(env)
     act = _policy(content, spec, env)
     folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
@@ -63,8 +62,7 @@ def collect(content: dict[str, Any]) -> None:
         done = recording.keep_whole()
         with Bar(f"collecting {id}", content["episodes"], done) as bar:
             for episode in range(done, content["episodes"]):
-                rng = numpy_generator(content["seed"], "actions", episode)
-                played = play(env, act, child_seed(content["seed"], "episode", episode) >> 32, rng)
+                played = stage.play(act, content["seed"], episode)
                 first = np.arange(len(played["reward"])) == 0
                 recording.add(**{name: part[:, None] for name, part in (played | {"first": first}).items()})
                 bar.advance(episode + 1)
@@ -85,7 +83,9 @@ def collect(content: dict[str, Any]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     print(f"{id}: {len(returns)} episodes, {sum(lengths)} steps, "
           f"return {np.mean(returns):.1f} ± {np.std(returns):.1f}, in {root() / id}")  # fmt: skip
-    print(f"train on it: python -m awr_exp.main dataset=minari dataset.id={id}")
+    if stage.failures:
+        print(f"the environment failed {stage.failures} times: those episodes are left out")
+    print(f"train on it: {export.command(id, env)}")
 
 
 def _environment(content: dict[str, Any]) -> Any:
@@ -115,6 +115,8 @@ def _policy(content: dict[str, Any], spec: Any, env: gymnasium.Env) -> Act:
     from awr_exp.envs import behaviour
 
     name, noise = str(content["policy"]), content["noise"]
+    if spec.discrete and noise > 1:
+        raise UserError(f"noise is {noise}; of discrete actions it is a share: give a number from 0 to 1")
     anything = at_random(spec)
     if name == "random":
         return anything

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cache
 from importlib.util import find_spec
@@ -174,6 +174,9 @@ def check(cfg: DictConfig) -> None:
         raise UserError("trainer=offline needs a data set: choose dataset=... or trainer=online")
     if trainer == "Offline" and (content.get("recorder") or {}).get("dataset_id"):
         raise UserError("recorder.dataset_id records what an online run collects: choose trainer=online or finetune")
+    late = [step for step in (content.get("recorder") or {}).get("checkpoints") or [] if step >= _env_steps(content)]
+    if late:
+        raise UserError(f"recorder.checkpoints has {late[0]}, but the run ends at trainer.env_steps: give smaller ones")
     if trainer == "Finetune" and not content.get("dataset"):
         raise UserError("trainer=finetune begins with a data set: choose dataset=... or trainer=online")
     if trainer != "Finetune" and content.get("resume_policy"):
@@ -182,6 +185,20 @@ def check(cfg: DictConfig) -> None:
         raise UserError("trainer=online collects its own data: leave out dataset=..., or choose trainer=offline")
     if trainer == "Online" and content.get("baseline"):
         raise UserError("trainer=online has no data set for a baseline: leave out baseline=...")
+
+
+def check_together(contents: Sequence[dict[str, Any]]) -> None:
+    """Raises UserError where the runs of a sweep would get in each other's way."""
+    ids = [id for content in contents if (id := (content.get("recorder") or {}).get("dataset_id"))]
+    twice = next((id for id in ids if ids.count(id) > 1), None)
+    if twice:
+        raise UserError(
+            f"several runs record '{twice}': let recorder.dataset_id differ, such as 'my/run-s${{seed}}-v0'"
+        )
+
+
+def _env_steps(content: dict[str, Any]) -> float:
+    return content["trainer"].get("env_steps") or math.inf
 
 
 def values(cfg: DictConfig) -> dict[str, Any]:

@@ -22,6 +22,8 @@ sweep.register()
 def run(cfg: DictConfig) -> float | None:
     """Train one run; returns the final value of `cfg.objective`, or None where it was not measured."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    # A log on a full disk costs the log alone: no tracebacks about it.
+    logging.raiseExceptions = False
     try:
         cfg = config.resumed(cfg)
         content = config.content(cfg)

@@ -20,6 +20,7 @@ from awr_exp.data.minari import load
 from awr_exp.data.recording import Recording
 from awr_exp.envs import episode
 from awr_exp.errors import UserError
+from awr_exp.training import recorder
 from tests.conftest import SMALL, Cli, start
 
 
@@ -121,6 +122,40 @@ def test_an_environment_that_fails_is_named(wrong: str, tmp_path: Path, monkeypa
     assert not (tmp_path / "test" / "mine-v0").exists()
 
 
+class Flaky(gymnasium.Wrapper):
+    """Fails in its 4th, 8th, ... episode of all."""
+
+    begun = 0
+
+    def __init__(self) -> None:
+        super().__init__(gymnasium.make("CartPole-v1"))
+
+    def reset(self, **options: Any) -> Any:
+        Flaky.begun += 1
+        if Flaky.begun % 4 == 0:
+            raise RuntimeError("no licence")
+        return self.env.reset(**options)
+
+
+gymnasium.register("Flaky-v0", "tests.test_collect:Flaky")
+
+
+def test_episodes_that_fail_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(recorder, "REFERENCE_EPISODES", 2)
+    whole = content(dataset_id="test/whole-v0", episodes=3)
+    module.collect(whole)
+    assert "left out" not in capsys.readouterr().out
+    module.collect(content("Flaky-v0", episodes=7))
+    assert "the environment failed 2 times: those episodes are left out" in capsys.readouterr().out
+    ours, theirs = load("test/mine-v0"), load("test/whole-v0")
+    assert ours.info.episodes == 7
+    # Those before the first failure are what they would have been.
+    np.testing.assert_array_equal(ours.info.episode_returns[:3], theirs.info.episode_returns)
+
+
 def test_episodes_without_an_end_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the reference score, too."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
@@ -190,6 +225,7 @@ WRONG = {
     "policy=/nowhere dataset_id=aa/b-v0 env=cartpole": "/nowhere is neither the folder of a run with a checkpoint",
     "policy=random dataset_id=aa/b-v0 env=none": "env=none is nowhere to play: choose another",
     "policy=random dataset_id=aa/b-v0 env=cartpole episodes=0": "episodes is 0; it must be a whole number",
+    "policy=random dataset_id=aa/b-v0 env=cartpole noise=2": "noise is 2; of discrete actions it is a share",
     "policy=random dataset_id=aa/b-v0 env=cartpole noise=-1": "noise is -1; it must be a number of at least 0",
     "polcy=random": "Key 'polcy' is not in",
 }
@@ -235,14 +271,18 @@ def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_pat
     for wrong, message in {
         record: "data set 'mine/online-v0' is in",
         "recorder.dataset_id=mine": "recorder.dataset_id 'mine' is not a Minari id",
+        "recorder.dataset_id=aa/b-v0 recorder.checkpoints=[5000]": "recorder.checkpoints has 5000, but the run ends",
         "trainer=offline dataset=pendulum_mixed recorder.dataset_id=aa/b-v0": "records what an online run collects",
     }.items():
         refused = cli(*(online if "offline" not in wrong else SMALL), *wrong.split())
         assert refused.returncode == 1
         assert message in refused.stdout
-    done = cli("-m", *online, "seed=0,1", "recorder.dataset_id=mine/both-v0")
-    assert done.returncode == 1
-    assert "several runs record 'mine/both-v0': let recorder.dataset_id differ, such as" in done.stdout
+    for varied in ("seed=0,1", "env=cartpole,pendulum"):
+        done = cli("-m", *online, varied, "recorder.dataset_id=mine/both-v0")
+        assert done.returncode == 1
+        assert "several runs record 'mine/both-v0': let recorder.dataset_id differ, such as" in done.stdout
+        assert "training" not in done.stdout
+        assert "Traceback" not in done.stdout
 
 
 def test_every_collect_option_is_found() -> None:

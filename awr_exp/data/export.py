@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium
 
 from awr_exp.data.minari import ID, root
+from awr_exp.envs.make import as_settings
 from awr_exp.errors import UserError, named
 
 ROOM = 2**25
@@ -36,6 +37,12 @@ def check_new(id: str, name: str) -> None:
         raise UserError(f"{name} '{id}' is not a Minari id: {hint}") from None
     if exists(id):
         raise UserError(f"data set '{id}' is in {root()} already: choose another {name}, or delete {root() / id}")
+
+
+def make_place(id: str) -> None:
+    """The folder that the data set will lie in. Raises UserError if it cannot be written."""
+    with _writing():
+        (root() / id).parent.mkdir(parents=True, exist_ok=True)
 
 
 def check_env(env: gymnasium.Env) -> None:
@@ -67,8 +74,8 @@ def create(
     import minari
 
     target = root() / id
+    make_place(id)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as work:
             with _root(work), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -97,11 +104,27 @@ def create(
     except OSError as error:
         # Two processes may write at once: the one that comes second uses what the first left.
         if not exists(id):
-            reason = error.strerror or named(error)
-            raise UserError(
-                f"{root()} cannot be written ({reason}): set MINARI_DATASETS_PATH to a folder that can"
-            ) from None
+            with _writing():
+                raise error
     return False
+
+
+def command(id: str, env: gymnasium.Env) -> str:
+    """What trains on a data set that comes from env."""
+    place = f" {as_settings(env.spec)}" if env.spec and ":" in env.spec.id else ""
+    return f"python -m awr_exp.main dataset=minari dataset.id={id}{place}"
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Says of an OSError that Minari's root cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or named(error)
+        raise UserError(
+            f"{root()} cannot be written ({reason}): set MINARI_DATASETS_PATH to a folder that can"
+        ) from None
 
 
 def _while_there_is_room(buffers: Iterable[Any], place: Path) -> Iterator[Any]:

@@ -1,16 +1,18 @@
 """One whole episode of one environment."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import observed
-from awr_exp.envs.rollout import BrokenEnvError, finite, guarded
+from awr_exp.envs.make import MakeEnv, made, observed
+from awr_exp.envs.rollout import ATTEMPTS, BrokenEnvError, finite, guarded
 from awr_exp.errors import UserError
 from awr_exp.networks.acting import Uniform
+from awr_exp.seeding import child_seed, numpy_generator
 
 if TYPE_CHECKING:
     from awr_exp.types import Spec
@@ -50,6 +52,35 @@ def play(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> d
     names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
     columns = zip(*steps, strict=True)
     return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
+
+
+class Stage:
+    """An environment for whole episodes, each from a seed of its own. One that fails is made anew, and begins from
+    another seed. failures: so far; Raises UserError where it cannot be made to begin with."""
+
+    def __init__(self, make_env: MakeEnv) -> None:
+        self.make_env, self.failures = make_env, 0
+        self.env: gymnasium.Env | None = made(make_env)
+
+    def play(self, act: Act, seed: int, *names: object) -> dict[str, NDArray[Any]]:
+        """As `play`, the episode of these names. Raises UserError where the environment fails again and again."""
+        for attempt in range(ATTEMPTS):
+            own = (*names, attempt) if attempt else names
+            try:
+                self.env = self.env or made(self.make_env)
+                rng = numpy_generator(seed, "actions", *own)
+                return play(self.env, act, child_seed(seed, "episode", *own) >> 32, rng)
+            except UserError as error:
+                reason = error
+            self.failures += 1
+            self.close()
+        raise UserError(f"{reason}, {ATTEMPTS} times in a row")
+
+    def close(self) -> None:
+        with suppress(Exception):
+            if self.env:
+                self.env.close()
+        self.env = None
 
 
 def at_random(spec: "Spec") -> Act:

@@ -82,12 +82,17 @@ def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:
     if ":" in env.id:
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which would import a module: if you trust it, "
-            f"env=gym env.id={env.id}"
+            f"{as_settings(env)}"
         )
     options = dict(env.kwargs or {})
     if env.max_episode_steps is not None:
         options["max_episode_steps"] = env.max_episode_steps
     return gym(data, spec, env.id, options)
+
+
+def as_settings(spec: Any) -> str:
+    """What chooses the environment of gymnasium's EnvSpec on the command line."""
+    return " ".join([f"env=gym env.id={spec.id}", *(f"+env.kwargs.{name}={v}" for name, v in spec.kwargs.items())])
 
 
 def none(data: Source | None, spec: "Spec | None") -> None:
@@ -102,7 +107,11 @@ def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
         import_module(module)
     if "mujoco" in str(gymnasium.spec(id.removeprefix(f"{module}:")).entry_point):
         _hear_mujoco()
-    return _flat(gymnasium.make(id, **kwargs))
+    env = gymnasium.make(id, **kwargs)
+    if module and env.unwrapped.spec:
+        # gymnasium forgets the module, without which nobody else finds it.
+        env.unwrapped.spec.id = id
+    return _flat(env)
 
 
 @cache
@@ -128,10 +137,15 @@ def spec_of(owner: str, obs_dim: int, action: Any) -> "Spec":
 
     if isinstance(action, spaces.Discrete):
         return Spec(obs_dim, num_actions=int(action.n))
-    if isinstance(action, spaces.Box) and len(action.shape) == 1:
+    if isinstance(action, spaces.Box) and len(action.shape) == 1 and _is_range(action):
         low, high = (tuple(map(float, bound)) for bound in (action.low, action.high))
         return Spec(obs_dim, action.shape[0], None, low, high)
-    raise UserError(f"{owner}: its actions are {action}; use a Discrete or a one-dimensional Box")
+    raise UserError(f"{owner}: its actions are {action}; use a Discrete or a one-dimensional Box of floats")
+
+
+def _is_range(box: spaces.Box) -> bool:
+    """Whether there is something to choose, in numbers that a policy gives."""
+    return box.shape != (0,) and np.issubdtype(box.dtype, np.floating) and bool((box.low < box.high).all())
 
 
 def _flat(env: gymnasium.Env) -> gymnasium.Env:

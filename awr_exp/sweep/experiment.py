@@ -130,22 +130,17 @@ def _logger(cfg: Config, folder: Path, found: Found | None, all_of_them: bool) -
 def _rehearse(cfg: Config, trainer: Config, spec: Spec, device: Any, **parts: Any) -> None:
     """Build a small one of a trainer, so that what is wrong with it is said before something else is trained first."""
     agent = build(cfg["agent"], spec=spec, seeds=[cfg["seed"]], device=device)
-    small = trainer | {"envs": 1, "replay_size": 1, "eval_episodes": 1}
+    small = trainer | {"workers": min(1, trainer["workers"]), "replay_size": 1, "eval_episodes": 1}
     build(small, agent=agent, loggers=[], folders=[], facts=[], **parts).close()
 
 
 def _recorders(cfgs: Sequence[Config], folders: Sequence[Path], spec: Spec) -> list[Any]:
     """One a member, or none where nothing is recorded."""
     nodes = [cfg.get("recorder") or {} for cfg in cfgs]
-    ids = [node.get("dataset_id") for node in nodes]
-    if ids[0] is None:
+    if nodes[0].get("dataset_id") is None:
         return []
     if "_target_" not in nodes[0]:
         raise UserError("collect=none records nothing: choose collect=minari, or leave out recorder.dataset_id")
-    if len(set(ids)) < len(ids):
-        raise UserError(
-            f"several runs record '{ids[0]}': let recorder.dataset_id differ, such as 'my/run-s${{seed}}-v0'"
-        )
     envs = cfgs[0]["trainer"]["envs"]
     pairs = zip(nodes, folders, strict=True)
     return [build(node, folder=folder, spec=spec, envs=envs) for node, folder in pairs]

@@ -102,6 +102,7 @@ class Fused(Launcher):
             else:
                 alike.setdefault(stacking.group_key(job.content), []).append(job)
         ready = divided(list(alike.values()), self.workers, self.max_members)
+        config.check_together([job.content for job in chain(*ready)])
         if ready:
             log.info("jobs to train: %d, groups: %d, folder: %s", sum(map(len, ready)), len(ready), folder)
             self.train(ready, partial(engine, folder=folder, workers=self.workers, options=self.options))

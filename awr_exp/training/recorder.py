@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from awr_exp.data import export
 from awr_exp.data.recording import Recording
-from awr_exp.envs.episode import at_random, play
-from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.episode import Stage, at_random
+from awr_exp.envs.make import MakeEnv, made
 from awr_exp.envs.rollout import Stretch
 from awr_exp.errors import UserError
-from awr_exp.seeding import numpy_generator
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ class Recorder:
 
     last_steps: only so many, the newest; checkpoints: only the `checkpoint_steps` steps from each of these environment
     steps on. What goes wrong with it, such as a full disk, ends the recording and not the run. A run that goes on after
-    it has written its data set keeps that as it is. Raises UserError for an id that is none, or is taken.
+    it has written its data set keeps that as it is. Raises UserError for an id that is none, is taken or has no place.
     """
 
     def __init__(
@@ -58,6 +57,7 @@ class Recorder:
             shutil.rmtree(folder / "recording", ignore_errors=True)
             return
         export.check_new(dataset_id, "recorder.dataset_id")
+        export.make_place(dataset_id)
         self.note.unlink(missing_ok=True)
         self.recording = Recording(folder / "recording", spec, envs)
 
@@ -119,12 +119,14 @@ class Recorder:
         try:
             returns = [sum(buffer.rewards) for buffer in self.recording.episodes(self.last_steps)]
             if not returns:
-                raise UserError("no episode has come to an end")
-            # Without an evaluation, the best episode is the best that is known.
-            scores = reference(make_env, self.spec, best if np.isfinite(best) else max(returns))
+                raise UserError(
+                    "no episode lies in it from beginning to end (give larger recorder.last_steps or "
+                    "recorder.checkpoint_steps, or null)"
+                )
+            scores = self._scores(make_env, best if np.isfinite(best) else max(returns))
             about = "Steps of an online run of advantage-weighted regression, as they were collected."
             self.note.write_text(self.id)
-            with closing(make_env()) as env:
+            with closing(made(make_env)) as env:
                 buffers = self.recording.episodes(self.last_steps)
                 if not export.create(self.id, buffers, env, "AWR", scores, about):
                     raise UserError("another one of this id is there by now: choose another recorder.dataset_id")
@@ -141,16 +143,24 @@ class Recorder:
         log.info(
             "data set %s: %d episodes, return %.1f ± %.1f", self.id, len(returns), np.mean(returns), np.std(returns)
         )
-        log.info("train on it: python -m awr_exp.main dataset=minari dataset.id=%s", self.id)
+        log.info("train on it: %s", export.command(self.id, env))
+
+    def _scores(self, make_env: MakeEnv, best: float) -> tuple[float, float] | None:
+        """best: of an evaluation or else, without one, of an episode: the best that is known."""
+        try:
+            return reference(make_env, self.spec, best)
+        except UserError as error:
+            log.warning("data set %s gets no reference scores: %s", self.id, error)
+            return None
 
 
 def reference(make_env: MakeEnv, spec: Spec, best: float) -> tuple[float, float] | None:
-    """Mean return of uniformly random actions, and `best`; None unless that is more than a deviation above it."""
-    with closing(make_env()) as env:
-        episodes = [
-            play(env, at_random(spec), episode, numpy_generator(0, "reference", episode))
-            for episode in range(REFERENCE_EPISODES)
-        ]
+    """Mean return of uniformly random actions, and `best`; None unless that is more than a deviation above it.
+
+    Raises UserError where the environment fails again and again.
+    """
+    with closing(Stage(make_env)) as stage:
+        episodes = [stage.play(at_random(spec), 0, "reference", number) for number in range(REFERENCE_EPISODES)]
     returns = [float(episode["reward"].sum()) for episode in episodes]
     low = float(np.mean(returns))
     return (low, best) if best > low + np.std(returns) else None

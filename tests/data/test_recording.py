@@ -205,12 +205,13 @@ def test_a_full_disk_costs_the_recording_alone(
     for one in (own, again):
         one.finish(MAKE[CARTPOLE], 500.0)
     assert not (tmp_path / "recording").exists()
-    assert not (tmp_path / "minari").exists()
+    assert not list((tmp_path / "minari").rglob("*.*"))
 
 
 def test_a_data_set_that_cannot_be_written_keeps_its_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     own = recorder(tmp_path, CARTPOLE)
     played(CARTPOLE, own, 4)
+    shutil.rmtree(tmp_path / "minari")
     (tmp_path / "minari").write_text("in the way")
     own.finish(MAKE[CARTPOLE], 500.0)
     assert "data set test/mine-v0 was not written: " in caplog.text
@@ -319,6 +320,26 @@ def test_a_disk_that_fills_while_a_data_set_is_written_costs_nothing(
     again = recorder(tmp_path, CARTPOLE)
     again.finish(MAKE[CARTPOLE], 500.0)
     assert load("test/mine-v0").info.episodes > 5
+
+
+def test_a_data_set_has_a_place_from_the_start(tmp_path: Path) -> None:
+    (tmp_path / "minari").write_text("in the way")
+    with pytest.raises(UserError, match="set MINARI_DATASETS_PATH to a folder that can"):
+        recorder(tmp_path, CARTPOLE)
+
+
+def test_an_environment_that_fails_costs_reference_scores_at_most(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(gymnasium.Wrapper):
+        def reset(self, **options: Any) -> Any:
+            raise RuntimeError("no licence")
+
+    own = recorder(tmp_path, CARTPOLE)
+    played(CARTPOLE, own, 8)
+    own.finish(lambda: Failing(MAKE[CARTPOLE]()), 500.0)
+    assert "gets no reference scores: the environment failed: RuntimeError: no licence" in caplog.text
+    assert load("test/mine-v0").info.ref_min_score is None
 
 
 def test_scores_are_left_out_unless_the_best_is_clearly_above_random() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from awr_exp.config import check_trusted
+from awr_exp.data import export
 from awr_exp.data.minari import EnvSource
 from awr_exp.envs.fleet import Here, Workers
 from awr_exp.envs.make import from_dataset, gym, none, task
@@ -162,7 +163,7 @@ class Endless(gymnasium.Env):
         return np.zeros(2, np.float32), {{}}
     def step(self, action):
         return np.zeros(2, np.float32), 1.0, False, False, {{}}
-gymnasium.register("{name}-v0", Endless)
+gymnasium.register("{name}-v0", "{name}:Endless")
 """
 
 
@@ -179,9 +180,13 @@ def test_an_environment_of_ones_own_module(tmp_path: Path, monkeypatch: pytest.M
     evaluator = Evaluator(make_env, members=1, episodes=2)
     # It has no end, but evaluation has.
     assert evaluator.play(make_awr(Spec(2, num_actions=2))).returns.tolist() == [[30, 30]]
-    # What a file names is not imported.
-    with pytest.raises(UserError, match="which would import a module: if you trust it, env=gym env"):
-        from_dataset(source(EnvSource(id, {}, None)), Spec(2, num_actions=2))
+    # What a file names is not imported, but it does name it.
+    env = make_env()
+    assert env.spec is not None
+    named = gymnasium.envs.registration.EnvSpec.from_json(env.spec.to_json())
+    assert export.command("a/b-v0", env).endswith("dataset.id=a/b-v0 env=gym env.id=endless:endless-v0")
+    with pytest.raises(UserError, match=r"if you trust it, env=gym env\.id=endless:endless-v0"):
+        from_dataset(source(named), Spec(2, num_actions=2))
     node = {"_target_": "awr_exp.envs.make.gym", "id": id, "kwargs": None}
     with pytest.raises(UserError, match="wants to import 'endless' for its environment"):
         check_trusted({"env": node}, tmp_path)
@@ -222,8 +227,14 @@ def test_a_vectorised_form_must_be_flat_and_count_from_0() -> None:
         gym(None, None, "Shifted-v0", {"broken": True}, vectorized=True)
 
 
-@pytest.mark.parametrize("space", ["MultiDiscrete([2, 3])", "Box(-1, 1, (2, 2))", "MultiBinary(3)"])
+SPACES = [
+    "MultiDiscrete([2, 3])", "MultiBinary(3)", "Box(-1, 1, (2, 2))", "Box(-1, 1, (0,))", "Box(0, 4, (2,), np.int32)",
+    "Box(1, 1, (2,))",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("space", SPACES)
 def test_actions_of_another_kind_are_refused(space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "odd" + "".join(filter(str.isalnum, space)).lower()
-    with pytest.raises(UserError, match=r"its actions are .*; use a Discrete or a one-dimensional Box"):
+    with pytest.raises(UserError, match=r"its actions are .*; use a Discrete or a one-dimensional Box of floats"):
         task(gym(None, None, own_module(tmp_path, monkeypatch, name, space)))

@@ -168,7 +168,7 @@ def test_a_run_trains_offline_first_or_begins_with_one_that_did(cli: Cli, tmp_pa
 
 WRONG = {
     f"resume_policy={Path('/nowhere')}": "resume_policy=/nowhere is not the folder of a run with a checkpoint",
-    "trainer.envs=90000": "trainer.envs=90000 environments cannot share the data set's ",
+    "trainer.envs=9 dataset.max_transitions=5": "trainer.envs=9 environments cannot share the data set's ",
     "dataset=none": "trainer=finetune begins with a data set: choose dataset=... or trainer=online",
     "trainer.offline_share=2": "trainer.offline_share is 2; it must be a number from 0 to 1, or null",
 }
