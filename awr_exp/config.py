@@ -240,15 +240,19 @@ PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "swee
 """Hydra's published launchers, and the extra that brings each."""
 
 
-def check_arguments(arguments: Iterable[str]) -> None:
-    """End with one line for `group=null` and for a launcher that is not installed, where Hydra writes a page."""
+def check_arguments(arguments: Sequence[str]) -> None:
+    """End with one line for options that are not there and launchers not installed, where Hydra writes a page."""
+    elsewhere = any(argument.startswith(("--config-dir", "-cd", "hydra.searchpath")) for argument in arguments)
     for argument in arguments:
         group, _, option = argument.partition("=")
         plugin = f"hydra_plugins.hydra_{option.partition('_')[0]}_launcher"
         if group == "hydra/launcher" and option in PLUGINS and not _installed(plugin):
             sys.exit(f"error: {argument} is not installed: pip install 'awr-exp[{PLUGINS[option]}]'")
-        if group in GROUPS and option in ("null", ""):
-            sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(_options(group))}> or leave it out")
+        known = _options(group) if group in GROUPS else []
+        # Own ones may lie elsewhere; what is no plain name is Hydra's to understand.
+        unknown = [name for name in option.split(",") if re.fullmatch(r"\w+", name) and name not in known]
+        if known and (option in ("null", "") or (unknown and not elsewhere)):
+            sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(known)}> or leave it out")
 
 
 def _installed(module: str) -> bool:

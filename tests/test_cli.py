@@ -234,6 +234,7 @@ WRONG = {
     "+agent.foo=1": "agent.foo is not a setting of awr_exp",
     "weighting=expclip": "exp_clip",
     "weighting=null": "choose weighting=<one of constant, exp_clip, indicator, normalized>",
+    "env=nonsense": "error: env=nonsense: choose env=<one of ant, cartpole, ",
     "~network": "network",
     "resume=nowhere": "is not the folder of a run",
     "dataset=none": "trainer=offline needs a data set: choose dataset=... or trainer=online",

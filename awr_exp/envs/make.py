@@ -197,6 +197,11 @@ def made(make: MakeEnv) -> gymnasium.Env:
         extra = next((extra for name, extra in EXTRAS.items() if name in str(error)), None)
         hint = f"pip install 'awr-exp[{extra}]'" if extra else first_line(error)
         raise UserError(f"environment '{id}' needs a package that is not installed: {hint}, or env=none") from None
+    except gymnasium.error.UnregisteredEnv as error:
+        raise UserError(
+            f"environment '{id}' cannot be made: {first_line(error)} Give the env.id of a registered one, or "
+            "my_module:MyEnv-v0 for one of your own"
+        ) from None
     except Exception as error:
         raise UserError(f"environment '{id}' cannot be made: {first_line(error)}") from None
 
