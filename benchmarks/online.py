@@ -25,7 +25,8 @@ TASKS = {
     "pendulum": ("online_pendulum", None, 5, [], [(100_000, -200)]),
     "lunarlander": ("online_lunarlander", "LunarLander", 3, [], [(1_000_000, 193)]),
     "halfcheetah": (
-        "online_halfcheetah", "HalfCheetah", 4, ["trainer.env_steps=3_000_000"], [(1_000_000, 3446), (3_000_000, 6382)],
+        "online_halfcheetah", "HalfCheetah", 4, ["trainer.env_steps=3_000_000"],
+        [(1_000_000, 3446), (2_000_000, 5159), (3_000_000, 6382)],
     ),
     "hopper": ("online_hopper", "Hopper", 4, [], [(1_000_000, 2673)]),
     "ant": ("online_ant", "Ant", 3, [], [(5_000_000, 2557)]),
