@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def collect(content: dict[str, Any]) -> None:
 
     id = content["dataset_id"]
     make_env = _environment(content)
-    spec, env, stage = task(make_env), made(make_env), Stage(make_env)
+    spec, env = task(make_env), made(make_env)
     export.check_env(env)
     act = _policy(content, spec, env)
     folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
@@ -60,7 +61,7 @@ def collect(content: dict[str, Any]) -> None:
         if begun.read_text() != wanted:
             raise UserError(f"{id} was begun with other settings: give the same ones to go on, or delete {folder}")
         done = recording.keep_whole()
-        with Bar(f"collecting {id}", content["episodes"], done) as bar:
+        with Bar(f"collecting {id}", content["episodes"], done) as bar, closing(Stage(make_env)) as stage:
             for episode in range(done, content["episodes"]):
                 played = stage.play(act, content["seed"], episode)
                 first = np.arange(len(played["reward"])) == 0

@@ -172,9 +172,11 @@ def check(cfg: DictConfig) -> None:
     trainer = str(content["trainer"].get("_target_")).rpartition(".")[2]
     if trainer == "Offline" and not content.get("dataset"):
         raise UserError("trainer=offline needs a data set: choose dataset=... or trainer=online")
-    if trainer == "Offline" and (content.get("recorder") or {}).get("dataset_id"):
+    recorder = content.get("recorder") or {}
+    if trainer == "Offline" and recorder.get("dataset_id"):
         raise UserError("recorder.dataset_id records what an online run collects: choose trainer=online or finetune")
-    late = [step for step in (content.get("recorder") or {}).get("checkpoints") or [] if step >= _env_steps(content)]
+    end = content["trainer"].get("env_steps") or math.inf
+    late = [step for step in recorder.get("checkpoints") or [] if step >= end]
     if late:
         raise UserError(f"recorder.checkpoints has {late[0]}, but the run ends at trainer.env_steps: give smaller ones")
     if trainer == "Finetune" and not content.get("dataset"):
@@ -195,10 +197,6 @@ def check_together(contents: Sequence[dict[str, Any]]) -> None:
         raise UserError(
             f"several runs record '{twice}': let recorder.dataset_id differ, such as 'my/run-s${{seed}}-v0'"
         )
-
-
-def _env_steps(content: dict[str, Any]) -> float:
-    return content["trainer"].get("env_steps") or math.inf
 
 
 def values(cfg: DictConfig) -> dict[str, Any]:

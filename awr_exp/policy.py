@@ -91,10 +91,15 @@ class TrainedPolicy:
         """
         actor = acting.actor(self.policy, self.theta, *self.normalizer)
 
+        def by_torch(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
+            if sample:
+                self.generators = [generator(int(rng.integers(2**32)), "policy")]
+            return self(obs, not sample)
+
+        if actor is None:
+            return by_torch
+
         def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
-            if actor is None:
-                self.generators = [generator(int(rng.integers(2**32)), "policy")] if sample else self.generators
-                return self(obs, not sample)
             return actor(obs[None, None], actor.draw(rng, 1)[None] if sample else None)[0, 0]
 
         return act

@@ -132,9 +132,9 @@ def test_the_offline_recipe_has_its_published_values() -> None:
 # From the authors' code and logs: step size of the actor, standard deviation, samples of the normaliser, and the steps
 # that whole episodes of at least 2048 are.
 PUBLISHED = {
-    "ant": (5e-5 * (2 / 3) ** 2, 0.2, 300_000, 2048), "halfcheetah": (5e-5, 0.4, 300_000, 3000),
+    "ant": (2.2e-5, 0.2, 300_000, 2048), "halfcheetah": (5e-5, 0.4, 300_000, 3000),
     "hopper": (5e-5, 0.4, 300_000, 2048), "humanoid": (5e-5, 0.2, 300_000, 2048),
-    "lunarlander": (5e-4, 0, 100_000, 2048), "walker2d": (2.5e-5, 0.4, 300_000, 2048),
+    "lunarlander": (5e-4, None, 100_000, 2048), "walker2d": (2.5e-5, 0.4, 300_000, 2048),
 }  # fmt: skip
 
 
@@ -143,14 +143,14 @@ def test_the_online_recipes_have_their_published_values(task: str) -> None:
     cfg = composed(f"experiment=online_{task}")
     agent, head, schedule = cfg["agent"], cfg["head"], cfg["schedule"]
     normalizer, iteration = schedule["normalizer_samples"], schedule["samples_per_iteration"]
-    assert (agent["actor_lr"], head.get("std") or 0, normalizer, iteration) == pytest.approx(PUBLISHED[task], rel=0.02)
+    assert (agent["actor_lr"], head.get("std"), normalizer, iteration) == PUBLISHED[task]
     # Their loss of the critic is half of the squared error.
     assert (agent["critic_lr"], cfg["optimizer"]["_target_"]) == (0.01 / 2, "awr_exp.math.optimizers.momentum")
     assert (agent["beta"], agent["max_weight"], agent["gamma"], agent["advantage"]["lam"]) == (1, 20, 0.99, 0.95)
     assert agent["standardize_advantages"]
     assert agent["normalize_values"]
     share = iteration / 2048
-    assert (schedule["critic_steps"], schedule["actor_steps"]) == pytest.approx((200 * share, 1000 * share), abs=0.5)
+    assert (schedule["critic_steps"], schedule["actor_steps"]) == (round(200 * share), round(1000 * share))
     assert (cfg["trainer"]["replay_size"], cfg["trainer"]["batch_size"]) == (50_000, 256)
     assert (cfg["network"]["hidden"], cfg["network"]["init"]) == ([128, 64], "xavier")
     # Ant's log-likelihoods had a standard deviation of 0.3: the same penalty beside gradients of (2 / 3)^2.

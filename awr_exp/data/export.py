@@ -41,8 +41,10 @@ def check_new(id: str, name: str) -> None:
 
 def make_place(id: str) -> None:
     """The folder that the data set will lie in. Raises UserError if it cannot be written."""
-    with _writing():
+    try:
         (root() / id).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(error) from None
 
 
 def check_env(env: gymnasium.Env) -> None:
@@ -104,27 +106,19 @@ def create(
     except OSError as error:
         # Two processes may write at once: the one that comes second uses what the first left.
         if not exists(id):
-            with _writing():
-                raise error
+            raise _unwritable(error) from None
     return False
+
+
+def _unwritable(error: OSError) -> UserError:
+    reason = error.strerror or named(error)
+    return UserError(f"{root()} cannot be written ({reason}): set MINARI_DATASETS_PATH to a folder that can")
 
 
 def command(id: str, env: gymnasium.Env) -> str:
     """What trains on a data set that comes from env."""
     place = f" {as_settings(env.spec)}" if env.spec and ":" in env.spec.id else ""
     return f"python -m awr_exp.main dataset=minari dataset.id={id}{place}"
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    """Says of an OSError that Minari's root cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or named(error)
-        raise UserError(
-            f"{root()} cannot be written ({reason}): set MINARI_DATASETS_PATH to a folder that can"
-        ) from None
 
 
 def _while_there_is_room(buffers: Iterable[Any], place: Path) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""One whole episode of one environment."""
+"""Whole episodes of one environment."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,12 +55,14 @@ def play(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> d
 
 
 class Stage:
-    """An environment for whole episodes, each from a seed of its own. One that fails is made anew, and begins from
-    another seed. failures: so far; Raises UserError where it cannot be made to begin with."""
+    """An environment for whole episodes, each from a seed of its own; one that fails is made anew and begins another.
+
+    failures: so far.
+    """
 
     def __init__(self, make_env: MakeEnv) -> None:
         self.make_env, self.failures = make_env, 0
-        self.env: gymnasium.Env | None = made(make_env)
+        self.env: gymnasium.Env | None = None
 
     def play(self, act: Act, seed: int, *names: object) -> dict[str, NDArray[Any]]:
         """As `play`, the episode of these names. Raises UserError where the environment fails again and again."""

@@ -205,7 +205,7 @@ def test_a_full_disk_costs_the_recording_alone(
     for one in (own, again):
         one.finish(MAKE[CARTPOLE], 500.0)
     assert not (tmp_path / "recording").exists()
-    assert not list((tmp_path / "minari").rglob("*.*"))
+    assert list((tmp_path / "minari").rglob("*")) == [tmp_path / "minari" / "test"]
 
 
 def test_a_data_set_that_cannot_be_written_keeps_its_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
