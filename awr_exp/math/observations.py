@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     # Workers that only step environments do without torch.
     from torch import Tensor
 
-LIMIT = 10.0
+LIMIT = 30.0
 """Standard deviations at which a normalised entry is cut off. What hardly ever differed from 0 while the normaliser was
 learnt, such as a contact force, would be thousands once it does, and a critic that meets that diverges."""
 

@@ -27,6 +27,18 @@ Update = Callable[..., Metrics]
 """Of a batch, or of other tensors."""
 
 
+def compiler() -> str | None:
+    """A C++ compiler of this machine, if it has one."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
+
+
+def pays_off(mode: str | bool, updates: int, device: torch.device) -> bool:
+    """Whether so many updates of all members together should be compiled, by the mode of `accelerate`."""
+    if mode == "auto":
+        return updates >= LONG_RUN and (device.type == "cuda" or compiler() is not None)
+    return bool(mode)
+
+
 def accelerate(
     function: Callable[..., Metrics], mode: str | bool, updates: int, device: torch.device
 ) -> Callable[..., Update]:
@@ -36,10 +48,7 @@ def accelerate(
     mode: True, False, or "auto": for long runs where a C++ compiler (CPU) is found. Agents of the same shapes share
     what is compiled. What cannot be compiled runs as it is, with one line that says so.
     """
-    if mode == "auto":
-        has_compiler = any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
-        mode = updates >= LONG_RUN and (device.type == "cuda" or has_compiler)
-    if not mode:
+    if not pays_off(mode, updates, device):
         return partial(partial, function)
     # A sweep compiles the same code for one agent after another: without this it would hit the limit of variants.
     torch.compiler.reset()

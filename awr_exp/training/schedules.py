@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -12,7 +13,9 @@ from awr_exp.agents.awr import AWR
 from awr_exp.data.replay import Replay
 from awr_exp.errors import UserError
 from awr_exp.seeding import draw_rows, shuffle_rows
-from awr_exp.training.accelerate import Update, accelerate
+from awr_exp.training import native
+from awr_exp.training.accelerate import Update, accelerate, pays_off
+from awr_exp.training.means import Means
 from awr_exp.types import Metrics
 
 if TYPE_CHECKING:
@@ -88,24 +91,38 @@ class Phased:
     def _descend(self, run: "Learner", name: str, count: int, values: Tensor) -> None:
         """`count` steps on shuffled minibatches of the whole replay, with these targets or weights [K, N]."""
         slots, values = run.slots(name, count, shuffle_rows), run.replay.spread(values)
-        at_once = AT_ONCE if f"{name} at once" in run.functions else 1
-        whole = count - count % at_once
-        for step in range(0, whole, at_once):
-            learn = run.functions[f"{name} at once" if at_once > 1 else name]
-            run.means.add(learn(slots[step : step + at_once], values), at_once)
-        for step in range(whole, count):
-            run.means.add(run.functions[name](slots[step : step + 1], values))
+        run.means.add(run.functions[name](slots, values), count)
         run.update += count
 
     def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
         updates = env_steps * (self.critic_steps + self.actor_steps) // self.samples_per_iteration
-        found: Functions = {}
-        for name, function in (("critic", critic_steps), ("actor", actor_steps)):
-            fast = accelerate(function, compile, updates, device)
-            found[name] = fast
-            if updates >= MANY and compile:
-                found[f"{name} at once"] = fast
-        return found
+        compiles = pays_off(compile, updates, device)
+
+        def fastest(plain: Callable[..., Metrics], native_steps: Callable[..., Metrics]) -> Callable[..., Update]:
+            fast = accelerate(plain, compile, updates, device)
+
+            def chosen(agent: AWR, replay: Replay) -> Update:
+                if compiles and native.fits(agent) and native.library():
+                    return partial(native_steps, agent, replay)
+                # Each for one number of slots.
+                many, one = fast(agent, replay), fast(agent, replay)
+                return partial(_in_parts, many, one, AT_ONCE if compiles and updates >= MANY else 1)
+
+            return chosen
+
+        return {
+            "critic": fastest(critic_steps, native.critic_steps),
+            "actor": fastest(actor_steps, native.actor_steps),
+        }
+
+
+def _in_parts(many: Update, one: Update, at_once: int, slots: Tensor, values: Tensor) -> Metrics:
+    """The sums of metrics of steps on slots [S, K, B]: `many` takes `at_once` of them, and `one` the rest."""
+    whole, means = len(slots) - len(slots) % at_once, Means()
+    for learn, size, some in ((many, at_once, slots[:whole]), (one, 1, slots[whole:])):
+        for part in some.split(size) if len(some) else ():
+            means.add(learn(part, values))
+    return means.sums
 
 
 def critic_steps(agent: AWR, replay: Replay, slots: Tensor, target: Tensor) -> Metrics:

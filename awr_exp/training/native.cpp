@@ -1,0 +1,409 @@
+// Many gradient steps of one member's network in one call: what AWR.update_critic and AWR.update_actor compute, up to
+// rounding. All of a small network stays in the cache, and nothing is called between one kernel and the next.
+//
+// A batch is cut into CHUNKS parts, and the parameters into as many slices, whatever the number of threads; parts are
+// summed in their order. So results do not depend on the number of threads. Rows of matrices are padded with zeros to
+// whole vectors, and zeros they stay.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <new>
+#include <thread>
+#include <vector>
+
+enum Loss { VALUE, GAUSSIAN, CATEGORICAL };
+enum Optimizer { ADAM, HEAVY_BALL };
+
+// Its fields are those of `Problem` in native.py, in the same order.
+struct Problem {
+    const int64_t* sizes;  // of the network's layers, inputs first: layers + 1
+    const int64_t* slots;  // rows of the ring: `batch` of them each step, a step's `slot_stride` after the last one's
+    const float* ring;     // rows of ring_width: observation, next observation, action, ...
+    const float *obs_mean, *obs_std;
+    const float* number;         // of each row of the ring: its target, or its weight
+    const float *centre, *unit;  // a Gaussian's x is (action - centre) / unit
+    const float *low, *high;     // bounds of x
+    const float* log_std;        // of x, where it is not learnt
+    float *theta, *mean, *square, *step, *alive;  // as `Parameters`
+    double* metrics;  // sums over steps: squared error and explained variance, or loss and entropy
+    int64_t layers, steps, batch, slot_stride, ring_width, threads, loss, optimizer, learns_std;
+    double obs_limit, rate, max_norm, value_scale, penalty, log_unit;
+};
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int LANES = 16, TILE_VECTORS = 4;
+#else
+constexpr int LANES = 8, TILE_VECTORS = 2;
+#endif
+constexpr int TILE_ROWS = 6;  // with TILE_VECTORS: as many sums as the registers hold
+constexpr int CHUNKS = 4;
+constexpr int SPINS = 5'000;
+constexpr double HALF_LOG_TWO_PI = 0.91893853320467274178;
+constexpr float LOG_STD_MIN = -5, LOG_STD_MAX = 2, MOMENTUM = 0.9f, BETA_1 = 0.9f, BETA_2 = 0.999f, EPSILON = 1e-8f;
+
+typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+int padded(int64_t size) { return int((size + LANES - 1) / LANES * LANES); }
+
+// Zeros, in whole cache lines.
+struct Floats {
+    static constexpr std::align_val_t LINE{64};
+    struct Free {
+        void operator()(float* data) const { operator delete[](data, LINE); }
+    };
+    std::unique_ptr<float[], Free> data;
+
+    explicit Floats(int64_t size = 0) : data(new (LINE) float[size]()) {}
+    operator float*() const { return data.get(); }
+};
+
+// A matrix whose element (m, k) is at data[m * row + k * column]: as it lies in memory, or transposed.
+struct Matrix {
+    const float* data;
+    int64_t row, column;
+
+    Matrix below(int m) const { return {data + m * row, row, column}; }
+    Matrix transposed() const { return {data, column, row}; }
+};
+
+// The next two: C = start + A B of M rows; B and C have rows of whole vectors, and start is one of them or null.
+template <int M, int V>
+void tile(int depth, Matrix a, const float* b, int64_t b_row, const float* start, float* c, int64_t c_row) {
+    Vector sum[M][V];
+    for (int m = 0; m < M; ++m)
+        for (int v = 0; v < V; ++v) sum[m][v] = start ? *(const Vector*)(start + v * LANES) : Vector{};
+    for (int k = 0; k < depth; ++k, b += b_row, a.data += a.column)
+        for (int m = 0; m < M; ++m)
+            for (int v = 0; v < V; ++v) sum[m][v] += a.data[m * a.row] * *(const Vector*)(b + v * LANES);
+    for (int m = 0; m < M; ++m)
+        for (int v = 0; v < V; ++v) *(Vector*)(c + m * c_row + v * LANES) = sum[m][v];
+}
+
+template <int V, int M = TILE_ROWS>
+void tiles(int rows, int depth, Matrix a, const float* b, int64_t b_row, const float* start, float* c, int64_t c_row) {
+    int m = 0;
+    for (; m + M <= rows; m += M) tile<M, V>(depth, a.below(m), b, b_row, start, c + m * c_row, c_row);
+    if constexpr (M > 1)
+        if (m < rows) tiles<V, M - 1>(rows - m, depth, a.below(m), b, b_row, start, c + m * c_row, c_row);
+}
+
+// C[rows, width] = start + A[rows, depth] B[depth, width], where rows of B are b_row apart.
+void product(int rows, int width, int depth, Matrix a, const float* b, int64_t b_row, const float* start, float* c) {
+    int n = 0;
+    const auto from = [&](int n) { return start ? start + n : nullptr; };
+    for (; n + TILE_VECTORS * LANES <= width; n += TILE_VECTORS * LANES)
+        tiles<TILE_VECTORS>(rows, depth, a, b + n, b_row, from(n), c + n, width);
+    for (; n < width; n += LANES) tiles<1>(rows, depth, a, b + n, b_row, from(n), c + n, width);
+}
+
+struct Barrier {
+    const int threads;
+    std::atomic<int> waiting{0}, passed{0};
+
+    void wait() {
+        const int before = passed;
+        if (++waiting == threads) {
+            waiting = 0;
+            ++passed;
+            return;
+        }
+        // A step takes microseconds; but another program may have the core of the one that is waited for.
+        for (int spin = 0; passed == before; ++spin)
+            if (spin > SPINS) std::this_thread::yield();
+    }
+};
+
+// [in, out] weights and [out] biases, at these places in the padded parameters; width is out, padded.
+struct Layer {
+    int in, out, width;
+    int64_t weight, bias;
+};
+
+// What a thread needs for a chunk. Of each layer: outputs and their gradients, [rows, width], and its weights
+// transposed, [out, in_width].
+struct Workspace {
+    Floats obs;
+    std::vector<Floats> output, slope, transposed;
+    std::vector<float> log_std, precision;
+};
+
+// Of a chunk, for the metrics.
+struct Sums {
+    double loss = 0, entropy = 0, error = 0, error_square = 0, target = 0, target_square = 0;
+};
+
+class Descent {
+  public:
+    explicit Descent(const Problem& problem) : p(problem), barrier{int(std::clamp<int64_t>(p.threads, 1, CHUNKS))} {
+        for (int64_t l = 0; l < p.layers; ++l) {
+            const int in = int(p.sizes[l]), out = int(p.sizes[l + 1]), width = padded(out);
+            layers.push_back({in, out, width, size, size + int64_t(in) * width});
+            size = layers.back().bias + width;
+        }
+        outputs = layers.back().out;
+        std_place = size;
+        size += p.learns_std ? layers.back().width : 0;
+        theta = Floats(size), mean = Floats(size), square = Floats(size);
+        for (Floats& part : grad) part = Floats(size);
+        flat([](float& outside, float& inside) { inside = outside; });
+    }
+
+    void run() {
+        std::vector<std::thread> others;
+        for (int t = 1; t < barrier.threads; ++t) others.emplace_back([this, t] { work(t); });
+        work(0);
+        for (std::thread& other : others) other.join();
+        flat([](float& outside, float& inside) { outside = inside; });
+    }
+
+  private:
+    const Problem p;
+    Barrier barrier;
+    std::vector<Layer> layers;
+    int outputs;
+    int64_t size = 0, std_place;
+    Floats theta, mean, square, grad[CHUNKS];
+    double norm_square[CHUNKS];
+    Sums sums[CHUNKS];
+
+    // Between the parameters as they are given and ours, which are padded.
+    template <typename Copy>
+    void flat(Copy copy) const {
+        for (auto [outside, inside] : {std::pair{p.theta, &theta}, {p.mean, &mean}, {p.square, &square}}) {
+            auto line = [&copy, to = outside, inside = inside](int64_t place, int count) mutable {
+                for (int i = 0; i < count; ++i) copy(*to++, (*inside)[place + i]);
+            };
+            for (const Layer& layer : layers) {
+                for (int i = 0; i < layer.in; ++i) line(layer.weight + int64_t(i) * layer.width, layer.out);
+                line(layer.bias, layer.out);
+            }
+            if (p.learns_std) line(std_place, outputs);
+        }
+    }
+
+    void work(int thread) {
+        Workspace own;
+        const int64_t most = (p.batch + CHUNKS - 1) / CHUNKS;
+        own.obs = Floats(most * layers[0].in);
+        for (const Layer& layer : layers) {
+            own.output.emplace_back(most * layer.width);
+            own.slope.emplace_back(most * layer.width);
+            own.transposed.emplace_back(int64_t(layer.out) * padded(layer.in));
+        }
+        float count = *p.step;
+        bool alive = *p.alive;
+        for (int64_t step = 0; step < p.steps && alive; ++step) {
+            prepare(own);
+            for (int c = thread; c < CHUNKS; c += barrier.threads) learn(step, c, own);
+            barrier.wait();
+            for (int c = thread; c < CHUNKS; c += barrier.threads) norm_square[c] = gather(c);
+            barrier.wait();
+            if (thread == 0) report();
+            const float norm = float(std::sqrt(norm_square[0] + norm_square[1] + norm_square[2] + norm_square[3]));
+            // What is not finite freezes the member as it was, for good.
+            if ((alive = std::isfinite(norm))) {
+                ++count;
+                for (int c = thread; c < CHUNKS; c += barrier.threads) descend(c, norm, count);
+            }
+            barrier.wait();
+        }
+        if (thread == 0) {
+            *p.step = count;
+            *p.alive = alive;
+            if (!alive) p.metrics[0] = p.metrics[1] = std::numeric_limits<double>::quiet_NaN();
+        }
+    }
+
+    // What a step needs of the parameters in another form.
+    void prepare(Workspace& own) const {
+        for (size_t l = 1; l < layers.size(); ++l) {
+            const Layer& layer = layers[l];
+            const int64_t row = padded(layer.in);
+            for (int o = 0; o < layer.out; ++o)
+                for (int i = 0; i < layer.in; ++i)
+                    own.transposed[l][o * row + i] = theta[layer.weight + int64_t(i) * layer.width + o];
+        }
+        if (p.loss != GAUSSIAN) return;
+        const float* given = p.learns_std ? theta + std_place : p.log_std;
+        own.log_std.assign(given, given + outputs);
+        own.precision.clear();
+        for (float& log_std : own.log_std) {
+            if (p.learns_std) log_std = std::clamp(log_std, LOG_STD_MIN, LOG_STD_MAX);
+            own.precision.push_back(std::exp(-log_std));
+        }
+    }
+
+    // The gradient of a chunk of a batch.
+    void learn(int64_t step, int c, Workspace& own) {
+        const int64_t begin = p.batch * c / CHUNKS;
+        const int rows = int(p.batch * (c + 1) / CHUNKS - begin);
+        const int64_t* slots = p.slots + step * p.slot_stride + begin;
+        observe(slots, rows, own.obs);
+        if (step + 1 < p.steps) fetch(slots + p.slot_stride, rows);
+
+        const size_t last = layers.size() - 1;
+        const auto input = [&](size_t l) {
+            return l ? Matrix{own.output[l - 1], layers[l - 1].width, 1} : Matrix{own.obs, layers[0].in, 1};
+        };
+        for (size_t l = 0; l <= last; ++l) {
+            const auto [in, out, width, weight, bias] = layers[l];
+            float* output = own.output[l];
+            product(rows, width, in, input(l), theta + weight, width, theta + bias, output);
+            if (l < last)
+                for (int64_t i = 0; i < int64_t(rows) * width; ++i) output[i] = output[i] < 0 ? 0 : output[i];
+        }
+
+        loss(slots, rows, own, c);
+
+        for (size_t l = last + 1; l-- > 0;) {
+            const auto [in, out, width, weight, bias] = layers[l];
+            const float* slope = own.slope[l];
+            product(in, width, rows, input(l).transposed(), slope, width, nullptr, grad[c] + weight);
+            std::fill_n(grad[c] + bias, width, 0.0f);
+            for (int r = 0; r < rows; ++r)
+                for (int o = 0; o < width; ++o) grad[c][bias + o] += slope[int64_t(r) * width + o];
+            if (l == 0) break;
+            float *below = own.slope[l - 1], *output = own.output[l - 1];
+            product(rows, padded(in), out, {slope, width, 1}, own.transposed[l], padded(in), nullptr, below);
+            for (int64_t i = 0; i < int64_t(rows) * padded(in); ++i) below[i] = output[i] > 0 ? below[i] : 0;
+        }
+    }
+
+    void observe(const int64_t* slots, int rows, float* obs) const {
+        const float limit = float(p.obs_limit);
+        for (int r = 0; r < rows; ++r)
+            for (int i = 0; i < layers[0].in; ++i, ++obs) {
+                const float z = (p.ring[slots[r] * p.ring_width + i] - p.obs_mean[i]) / p.obs_std[i];
+                *obs = z > limit ? limit : z < -limit ? -limit : z;  // nan stays nan
+            }
+    }
+
+    // Into the cache, for later.
+    void fetch(const int64_t* slots, int rows) const {
+        for (int r = 0; r < rows; ++r)
+            for (int64_t i = 0; i < p.ring_width; i += 16) __builtin_prefetch(p.ring + slots[r] * p.ring_width + i);
+    }
+
+    void loss(const int64_t* slots, int rows, Workspace& own, int c) {
+        const Layer& layer = layers.back();
+        const float* output = own.output.back();
+        float* slope = own.slope.back();
+        sums[c] = {};
+        std::fill_n(slope, int64_t(rows) * layer.width, 0.0f);
+        if (p.learns_std) std::fill_n(grad[c] + std_place, layer.width, 0.0f);
+        for (int r = 0; r < rows; ++r, output += layer.width, slope += layer.width) {
+            const float number = p.number[slots[r]];
+            const float* action = p.ring + slots[r] * p.ring_width + 2 * layers[0].in;
+            if (p.loss == VALUE) value_loss(*output, number, slope, sums[c]);
+            if (p.loss == GAUSSIAN) gaussian_loss(output, action, number, own, slope, grad[c] + std_place, sums[c]);
+            if (p.loss == CATEGORICAL) categorical_loss(output, int(*action), number, slope, sums[c]);
+        }
+    }
+
+    // mean((V - target)^2) / value_scale^2, where V = value_scale * output.
+    void value_loss(float output, float target, float* slope, Sums& sum) const {
+        const double error = p.value_scale * output - target;
+        *slope = float(2 * error / (p.value_scale * double(p.batch)));
+        sum.error += error, sum.error_square += error * error;
+        sum.target += target, sum.target_square += double(target) * target;
+    }
+
+    // -mean(weight log N(x; output, std)) + penalty / 2 mean(|output's distance from the bounds|^2).
+    void gaussian_loss(const float* output, const float* action, float weight, const Workspace& own, float* slope,
+                       float* std_slope, Sums& sum) const {
+        const float share = 1 / float(p.batch), penalty = float(p.penalty);
+        float nll = 0, outside_square = 0;
+        for (int i = 0; i < outputs; ++i) {
+            const float z = ((action[i] - p.centre[i]) / p.unit[i] - output[i]) * own.precision[i];
+            const float outside = output[i] - std::clamp(output[i], p.low[i], p.high[i]);
+            nll += 0.5f * z * z + own.log_std[i];
+            outside_square += outside * outside;
+            slope[i] = share * (penalty * outside - weight * z * own.precision[i]);
+            if (p.learns_std && own.log_std[i] == theta[std_place + i]) std_slope[i] += share * weight * (1 - z * z);
+            sum.entropy += own.log_std[i] + 0.5 + HALF_LOG_TWO_PI;
+        }
+        sum.entropy += p.log_unit;
+        sum.loss += weight * (nll + HALF_LOG_TWO_PI * outputs + p.log_unit) + 0.5 * p.penalty * outside_square;
+    }
+
+    // -mean(weight log softmax(output)[action]) + penalty / 2 mean(|output|^2).
+    void categorical_loss(const float* output, int action, float weight, float* slope, Sums& sum) const {
+        const float share = 1 / float(p.batch), penalty = float(p.penalty), most = *std::max_element(output, output + outputs);
+        float total = 0;
+        for (int i = 0; i < outputs; ++i) total += std::exp(output[i] - most);
+        const float log_total = std::log(total) + most;
+        for (int i = 0; i < outputs; ++i) {
+            const float log_prob = output[i] - log_total, prob = std::exp(log_prob);
+            slope[i] = share * (weight * (prob - float(i == action)) + penalty * output[i]);
+            sum.entropy -= double(prob) * log_prob;
+            sum.loss += 0.5 * p.penalty * output[i] * output[i];
+        }
+        sum.loss -= double(weight) * (output[action] - log_total);
+    }
+
+    // Leaves the whole gradient of a slice of the parameters in grad[0], and returns its squared norm.
+    double gather(int slice) {
+        Vector squares{};
+        for (int64_t i = begin(slice); i < begin(slice + 1); i += LANES) {
+            Vector& whole = *(Vector*)(grad[0] + i);
+            for (int c = 1; c < CHUNKS; ++c) whole += *(const Vector*)(grad[c] + i);
+            squares += whole * whole;
+        }
+        double sum = 0;
+        for (int lane = 0; lane < LANES; ++lane) sum += squares[lane];
+        return sum;
+    }
+
+    int64_t begin(int slice) const { return size / LANES * slice / CHUNKS * LANES; }
+
+    // The optimiser's step number `count` on a slice.
+    void descend(int slice, float norm, float count) {
+        const float scale = std::min(1.0f, float(p.max_norm) / std::max(norm, 1e-12f));
+        float rate = float(p.rate), *t = theta, *m = mean, *s = square;
+        const float* g = grad[0];
+        if (p.optimizer == HEAVY_BALL) {
+            for (int64_t i = begin(slice); i < begin(slice + 1); ++i) {
+                m[i] = MOMENTUM * m[i] + scale * g[i];
+                t[i] -= rate * m[i];
+            }
+            return;
+        }
+        rate /= 1 - std::pow(BETA_1, count);
+        const float correction = 1 / std::sqrt(1 - std::pow(BETA_2, count));
+        for (int64_t i = begin(slice); i < begin(slice + 1); ++i) {
+            const float own = scale * g[i];
+            m[i] += (1 - BETA_1) * (own - m[i]);
+            s[i] = BETA_2 * s[i] + (1 - BETA_2) * own * own;
+            t[i] -= rate * m[i] / (std::sqrt(s[i]) * correction + EPSILON);
+        }
+    }
+
+    void report() const {
+        Sums all;
+        for (const Sums& sum : sums) {
+            all.loss += sum.loss, all.entropy += sum.entropy;
+            all.error += sum.error, all.error_square += sum.error_square;
+            all.target += sum.target, all.target_square += sum.target_square;
+        }
+        const double n = double(p.batch);
+        if (p.loss != VALUE) {
+            p.metrics[0] += all.loss / n;
+            p.metrics[1] += all.entropy / n;
+            return;
+        }
+        const auto variance = [&](double sum, double square) { return (square - sum * sum / n) / (n - 1); };
+        const double least = std::numeric_limits<float>::min();
+        p.metrics[0] += all.error_square / n;
+        p.metrics[1] += 1 - variance(all.error, all.error_square) / std::max(variance(all.target, all.target_square), least);
+    }
+};
+
+}  // namespace
+
+extern "C" void descend(const Problem* problem) { Descent(*problem).run(); }

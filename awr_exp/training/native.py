@@ -1,0 +1,203 @@
+"""Gradient steps of small networks in C++ (native.cpp): the agents' own, up to rounding, at about twice the speed.
+
+They are compiled for this processor on first use, which takes a few seconds, and kept in the user's cache folder.
+"""
+
+import ctypes
+import dataclasses
+import hashlib
+import logging
+import math
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from awr_exp.agents.awr import AWR
+from awr_exp.data.replay import Replay
+from awr_exp.math.optimizers import Optimizer, Parameters, adam, momentum
+from awr_exp.networks import heads
+from awr_exp.networks.mlp import MLP
+from awr_exp.training.accelerate import compiler
+from awr_exp.types import Metrics
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("native.cpp")
+FLAGS = ["-O3", "-march=native", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread"]
+OPTIMIZERS: list[Optimizer] = [adam, momentum]
+STEPS = ("update_critic", "update_actor", "critic_step", "actor_step", "descend", "value", "normalize")
+"""Of an agent: what the compiled steps stand for, and what must be as it is in AWR."""
+VALUE, GAUSSIAN, CATEGORICAL = range(3)
+
+
+class Problem(ctypes.Structure):
+    """As in native.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("sizes", "slots", "ring", "obs_mean", "obs_std", "number")),
+        *((name, ctypes.c_void_p) for name in ("centre", "unit", "low", "high", "log_std")),
+        *((name, ctypes.c_void_p) for name in ("theta", "mean", "square", "step", "alive", "metrics")),
+        *((name, ctypes.c_int64) for name in ("layers", "steps", "batch", "slot_stride", "ring_width")),
+        *((name, ctypes.c_int64) for name in ("threads", "loss", "optimizer", "learns_std")),
+        *((name, ctypes.c_double) for name in ("obs_limit", "rate", "max_norm", "value_scale", "penalty", "log_unit")),
+    ]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled steps, or None, with a line that says why, where they cannot be had."""
+    cxx = compiler()
+    if cxx is None:
+        return None
+    try:
+        return ctypes.CDLL(str(_built(cxx)))
+    except OSError as error:
+        said = str(error)
+    except subprocess.CalledProcessError as error:
+        # Not the line where it is, but what is wrong.
+        said = next((line for line in error.stderr.splitlines() if "error" in line), str(error))
+    log.warning("gradient steps could not be compiled, going on without: %s", said)
+    return None
+
+
+def _built(cxx: str) -> Path:
+    """Where the library lies. Raises OSError or CalledProcessError."""
+    version = subprocess.run([cxx, "--version"], check=True, capture_output=True, text=True).stdout
+    facts = [SOURCE.read_text(), *FLAGS, version, platform.machine(), *_processor()]
+    folder = _kept()
+    library = folder / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.so"
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            made = Path(place) / library.name
+            subprocess.run([cxx, *FLAGS, "-o", str(made), str(SOURCE)], check=True, capture_output=True, text=True)
+            # At once: two processes may be at it.
+            made.replace(library)
+    return library
+
+
+def _processor() -> list[str]:
+    """What the processor can do, as far as the system tells; nothing that changes with time."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        return [line for line in lines if line.startswith(("model name", "flags", "Features"))]
+    return [platform.processor()]
+
+
+def _kept() -> Path:
+    """The user's cache folder, or one for this process. Raises OSError."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "awr_exp"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    return Path(tempfile.mkdtemp())
+
+
+def fits(agent: AWR) -> bool:
+    """Whether its steps are those that are compiled: of ReLU networks on the CPU, with the usual heads and losses."""
+    networks = (agent.policy.network, agent.value_network)
+    return (
+        all(getattr(type(agent), name) is getattr(AWR, name) for name in STEPS)
+        and all(type(own) is MLP and own.activation == "relu" and not own.layer_norm for own in networks)
+        and _has_losses(agent.policy.head)
+        and _bare(agent.optimizer) in OPTIMIZERS
+        and agent.device.type == "cpu"
+        and agent.dtype == torch.float32
+    )
+
+
+def _bare(optimizer: Optimizer) -> Optimizer:
+    """The function of a configuration's partial without arguments."""
+    if isinstance(optimizer, partial) and not optimizer.args and not optimizer.keywords:
+        return optimizer.func
+    return optimizer
+
+
+def _has_losses(head: heads.Head) -> bool:
+    if type(head) is heads.Gaussian:
+        return head.std != "state_dependent"
+    return type(head) in (heads.AnnealedGaussian, heads.Categorical)
+
+
+def critic_steps(agent: AWR, replay: Replay, slots: Tensor, target: Tensor) -> Metrics:
+    """A step of `AWR.update_critic` for each of slots [S, K, B] of the replay; the sums of their metrics, [K] each."""
+    facts = [{"loss": VALUE, "value_scale": scale} for scale in agent.value_scale.flatten().tolist()]
+    sums = _descend(agent, agent.critic, agent.value_network, agent.critic_lr, replay, slots, target, facts)
+    return {"value_loss": sums[:, 0], "explained_variance": sums[:, 1]}
+
+
+def actor_steps(agent: AWR, replay: Replay, slots: Tensor, weight: Tensor) -> Metrics:
+    """As `critic_steps`, of `AWR.update_actor`."""
+    head, theta = agent.policy.head, agent.actor.theta
+    facts = [_head_facts(head, own) for own in theta]
+    sums = _descend(agent, agent.actor, agent.policy.network, agent.actor_lr, replay, slots, weight, facts)
+    return {"actor_loss": sums[:, 0], "entropy": sums[:, 1]}
+
+
+def _head_facts(head: heads.Head, theta: Tensor) -> dict[str, Any]:
+    """Fields of `Problem` that a head knows."""
+    if isinstance(head, heads.Categorical):
+        return {"loss": CATEGORICAL, "penalty": head.logit_penalty}
+    assert isinstance(head, heads.Gaussian)
+    learns = type(head) is heads.Gaussian and bool(head.shapes)
+    if isinstance(head.std, str):
+        log_std = theta[-head.action_dim :].clamp(heads.LOG_STD_MIN, heads.LOG_STD_MAX)
+    else:
+        log_std = torch.full((head.action_dim,), math.log(head.std))
+    low, high = ((bound - head.centre) / head.scale for bound in (head.low, head.high))
+    units = {"centre": head.centre, "unit": head.scale, "low": low, "high": high, "log_std": log_std}
+    numbers = {"loss": GAUSSIAN, "learns_std": learns, "penalty": head.bound_penalty, "log_unit": head.log_scale}
+    return {name: tensor.float().contiguous() for name, tensor in units.items()} | numbers
+
+
+def _descend(
+    agent: AWR,
+    network: Parameters,
+    mlp: MLP,
+    lr: Tensor,
+    replay: Replay,
+    slots: Tensor,
+    number: Tensor,
+    facts: Sequence[dict[str, Any]],
+) -> Tensor:
+    """The sums of two metrics over all steps, [K, 2]; facts: further fields of each member's `Problem`."""
+    compiled = library()
+    assert compiled is not None
+    steps, members, batch = slots.shape
+    slots, metrics = slots.contiguous(), torch.zeros(members, 2, dtype=torch.float64)
+    sizes = torch.tensor([mlp.inputs, *mlp.hidden, mlp.outputs])
+    for member, own in enumerate(facts):
+        fields: dict[str, Any] = own | {
+            "sizes": sizes,
+            "slots": slots[0, member],
+            "ring": replay.ring[member],
+            "obs_mean": agent.obs_mean[member],
+            "obs_std": agent.obs_std[member],
+            "number": number[member],
+            "metrics": metrics[member],
+            "layers": len(sizes) - 1,
+            "steps": steps,
+            "batch": batch,
+            "slot_stride": members * batch,
+            "ring_width": replay.width,
+            "threads": torch.get_num_threads(),
+            "optimizer": OPTIMIZERS.index(_bare(agent.optimizer)),
+            "obs_limit": float(agent.obs_limit[member]),
+            "rate": float(lr[member]),
+            "max_norm": float(agent.max_grad_norm[member]),
+        }
+        fields |= {field.name: getattr(network, field.name)[member] for field in dataclasses.fields(network)}
+        problem = Problem(
+            **{name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
+        )
+        compiled.descend(ctypes.byref(problem))
+    return metrics.float()

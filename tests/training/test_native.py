@@ -1,0 +1,226 @@
+"""Compiled gradient steps are the agents' own."""
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from awr_exp.agents.awr import AWR
+from awr_exp.data.replay import Replay
+from awr_exp.math import optimizers
+from awr_exp.networks import heads
+from awr_exp.networks.mlp import MLP
+from awr_exp.training import native, schedules
+from awr_exp.training.loggers import Jsonl, read
+from awr_exp.training.online import Online
+from awr_exp.types import Spec
+from tests.conftest import CONTINUOUS, DISCRETE, make_awr, random_batch
+
+HALF_BOUNDED = Spec(3, 2, None, (-1.0, -float("inf")), (1.0, float("inf")))
+GAUSSIAN = partial(heads.Gaussian, std=0.4, bound_penalty=10.0)
+HEADS: dict[str, tuple[Spec, Any]] = {
+    "fixed": (CONTINUOUS, GAUSSIAN),
+    "unbounded": (HALF_BOUNDED, GAUSSIAN),
+    "learnt": (CONTINUOUS, heads.Gaussian),
+    "annealed": (CONTINUOUS, heads.AnnealedGaussian),
+    "categorical": (DISCRETE, partial(heads.Categorical, logit_penalty=0.01)),
+}
+LR = 1e-4
+Problem = tuple[AWR, Replay, Tensor, Tensor]
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="needs a C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def problem(
+    spec: Spec,
+    head: Any,
+    members: int = 2,
+    batch: int = 32,
+    steps: int = 4,
+    hidden: tuple[int, ...] = (20, 33),
+    **options: Any,
+) -> Problem:
+    """An agent, a replay of noise, a number for each of its rows, and slots [steps, members, batch]."""
+    agent = make_awr(
+        spec,
+        list(range(members)),
+        network=partial(MLP, hidden=hidden),
+        head=head,
+        **({"dtype": torch.float32, "actor_lr": LR, "critic_lr": LR, "normalize_values": True} | options),
+    )
+    agent.fit_normalizer(torch.tensor([0.1, 0.0, -0.3]), torch.tensor([0.5, 0.8, 2.0]))
+    agent.obs_limit.fill_(1.5)
+    replay = Replay(spec, members, 2, 200)
+    data = random_batch(DISCRETE if spec.discrete else CONTINUOUS, members, 2 * 100, dtype=torch.float32)
+    replay.extend(type(data)(**{k: v.unflatten(1, (100, 2)) for k, v in vars(data).items() if v is not None}))
+    g = torch.Generator().manual_seed(1)
+    number = 3 * torch.rand(members, 2 * 100, generator=g)
+    return agent, replay, number, torch.randint(200, (steps, members, batch), generator=g)
+
+
+def both(plain: Problem, compiled: Problem) -> list[dict[str, tuple[Tensor, Tensor]]]:
+    """Metrics of critic and actor, of the steps as they are and of the compiled ones."""
+    found = []
+    for steps in ("critic_steps", "actor_steps"):
+        here, there = (
+            getattr(module, steps)(agent, replay, slots, number)
+            for module, (agent, replay, number, slots) in ((schedules, plain), (native, compiled))
+        )
+        found.append({name: (value, there[name]) for name, value in here.items()})
+    return found
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
+@pytest.mark.parametrize("optimizer", [optimizers.momentum, optimizers.adam])
+@pytest.mark.parametrize("head", HEADS)
+def test_steps_are_the_agents_own(head: str, optimizer: Any, max_grad_norm: float | None) -> None:
+    options = {"optimizer": optimizer, "max_grad_norm": max_grad_norm}
+    plain, compiled = (problem(*HEADS[head], **options) for _ in range(2))
+    start = {name: tensor.clone() for name, tensor in plain[0].state_dict().items()}
+    assert native.fits(compiled[0])
+    for metrics in both(plain, compiled):
+        for here, there in metrics.values():
+            assert_close(there, here, rtol=1e-4, atol=1e-5)
+    for name, tensor in plain[0].state_dict().items():
+        # Adam divides by the size of gradients, of which the smallest are rounding.
+        assert_close(compiled[0].state_dict()[name], tensor, rtol=1e-4, atol=0.01 * LR)
+    for network in ("actor", "critic"):
+        assert not torch.equal(plain[0].networks[network].theta, start[f"{network}.theta"])
+
+
+@pytest.mark.parametrize("hidden", [(), (1,), (64,), (16, 7, 100)])
+@pytest.mark.parametrize("batch", [1, 3, 50])
+def test_networks_and_batches_of_any_size(hidden: tuple[int, ...], batch: int) -> None:
+    plain, compiled = (
+        problem(CONTINUOUS, GAUSSIAN, batch=batch, hidden=hidden, optimizer=optimizers.momentum) for _ in range(2)
+    )
+    for metrics in both(plain, compiled):
+        for name, (here, there) in metrics.items():
+            if name != "explained_variance" or batch > 1:
+                assert_close(there, here, rtol=1e-4, atol=1e-5)
+    for name, tensor in plain[0].state_dict().items():
+        assert_close(compiled[0].state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_any_number_of_threads_and_of_members_gives_the_same_bits(head: str) -> None:
+    spec, make_head = HEADS[head]
+    agent, replay, number, slots = problem(spec, make_head, members=3, batch=30)
+    again = copy.deepcopy(agent)
+    native.actor_steps(agent, replay, slots, number), native.critic_steps(agent, replay, slots, number)
+    for threads, member in ((2, 0), (3, 1), (8, 2)):
+        torch.set_num_threads(threads)
+        own = again.some(slice(member, member + 1))
+        mine = copy.copy(replay)
+        mine.members, mine.ring = 1, replay.ring[member : member + 1]
+        args = own, mine, slots[:, member : member + 1], number[member : member + 1]
+        native.actor_steps(*args), native.critic_steps(*args)
+        for name, tensor in own.state_dict().items():
+            assert torch.equal(tensor, agent.state_dict()[name][member : member + 1]), name
+
+
+@pytest.mark.parametrize("optimizer", [optimizers.momentum, optimizers.adam])
+def test_a_gradient_that_is_not_finite_freezes_its_member_alone(optimizer: Any) -> None:
+    agent, replay, number, slots = problem(CONTINUOUS, GAUSSIAN, optimizer=optimizer)
+    before = agent.actor.theta.clone()
+    number[1] = torch.inf
+    metrics = native.actor_steps(agent, replay, slots, number)
+    assert agent.alive.tolist() == [True, False]
+    assert agent.actor.step.flatten().tolist() == [4, 0]
+    assert torch.equal(agent.actor.theta[1], before[1])
+    assert metrics["actor_loss"].isfinite().tolist() == [True, False]
+    number[1] = 1
+    native.actor_steps(agent, replay, slots, number)
+    assert torch.equal(agent.actor.theta[1], before[1])
+
+
+class Halved(AWR):
+    """Somebody's own critic."""
+
+    def critic_step(self, obs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return super().critic_step(obs, target / 2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"network": partial(MLP, hidden=(8,), activation="tanh")},
+        {"network": partial(MLP, hidden=(8,), layer_norm=True)},
+        {"head": heads.TanhGaussian},
+        {"head": partial(heads.Gaussian, std="state_dependent")},
+        {"optimizer": lambda parameters, grad, scale, rate: None},
+        {"dtype": torch.float64},
+        {"kind": Halved},
+    ],
+)
+def test_what_is_not_compiled_is_left_to_the_agent(options: dict[str, Any]) -> None:
+    usual = {"network": partial(MLP, hidden=(8,)), "dtype": torch.float32}
+    assert native.fits(make_awr(**usual))
+    assert native.fits(make_awr(**usual, optimizer=partial(optimizers.momentum)))
+    assert not native.fits(make_awr(**(usual | options)))
+
+
+def test_what_cannot_be_compiled_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "broken.cpp"
+    broken.write_text("int main( {}")
+    monkeypatch.setattr(native, "SOURCE", broken)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert native.library.__wrapped__() is None
+    (record,) = caplog.records
+    assert "going on without: " in record.message
+    assert "\n" not in record.message
+    assert list((tmp_path / "cache" / "awr_exp").iterdir()) == []
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert native.library.__wrapped__() is not None
+
+
+def online(folder: Path, **options: Any) -> Online:
+    schedule = schedules.Phased(samples_per_iteration=60, critic_steps=5, actor_steps=7, normalizer_samples=280)
+    spec = Spec(3, 1, None, (-2.0,), (2.0,))
+    agent = make_awr(spec, [0], network=partial(MLP, hidden=(8,)), dtype=torch.float32)
+    return Online(
+        agent, partial(gymnasium.make, "Pendulum-v1"), schedule, loggers=[Jsonl(folder)], folders=[folder], facts=[{}],
+        **({
+            "env_steps": 300, "envs": 3, "workers": 0, "replay_size": 240, "batch_size": 16, "report_interval": 100,
+            "eval_interval": 150, "eval_episodes": 1, "checkpoint_interval": 100, "compile": True,
+        } | options),
+    )  # fmt: skip
+
+
+def test_a_run_takes_them_and_is_resumed_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What follows must not come from the other way of compiling.
+    monkeypatch.setattr(torch, "compile", lambda *args, **options: None)
+    whole = online(tmp_path / "a")
+    whole.run()
+    online(tmp_path / "b", env_steps=240).run()
+    resumed = online(tmp_path / "b")
+    resumed.resume()
+    resumed.run()
+    for name, tensor in whole.agent.state_dict().items():
+        assert torch.equal(resumed.agent.state_dict()[name], tensor), name
+    plain = online(tmp_path / "c", compile=False)
+    plain.run()
+    for name, tensor in plain.agent.state_dict().items():
+        assert_close(whole.agent.state_dict()[name], tensor, rtol=1e-2, atol=1e-3)
+    losses = [[row["value"] for row in read(tmp_path / run) if row["name"] == "train/actor_loss"] for run in "ac"]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
