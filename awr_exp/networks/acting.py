@@ -40,9 +40,9 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True)
 class Normal:
-    """The Gaussian heads: log_std [K, 1, action_dim], or None where it is an output; squash: by tanh."""
+    """The Gaussian heads: std [K, 1, action_dim], or None where its logarithm is an output; squash: by tanh."""
 
-    log_std: Array | None
+    std: Array | None
     clamp: tuple[float, float]
     centre: Array
     scale: Array
@@ -52,9 +52,13 @@ class Normal:
         return rng.standard_normal((steps, len(self.scale)), np.float32)
 
     def __call__(self, outputs: Array, noise: Array | None) -> Array:
-        mean, log_std = (outputs, self.log_std) if self.log_std is not None else np.split(outputs, 2, -1)
-        x = mean if noise is None else mean + np.exp(np.clip(log_std, *self.clamp)) * noise
+        mean, std = (outputs, self.std) if self.std is not None else self._moments(outputs)
+        x = mean if noise is None else mean + std * noise
         return self.centre + self.scale * (np.tanh(x) if self.squash else x)
+
+    def _moments(self, outputs: Array) -> tuple[Array, Array]:
+        mean, log_std = np.split(outputs, 2, -1)
+        return mean, np.exp(np.clip(log_std, *self.clamp))
 
 
 @dataclass(frozen=True)
@@ -138,12 +142,11 @@ def actor(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor", limi
         numpy_head = Choice(head.outputs)
     elif isinstance(head, heads.Gaussian) and type(head).__module__ == heads.__name__:
         units = {name: getattr(head, name).cpu().float().numpy() for name in ("centre", "scale")}
-        log_std = part.get("log_std")
         clamp = (heads.LOG_STD_MIN, heads.LOG_STD_MAX)
+        own = np.exp(np.clip(part["log_std"], *clamp)) if "log_std" in part else None
         if not isinstance(head.std, str):
-            log_std = np.full([1, 1, head.action_dim], np.log(float(head.std)), np.float32)
-            clamp = (-np.inf, np.inf)
-        numpy_head = Normal(log_std, clamp, **units, squash=type(head) is heads.TanhGaussian)
+            own = np.full([1, 1, head.action_dim], head.std, np.float32)
+        numpy_head = Normal(own, clamp, **units, squash=type(head) is heads.TanhGaussian)
     else:
         return None
     layers = []

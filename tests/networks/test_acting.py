@@ -48,7 +48,7 @@ def test_the_mode_is_that_of_torch(name: str, activation: str, layer_norm: bool)
     obs = torch.randn(2, 50, 3) * torch.tensor([1.0] * 45 + [1e3] * 5).unsqueeze(1)
     expected, found = agent.act(obs), actor(obs.numpy())
     assert found.shape == tuple(expected.shape)
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6, atol=1e-5)
     assert found.dtype == (np.int64 if name == "categorical" else np.float32)
 
 
