@@ -1,5 +1,6 @@
 // Many gradient steps of one member's network in one call: what AWR.update_critic and AWR.update_actor compute, up to
 // rounding. All of a small network stays in the cache, and nothing is called between one kernel and the next.
+// (Of a member that is frozen, metrics are nan from then on.)
 //
 // A batch is cut into CHUNKS parts, and the parameters into as many slices, whatever the number of threads; parts are
 // summed in their order. So results do not depend on the number of threads. Rows of matrices are padded with zeros to
@@ -12,7 +13,9 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 enum Loss { VALUE, GAUSSIAN, CATEGORICAL };
@@ -45,6 +48,7 @@ constexpr int TILE_ROWS = 6;  // with TILE_VECTORS: as many sums as the register
 constexpr int CHUNKS = 4;
 constexpr int SPINS = 5'000;
 constexpr double HALF_LOG_TWO_PI = 0.91893853320467274178;
+// As in awr_exp/networks/heads.py and awr_exp/math/optimizers.py.
 constexpr float LOG_STD_MIN = -5, LOG_STD_MAX = 2, MOMENTUM = 0.9f, BETA_1 = 0.9f, BETA_2 = 0.999f, EPSILON = 1e-8f;
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -103,8 +107,7 @@ void product(int rows, int width, int depth, Matrix a, const float* b, int64_t b
 }
 
 struct Barrier {
-    const int threads;
-    std::atomic<int> waiting{0}, passed{0};
+    std::atomic<int> threads{0}, waiting{0}, passed{0};
 
     void wait() {
         const int before = passed;
@@ -114,8 +117,11 @@ struct Barrier {
             return;
         }
         // A step takes microseconds; but another program may have the core of the one that is waited for.
-        for (int spin = 0; passed == before; ++spin)
-            if (spin > SPINS) std::this_thread::yield();
+        for (int spin = 0; passed == before;)
+            if (spin < SPINS)
+                ++spin;
+            else
+                std::this_thread::yield();
     }
 };
 
@@ -126,11 +132,20 @@ struct Layer {
 };
 
 // What a thread needs for a chunk. Of each layer: outputs and their gradients, [rows, width], and its weights
-// transposed, [out, in_width].
+// transposed, [out, in], rows padded.
 struct Workspace {
     Floats obs;
     std::vector<Floats> output, slope, transposed;
     std::vector<float> log_std, precision;
+
+    Workspace(const std::vector<Layer>& layers, int64_t rows) : obs(rows * layers[0].in) {
+        for (const Layer& layer : layers) {
+            output.emplace_back(rows * layer.width);
+            slope.emplace_back(rows * layer.width);
+            transposed.emplace_back(int64_t(layer.out) * padded(layer.in));
+        }
+        log_std.resize(layers.back().out), precision.resize(layers.back().out);
+    }
 };
 
 // Of a chunk, for the metrics.
@@ -140,7 +155,7 @@ struct Sums {
 
 class Descent {
   public:
-    explicit Descent(const Problem& problem) : p(problem), barrier{int(std::clamp<int64_t>(p.threads, 1, CHUNKS))} {
+    explicit Descent(const Problem& problem) : p(problem) {
         for (int64_t l = 0; l < p.layers; ++l) {
             const int in = int(p.sizes[l]), out = int(p.sizes[l + 1]), width = padded(out);
             layers.push_back({in, out, width, size, size + int64_t(in) * width});
@@ -151,15 +166,30 @@ class Descent {
         size += p.learns_std ? layers.back().width : 0;
         theta = Floats(size), mean = Floats(size), square = Floats(size);
         for (Floats& part : grad) part = Floats(size);
-        flat([](float& outside, float& inside) { inside = outside; });
+        for (int64_t t = 0; t < std::clamp<int64_t>(p.threads, 1, CHUNKS); ++t)
+            workspaces.emplace_back(layers, (p.batch + CHUNKS - 1) / CHUNKS);
+        with_given([](float& given, float& own) { own = given; });
     }
 
     void run() {
-        std::vector<std::thread> others;
-        for (int t = 1; t < barrier.threads; ++t) others.emplace_back([this, t] { work(t); });
-        work(0);
-        for (std::thread& other : others) other.join();
-        flat([](float& outside, float& inside) { outside = inside; });
+        if (*p.alive) {
+            std::vector<std::thread> others;
+            others.reserve(workspaces.size());
+            try {
+                while (others.size() + 1 < workspaces.size())
+                    others.emplace_back([this, t = int(others.size()) + 1] {
+                        while (!barrier.threads) std::this_thread::yield();
+                        work(t);
+                    });
+            } catch (const std::system_error&) {
+                // There may be no more of them; fewer come to the same results.
+            }
+            barrier.threads = int(others.size()) + 1;
+            work(0);
+            for (std::thread& other : others) other.join();
+            with_given([](float& given, float& own) { given = own; });
+        }
+        if (!*p.alive) p.metrics[0] = p.metrics[1] = std::numeric_limits<double>::quiet_NaN();
     }
 
   private:
@@ -171,13 +201,14 @@ class Descent {
     Floats theta, mean, square, grad[CHUNKS];
     double norm_square[CHUNKS];
     Sums sums[CHUNKS];
+    std::vector<Workspace> workspaces;
 
-    // Between the parameters as they are given and ours, which are padded.
-    template <typename Copy>
-    void flat(Copy copy) const {
-        for (auto [outside, inside] : {std::pair{p.theta, &theta}, {p.mean, &mean}, {p.square, &square}}) {
-            auto line = [&copy, to = outside, inside = inside](int64_t place, int count) mutable {
-                for (int i = 0; i < count; ++i) copy(*to++, (*inside)[place + i]);
+    // Visits each number as it is given, and as our own, padded parameters have it.
+    template <typename Visit>
+    void with_given(Visit visit) const {
+        for (auto [given, own] : {std::pair{p.theta, &theta}, {p.mean, &mean}, {p.square, &square}}) {
+            auto line = [&visit, next = given, own = own](int64_t place, int count) mutable {
+                for (int i = 0; i < count; ++i) visit(*next++, (*own)[place + i]);
             };
             for (const Layer& layer : layers) {
                 for (int i = 0; i < layer.in; ++i) line(layer.weight + int64_t(i) * layer.width, layer.out);
@@ -188,16 +219,9 @@ class Descent {
     }
 
     void work(int thread) {
-        Workspace own;
-        const int64_t most = (p.batch + CHUNKS - 1) / CHUNKS;
-        own.obs = Floats(most * layers[0].in);
-        for (const Layer& layer : layers) {
-            own.output.emplace_back(most * layer.width);
-            own.slope.emplace_back(most * layer.width);
-            own.transposed.emplace_back(int64_t(layer.out) * padded(layer.in));
-        }
+        Workspace& own = workspaces[thread];
         float count = *p.step;
-        bool alive = *p.alive;
+        bool alive = true;
         for (int64_t step = 0; step < p.steps && alive; ++step) {
             prepare(own);
             for (int c = thread; c < CHUNKS; c += barrier.threads) learn(step, c, own);
@@ -216,7 +240,6 @@ class Descent {
         if (thread == 0) {
             *p.step = count;
             *p.alive = alive;
-            if (!alive) p.metrics[0] = p.metrics[1] = std::numeric_limits<double>::quiet_NaN();
         }
     }
 
@@ -230,20 +253,17 @@ class Descent {
                     own.transposed[l][o * row + i] = theta[layer.weight + int64_t(i) * layer.width + o];
         }
         if (p.loss != GAUSSIAN) return;
-        const float* given = p.learns_std ? theta + std_place : p.log_std;
-        own.log_std.assign(given, given + outputs);
-        own.precision.clear();
-        for (float& log_std : own.log_std) {
-            if (p.learns_std) log_std = std::clamp(log_std, LOG_STD_MIN, LOG_STD_MAX);
-            own.precision.push_back(std::exp(-log_std));
+        for (int i = 0; i < outputs; ++i) {
+            own.log_std[i] = p.learns_std ? std::clamp(theta[std_place + i], LOG_STD_MIN, LOG_STD_MAX) : p.log_std[i];
+            own.precision[i] = std::exp(-own.log_std[i]);
         }
     }
 
     // The gradient of a chunk of a batch.
     void learn(int64_t step, int c, Workspace& own) {
-        const int64_t begin = p.batch * c / CHUNKS;
-        const int rows = int(p.batch * (c + 1) / CHUNKS - begin);
-        const int64_t* slots = p.slots + step * p.slot_stride + begin;
+        const int64_t first = p.batch * c / CHUNKS;
+        const int rows = int(p.batch * (c + 1) / CHUNKS - first);
+        const int64_t* slots = p.slots + step * p.slot_stride + first;
         observe(slots, rows, own.obs);
         if (step + 1 < p.steps) fetch(slots + p.slot_stride, rows);
 
@@ -259,7 +279,7 @@ class Descent {
                 for (int64_t i = 0; i < int64_t(rows) * width; ++i) output[i] = output[i] < 0 ? 0 : output[i];
         }
 
-        loss(slots, rows, own, c);
+        judge(slots, rows, own, c);
 
         for (size_t l = last + 1; l-- > 0;) {
             const auto [in, out, width, weight, bias] = layers[l];
@@ -290,7 +310,8 @@ class Descent {
             for (int64_t i = 0; i < p.ring_width; i += 16) __builtin_prefetch(p.ring + slots[r] * p.ring_width + i);
     }
 
-    void loss(const int64_t* slots, int rows, Workspace& own, int c) {
+    // The loss of each row, and its gradient with respect to the network's output.
+    void judge(const int64_t* slots, int rows, Workspace& own, int c) {
         const Layer& layer = layers.back();
         const float* output = own.output.back();
         float* slope = own.slope.back();
@@ -406,4 +427,12 @@ class Descent {
 
 }  // namespace
 
-extern "C" void descend(const Problem* problem) { Descent(*problem).run(); }
+// 0, or 1 where there is no memory for it.
+extern "C" int descend(const Problem* problem) noexcept {
+    try {
+        Descent(*problem).run();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}

@@ -1,4 +1,4 @@
-"""Gradient steps of small networks in C++ (native.cpp): the agents' own, up to rounding, at about twice the speed.
+"""Gradient steps of small networks in C++ (native.cpp): the agents' own, up to rounding, on up to four threads.
 
 They are compiled for this processor on first use, which takes a few seconds, and kept in the user's cache folder.
 """
@@ -26,13 +26,19 @@ from awr_exp.data.replay import Replay
 from awr_exp.math.optimizers import Optimizer, Parameters, adam, momentum
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
+from awr_exp.networks.policy import Policy
 from awr_exp.training.accelerate import compiler
 from awr_exp.types import Metrics
 
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("native.cpp")
-FLAGS = ["-O3", "-march=native", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread"]
+FLAGS = [
+    "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native",
+    *("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread"),
+]
+LARGEST = 300_000
+"""Parameters of a network up to which its chunks of a batch stay in the cache; beyond, PyTorch's products win."""
 OPTIMIZERS: list[Optimizer] = [adam, momentum]
 STEPS = ("update_critic", "update_actor", "critic_step", "actor_step", "descend", "value", "normalize")
 """Of an agent: what the compiled steps stand for, and what must be as it is in AWR."""
@@ -54,12 +60,13 @@ class Problem(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled steps, or None, with a line that says why, where they cannot be had."""
+    """The compiled steps, or None where there is no compiler, or where it fails, with a line that says why."""
     cxx = compiler()
     if cxx is None:
         return None
     try:
-        return ctypes.CDLL(str(_built(cxx)))
+        with tempfile.TemporaryDirectory() as place:
+            return _loaded(cxx, _cache() or Path(place))
     except OSError as error:
         said = str(error)
     except subprocess.CalledProcessError as error:
@@ -69,19 +76,23 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-def _built(cxx: str) -> Path:
-    """Where the library lies. Raises OSError or CalledProcessError."""
-    version = subprocess.run([cxx, "--version"], check=True, capture_output=True, text=True).stdout
-    facts = [SOURCE.read_text(), *FLAGS, version, platform.machine(), *_processor()]
-    folder = _kept()
+def _loaded(cxx: str, folder: Path) -> ctypes.CDLL:
+    """The library that the folder has, or a new one. Raises OSError or CalledProcessError."""
+
+    def run(*command: str) -> str:
+        return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
+
+    facts = [SOURCE.read_text(), *FLAGS, run(cxx, "--version"), platform.machine(), *_processor()]
     library = folder / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            made = Path(place) / library.name
-            subprocess.run([cxx, *FLAGS, "-o", str(made), str(SOURCE)], check=True, capture_output=True, text=True)
-            # At once: two processes may be at it.
-            made.replace(library)
-    return library
+    if library.exists():
+        with suppress(OSError):  # a disk may have lost half of it
+            return ctypes.CDLL(str(library))
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        made = Path(place) / library.name
+        run(cxx, *FLAGS, "-o", str(made), str(SOURCE))
+        # At once: two processes may be at it.
+        made.replace(library)
+    return ctypes.CDLL(str(library))
 
 
 def _processor() -> list[str]:
@@ -89,17 +100,18 @@ def _processor() -> list[str]:
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
         return [line for line in lines if line.startswith(("model name", "flags", "Features"))]
-    return [platform.processor()]
+    return [platform.processor(), platform.node()]
 
 
-def _kept() -> Path:
-    """The user's cache folder, or one for this process. Raises OSError."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "awr_exp"
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
+def _cache() -> Path | None:
+    """The user's cache folder, if it can be written, and by nobody else: what lies there is run."""
+    with suppress(OSError, RuntimeError):  # the second where there is no home
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "awr_exp"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = folder.stat()
+        if os.access(folder, os.W_OK) and facts.st_uid == os.getuid() and not facts.st_mode & 0o022:
             return folder
-    return Path(tempfile.mkdtemp())
+    return None
 
 
 def fits(agent: AWR) -> bool:
@@ -108,6 +120,8 @@ def fits(agent: AWR) -> bool:
     return (
         all(getattr(type(agent), name) is getattr(AWR, name) for name in STEPS)
         and all(type(own) is MLP and own.activation == "relu" and not own.layer_norm for own in networks)
+        and all(network.theta.shape[1] <= LARGEST for network in agent.networks.values())
+        and type(agent.policy) is Policy
         and _has_losses(agent.policy.head)
         and _bare(agent.optimizer) in OPTIMIZERS
         and agent.device.type == "cpu"
@@ -149,10 +163,10 @@ def _head_facts(head: heads.Head, theta: Tensor) -> dict[str, Any]:
         return {"loss": CATEGORICAL, "penalty": head.logit_penalty}
     assert isinstance(head, heads.Gaussian)
     learns = type(head) is heads.Gaussian and bool(head.shapes)
-    if isinstance(head.std, str):
+    if head.shapes:
         log_std = theta[-head.action_dim :].clamp(heads.LOG_STD_MIN, heads.LOG_STD_MAX)
     else:
-        log_std = torch.full((head.action_dim,), math.log(head.std))
+        log_std = torch.full((head.action_dim,), math.log(float(head.std)))
     low, high = ((bound - head.centre) / head.scale for bound in (head.low, head.high))
     units = {"centre": head.centre, "unit": head.scale, "low": low, "high": high, "log_std": log_std}
     numbers = {"loss": GAUSSIAN, "learns_std": learns, "penalty": head.bound_penalty, "log_unit": head.log_scale}
@@ -169,11 +183,15 @@ def _descend(
     number: Tensor,
     facts: Sequence[dict[str, Any]],
 ) -> Tensor:
-    """The sums of two metrics over all steps, [K, 2]; facts: further fields of each member's `Problem`."""
+    """The sums of two metrics over all steps, [K, 2]; facts: further fields of each member's `Problem`.
+
+    Raises MemoryError.
+    """
     compiled = library()
     assert compiled is not None
     steps, members, batch = slots.shape
-    slots, metrics = slots.contiguous(), torch.zeros(members, 2, dtype=torch.float64)
+    slots, number = slots.contiguous(), number.float().contiguous()
+    metrics = torch.zeros(members, 2, dtype=torch.float64)
     sizes = torch.tensor([mlp.inputs, *mlp.hidden, mlp.outputs])
     for member, own in enumerate(facts):
         fields: dict[str, Any] = own | {
@@ -199,5 +217,6 @@ def _descend(
         problem = Problem(
             **{name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
         )
-        compiled.descend(ctypes.byref(problem))
+        if compiled.descend(ctypes.byref(problem)):
+            raise MemoryError("no memory is left for gradient steps")
     return metrics.float()

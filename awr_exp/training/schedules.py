@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -99,13 +99,14 @@ class Phased:
         compiles = pays_off(compile, updates, device)
 
         def fastest(plain: Callable[..., Metrics], native_steps: Callable[..., Metrics]) -> Callable[..., Update]:
-            fast = accelerate(plain, compile, updates, device)
+            # Only where it is needed: preparing to compile takes seconds. Once for all agents, which share it.
+            fast = cache(lambda: accelerate(plain, compile, updates, device))
 
             def chosen(agent: AWR, replay: Replay) -> Update:
                 if compiles and native.fits(agent) and native.library():
                     return partial(native_steps, agent, replay)
-                # Each for one number of slots.
-                many, one = fast(agent, replay), fast(agent, replay)
+                # Two, since a captured graph is for one number of slots.
+                many, one = fast()(agent, replay), fast()(agent, replay)
                 return partial(_in_parts, many, one, AT_ONCE if compiles and updates >= MANY else 1)
 
             return chosen

@@ -18,6 +18,7 @@ from awr_exp.math import optimizers
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.training import native, schedules
+from awr_exp.training.accelerate import compiler
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.online import Online
 from awr_exp.types import Spec
@@ -35,7 +36,7 @@ HEADS: dict[str, tuple[Spec, Any]] = {
 LR = 1e-4
 Problem = tuple[AWR, Replay, Tensor, Tensor]
 
-pytestmark = pytest.mark.skipif(native.library() is None, reason="needs a C++ compiler")
+pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +149,24 @@ def test_a_gradient_that_is_not_finite_freezes_its_member_alone(optimizer: Any) 
     assert torch.equal(agent.actor.theta[1], before[1])
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_standard_deviation_beyond_its_limits_stays(kept: bool) -> None:
+    plain, compiled = (problem(CONTINUOUS, heads.Gaussian, optimizer=optimizers.momentum) for _ in range(2))
+    for agent in (plain[0], compiled[0]):
+        agent.actor.theta[:, -2:] = torch.tensor([-6.0, 3.0]) if kept else torch.tensor([-1.0, 0.5])
+    start = plain[0].actor.theta.clone()
+    both(plain, compiled)
+    assert_close(compiled[0].actor.theta, plain[0].actor.theta, rtol=1e-4, atol=1e-6)
+    assert torch.equal(compiled[0].actor.theta[:, -2:], start[:, -2:]) == kept
+
+
+def test_weights_of_another_type() -> None:
+    plain, compiled = (problem(CONTINUOUS, GAUSSIAN, optimizer=optimizers.momentum) for _ in range(2))
+    agent, replay, number, slots = compiled
+    expected = native.actor_steps(plain[0], plain[1], plain[3], plain[2])
+    assert torch.equal(native.actor_steps(agent, replay, slots, number.double())["actor_loss"], expected["actor_loss"])
+
+
 class Halved(AWR):
     """Somebody's own critic."""
 
@@ -165,6 +184,7 @@ class Halved(AWR):
         {"optimizer": lambda parameters, grad, scale, rate: None},
         {"dtype": torch.float64},
         {"kind": Halved},
+        {"network": partial(MLP, hidden=(1024, 1024))},
     ],
 )
 def test_what_is_not_compiled_is_left_to_the_agent(options: dict[str, Any]) -> None:
@@ -188,10 +208,31 @@ def test_what_cannot_be_compiled_is_said_once(
     assert list((tmp_path / "cache" / "awr_exp").iterdir()) == []
 
 
+def test_the_compiled_library_is_kept_and_made_again_where_it_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (tmp_path / name / "awr_exp" for name in ("first", "second"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(first.parent))
+    assert native.library.__wrapped__() is not None
+    (kept,) = first.iterdir()
+    made = kept.stat().st_mtime_ns
+    assert native.library.__wrapped__() is not None
+    assert kept.stat().st_mtime_ns == made
+    second.mkdir(parents=True)
+    (second / kept.name).write_bytes(b"half")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(second.parent))
+    assert native.library.__wrapped__() is not None
+    assert (second / kept.name).stat().st_size == kept.stat().st_size
+
+
 def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert native.library.__wrapped__() is not None
+    (tmp_path / "shared" / "awr_exp").mkdir(parents=True)
+    (tmp_path / "shared" / "awr_exp").chmod(0o777)
+    for place in ("file", "shared"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / place))
+        assert native.library.__wrapped__() is not None
+    assert list((tmp_path / "shared" / "awr_exp").iterdir()) == []
 
 
 def online(folder: Path, **options: Any) -> Online:
@@ -209,8 +250,9 @@ def online(folder: Path, **options: Any) -> Online:
 
 def test_a_run_takes_them_and_is_resumed_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What follows must not come from the other way of compiling.
-    monkeypatch.setattr(torch, "compile", lambda *args, **options: None)
+    monkeypatch.setattr(torch, "compile", None)
     whole = online(tmp_path / "a")
+    assert whole.learners[0].functions["actor"].func is native.actor_steps  # type: ignore[attr-defined]
     whole.run()
     online(tmp_path / "b", env_steps=240).run()
     resumed = online(tmp_path / "b")
