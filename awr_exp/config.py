@@ -90,6 +90,7 @@ RULES: dict[str, Rule] = {
     "init": _choice("orthogonal", "lecun", "kaiming", "xavier"),
     "layer_norm": FLAG,
     "output_scale": POSITIVE,
+    "critic_output_scale": _optional(POSITIVE),
     "std": (
         lambda v: v in ("state_independent", "state_dependent") or POSITIVE[0](v),
         "state_independent, state_dependent or a positive number",

@@ -20,8 +20,9 @@ class ValueAgent(Agent):
     """An actor and a critic.
 
     advantage: the estimator of the target, advantages being target - V(s); gamma: discount; normalize_values: the
-    critic's network and loss are in units of 1 / (1 - gamma), the largest return of rewards up to 1. Raises UserError
-    if that is infinite.
+    critic's network and loss are in units of 1 / (1 - gamma), the largest return of rewards up to 1;
+    critic_output_scale: gain of the critic's last layer at the start, or None for that of the network. Raises UserError
+    if the unit is infinite.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class ValueAgent(Agent):
         critic_lr: Hyper,
         max_grad_norm: Limit,
         normalize_values: Switch = False,
+        critic_output_scale: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(spec, network, head, seeds, actor_lr, max_grad_norm, **options)
@@ -45,7 +47,8 @@ class ValueAgent(Agent):
         if bool((normalized & (self.gamma == 1)).any()):
             raise UserError("agent.normalize_values divides by 1 - gamma: choose agent.gamma below 1")
         self.value_scale = torch.where(normalized, 1 / (1 - self.gamma), 1.0)
-        self.value_network = network(inputs=spec.obs_dim, outputs=1)
+        own = {} if critic_output_scale is None else {"output_scale": critic_output_scale}
+        self.value_network = network(inputs=spec.obs_dim, outputs=1, **own)
         self.critic = self.parameters("critic", self.value_network.start)
 
     @property
