@@ -63,6 +63,7 @@ POSITIVE: Rule = (lambda v: _number(v) and v > 0, "a positive, finite number")
 NOT_NEGATIVE: Rule = (lambda v: _number(v) and v >= 0, "a number of at least 0")
 UNIT: Rule = (lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1")
 COUNT: Rule = (lambda v: _integer(v) and v >= 1, "a whole number of at least 1")
+WHOLE: Rule = (lambda v: _integer(v) and v >= 0, "a whole number of at least 0")
 FLAG: Rule = (lambda v: isinstance(v, bool), "true or false")
 TEXT: Rule = (lambda v: isinstance(v, str) and v != "", "a text")
 
@@ -107,14 +108,14 @@ RULES: dict[str, Rule] = {
     "updates": COUNT,
     "env_steps": COUNT,
     "envs": COUNT,
-    "workers": (lambda v: _integer(v) and v >= 0, "a whole number of at least 0"),
+    "workers": WHOLE,
     "replay_size": COUNT,
     "overlap": FLAG,
     "samples_per_iteration": COUNT,
     "critic_steps": COUNT,
     "actor_steps": COUNT,
     "normalizer_samples": COUNT,
-    "learning_starts": COUNT,
+    "learning_starts": WHOLE,
     "update_interval": COUNT,
     "batch_size": COUNT,
     "refresh_interval": COUNT,
@@ -184,6 +185,8 @@ def check(cfg: DictConfig) -> None:
         raise UserError("trainer=finetune begins with a data set: choose dataset=... or trainer=online")
     if trainer != "Finetune" and content.get("resume_policy"):
         raise UserError("resume_policy is what trainer=finetune begins with: choose it, or leave out resume_policy")
+    if trainer in ("Online", "Finetune") and content["agent"].get("_target_") == "awr_exp.agents.bc.BC":
+        raise UserError(f"trainer={trainer.lower()} needs an agent that learns values: choose agent=awr")
     if trainer == "Online" and content.get("dataset"):
         raise UserError("trainer=online collects its own data: leave out dataset=..., or choose trainer=offline")
     if trainer == "Online" and content.get("baseline"):

@@ -266,7 +266,7 @@ WRONG_ONLINE = {
     "env=from_dataset": "env=from_dataset needs a data set: choose an environment such as env=pendulum",
     "env=none": "there is nothing to learn from: choose a data set or an environment",
     "agent=bc": "trainer=online needs an agent that learns values: choose agent=awr",
-    "schedule=interleaved advantage=gae": "schedule=interleaved learns from single transitions: choose advantage=td",
+    "schedule=interleaved trainer.env_steps=500": "since schedule.learning_starts=1000: lower it, or give more steps",
     "head=gaussian": "head=Gaussian needs continuous actions; this task has 2 discrete ones",
     "env=gym env.id=Nowhere-v0": "environment 'Nowhere-v0' cannot be made",
     "schedule.overlap=true": "schedule.overlap=true collects in other processes: give trainer.workers=1 or more",

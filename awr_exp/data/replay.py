@@ -79,9 +79,16 @@ class Replay:
 
     def slots(self, rows: Tensor) -> Tensor:
         """Where rows lie in a member's ring, as indices of [T * E]."""
-        step, oldest = rows % self.steps, self.added - self.collected
-        turned = self.kept + (oldest + step - self.kept) % self.turning
-        return torch.where(step < self.kept, step, turned) * self.envs + rows // self.steps
+        return self._turned(rows % self.steps) * self.envs + rows // self.steps
+
+    def by_age(self, numbers: Tensor) -> Tensor:
+        """Where transitions lie that are numbered from the oldest step on, all environments of a step together."""
+        return self._turned(numbers // self.envs) * self.envs + numbers % self.envs
+
+    def _turned(self, step: Tensor) -> Tensor:
+        """Where steps lie in the ring that are numbered from the oldest on."""
+        turned = self.kept + (self.added - self.collected + step - self.kept) % self.turning
+        return torch.where(step < self.kept, step, turned)
 
     def _columns(self, chosen: slice) -> Tensor:
         """[K, N, ...], some of the columns by number."""

@@ -239,7 +239,8 @@ def build(node: Config, **parts: Any) -> Any:
     try:
         return hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**parts)
     except InstantiationException as error:
-        raise UserError(f"{node['_target_']} cannot be built: {first_line(error)}") from error
+        # Of a part within this one, the cause says more than that it failed.
+        raise UserError(f"{node['_target_']} cannot be built: {error.__cause__ or first_line(error)}") from error
     except TypeError as error:
         # A key that the constructor does not know, added with + or from an own yaml.
         if "argument" in str(error):

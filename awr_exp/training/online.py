@@ -46,6 +46,10 @@ class Learner:
     def __post_init__(self) -> None:
         self.means = Means()
         self.step = self.update = 0
+        self.target: Tensor | None = None
+        """[K, T * E] of the replay, of a schedule that keeps them from turn to turn."""
+        self.refreshed = 0
+        """The replay's `added` when they were made."""
         self.error: UserError | None = None
         self.whole = True
         """Whether all that was learnt and collected belongs to whole turns."""
@@ -59,8 +63,11 @@ class Learner:
             except UserError as error:
                 self.error, self.whole = error, before == (self.update, self.replay.added)
 
-    def slots(self, name: str, count: int, drawn: Callable[..., Tensor]) -> Tensor:
-        """[count, K, B] slots of the replay, `drawn` by `draw_rows` or `shuffle_rows` from each member's own seed."""
+    def slots(self, name: str, count: int, drawn: Callable[..., Tensor], newest: int = 0) -> Tensor:
+        """[count, K, B] slots of the replay, `drawn` by `draw_rows` or `shuffle_rows` from each member's own seed.
+
+        newest: steps of each environment that are left out.
+        """
         replay, names = self.replay, (name, self.step)
 
         def draw(names: Sequence[object], steps: int, size: int) -> Tensor:
@@ -68,11 +75,14 @@ class Learner:
 
         share = self.offline_share(self.step)
         if share is None:
-            return draw(names, replay.steps, self.batch_size)
-        offline = round(share * self.batch_size)
-        old = draw((*names, "offline"), replay.kept, offline)
-        new = draw(names, replay.collected, self.batch_size - offline)
-        return torch.cat([old, new + replay.kept * replay.envs], -1)
+            slots = draw(names, replay.steps - newest, self.batch_size)
+        else:
+            offline = round(share * self.batch_size)
+            old = draw((*names, "offline"), replay.kept, offline)
+            new = draw(names, replay.collected - newest, self.batch_size - offline)
+            slots = torch.cat([old, new + replay.kept * replay.envs], -1)
+        # All slots alike need no order.
+        return replay.by_age(slots) if newest else slots
 
     def read(self) -> list[dict[str, float]]:
         learnt, collected = self.means.read(self.agent.members), self.collector.read()
@@ -80,16 +90,18 @@ class Learner:
 
     def state(self, member: int) -> dict[str, Tensor]:
         own = {"replay": self.replay.state(member)}
+        own |= {} if self.target is None else {"target": self.target[member : member + 1]}
         return own | self.collector.state(member) | self.means.state(member)
 
     def facts(self, member: int) -> dict[str, Any]:
-        own = self.collector.finished[member]
-        return {"step": self.step, "added": self.replay.added, "counts": self.means.counts, "finished": own}
+        own = {"counts": self.means.counts, "finished": self.collector.finished[member]}
+        return own | {"step": self.step, "added": self.replay.added, "refreshed": self.refreshed}
 
     def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
         """Go on from the `facts` and `state` of all of its members."""
         first = facts[0]
-        self.step, self.update = first["step"], first["update"]
+        self.step, self.update, self.refreshed = first["step"], first["update"], first.get("refreshed", 0)
+        self.target = state["target"].to(self.agent.device) if "target" in state else None
         try:
             self.replay.load(state["replay"], first["added"])
         except ValueError:
@@ -142,7 +154,7 @@ class Online(Trainer):
         if len(parts) > 1 and agent.player() is not None:
             # Threads that stepped environments themselves would wait for one another.
             workers = max(1, workers // len(parts))
-        schedule.check(agent, workers)
+        schedule.check(env_steps, workers)
         if recorders:
             if not getattr(make_env, "clip_actions", True):
                 raise UserError(

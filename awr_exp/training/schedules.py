@@ -33,8 +33,8 @@ class Schedule(Protocol):
     def turn(self, run: "Learner") -> int:
         """Collect and learn once; the steps taken, over the environments of one member together."""
 
-    def check(self, agent: AWR, workers: int) -> None:
-        """Raises UserError where the agent or the number of workers is not for this schedule."""
+    def check(self, env_steps: int, workers: int) -> None:
+        """Raises UserError where nothing would be learnt in so many steps, or without so many workers."""
 
     def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
         """What `turn` does with tensors, as fast as it gets, for a run of so many environment steps of all members."""
@@ -56,9 +56,14 @@ class Phased:
     normalizer_samples: int = 100_000
     overlap: bool = False
 
-    def check(self, agent: AWR, workers: int) -> None:
+    def check(self, env_steps: int, workers: int) -> None:
         if self.overlap and not workers:
             raise UserError("schedule.overlap=true collects in other processes: give trainer.workers=1 or more")
+        if self.overlap and env_steps <= self.samples_per_iteration:
+            raise UserError(
+                f"with schedule.overlap=true the first {self.samples_per_iteration} steps are only collected, "
+                f"and trainer.env_steps={env_steps}: give more"
+            )
 
     def turn(self, run: "Learner") -> int:
         agent, replay, before = run.agent, run.replay, run.replay.added
@@ -136,9 +141,9 @@ def actor_steps(agent: AWR, replay: Replay, slots: Tensor, weight: Tensor) -> Me
     return _sum([agent.update_actor(replay.take(some, weight=weight)) for some in slots.unbind()])
 
 
-def batch_step(agent: AWR, replay: Replay, slots: Tensor) -> Metrics:
-    """One update on the batch in slots [K, B]."""
-    return agent.update(replay.take(slots))
+def batch_step(agent: AWR, replay: Replay, slots: Tensor, target: Tensor | None = None) -> Metrics:
+    """One update on the batch in slots [K, B], toward these targets of the replay, if any."""
+    return agent.update(replay.take(slots, target=target))
 
 
 def _sum(metrics: list[Metrics]) -> Metrics:
@@ -150,17 +155,21 @@ class Interleaved:
     """One update of the agent on one batch every `update_interval` environment steps.
 
     learning_starts: steps before the first update. Without data to begin with, their actions are random, and the
-    normaliser is learnt from them.
+    normaliser is learnt from them. refresh_interval: steps between refreshes of the targets of estimators that walk
+    whole episodes; until the next one, batches leave out what was collected since the last.
     """
 
     learning_starts: int = 1_000
     update_interval: int = 1
+    refresh_interval: int = 1_000
 
-    def check(self, agent: AWR, workers: int) -> None:
-        if not agent.advantage.one_step:
-            raise UserError(
-                "schedule=interleaved learns from single transitions: choose advantage=td or schedule=phased"
-            )
+    def check(self, env_steps: int, workers: int) -> None:
+        for name in ("learning_starts", "update_interval"):
+            if getattr(self, name) >= env_steps:
+                raise UserError(
+                    f"nothing would be learnt in trainer.env_steps={env_steps}, since "
+                    f"schedule.{name}={getattr(self, name)}: lower it, or give more steps"
+                )
 
     def turn(self, run: "Learner") -> int:
         agent, replay = run.agent, run.replay
@@ -173,10 +182,20 @@ class Interleaved:
         run.collector.collect(1)
         after = run.step + replay.envs
         count = after // self.update_interval - run.step // self.update_interval
-        for slots in run.slots("batch", count, draw_rows):
-            run.means.add(run.functions["batch"](slots))
+        if count and not agent.advantage.one_step:
+            self.refresh(run)
+        targets = () if run.target is None else (run.target,)
+        for slots in run.slots("batch", count, draw_rows, replay.added - run.refreshed if targets else 0):
+            run.means.add(run.functions["batch"](slots, *targets))
         run.update += count
         return replay.envs
+
+    def refresh(self, run: "Learner") -> None:
+        """Make targets of the whole replay where there are none, or old ones, or none of what is left of it."""
+        agent, replay, since = run.agent, run.replay, run.replay.added - run.refreshed
+        if run.target is None or since * replay.envs >= self.refresh_interval or since >= replay.collected:
+            target, _ = agent.targets(replay)
+            run.target, run.refreshed = replay.spread(target), replay.added
 
     def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
         return {"batch": accelerate(batch_step, compile, env_steps // self.update_interval, device)}

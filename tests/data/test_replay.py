@@ -51,6 +51,14 @@ def test_rows_are_the_last_ones_by_environment_and_time(steps: int, capacity: in
     assert torch.equal(batch.weight, -rows.float())
 
 
+@given(st.integers(1, 40), st.integers(E, 60))
+def test_transitions_by_age_are_all_of_each_step_together(steps: int, capacity: int) -> None:
+    replay, content = filled(steps, capacity)
+    kept = min(steps, capacity // E)
+    batch = replay.take(replay.by_age(torch.arange(len(replay)).expand(K, -1)))
+    assert torch.equal(batch.reward, content["reward"][:, steps - kept :].flatten(1))
+
+
 def test_targets_are_those_of_each_episode_alone() -> None:
     """TD(lambda) over the ring equals a backward loop over each environment's steps."""
     replay, content = filled(50, 20 * E)

@@ -174,7 +174,7 @@ PHASED = [*(option for option in FINETUNE if "schedule" not in option), "schedul
 WRONG = {
     "agent=bc": (FINETUNE, "trainer=finetune needs an agent that learns values: choose agent=awr"),
     "env=none": (FINETUNE, "trainer=finetune collects in an environment: choose one, such as env=cartpole"),
-    "advantage=td_lambda": (FINETUNE, "schedule=interleaved learns from single transitions: choose advantage=td"),
+    "schedule.learning_starts=99999": (FINETUNE, "since schedule.learning_starts=99999: lower it, or give more steps"),
     "schedule.overlap=true": (PHASED, "schedule.overlap=true collects in other processes: give trainer.workers=1"),
     "trainer.offline_share=null trainer.offline_share_end=0": (FINETUNE, "offline_share_end needs a trainer.offline_s"),
     "recorder.dataset_id=awr_exp/cartpole-mixed-v0": (FINETUNE, "already: choose another recorder.dataset_id"),
@@ -189,7 +189,7 @@ def test_what_cannot_be_tuned_is_said_before_anything_is_trained(
     options, message = WRONG[wrong]
     with pytest.raises(UserError, match=message):
         experiment.train([composed(*options, *wrong.split())], [tmp_path / "run"])
-    assert not list((tmp_path / "run").iterdir())
+    assert not list((tmp_path / "run").glob("*"))
 
 
 def test_memory_that_is_left(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
 MAKE = {CARTPOLE: partial(gymnasium.make, "CartPole-v1"), PENDULUM: partial(gymnasium.make, "Pendulum-v1")}
 PHASED = Phased(samples_per_iteration=60, critic_steps=5, actor_steps=7, normalizer_samples=280)
 INTERLEAVED = Interleaved(learning_starts=50, update_interval=3)
+REFRESHED = Interleaved(learning_starts=50, update_interval=3, refresh_interval=30)
+"""With an estimator that walks whole episodes."""
 OPTIONS: dict[str, Any] = {
     "env_steps": 300, "envs": 3, "workers": 0, "replay_size": 240, "batch_size": 16, "report_interval": 100,
     "eval_interval": 150, "eval_episodes": 1, "checkpoint_interval": 100, "compile": False,
@@ -54,7 +56,7 @@ def trainer(folders: list[Path], agent: AWR, schedule: Schedule, make_env: Any =
 
 
 def agent(spec: Spec, schedule: Schedule, seeds: list[int], **options: Any) -> AWR:
-    lam = 0.0 if isinstance(schedule, Interleaved) else 0.9
+    lam = 0.0 if schedule is INTERLEAVED else 0.9
     return make_awr(spec, seeds, advantage=LambdaReturn(lam), **options)
 
 
@@ -90,7 +92,7 @@ def test_what_is_collected_happened(spec: Spec) -> None:
         assert done[0, 0].nonzero().flatten().tolist() == [199]
 
 
-@pytest.mark.parametrize("schedule", [PHASED, INTERLEAVED])
+@pytest.mark.parametrize("schedule", [PHASED, INTERLEAVED, REFRESHED])
 @pytest.mark.parametrize("spec", MAKE)
 def test_a_member_collects_and_learns_as_it_would_alone(tmp_path: Path, spec: Spec, schedule: Schedule) -> None:
     betas, seeds = [0.5, 2.0], [4, 9]
@@ -106,7 +108,7 @@ def test_a_member_collects_and_learns_as_it_would_alone(tmp_path: Path, spec: Sp
         assert [(row["env_steps"], row["name"]) for row in mine] == [(row["env_steps"], row["name"]) for row in its]
 
 
-@pytest.mark.parametrize("schedule", [PHASED, INTERLEAVED])
+@pytest.mark.parametrize("schedule", [PHASED, INTERLEAVED, REFRESHED])
 @pytest.mark.parametrize("spec", MAKE)
 def test_resumed_is_as_uninterrupted(tmp_path: Path, spec: Spec, schedule: Schedule) -> None:
     """The replay is full by then, and episodes are open."""
@@ -547,6 +549,41 @@ def test_phases_are_the_steps_of_an_update() -> None:
         assert torch.allclose(phases.state_dict()[name], tensor, rtol=1e-12), name
 
 
+@pytest.mark.parametrize("replay_size", [240, 60, 9])
+def test_batches_leave_out_what_has_no_target_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replay_size: int
+) -> None:
+    """Not even where the ring turns faster than targets are refreshed."""
+    taken: list[Any] = []
+
+    def update(self: AWR, batch: Any) -> Any:
+        taken.append(batch)
+        return {}
+
+    monkeypatch.setattr(AWR, "update", update)
+    run = trainer([tmp_path], agent(PENDULUM, REFRESHED, [0, 1]), REFRESHED, replay_size=replay_size, env_steps=400)
+    (learner,) = run.learners
+    known: dict[tuple[float, ...], float] = {}
+    refresh = Interleaved.refresh
+
+    def remembered(self: Interleaved, run: Learner) -> None:
+        before = run.target
+        refresh(self, run)
+        if run.target is not before:
+            known.clear()
+            batch = run.replay.take(torch.arange(len(run.replay)).expand(2, -1), target=run.target)
+            known.update(zip(map(tuple, batch.obs[0].tolist()), batch.target[0].tolist(), strict=True))
+
+    monkeypatch.setattr(Interleaved, "refresh", remembered)
+    updates = 0
+    while learner.step < 400:
+        learner.step += REFRESHED.turn(learner)
+        for batch in taken[updates:]:
+            assert [known[tuple(obs)] for obs in batch.obs[0].tolist()] == batch.target[0].tolist()
+        updates = len(taken)
+    assert updates > 100
+
+
 @pytest.mark.parametrize("schedule", [Phased(1024, 100, 300), Interleaved(500, 5)])
 def test_cartpole_is_learnt(tmp_path: Path, schedule: Schedule) -> None:
     """500 is the most there is; a random policy gets 20."""
@@ -562,8 +599,11 @@ def test_cartpole_is_learnt(tmp_path: Path, schedule: Schedule) -> None:
 
 
 def test_what_cannot_be_trained_online(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="schedule=interleaved learns from single transitions: choose advantage=td"):
-        trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), INTERLEAVED).run()
+    for schedule in (Interleaved(learning_starts=300), Interleaved(10, update_interval=301)):
+        with pytest.raises(UserError, match=r"nothing would be learnt in trainer.env_steps=300, since schedule\."):
+            trainer([tmp_path], agent(CARTPOLE, INTERLEAVED, [0]), schedule)
+    with pytest.raises(UserError, match="the first 300 steps are only collected"):
+        trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), Phased(300, overlap=True), workers=1)
     with pytest.raises(UserError, match="choose one, such as env=cartpole"):
         Online(agent(CARTPOLE, PHASED, [0]), None, PHASED, 1, 1, 0, 1, 1, False)
     gelu = agent(CARTPOLE, PHASED, [0], network=partial(MLP, hidden=(8,), activation="gelu"))
