@@ -52,22 +52,22 @@ def score_by_beta(groups: Groups, tasks: Sequence[str], kind: str) -> Figure:
 
 
 def learning_curves(groups: Groups, tasks: Sequence[str]) -> Figure:
-    """Mean evaluation return over the updates, with its bootstrap interval over seeds, a line a setting."""
+    """Mean evaluation return over training, with its bootstrap interval over seeds, a line a setting."""
     figure, panels = _panels(tasks)
     for task, axes in zip(tasks, panels, strict=True):
         for (setting, found), colour in zip(groups.items(), _colours(len(groups)), strict=True):
             curves = [r.series[RETURN] for r in found if r.task == task and RETURN in r.series]
-            updates = sorted(set().union(*curves)) if curves else []
+            steps = sorted(set().union(*curves)) if curves else []
             # Seeds may be at different points of a running sweep: each point takes those that are there.
-            points = [np.array([curve[update] for curve in curves if update in curve]) for update in updates]
+            points = [np.array([curve[step] for curve in curves if step in curve]) for step in steps]
             if not points:
                 continue
             edges = np.array([statistics.bootstrap([p], lambda v: v.mean(-1)) for p in points])
             mean = [p.mean() for p in points]
-            axes.plot(updates, mean, color=colour, marker="o", markersize=3, label=runs.name(setting))
-            axes.fill_between(updates, edges[:, 0], edges[:, 1], color=colour, alpha=0.12, linewidth=0)
+            axes.plot(steps, mean, color=colour, marker="o", markersize=3, label=runs.name(setting))
+            axes.fill_between(steps, edges[:, 0], edges[:, 1], color=colour, alpha=0.12, linewidth=0)
         _references(axes, [r for found in groups.values() for r in found if r.task == task])
-        axes.set_xlabel("updates")
+        axes.set_xlabel(" or ".join(sorted({r.unit for found in groups.values() for r in found if r.task == task})))
         axes.set_ylabel("evaluation return")
         axes.set_title(task, fontsize="medium")
         _legend(axes)

@@ -1,7 +1,7 @@
 """From folders to comparable runs: which settings they had, on which task, with which seed, and how they did."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.training import loggers
+from awr_exp.training.loggers import Series
 
 RETURN, SCORE = "eval/return_mean", "eval/normalized_score"
 BETA = "agent.beta"
@@ -21,7 +22,6 @@ NOT_SETTINGS = ("seed", "resume", "trust", "objective", "device", "threads", "lo
 TASK = ("dataset", "dataset.id", "dataset.download")
 """Nor does the task. How its data are used does: other settings of the data set count where one task has several."""
 
-Series = dict[int, float]
 Setting = tuple[tuple[str, Any], ...]
 
 
@@ -29,8 +29,9 @@ Setting = tuple[tuple[str, Any], ...]
 class Result:
     """A run as far as the report is concerned.
 
-    setting: the values in which runs differ, in a fixed order; task: data set and environment; series: metric to
-    {update: value}; score: the last evaluation's return, or its normalised form; None where nothing was evaluated.
+    setting: the values in which runs differ, in a fixed order; task: data set and environment; series: of each metric;
+    unit: what these are counted in; score: the last evaluation's return, or its normalised form; None where nothing was
+    evaluated.
     """
 
     run: results.Run
@@ -38,6 +39,7 @@ class Result:
     task: str
     seed: Any
     series: Mapping[str, Series]
+    unit: str
     score: float | None = None
 
     @property
@@ -84,7 +86,7 @@ def load(folders: Sequence[Path]) -> tuple[list[Result], str]:
             tuple((name, _plain(config[name])) for name in varied if name in config),
             task,
             config.get("seed"),
-            _series(run.folder),
+            *_series(run.folder),
         )
         for run, config, task in zip(runs.values(), configs, tasks, strict=True)
     ]
@@ -187,16 +189,8 @@ def _task(config: Mapping[str, Any]) -> str:
     return " ".join([str(data), *(["in", str(env)] if env else []), *options])
 
 
-def _series(folder: Path) -> dict[str, Series]:
-    series: dict[str, Series] = defaultdict(dict)
-    for row in _rows(folder):
-        if row["value"] is not None:
-            series[row["name"]][row["update"]] = float(row["value"])
-    return dict(series)
-
-
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+def _series(folder: Path) -> tuple[dict[str, Series], str]:
     try:
-        yield from loggers.read(folder)
+        return loggers.series(folder)
     except OSError:
-        return
+        return {}, "updates"

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from awr_exp.training import loggers
+from awr_exp.training.loggers import Series
 
 log = logging.getLogger(__name__)
 # Its first use on a machine reports the making of a font list.
 logging.getLogger("matplotlib").setLevel(logging.WARNING)
-
-Series = Mapping[int, float]
-"""From update to value, in order."""
 
 CURVES = "curves.png"
 _BLUE, _ORANGE, _GREEN, _GREY = "#3366aa", "#cc6633", "#338866", "#777777"
@@ -33,16 +31,13 @@ def draw(folder: Path) -> Path | None:
 
 
 def _draw(folder: Path) -> Path | None:
-    series: dict[str, dict[int, float]] = {}
-    for row in loggers.read(folder):
-        if row["value"] is not None:
-            series.setdefault(row["name"], {})[row["update"]] = row["value"]
+    series, unit = loggers.series(folder)
     panels = [(name, panel) for name, panel in _PANELS.items() if name in series]
     if not panels:
         log.warning("no learning curves for %s: it has no metrics to draw yet", folder)
         return None
 
-    last = max(update for name, _ in panels for update in series[name])
+    last = max(step for name, _ in panels for step in series[name])
     # The object interface: pyplot keeps figures for the whole process and may look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -52,7 +47,7 @@ def _draw(folder: Path) -> Path | None:
     FigureCanvasAgg(figure)
     for axes, (name, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         panel(axes, name, series)
-        axes.set_xlabel("update")
+        axes.set_xlabel(unit)
         axes.set_xlim(0, 1.02 * max(last, 1))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

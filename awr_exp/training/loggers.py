@@ -117,6 +117,26 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [row for line in lines if (row := _row(line))]
 
 
+Series = dict[int, float]
+"""From where a run was to the value of a metric there, in order."""
+
+
+def series(folder: Path) -> tuple[dict[str, Series], str]:
+    """Each metric's numbers, and what they are counted in: environment steps where the run collects, or else updates.
+
+    Raises OSError as `read`.
+    """
+    rows = read(folder)
+    counts, unit = (
+        ("env_steps", "environment steps") if any(row["env_steps"] for row in rows) else ("update", "updates")
+    )
+    found: dict[str, Series] = {}
+    for row in rows:
+        if row["value"] is not None:
+            found.setdefault(row["name"], {})[row[counts]] = float(row["value"])
+    return found, unit
+
+
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from awr_exp.errors import UserError
-from awr_exp.training.loggers import Jsonl, Many, Wandb, read, redact
+from awr_exp.training.loggers import Jsonl, Many, Wandb, read, redact, series
 
 CONF = Path(__file__).parents[2] / "conf" / "logger"
 DEAD_SERVER = "http://127.0.0.1:9"
@@ -360,3 +360,14 @@ def test_the_configs_build_both(tmp_path: Path) -> None:
 
 def test_without_wandb_there_is_no_id(tmp_path: Path) -> None:
     assert Many([Jsonl(tmp_path)]).id is None
+
+
+def test_a_series_is_counted_in_environment_steps_where_there_are_any(tmp_path: Path) -> None:
+    """An online run may evaluate twice at one update."""
+    offline, online = Jsonl(tmp_path / "offline"), Jsonl(tmp_path / "online")
+    for update, env_steps, value in ((0, 0, 1.0), (5, 100, 2.0), (5, 200, 3.0)):
+        online.log(update, {"eval/return_mean": value, "env_steps": env_steps})
+    offline.log(5, {"eval/return_mean": 2.0, "train/ess": float("nan")})
+    assert series(tmp_path / "online") == ({"eval/return_mean": {0: 1.0, 100: 2.0, 200: 3.0}}, "environment steps")
+    assert series(tmp_path / "offline") == ({"eval/return_mean": {5: 2.0}}, "updates")
+    assert series(tmp_path / "absent") == ({}, "updates")
