@@ -155,12 +155,20 @@ def _found(folder: Path) -> Found:
 
 
 def _take_over(agent: Any, mine: Sequence[Config], begin: Sequence[Found]) -> None:
-    """Begin as other runs ended, each member as one; mine: each member's own facts.
+    """Begin as other runs ended, each member as one, or with a new critic where they had none; mine: each member's own
+    facts.
 
     Raises UserError where what was learnt would mean something else.
     """
     states, theirs = zip(*begin, strict=True)
     _check_same("the policy to begin with", theirs, mine)
+    if not any(name.startswith("critic.") for name in states[0]):
+        log.info("the policy to begin with has no critic: a new one is learnt")
+        new = {name: tensor for name, tensor in agent.state_dict().items() if name.startswith("critic.")}
+        states = tuple(
+            state | {name: tensor[member : member + 1] for name, tensor in new.items()}
+            for member, state in enumerate(states)
+        )
     try:
         agent.load_state_dict({name: torch.cat([state[name] for state in states]) for name in states[0]})
     except ValueError as error:

@@ -21,7 +21,7 @@ from awr_exp.training.finetune import Finetune
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.schedules import Interleaved, Phased
 from awr_exp.types import Spec
-from tests.conftest import Cli, make_awr
+from tests.conftest import SMALL, Cli, make_awr
 
 PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
 PHASED = Phased(samples_per_iteration=60, critic_steps=5, actor_steps=7)
@@ -161,6 +161,11 @@ def test_a_run_trains_offline_first_or_begins_with_one_that_did(cli: Cli, tmp_pa
     # The same policy, critic and data: the same run.
     both = [[row for row in rows if "per_second" not in row["name"]] for rows in (online, read(tmp_path / "two"))]
     assert both[0] == both[1]
+    done = cli("agent=bc", *SMALL, f"hydra.run.dir={tmp_path}/clone")
+    assert done.returncode == 0, done.stdout
+    done = cli(*FINETUNE, f"resume_policy={tmp_path}/clone", f"hydra.run.dir={tmp_path}/three")
+    assert done.returncode == 0, done.stdout
+    assert "has no critic: a new one is learnt" in done.stdout
     done = cli("-m", *FINETUNE, two[0], "agent.beta=0.3,1.0", f"hydra.sweep.dir={tmp_path}/sweep")
     assert done.returncode == 0, done.stdout
     assert "jobs to train: 2, groups: 1," in done.stdout
