@@ -1,8 +1,8 @@
 """Online results beside the authors' own: `python benchmarks/online.py halfcheetah hopper`.
 
-Each task is a multirun of its recipe over seeds, all in one process. Writes a table and, for tasks of which there are
-published curves (author_curves.csv: mean and standard deviation over their seeds, of the -v2 environments of 2019), our
-curves over theirs. A task whose sweep is complete in the output folder is only read again.
+Each task is a multirun of its recipe over seeds, all in one process. Writes a table (online.md) and, for tasks of which
+there are published curves (author_curves.csv: mean and standard deviation over their seeds, of the -v2 environments of
+2019), our curves over theirs (online.png). A task whose sweep is complete in the output folder is only read again.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import json
 import statistics
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -104,24 +103,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/online"))
     parser.add_argument("--override", action="append", default=[], help="of every run, such as threads=1")
     options = parser.parse_args()
-    curves: dict[str, list[Curve]] = defaultdict(list)
-    print("| task | environment steps | to reach | mean of ours | seeds | minutes |\n|---|---|---|---|---|---|")
-    lines = []
+    options.out.mkdir(parents=True, exist_ok=True)
+    curves: dict[str, list[Curve]] = {}
+    table = ["| task | environment steps | to reach | mean of ours | seeds | minutes |", "|---|---|---|---|---|---|"]
     for task in options.tasks:
         experiment, _, seeds, overrides, goals = TASKS[task]
         folder = (options.out / task).resolve()
         sweep(folder, experiment, seeds, [*overrides, *options.override])
         runs = sorted(path.parent for path in folder.glob("*/result.json"))
         curves[task] = [curve(run) for run in runs]
+        # Of the last attempt, where a sweep was interrupted.
         minutes = max(json.loads((run / "result.json").read_text())["seconds"] for run in runs) / 60
         for steps, goal in goals:
             returns = [at(own, steps) for own in curves[task]]
             each = ", ".join(f"{value:.0f}" for value in returns)
-            lines.append(
+            table.append(
                 f"| {task} | {steps:,} | {goal} | {statistics.mean(returns):.0f} ({each}) | {seeds} | {minutes:.1f} |"
             )
-        print("\n".join(lines), flush=True)
+        # After each task: the next one may take an hour.
+        (options.out / "online.md").write_text("\n".join(table) + "\n")
         draw(curves, options.out / "online.png")
+    print("\n".join(table))
 
 
 if __name__ == "__main__":

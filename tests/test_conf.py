@@ -1,5 +1,6 @@
 """Every yaml composes, builds and takes three updates; every value in it has a range that is checked."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,8 @@ def test_the_online_recipes_have_their_published_values(task: str) -> None:
     assert (agent["beta"], agent["max_weight"], agent["gamma"], agent["advantage"]["lam"]) == (1, 20, 0.99, 0.95)
     assert agent["standardize_advantages"]
     assert agent["normalize_values"]
+    # The norm of 64 numbers drawn evenly up to sqrt(6 / (64 + 1)).
+    assert agent["critic_output_scale"] == pytest.approx(math.sqrt(64 * 2 / 65), rel=0.01)
     share = iteration / 2048
     assert (schedule["critic_steps"], schedule["actor_steps"]) == (round(200 * share), round(1000 * share))
     assert (cfg["trainer"]["replay_size"], cfg["trainer"]["batch_size"]) == (50_000, 256)
