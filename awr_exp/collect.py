@@ -64,8 +64,8 @@ def collect(content: dict[str, Any]) -> None:
         with Bar(f"collecting {id}", content["episodes"], done) as bar, closing(Stage(make_env)) as stage:
             for episode in range(done, content["episodes"]):
                 played = stage.play(act, content["seed"], episode)
-                first = np.arange(len(played["reward"])) == 0
-                recording.add(**{name: part[:, None] for name, part in (played | {"first": first}).items()})
+                mark = np.arange(len(played["reward"])) == 0
+                recording.add(**{name: part[:, None] for name, part in (played | {"mark": mark}).items()})
                 bar.advance(episode + 1)
     except OSError as error:
         raise UserError(

@@ -28,9 +28,10 @@ REFERENCE_EPISODES = 20
 class Recorder:
     """Keeps one member's steps in its folder, and writes those of whole episodes as data set `dataset_id` at the end.
 
-    last_steps: only so many, the newest; checkpoints: only the `checkpoint_steps` steps from each of these environment
-    steps on. What goes wrong with it, such as a full disk, ends the recording and not the run. A run that goes on after
-    it has written its data set keeps that as it is. Raises UserError for an id that is none, is taken or has no place.
+    last_steps: only the newest episodes, as few as have so many steps together; checkpoints: only the episodes that
+    begin in the `checkpoint_steps` steps from each of these environment steps on. What goes wrong with it, such as a
+    full disk, ends the recording and not the run. A run that goes on after it has written its data set keeps that as it
+    is. Raises UserError for an id that is none, is taken or has no place.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Recorder:
         if checkpoints is not None:
             self.windows = [(begin, begin + checkpoint_steps) for begin in checkpoints]
         self.recording: Recording | None = None
-        self.gap, self.ended = True, False
+        self.open, self.ended = np.zeros(envs, np.bool_), False
+        """Of each environment, whether its open episode is one to keep."""
         self.note = folder / "recorded.txt"
         """Names the data set, from just before it is written on."""
         if export.exists(dataset_id) and self.note.exists() and self.note.read_text() == dataset_id:
@@ -63,7 +65,8 @@ class Recorder:
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint needs of it."""
-        return {"steps": self.recording.steps if self.recording else 0, "gap": self.gap, "ended": self.ended}
+        steps = self.recording.steps if self.recording else 0
+        return {"steps": steps, "open": self.open.tolist(), "ended": self.ended}
 
     def resume(self, facts: dict[str, Any]) -> None:
         """Go on from the `facts` of a checkpoint."""
@@ -77,26 +80,27 @@ class Recorder:
         if lost:
             log.warning("%s has lost steps: episodes that were open then are not recorded", self.recording.path)
         self.recording.cut(facts["steps"])
-        self.gap = facts["gap"] or lost
+        self.open = np.array(facts["open"]) & (not lost)
 
     def add(self, step: int, stretch: Stretch, member: int, first: NDArray[np.bool_]) -> None:
         """A stretch that begins at environment step `step`; first [S, E]: where episodes begin."""
         if self.recording is None:
             return
         # Each row is a step of every environment.
-        at = step + self.envs * np.arange(len(first))
-        inside = [(begin < at + self.envs) & (at < end) for begin, end in self.windows]
-        rows = np.flatnonzero(np.any(inside, 0))
+        number = np.arange(len(first))
+        at = step + self.envs * number
+        inside = np.any([(begin <= at) & (at < end) for begin, end in self.windows], 0)
+        # The row where the episode began that each belongs to; -1 before this stretch.
+        began = np.maximum.accumulate(np.where(first, number[:, None], -1))
+        keep = np.where(began < 0, self.open, inside[began])
+        self.open = keep[-1]
+        rows = np.flatnonzero(keep.any(1))
         names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
         parts = {name: getattr(stretch, name)[rows, member] for name in names}
         if not self.spec.discrete:
             parts["action"] = np.clip(parts["action"], self.spec.action_low, self.spec.action_high)
-        # Where the row before is missing, an episode may have begun unseen.
-        alone = np.diff(rows, prepend=-2 if self.gap else -1) > 1
-        begins = np.where(first[rows], 1, np.where(alone[:, None], -1, 0))
-        self.gap = len(first) - 1 not in rows
         try:
-            self.recording.add(**parts, first=begins)
+            self.recording.add(**parts, mark=np.where(keep, first, -1)[rows])
         except OSError as error:
             log.warning(
                 "recording ends here, and what it has is deleted, since checkpoints need the room: %s cannot be "
@@ -120,8 +124,8 @@ class Recorder:
             returns = [sum(buffer.rewards) for buffer in self.recording.episodes(self.last_steps)]
             if not returns:
                 raise UserError(
-                    "no episode lies in it from beginning to end (give larger recorder.last_steps or "
-                    "recorder.checkpoint_steps, or null)"
+                    "no episode to keep has ended (give a larger trainer.env_steps or recorder.checkpoint_steps, or "
+                    "other recorder.checkpoints)"
                 )
             scores = self._scores(make_env, best if np.isfinite(best) else max(returns))
             about = "Steps of an online run of advantage-weighted regression, as they were collected."
