@@ -27,8 +27,8 @@ class Recording:
 
     @property
     def steps(self) -> int:
-        """Of each environment; a torn last row does not count."""
-        return self.path.stat().st_size // self.row_bytes
+        """Of each environment; a torn last row does not count, and a file that is gone has none."""
+        return self.path.stat().st_size // self.row_bytes if self.path.exists() else 0
 
     def add(
         self,

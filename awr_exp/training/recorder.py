@@ -30,8 +30,9 @@ class Recorder:
 
     last_steps: only the newest episodes, as few as have so many steps together; checkpoints: only the episodes that
     begin in the `checkpoint_steps` steps from each of these environment steps on. What goes wrong with it, such as a
-    full disk, ends the recording and not the run. A run that goes on after it has written its data set keeps that as it
-    is. Raises UserError for an id that is none, is taken or has no place.
+    full disk, ends the recording and not the run: the data set then has the episodes that were whole before. A run that
+    goes on after it has written its data set keeps that as it is. Raises UserError for an id that is none, is taken or
+    has no place.
     """
 
     def __init__(
@@ -72,19 +73,17 @@ class Recorder:
         """Go on from the `facts` of a checkpoint."""
         if self.recording is None:
             return
-        if facts["ended"]:
-            log.warning("the recording ended before: what comes from now on is not recorded")
-            self._end()
-            return
         lost = self.recording.steps < facts["steps"]
         if lost:
             log.warning("%s has lost steps: episodes that were open then are not recorded", self.recording.path)
         self.recording.cut(facts["steps"])
-        self.open = np.array(facts["open"]) & (not lost)
+        self.open, self.ended = np.array(facts["open"]) & (not lost), facts["ended"]
+        if self.ended:
+            log.warning("recording ended before: what comes from now on is not recorded")
 
     def add(self, step: int, stretch: Stretch, member: int, first: NDArray[np.bool_]) -> None:
         """A stretch that begins at environment step `step`; first [S, E]: where episodes begin."""
-        if self.recording is None:
+        if self.recording is None or self.ended:
             return
         # Each row is a step of every environment.
         number = np.arange(len(first))
@@ -102,19 +101,15 @@ class Recorder:
         try:
             self.recording.add(**parts, mark=np.where(keep, first, -1)[rows])
         except OSError as error:
+            # Not even when resumed: rows that are missing in the middle would make one episode of two.
+            self.ended = True
             log.warning(
-                "recording ends here, and what it has is deleted, since checkpoints need the room: %s cannot be "
-                "written (%s)",
+                "recording ends at environment step %d, and its data set gets the episodes that were whole by then: %s "
+                "cannot be written (%s)",
+                step,
                 self.recording.path,
-                error.strerror,
+                error.strerror or error,
             )
-            self._end()
-
-    def _end(self) -> None:
-        """Record no more, not even when resumed: the rest would pass for the whole."""
-        assert self.recording is not None
-        self.recording.delete()
-        self.recording, self.ended = None, True
 
     def finish(self, make_env: MakeEnv, best: float) -> None:
         """Write the data set; best: the best mean return of an evaluation, its ref_max_score."""

@@ -193,29 +193,68 @@ def test_steps_that_are_lost_leave_a_gap_and_nothing_torn(tmp_path: Path, caplog
     assert sorted(load("test/mine-v0").info.episode_returns) == sorted(expected)
 
 
-def test_a_full_disk_costs_the_recording_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_disk_that_is_full_for_a_while_costs_what_comes_from_then_on(
+    resumes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, rollouts = recorder(tmp_path, CARTPOLE), Rollouts(MAKE[CARTPOLE], [1], [0, 1])
+    seen = played(CARTPOLE, own, 4, rollouts=rollouts)
+
+    def full(**parts: Any) -> None:
+        with (tmp_path / "recording" / "steps.bin").open("ab") as file:
+            file.write(b"a torn row")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own.recording, "add", full)
+        own.add(200, rollouts.play(Bold(CARTPOLE), 25, 4), 0, np.zeros((25, 2), bool))
+    (line,) = caplog.messages
+    assert "recording ends at environment step 200, and its data set gets the episodes that were whole by then" in line
+    assert "steps.bin cannot be written (No space left on device)" in line
+    if resumes:
+        facts = own.facts()
+        own = recorder(tmp_path, CARTPOLE)
+        own.resume(facts)
+        assert "recording ended before: what comes from now on is not recorded" in caplog.text
+    own.add(250, rollouts.play(Bold(CARTPOLE), 25, 5), 0, np.zeros((25, 2), bool))
+    own.finish(MAKE[CARTPOLE], 500.0)
+    expected = [e["reward"].sum() for e in episodes(seen)]
+    assert len(expected) > 4
+    np.testing.assert_allclose(load("test/mine-v0").info.episode_returns, expected)
+
+
+def test_a_recording_from_before_the_disk_was_full_goes_on_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed from a checkpoint that had not seen it."""
+    own, rollouts = recorder(tmp_path, CARTPOLE), Rollouts(MAKE[CARTPOLE], [1], [0, 1])
+    seen = played(CARTPOLE, own, 4, rollouts=rollouts)
+    facts, ends = own.facts(), seen[-1].terminated | seen[-1].truncated
+    stretch = rollouts.play(Bold(CARTPOLE), 25, 4)
+    first = np.concatenate([ends[-1], (stretch.terminated | stretch.truncated)[:-1, 0]])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_: (tmp_path / "nowhere" / "file").touch())
+        own.add(200, stretch, 0, first)
+    assert own.facts()["ended"]
+    again = recorder(tmp_path, CARTPOLE)
+    again.resume(facts)
+    again.add(200, stretch, 0, first)
+    again.finish(MAKE[CARTPOLE], 500.0)
+    expected = [e["reward"].sum() for e in episodes([*seen, stretch])]
+    np.testing.assert_allclose(load("test/mine-v0").info.episode_returns, expected)
+
+
+def test_a_recording_that_is_deleted_costs_the_recording_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = recorder(tmp_path, CARTPOLE)
     played(CARTPOLE, own, 2)
-
-    def full(**parts: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(own.recording, "add", full)
+    shutil.rmtree(tmp_path / "recording")
     played(CARTPOLE, own, 2)
-    assert "recording ends here, and what it has is deleted" in caplog.text
-    assert "No space left on device" in caplog.text
-    assert not (tmp_path / "recording").exists()
-    # Nor does it begin anew when it is resumed: that would pass for the whole.
-    again = recorder(tmp_path, CARTPOLE)
-    again.resume(own.facts())
-    assert "the recording ended before" in caplog.text
-    played(CARTPOLE, again, 2)
-    for one in (own, again):
-        one.finish(MAKE[CARTPOLE], 500.0)
-    assert not (tmp_path / "recording").exists()
-    assert list((tmp_path / "minari").rglob("*")) == [tmp_path / "minari" / "test"]
+    assert "cannot be written (No such file or directory)" in caplog.text
+    assert own.facts()["steps"] == 0
+    own.finish(MAKE[CARTPOLE], 500.0)
+    assert "data set test/mine-v0 was not written: no episode to keep has ended" in caplog.text
 
 
 def test_a_data_set_that_cannot_be_written_keeps_its_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
