@@ -1,6 +1,7 @@
 """`python -m awr_exp.collect`: data sets of any policy, the same ones however often they were stopped."""
 
 import errno
+import math
 import os
 import shutil
 import signal
@@ -13,15 +14,20 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 from awr_exp import collect as module
 from awr_exp import config
 from awr_exp.data.minari import load
 from awr_exp.data.recording import Recording
 from awr_exp.envs import episode
+from awr_exp.envs.make import from_dataset
 from awr_exp.errors import UserError
+from awr_exp.sweep import experiment
 from awr_exp.training import recorder
-from tests.conftest import SMALL, Cli, start
+from awr_exp.types import Spec
+from tests.conftest import SMALL, Cli, composed, start
 
 
 def collect(cwd: Path, root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -283,6 +289,62 @@ def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_pat
         assert "several runs record 'mine/both-v0': let recorder.dataset_id differ, such as" in done.stdout
         assert "training" not in done.stdout
         assert "Traceback" not in done.stdout
+
+
+class Asking(gymnasium.Env):
+    """Ten steps, each rewarded by `factor` times the sum of what was asked for."""
+
+    observation_space = gymnasium.spaces.Box(0, 10, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def reset(self, **options: Any) -> Any:
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        return np.full(1, self.count, np.float32), float(self.factor * action.sum()), False, self.count == 10, {}
+
+
+gymnasium.register("Asking-v0", "tests.test_collect:Asking")
+
+
+def trained(folder: Path, *options: str) -> dict[str, float]:
+    """The last metrics of a run that leaves what one from the command line does."""
+    small = ["network.hidden=[16]", "logger=jsonl", "trainer.eval_episodes=1", "trainer.compile=false"]
+    cfg = composed(*options, *small)
+    (outcome,) = experiment.train([cfg], [folder])
+    assert outcome.error is None
+    (folder / ".hydra").mkdir()
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    return dict(outcome.metrics)
+
+
+def test_actions_that_are_played_as_they_are_become_data_that_are_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded, and played by the run that has learnt from that."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(recorder, "REFERENCE_EPISODES", 2)
+    asking = ["env=gym", "env.id=Asking-v0", "+env.kwargs.factor=3", "+env.clip_actions=false"]
+    steps = ["trainer.env_steps=256", "trainer.replay_size=400", "trainer.envs=4", "schedule.learning_starts=32"]
+    online = ["trainer=online", "schedule=interleaved", *asking, *steps, "recorder.dataset_id=mine/online-v0"]
+    trained(tmp_path / "online", *online)
+    offline = ["experiment=smoke", "dataset=minari", "dataset.id=mine/online-v0"]
+    assert trained(tmp_path / "offline", *offline)["eval/length_mean"] == 10
+    run = {"policy": str(tmp_path / "offline"), "env": None, "sample": True, "dataset_id": "mine/offline-v0"}
+    module.collect(content(**run))
+    for name in ("online", "offline"):
+        data = load(f"mine/{name}-v0")
+        assert not from_dataset(data.info, data.spec).clip_actions
+        batch = data.sample(torch.arange(len(data))[None])
+        assert data.spec == Spec(1, 2, None, (-math.inf,) * 2, (math.inf,) * 2)
+        assert data.info.env_spec.kwargs == {"factor": 3}
+        assert abs(batch.action).max() > 1
+        torch.testing.assert_close(batch.reward, 3 * batch.action.sum(-1))
 
 
 def test_every_collect_option_is_found() -> None:

@@ -40,7 +40,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     data, make_env, spec = _task(first, device)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    recorders, refused = _recorders(cfgs, folders, names, spec)
+    recorders, refused = _recorders(cfgs, folders, names, make_env)
     if len(refused) == len(cfgs):
         return list(refused.values())
     members = range(len(cfgs))
@@ -142,15 +142,15 @@ def _rehearse(cfg: Config, trainer: Config, spec: Spec, device: Any, **parts: An
 
 
 def _recorders(
-    cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str], spec: Spec
+    cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str], make_env: Any
 ) -> tuple[list[Any], dict[int, Outcome]]:
     """One a member, or none where nothing is recorded; and, by number, the members that cannot have theirs."""
     nodes = [cfg.get("recorder") or {} for cfg in cfgs]
     recorders: list[Any] = []
     refused: dict[int, Outcome] = {}
-    if nodes[0].get("dataset_id") is None:
+    if nodes[0].get("dataset_id") is None or make_env is None:
         return recorders, refused
-    envs = cfgs[0]["trainer"]["envs"]
+    spec, envs = task(make_env, as_played=True), cfgs[0]["trainer"]["envs"]
     for member, (node, folder, name) in enumerate(zip(nodes, folders, names, strict=True)):
         with speaking(folder, name):
             try:

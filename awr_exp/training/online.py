@@ -144,11 +144,6 @@ class Online(Trainer):
             workers = max(1, workers // len(parts))
         schedule.check(agent, workers)
         if recorders:
-            if not getattr(make_env, "clip_actions", True):
-                raise UserError(
-                    "a data set has actions within their bounds, and rewards of those: recorder.dataset_id needs "
-                    "env.clip_actions=true"
-                )
             with closing(made(make_env)) as env:
                 export.check_env(env)
         functions = schedule.functions(env_steps * agent.members, compile, agent.device)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from awr_exp.data import export
 from awr_exp.data.recording import Recording
 from awr_exp.envs.episode import Stage, at_random
-from awr_exp.envs.make import MakeEnv, made
+from awr_exp.envs.make import MakeEnv, clips, made, played_space, task
 from awr_exp.envs.rollout import Stretch
 from awr_exp.errors import UserError
 from awr_exp.types import Spec
@@ -29,10 +29,10 @@ class Recorder:
     """Keeps one member's steps in its folder, and writes those of whole episodes as data set `dataset_id` at the end.
 
     last_steps: only the newest episodes, as few as have so many steps together; checkpoints: only the episodes that
-    begin in the `checkpoint_steps` steps from each of these environment steps on. What goes wrong with it, such as a
-    full disk, ends the recording and not the run: the data set then has the episodes that were whole before. A run that
-    goes on after it has written its data set keeps that as it is. Raises UserError for an id that is none, is taken or
-    has no place.
+    begin in the `checkpoint_steps` steps from each of these environment steps on; spec: of the task as it is played.
+    What goes wrong with it, such as a full disk, ends the recording and not the run: the data set then has the episodes
+    that were whole before. A run that goes on after it has written its data set keeps that as it is. Raises UserError
+    for an id that is none, is taken or has no place.
     """
 
     def __init__(
@@ -127,7 +127,8 @@ class Recorder:
             self.note.write_text(self.id)
             with closing(made(make_env)) as env:
                 buffers = self.recording.episodes(self.last_steps)
-                if not export.create(self.id, buffers, env, "AWR", scores, about):
+                actions = played_space(make_env, env)
+                if not export.create(self.id, buffers, env, actions, "AWR", scores, about):
                     raise UserError("another one of this id is there by now: choose another recorder.dataset_id")
         except Exception as error:
             self.note.unlink(missing_ok=True)
@@ -142,24 +143,25 @@ class Recorder:
         log.info(
             "data set %s: %d episodes, return %.1f ± %.1f", self.id, len(returns), np.mean(returns), np.std(returns)
         )
-        log.info("train on it: %s", export.command(self.id, env))
+        log.info("train on it: %s", export.command(self.id, env, clips(make_env)))
 
     def _scores(self, make_env: MakeEnv, best: float) -> tuple[float, float] | None:
         """best: of an evaluation or else, without one, of an episode: the best that is known."""
         try:
-            return reference(make_env, self.spec, best)
+            return reference(make_env, best)
         except UserError as error:
             log.warning("data set %s gets no reference scores: %s", self.id, error)
             return None
 
 
-def reference(make_env: MakeEnv, spec: Spec, best: float) -> tuple[float, float] | None:
+def reference(make_env: MakeEnv, best: float) -> tuple[float, float] | None:
     """Mean return of uniformly random actions, and `best`; None unless that is more than a deviation above it.
 
     Raises UserError where the environment fails again and again.
     """
+    act = at_random(task(make_env))
     with closing(Stage(make_env)) as stage:
-        episodes = [stage.play(at_random(spec), 0, "reference", number) for number in range(REFERENCE_EPISODES)]
+        episodes = [stage.play(act, 0, "reference", number) for number in range(REFERENCE_EPISODES)]
     returns = [float(episode["reward"].sum()) for episode in episodes]
     low = float(np.mean(returns))
     return (low, best) if best > low + np.std(returns) else None

@@ -399,9 +399,9 @@ def test_an_environment_that_fails_costs_reference_scores_at_most(
 
 
 def test_scores_are_left_out_unless_the_best_is_clearly_above_random() -> None:
-    low, high = module.reference(MAKE[CARTPOLE], CARTPOLE, 500.0) or (0, 0)
+    low, high = module.reference(MAKE[CARTPOLE], 500.0) or (0, 0)
     assert 10 < low < 40 < high == 500
-    assert module.reference(MAKE[CARTPOLE], CARTPOLE, low) is None
+    assert module.reference(MAKE[CARTPOLE], low) is None
 
 
 def test_an_environment_that_no_data_set_can_name_is_refused() -> None:

@@ -569,7 +569,3 @@ def test_what_cannot_be_trained_online(tmp_path: Path) -> None:
     gelu = agent(CARTPOLE, PHASED, [0], network=partial(MLP, hidden=(8,), activation="gelu"))
     with pytest.raises(UserError, match=r"no NumPy form, in which workers act: choose trainer\.workers=0"):
         trainer([tmp_path], gelu, PHASED, workers=1)
-    as_asked = gym(None, None, "Pendulum-v1", clip_actions=False)
-    own = Recorder("test/mine-v0", None, None, 1, tmp_path, PENDULUM, 3)
-    with pytest.raises(UserError, match=r"recorder\.dataset_id needs env\.clip_actions=true"):
-        trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, as_asked, recorders=[own])
