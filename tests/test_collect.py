@@ -162,6 +162,18 @@ def test_episodes_that_fail_are_left_out(
     np.testing.assert_array_equal(ours.info.episode_returns[:3], theirs.info.episode_returns)
 
 
+def test_an_environment_that_fails_in_the_end_costs_reference_scores_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(Asking, "most", 5)
+    module.collect(content("Asking-v0"))
+    assert "the data set gets no reference scores: the environment failed: RuntimeError: no licence" in caplog.text
+    assert load("test/mine-v0").info.episodes == 5
+    assert load("test/mine-v0").info.ref_min_score is None
+    assert not list(tmp_path.rglob(".collecting*"))
+
+
 def test_episodes_without_an_end_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the reference score, too."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
@@ -292,15 +304,20 @@ def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_pat
 
 
 class Asking(gymnasium.Env):
-    """Ten steps, each rewarded by `factor` times the sum of what was asked for."""
+    """Ten steps, each rewarded by `factor` times the sum of what was asked for; fails after `most` episodes of all."""
 
     observation_space = gymnasium.spaces.Box(0, 10, (1,), np.float32)
     action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    most = math.inf
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
 
     def reset(self, **options: Any) -> Any:
+        Asking.most -= 1
+        if Asking.most < 0:
+            raise RuntimeError("no licence")
         self.count = 0
         return np.zeros(1, np.float32), {}
 

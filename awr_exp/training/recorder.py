@@ -122,7 +122,8 @@ class Recorder:
                     "no episode to keep has ended (give a larger trainer.env_steps or recorder.checkpoint_steps, or "
                     "other recorder.checkpoints)"
                 )
-            scores = self._scores(make_env, best if np.isfinite(best) else max(returns))
+            # Without an evaluation, of an episode: the best that is known.
+            scores = reference(make_env, best if np.isfinite(best) else max(returns))
             about = "Steps of an online run of advantage-weighted regression, as they were collected."
             self.note.write_text(self.id)
             with closing(made(make_env)) as env:
@@ -145,23 +146,19 @@ class Recorder:
         )
         log.info("train on it: %s", export.command(self.id, env, clips(make_env)))
 
-    def _scores(self, make_env: MakeEnv, best: float) -> tuple[float, float] | None:
-        """best: of an evaluation or else, without one, of an episode: the best that is known."""
-        try:
-            return reference(make_env, best)
-        except UserError as error:
-            log.warning("data set %s gets no reference scores: %s", self.id, error)
-            return None
-
 
 def reference(make_env: MakeEnv, best: float) -> tuple[float, float] | None:
     """Mean return of uniformly random actions, and `best`; None unless that is more than a deviation above it.
 
-    Raises UserError where the environment fails again and again.
+    None, with a warning, where the environment fails again and again: what was collected is worth more than scores.
     """
-    act = at_random(task(make_env))
-    with closing(Stage(make_env)) as stage:
-        episodes = [stage.play(act, 0, "reference", number) for number in range(REFERENCE_EPISODES)]
+    try:
+        act = at_random(task(make_env))
+        with closing(Stage(make_env)) as stage:
+            episodes = [stage.play(act, 0, "reference", number) for number in range(REFERENCE_EPISODES)]
+    except UserError as error:
+        log.warning("the data set gets no reference scores: %s", error)
+        return None
     returns = [float(episode["reward"].sum()) for episode in episodes]
     low = float(np.mean(returns))
     return (low, best) if best > low + np.std(returns) else None
