@@ -12,7 +12,7 @@ import gymnasium
 import hydra
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from awr_exp import config, results
 from awr_exp.envs.episode import Act, Stage, at_random
@@ -100,15 +100,15 @@ def _environment(content: dict[str, Any]) -> Any:
             raise UserError("env is missing: choose where to play, such as env=pendulum")
         saved: Any = config.saved_config(folder, content["trust"])
         if "dataset" in saved and saved.dataset and str(saved.env.get("_target_")).endswith("from_dataset"):
-            from omegaconf import OmegaConf
-
             dataset: Any = OmegaConf.to_container(saved.dataset, resolve=True)
             data = build(dataset)
             return build({"_target_": saved.env["_target_"]}, data=data.info, spec=data.spec)
-        node = {"_target_": saved.env["_target_"], "id": saved.env.get("id"), "kwargs": saved.env.get("kwargs")}
+        own: Any = OmegaConf.to_container(saved.env, resolve=True)
+        # The vectorised form is for collecting in many at once.
+        node = {name: value for name, value in own.items() if name != "vectorized"}
     made = build(node, data=None, spec=None)
     if made is None:
-        raise UserError("env=none is nowhere to play: choose another")
+        raise UserError("env=none is nowhere to play: choose another, such as env=pendulum")
     return made
 
 

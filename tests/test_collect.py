@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +344,7 @@ def trained(folder: Path, *options: str) -> dict[str, float]:
 def test_actions_that_are_played_as_they_are_become_data_that_are_learnt_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Recorded, and played by the run that has learnt from that."""
+    """Recorded, and played by the run that collected and by the one that has learnt from that."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     monkeypatch.setattr(recorder, "REFERENCE_EPISODES", 2)
     asking = ["env=gym", "env.id=Asking-v0", "+env.kwargs.factor=3", "+env.clip_actions=false"]
@@ -352,9 +353,10 @@ def test_actions_that_are_played_as_they_are_become_data_that_are_learnt_from(
     trained(tmp_path / "online", *online)
     offline = ["experiment=smoke", "dataset=minari", "dataset.id=mine/online-v0"]
     assert trained(tmp_path / "offline", *offline)["eval/length_mean"] == 10
-    run = {"policy": str(tmp_path / "offline"), "env": None, "sample": True, "dataset_id": "mine/offline-v0"}
-    module.collect(content(**run))
     for name in ("online", "offline"):
+        run = {"policy": str(tmp_path / name), "env": None, "sample": True, "dataset_id": f"mine/by-{name}-v0"}
+        module.collect(content(**run))
+    for name in ("online", "by-online", "by-offline"):
         data = load(f"mine/{name}-v0")
         assert not from_dataset(data.info, data.spec).clip_actions
         batch = data.sample(torch.arange(len(data))[None])
@@ -362,6 +364,31 @@ def test_actions_that_are_played_as_they_are_become_data_that_are_learnt_from(
         assert data.info.env_spec.kwargs == {"factor": 3}
         assert abs(batch.action).max() > 1
         torch.testing.assert_close(batch.reward, 3 * batch.action.sum(-1))
+
+
+def asking(data: Any, spec: Any, factor: float) -> Any:
+    return partial(gymnasium.make, "Asking-v0", factor=factor)
+
+
+def test_the_policy_of_a_run_plays_in_all_that_its_environment_was(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    monkeypatch.setattr(recorder, "REFERENCE_EPISODES", 2)
+    online = ["trainer=online", "schedule=interleaved", "schedule.learning_starts=32", "trainer.env_steps=32"]
+    target = "tests.test_collect.asking"
+    own = ["env=none", f"env._target_={target}", "+env.factor=4"]
+    trained(tmp_path / "own", *online, *own)
+    run = {"policy": str(tmp_path / "own"), "env": None, "dataset_id": "mine/own-v0"}
+    module.collect(content(**run, trust=[target]))
+    data = load("mine/own-v0")
+    batch = data.sample(torch.arange(len(data))[None])
+    torch.testing.assert_close(batch.reward, 4 * batch.action.sum(-1))
+    trained(tmp_path / "vectorized", *online, "env=cartpole", "env.vectorized=true")
+    module.collect(content(policy=str(tmp_path / "vectorized"), env=None, dataset_id="mine/vectorized-v0"))
+    trained(tmp_path / "nowhere", "experiment=smoke", "env=none", "trainer.updates=1")
+    with pytest.raises(UserError, match="env=none is nowhere to play: choose another, such as env=pendulum"):
+        module.collect(content(policy=str(tmp_path / "nowhere"), env=None, dataset_id="mine/none-v0"))
 
 
 def test_every_collect_option_is_found() -> None:
