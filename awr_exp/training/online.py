@@ -231,15 +231,16 @@ class Online(Trainer):
     def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
         self.step, self.update = facts[0]["step"], facts[0]["update"]
         actions = _split_actions(state)
-        for recorder, fact in zip(self.recorders, facts, strict=False):
-            if "recorder" in fact:
-                recorder.resume(fact["recorder"])
         begin = 0
         for learner in self.learners:
             own = slice(begin, begin + learner.agent.members)
             begin = own.stop
             mine = {name: tensor[own] for name, tensor in state.items() if name != "collect.actions"}
             learner.load(facts[own], mine | {"collect.actions": torch.cat(actions[own])})
+        # Only once everything fits: it cuts off what came later.
+        for recorder, fact in zip(self.recorders, facts, strict=False):
+            if "recorder" in fact:
+                recorder.resume(fact["recorder"])
 
     def close(self) -> None:
         for learner in self.learners:

@@ -498,6 +498,24 @@ def test_a_run_that_fails_goes_on_recording_once_it_is_resumed(tmp_path: Path, m
     np.testing.assert_array_equal(*packed)
 
 
+def test_resuming_with_other_environments_costs_no_recorded_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(Recorder, "finish", lambda *_: None)
+
+    def begun(envs: int) -> Online:
+        recorder = Recorder("test/mine-v0", None, None, 1, tmp_path, CARTPOLE, envs)
+        return trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorders=[recorder], envs=envs)
+
+    begun(3).run()
+    steps = tmp_path / "recording" / "steps.bin"
+    before = steps.read_bytes()
+    with pytest.raises(UserError, match=r"another replay: give its trainer\.envs and trainer\.replay_size"):
+        begun(2).resume()
+    assert steps.read_bytes() == before
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_environment_that_never_begins_ends_in_one_line(tmp_path: Path, workers: int) -> None:
     class Mute(gymnasium.Wrapper):
