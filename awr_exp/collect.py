@@ -12,7 +12,7 @@ import gymnasium
 import hydra
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from awr_exp import config, results
 from awr_exp.envs.episode import Act, Stage, at_random
@@ -43,7 +43,7 @@ def collect(content: dict[str, Any]) -> None:
     from awr_exp.data import export
     from awr_exp.data.minari import root
     from awr_exp.data.recording import Recording
-    from awr_exp.envs.make import made, task
+    from awr_exp.envs.make import clips, made, played_space, task
     from awr_exp.training.progress import Bar
     from awr_exp.training.recorder import reference
 
@@ -51,7 +51,7 @@ def collect(content: dict[str, Any]) -> None:
     make_env = _environment(content)
     spec, env = task(make_env), made(make_env)
     export.check_env(env)
-    act = _policy(content, spec, env)
+    act = _policy(content, spec, task(make_env, as_played=True), env)
     folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
     wanted = json.dumps(content | {"episodes": None}, sort_keys=True)
     try:
@@ -64,8 +64,8 @@ def collect(content: dict[str, Any]) -> None:
         with Bar(f"collecting {id}", content["episodes"], done) as bar, closing(Stage(make_env)) as stage:
             for episode in range(done, content["episodes"]):
                 played = stage.play(act, content["seed"], episode)
-                first = np.arange(len(played["reward"])) == 0
-                recording.add(**{name: part[:, None] for name, part in (played | {"first": first}).items()})
+                mark = np.arange(len(played["reward"])) == 0
+                recording.add(**{name: part[:, None] for name, part in (played | {"mark": mark}).items()})
                 bar.advance(episode + 1)
     except OSError as error:
         raise UserError(
@@ -74,10 +74,10 @@ def collect(content: dict[str, Any]) -> None:
         ) from None
     buffers = islice(recording.episodes(), content["episodes"])
     returns, lengths = zip(*((sum(buffer.rewards), len(buffer.rewards)) for buffer in buffers), strict=True)
-    scores = reference(make_env, spec, max([float(np.mean(returns)), *_known_best(content)]))
+    scores = reference(make_env, max([float(np.mean(returns)), *_known_best(content)]))
     about = f"Episodes by {content['policy']} with noise {content['noise']}."
     buffers = islice(recording.episodes(), content["episodes"])
-    if not export.create(id, buffers, env, str(content["policy"]), scores, about):
+    if not export.create(id, buffers, env, played_space(make_env, env), str(content["policy"]), scores, about):
         raise UserError(
             f"another {id} is there by now: once {root() / id} is deleted or moved, the same command writes this one"
         )
@@ -86,7 +86,7 @@ def collect(content: dict[str, Any]) -> None:
           f"return {np.mean(returns):.1f} ± {np.std(returns):.1f}, in {root() / id}")  # fmt: skip
     if stage.failures:
         print(f"the environment failed {stage.failures} times: those episodes are left out")
-    print(f"train on it: {export.command(id, env)}")
+    print(f"train on it: {export.command(id, env, clips(make_env))}")
 
 
 def _environment(content: dict[str, Any]) -> Any:
@@ -100,19 +100,20 @@ def _environment(content: dict[str, Any]) -> Any:
             raise UserError("env is missing: choose where to play, such as env=pendulum")
         saved: Any = config.saved_config(folder, content["trust"])
         if "dataset" in saved and saved.dataset and str(saved.env.get("_target_")).endswith("from_dataset"):
-            from omegaconf import OmegaConf
-
             dataset: Any = OmegaConf.to_container(saved.dataset, resolve=True)
-            return build({"_target_": saved.env["_target_"]}, data=build(dataset).info, spec=None)
-        node = {"_target_": saved.env["_target_"], "id": saved.env.get("id"), "kwargs": saved.env.get("kwargs")}
+            data = build(dataset)
+            return build({"_target_": saved.env["_target_"]}, data=data.info, spec=data.spec)
+        own: Any = OmegaConf.to_container(saved.env, resolve=True)
+        # The vectorised form is for collecting in many at once.
+        node = {name: value for name, value in own.items() if name != "vectorized"}
     made = build(node, data=None, spec=None)
     if made is None:
-        raise UserError("env=none is nowhere to play: choose another")
+        raise UserError("env=none is nowhere to play: choose another, such as env=pendulum")
     return made
 
 
-def _policy(content: dict[str, Any], spec: Any, env: gymnasium.Env) -> Act:
-    """The policy with its noise."""
+def _policy(content: dict[str, Any], spec: Any, played: Any, env: gymnasium.Env) -> Act:
+    """The policy with its noise, for the task as its spaces say and as it is played."""
     from awr_exp.envs import behaviour
 
     name, noise = str(content["policy"]), content["noise"]
@@ -130,11 +131,12 @@ def _policy(content: dict[str, Any], spec: Any, env: gymnasium.Env) -> Act:
         built_in = behaviour.BUILT_IN[id](0.0)
         own = lambda obs, rng: built_in(obs[None], rng)[0]  # noqa: E731
     else:
-        own = _of_run(content, spec)
+        own = _of_run(content, spec, played)
     if spec.discrete:
         return lambda obs, rng: anything(obs, rng) if rng.random() < noise else own(obs, rng)
-    low, high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
-    half = np.where(np.isfinite(high - low), (high - low) / 2, 1)
+    span = np.subtract(spec.action_high, spec.action_low, dtype=np.float32)
+    half = np.where(np.isfinite(span), span / 2, 1)
+    low, high = np.array(played.action_low, np.float32), np.array(played.action_high, np.float32)
 
     def noisy(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
         action = own(obs, rng)
@@ -143,11 +145,11 @@ def _policy(content: dict[str, Any], spec: Any, env: gymnasium.Env) -> Act:
     return noisy
 
 
-def _of_run(content: dict[str, Any], spec: Any) -> Act:
+def _of_run(content: dict[str, Any], spec: Any, played: Any) -> Act:
     from awr_exp.policy import load
 
     policy = load(content["policy"], trust=content["trust"])
-    if policy.spec != spec:
+    if policy.spec not in (spec, played):
         raise UserError(f"{content['policy']} was trained for {policy.spec}, the environment is {spec}: choose its own")
     return policy.player(content["sample"])
 

@@ -1,27 +1,34 @@
 """`python -m awr_exp.collect`: data sets of any policy, the same ones however often they were stopped."""
 
 import errno
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 from awr_exp import collect as module
 from awr_exp import config
 from awr_exp.data.minari import load
 from awr_exp.data.recording import Recording
 from awr_exp.envs import episode
+from awr_exp.envs.make import from_dataset
 from awr_exp.errors import UserError
+from awr_exp.sweep import experiment
 from awr_exp.training import recorder
-from tests.conftest import SMALL, Cli, start
+from awr_exp.types import Spec
+from tests.conftest import SMALL, Cli, composed, start
 
 
 def collect(cwd: Path, root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -156,6 +163,18 @@ def test_episodes_that_fail_are_left_out(
     np.testing.assert_array_equal(ours.info.episode_returns[:3], theirs.info.episode_returns)
 
 
+def test_an_environment_that_fails_in_the_end_costs_reference_scores_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(Asking, "most", 5)
+    module.collect(content("Asking-v0"))
+    assert "the data set gets no reference scores: the environment failed: RuntimeError: no licence" in caplog.text
+    assert load("test/mine-v0").info.episodes == 5
+    assert load("test/mine-v0").info.ref_min_score is None
+    assert not list(tmp_path.rglob(".collecting*"))
+
+
 def test_episodes_without_an_end_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the reference score, too."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
@@ -283,6 +302,93 @@ def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_pat
         assert "several runs record 'mine/both-v0': let recorder.dataset_id differ, such as" in done.stdout
         assert "training" not in done.stdout
         assert "Traceback" not in done.stdout
+
+
+class Asking(gymnasium.Env):
+    """Ten steps, each rewarded by `factor` times the sum of what was asked for; fails after `most` episodes of all."""
+
+    observation_space = gymnasium.spaces.Box(0, 10, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    most = math.inf
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def reset(self, **options: Any) -> Any:
+        Asking.most -= 1
+        if Asking.most < 0:
+            raise RuntimeError("no licence")
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        return np.full(1, self.count, np.float32), float(self.factor * action.sum()), False, self.count == 10, {}
+
+
+gymnasium.register("Asking-v0", "tests.test_collect:Asking")
+
+
+def trained(folder: Path, *options: str) -> dict[str, float]:
+    """The last metrics of a run that leaves what one from the command line does."""
+    small = ["network.hidden=[16]", "logger=jsonl", "trainer.eval_episodes=1", "trainer.compile=false"]
+    cfg = composed(*options, *small)
+    (outcome,) = experiment.train([cfg], [folder])
+    assert outcome.error is None
+    (folder / ".hydra").mkdir()
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    return dict(outcome.metrics)
+
+
+def test_actions_that_are_played_as_they_are_become_data_that_are_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded, and played by the run that collected and by the one that has learnt from that."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(recorder, "REFERENCE_EPISODES", 2)
+    asking = ["env=gym", "env.id=Asking-v0", "+env.kwargs.factor=3", "+env.clip_actions=false"]
+    steps = ["trainer.env_steps=256", "trainer.replay_size=400", "trainer.envs=4", "schedule.learning_starts=32"]
+    online = ["trainer=online", "schedule=interleaved", *asking, *steps, "recorder.dataset_id=mine/online-v0"]
+    trained(tmp_path / "online", *online)
+    offline = ["experiment=smoke", "dataset=minari", "dataset.id=mine/online-v0"]
+    assert trained(tmp_path / "offline", *offline)["eval/length_mean"] == 10
+    for name in ("online", "offline"):
+        run = {"policy": str(tmp_path / name), "env": None, "sample": True, "dataset_id": f"mine/by-{name}-v0"}
+        module.collect(content(**run))
+    for name in ("online", "by-online", "by-offline"):
+        data = load(f"mine/{name}-v0")
+        assert not from_dataset(data.info, data.spec).clip_actions
+        batch = data.sample(torch.arange(len(data))[None])
+        assert data.spec == Spec(1, 2, None, (-math.inf,) * 2, (math.inf,) * 2)
+        assert data.info.env_spec.kwargs == {"factor": 3}
+        assert abs(batch.action).max() > 1
+        torch.testing.assert_close(batch.reward, 3 * batch.action.sum(-1))
+
+
+def asking(data: Any, spec: Any, factor: float) -> Any:
+    return partial(gymnasium.make, "Asking-v0", factor=factor)
+
+
+def test_the_policy_of_a_run_plays_in_all_that_its_environment_was(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    monkeypatch.setattr(recorder, "REFERENCE_EPISODES", 2)
+    online = ["trainer=online", "schedule=interleaved", "schedule.learning_starts=32", "trainer.env_steps=32"]
+    target = "tests.test_collect.asking"
+    own = ["env=none", f"env._target_={target}", "+env.factor=4"]
+    trained(tmp_path / "own", *online, *own)
+    run = {"policy": str(tmp_path / "own"), "env": None, "dataset_id": "mine/own-v0"}
+    module.collect(content(**run, trust=[target]))
+    data = load("mine/own-v0")
+    batch = data.sample(torch.arange(len(data))[None])
+    torch.testing.assert_close(batch.reward, 4 * batch.action.sum(-1))
+    trained(tmp_path / "vectorized", *online, "env=cartpole", "env.vectorized=true")
+    module.collect(content(policy=str(tmp_path / "vectorized"), env=None, dataset_id="mine/vectorized-v0"))
+    trained(tmp_path / "nowhere", "experiment=smoke", "env=none", "trainer.updates=1")
+    with pytest.raises(UserError, match="env=none is nowhere to play: choose another, such as env=pendulum"):
+        module.collect(content(policy=str(tmp_path / "nowhere"), env=None, dataset_id="mine/none-v0"))
 
 
 def test_every_collect_option_is_found() -> None:

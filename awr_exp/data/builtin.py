@@ -51,7 +51,8 @@ def _ensure(id: str, env_id: str, plan: Plan, worst: behaviour.Behaviour, best: 
         float(np.mean([sum(_episode(env, policy, rng).rewards) for _ in range(100)])) for policy in (worst, best)
     )
     about = f"Episodes of {env_id} by policies from random to good, in this order."
-    export.create(id, buffers, env, "built-in policies of mixed quality", (worst_return, best_return), about)
+    quality = "built-in policies of mixed quality"
+    export.create(id, buffers, env, env.action_space, quality, (worst_return, best_return), about)
     env.close()
 
 

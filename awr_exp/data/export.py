@@ -63,15 +63,16 @@ def create(
     id: str,
     buffers: Iterable[Any],
     env: gymnasium.Env,
+    actions: gymnasium.Space,
     algorithm: str,
     reference: tuple[float, float] | None,
     about: str,
 ) -> bool:
     """Write Minari's EpisodeBuffers, which come from env, as data set `id`, one after another.
 
-    reference: mean returns of a random and of a good policy, as they were measured, if any. If somebody else has
-    written it meanwhile, that one stays, and the result is False. Raises UserError where the place cannot be written,
-    or is full.
+    actions: the space of those that env got; reference: mean returns of a random and of a good policy, as they were
+    measured, if any. If somebody else has written it meanwhile, that one stays, and the result is False. Raises
+    UserError where the place cannot be written, or is full.
     """
     import minari
 
@@ -86,7 +87,7 @@ def create(
                     _while_there_is_room(buffers, Path(work)),
                     env=env,
                     observation_space=env.observation_space,
-                    action_space=env.action_space,
+                    action_space=actions,
                     algorithm_name=algorithm,
                     description=about,
                     author="awr_exp",
@@ -115,9 +116,9 @@ def _unwritable(error: OSError) -> UserError:
     return UserError(f"{root()} cannot be written ({reason}): set MINARI_DATASETS_PATH to a folder that can")
 
 
-def command(id: str, env: gymnasium.Env) -> str:
+def command(id: str, env: gymnasium.Env, clip_actions: bool = True) -> str:
     """What trains on a data set that comes from env."""
-    place = f" {as_settings(env.spec)}" if env.spec and ":" in env.spec.id else ""
+    place = f" {as_settings(env.spec, clip_actions)}" if env.spec and ":" in env.spec.id else ""
     return f"python -m awr_exp.main dataset=minari dataset.id={id}{place}"
 
 

@@ -1,6 +1,5 @@
 """Steps on disk as they are collected, until they become a data set."""
 
-import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,8 @@ from awr_exp.types import Spec
 class Recording:
     """A file of steps of E environments that are stepped together: [S, E, W] float32, oldest first.
 
-    Columns: obs | next_obs | action | reward | terminated | truncated | first, which is 1 on the first row of an
-    episode, and -1 on a row that does not follow the one before it.
+    Columns: obs | next_obs | action | reward | terminated | truncated | mark, which is 1 on the first row of an episode
+    that is kept, 0 on its others, and -1 on a row of any other episode.
     """
 
     def __init__(self, folder: Path, spec: Spec, envs: int) -> None:
@@ -28,8 +27,8 @@ class Recording:
 
     @property
     def steps(self) -> int:
-        """Of each environment; a torn last row does not count."""
-        return self.path.stat().st_size // self.row_bytes
+        """Of each environment; a torn last row does not count, and a file that is gone has none."""
+        return self.path.stat().st_size // self.row_bytes if self.path.exists() else 0
 
     def add(
         self,
@@ -39,11 +38,11 @@ class Recording:
         reward: NDArray[Any],
         terminated: NDArray[Any],
         truncated: NDArray[Any],
-        first: NDArray[Any],
+        mark: NDArray[Any],
     ) -> None:
         """S steps, [S, E, ...] each; actions as the environment got them. Raises OSError, as on a full disk."""
         action = action[..., None] if self.spec.discrete else action
-        numbers = np.stack([reward, terminated, truncated, first], -1)
+        numbers = np.stack([reward, terminated, truncated, mark], -1)
         rows = np.concatenate([obs, next_obs, action, numbers], -1, dtype=np.float32)
         with self.path.open("ab") as file:
             file.write(rows.tobytes())
@@ -65,30 +64,41 @@ class Recording:
             file.truncate(min(steps, self.steps) * self.row_bytes)
 
     def episodes(self, last: int | None = None) -> Iterator[Any]:
-        """Minari's EpisodeBuffer of each whole episode, by environment and time; of the last so many steps in all."""
+        """Minari's EpisodeBuffer of each whole episode that is kept, by environment and time.
+
+        last: only the newest of them, by when they ended: as few as have so many steps together, or all there are.
+        """
         from minari.data_collector import EpisodeBuffer
 
         rows = self._rows()
-        if last is not None:
-            rows = rows[-math.ceil(last / self.envs) :]
         obs_dim, action_dim = self.spec.obs_dim, self.spec.action_dim
+        for env, begin, end in self._whole(rows, last):
+            own = np.array(rows[begin:end, env])
+            action = own[:, 2 * obs_dim : 2 * obs_dim + action_dim]
+            yield EpisodeBuffer(
+                observations=np.concatenate([own[:, :obs_dim], own[-1:, obs_dim : 2 * obs_dim]]),
+                actions=action[:, 0].astype(np.int64) if self.spec.discrete else action,
+                rewards=own[:, -4].astype(np.float64).tolist(),
+                terminations=own[:, -3].astype(bool).tolist(),
+                truncations=own[:, -2].astype(bool).tolist(),
+                infos={},
+            )
+
+    def _whole(self, rows: NDArray[np.float32], last: int | None) -> list[tuple[int, int, int]]:
+        """The environment, the first row and the row after the last one of each of `episodes`."""
+        found = []
         for env in range(self.envs):
-            # A row where something begins, an episode or what is seen of one, ends what was before.
-            begins = np.flatnonzero(rows[:, env, -1])
-            for end in np.flatnonzero(rows[:, env, -3:-1].any(-1)):
-                before = np.searchsorted(begins, end, "right")
-                if not before or rows[begins[before - 1], env, -1] < 0:
-                    continue
-                own = np.array(rows[begins[before - 1] : end + 1, env])
-                action = own[:, 2 * obs_dim : 2 * obs_dim + action_dim]
-                yield EpisodeBuffer(
-                    observations=np.concatenate([own[:, :obs_dim], own[-1:, obs_dim : 2 * obs_dim]]),
-                    actions=action[:, 0].astype(np.int64) if self.spec.discrete else action,
-                    rewards=own[:, -4].astype(np.float64).tolist(),
-                    terminations=own[:, -3].astype(bool).tolist(),
-                    truncations=own[:, -2].astype(bool).tolist(),
-                    infos={},
-                )
+            # A row where something begins, an episode or what is left out, ends what was before.
+            marked = np.flatnonzero(rows[:, env, -1])
+            for end in np.flatnonzero(rows[:, env, -3:-1].any(-1)).tolist():
+                before = np.searchsorted(marked, end, "right")
+                if before and rows[marked[before - 1], env, -1] > 0:
+                    found.append((env, int(marked[before - 1]), end + 1))
+        if last is None:
+            return found
+        newest = sorted(found, key=lambda episode: episode[2], reverse=True)
+        steps = np.cumsum([end - begin for _, begin, end in newest])
+        return sorted(newest[: int(np.searchsorted(steps, last)) + 1])
 
     def delete(self) -> None:
         shutil.rmtree(self.path.parent, ignore_errors=True)

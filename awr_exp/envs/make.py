@@ -79,20 +79,23 @@ def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:
         raise UserError(
             f"data set '{data.id}' does not say where it was collected: choose env=gym env.id=... or env=none"
         )
+    # Actions without bounds were played as they were, and so the rewards are of those.
+    clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
     if ":" in env.id:
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which would import a module: if you trust it, "
-            f"{as_settings(env)}"
+            f"{as_settings(env, clip)}"
         )
     options = dict(env.kwargs or {})
     if env.max_episode_steps is not None:
         options["max_episode_steps"] = env.max_episode_steps
-    return gym(data, spec, env.id, options)
+    return gym(data, spec, env.id, options, clip_actions=clip)
 
 
-def as_settings(spec: Any) -> str:
+def as_settings(spec: Any, clip_actions: bool = True) -> str:
     """What chooses the environment of gymnasium's EnvSpec on the command line."""
-    return " ".join([f"env=gym env.id={spec.id}", *(f"+env.kwargs.{name}={v}" for name, v in spec.kwargs.items())])
+    kwargs = [f"+env.kwargs.{name}={value}" for name, value in spec.kwargs.items()]
+    return " ".join([f"env=gym env.id={spec.id}", *kwargs, *([] if clip_actions else ["+env.clip_actions=false"])])
 
 
 def none(data: Source | None, spec: "Spec | None") -> None:
@@ -179,13 +182,29 @@ def observed(obs: Any, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
     return array
 
 
-def task(make: MakeEnv) -> "Spec":
-    """What the environment's spaces say. Raises UserError for actions of another kind than ours."""
+def task(make: MakeEnv, as_played: bool = False) -> "Spec":
+    """What the environment's spaces say; as_played: of actions, what `played_space` says.
+
+    Raises UserError for actions of another kind than ours.
+    """
     env = made(make)
     env.close()
-    obs = env.observation_space.shape
+    obs, action = env.observation_space.shape, played_space(make, env) if as_played else env.action_space
     assert obs is not None
-    return spec_of(f"environment '{env.spec.id if env.spec else env}'", obs[0], env.action_space)
+    return spec_of(f"environment '{env.spec.id if env.spec else env}'", obs[0], action)
+
+
+def clips(make: MakeEnv) -> bool:
+    """Whether its environments get actions within their bounds only."""
+    return getattr(make, "clip_actions", True)
+
+
+def played_space(make: MakeEnv, env: gymnasium.Env) -> gymnasium.Space:
+    """Of the actions that `env`, one of its environments, gets: without bounds, where it gets them as they are."""
+    space = env.action_space
+    if clips(make) or not isinstance(space, spaces.Box):
+        return space
+    return spaces.Box(-np.inf, np.inf, space.shape, space.dtype)
 
 
 def made(make: MakeEnv) -> gymnasium.Env:

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import MakeEnv, observed
+from awr_exp.envs.make import MakeEnv, clips, observed
 from awr_exp.envs.worker import WorkerError
 from awr_exp.errors import named
 from awr_exp.seeding import child_seed, numpy_generator
@@ -177,8 +177,7 @@ class Rollouts:
 
 def bounds(make_env: MakeEnv, space: gymnasium.Space) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """What actions are clipped to before an environment gets them, if they are."""
-    clips = getattr(make_env, "clip_actions", True)
-    return (space.low, space.high) if clips and isinstance(space, spaces.Box) else None
+    return (space.low, space.high) if clips(make_env) and isinstance(space, spaces.Box) else None
 
 
 @contextmanager

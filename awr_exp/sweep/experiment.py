@@ -32,11 +32,20 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     """Train checked configurations as the members of one agent, each in its folder; a single run is one member.
 
     They may differ in what `stacking.group_key` leaves out, and go on from where their folders are, which must be the
-    same place (see `reached`). names: what each is called on the screen, where there are several.
+    same place (see `reached`). One whose recorder cannot be built fails alone. names: what each is called on the
+    screen, where there are several. Raises UserError for what is wrong with all of them.
     """
     first, names = cfgs[0], names or [""] * len(cfgs)
     device = accelerate.start(first["device"], first["threads"])
     data, make_env, spec = _task(first, device)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    recorders, refused = _recorders(cfgs, folders, names, make_env)
+    if len(refused) == len(cfgs):
+        return list(refused.values())
+    members = range(len(cfgs))
+    others = [number for number in members if number not in refused]
+    cfgs, folders, names = [cfgs[n] for n in others], [folders[n] for n in others], [names[n] for n in others]
     known = [{"dataset/return_mean": data.info.return_mean} if data else {} for _ in cfgs]
 
     def fit(part: str, node: Config, folders: Sequence[Path], title: str, begin: Sequence[Found] = ()) -> list[Outcome]:
@@ -79,12 +88,9 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
                     logger.log(0, levels)
         return closing.run(trainer, loggers, folders)
 
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
     baselines: list[Outcome] = []
     trainer = {name: value for name, value in first["trainer"].items() if name != "pretrain"}
     pretrain = first["trainer"].get("pretrain")
-    recorders = _recorders(cfgs, folders, spec)
     begin: list[Found] = []
     # A run that has begun needs nothing of what came before it.
     begins = pretrain and not all(checkpoint.latest(folder, tensors=False) for folder in folders)
@@ -110,7 +116,8 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     if not any(names) and outcomes[0].error is None:
         baseline = baselines[0].metrics if baselines else None
         closing.show(data and data.info, outcomes[0].metrics, baseline, folders[0], first)
-    return outcomes
+    trained = iter(outcomes)
+    return [refused.get(member) or next(trained) for member in members]
 
 
 def _logger(cfg: Config, folder: Path, found: Found | None, all_of_them: bool) -> Many:
@@ -134,16 +141,28 @@ def _rehearse(cfg: Config, trainer: Config, spec: Spec, device: Any, **parts: An
     build(small, agent=agent, loggers=[], folders=[], facts=[], **parts).close()
 
 
-def _recorders(cfgs: Sequence[Config], folders: Sequence[Path], spec: Spec) -> list[Any]:
-    """One a member, or none where nothing is recorded."""
+def _recorders(
+    cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str], make_env: Any
+) -> tuple[list[Any], dict[int, Outcome]]:
+    """One a member, or none where nothing is recorded; and, by number, the members that cannot have theirs."""
     nodes = [cfg.get("recorder") or {} for cfg in cfgs]
-    if nodes[0].get("dataset_id") is None:
-        return []
-    if "_target_" not in nodes[0]:
-        raise UserError("collect=none records nothing: choose collect=minari, or leave out recorder.dataset_id")
-    envs = cfgs[0]["trainer"]["envs"]
-    pairs = zip(nodes, folders, strict=True)
-    return [build(node, folder=folder, spec=spec, envs=envs) for node, folder in pairs]
+    recorders: list[Any] = []
+    refused: dict[int, Outcome] = {}
+    if nodes[0].get("dataset_id") is None or make_env is None:
+        return recorders, refused
+    spec, envs = task(make_env, as_played=True), cfgs[0]["trainer"]["envs"]
+    for member, (node, folder, name) in enumerate(zip(nodes, folders, names, strict=True)):
+        with speaking(folder, name):
+            try:
+                if "_target_" not in node:
+                    raise UserError(
+                        "collect=none records nothing: choose collect=minari, or leave out recorder.dataset_id"
+                    )
+                recorders.append(build(node, folder=folder, spec=spec, envs=envs))
+            except UserError as error:
+                log.error("error: %s", error)
+                refused[member] = Outcome({}, error)
+    return recorders, refused
 
 
 def _found(folder: Path) -> Found:

@@ -156,11 +156,6 @@ class Online(Trainer):
             workers = max(1, workers // len(parts))
         schedule.check(env_steps, workers)
         if recorders:
-            if not getattr(make_env, "clip_actions", True):
-                raise UserError(
-                    "a data set has actions within their bounds, and rewards of those: recorder.dataset_id needs "
-                    "env.clip_actions=true"
-                )
             with closing(made(make_env)) as env:
                 export.check_env(env)
         functions = schedule.functions(env_steps * agent.members, compile, agent.device)
@@ -248,15 +243,16 @@ class Online(Trainer):
     def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
         self.step, self.update = facts[0]["step"], facts[0]["update"]
         actions = _split_actions(state)
-        for recorder, fact in zip(self.recorders, facts, strict=False):
-            if "recorder" in fact:
-                recorder.resume(fact["recorder"])
         begin = 0
         for learner in self.learners:
             own = slice(begin, begin + learner.agent.members)
             begin = own.stop
             mine = {name: tensor[own] for name, tensor in state.items() if name != "collect.actions"}
             learner.load(facts[own], mine | {"collect.actions": torch.cat(actions[own])})
+        # Only once everything fits: it cuts off what came later.
+        for recorder, fact in zip(self.recorders, facts, strict=False):
+            if "recorder" in fact:
+                recorder.resume(fact["recorder"])
 
     def close(self) -> None:
         for learner in self.learners:

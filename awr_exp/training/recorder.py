@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from awr_exp.data import export
 from awr_exp.data.recording import Recording
 from awr_exp.envs.episode import Stage, at_random
-from awr_exp.envs.make import MakeEnv, made
+from awr_exp.envs.make import MakeEnv, clips, made, played_space, task
 from awr_exp.envs.rollout import Stretch
 from awr_exp.errors import UserError
 from awr_exp.types import Spec
@@ -28,9 +28,11 @@ REFERENCE_EPISODES = 20
 class Recorder:
     """Keeps one member's steps in its folder, and writes those of whole episodes as data set `dataset_id` at the end.
 
-    last_steps: only so many, the newest; checkpoints: only the `checkpoint_steps` steps from each of these environment
-    steps on. What goes wrong with it, such as a full disk, ends the recording and not the run. A run that goes on after
-    it has written its data set keeps that as it is. Raises UserError for an id that is none, is taken or has no place.
+    last_steps: only the newest episodes, as few as have so many steps together; checkpoints: only the episodes that
+    begin in the `checkpoint_steps` steps from each of these environment steps on; spec: of the task as it is played.
+    What goes wrong with it, such as a full disk, ends the recording and not the run: the data set then has the episodes
+    that were whole before. A run that goes on after it has written its data set keeps that as it is. Raises UserError
+    for an id that is none, is taken or has no place.
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class Recorder:
         if checkpoints is not None:
             self.windows = [(begin, begin + checkpoint_steps) for begin in checkpoints]
         self.recording: Recording | None = None
-        self.gap, self.ended = True, False
+        self.open, self.ended = np.zeros(envs, np.bool_), False
+        """Of each environment, whether its open episode is one to keep."""
         self.note = folder / "recorded.txt"
         """Names the data set, from just before it is written on."""
         if export.exists(dataset_id) and self.note.exists() and self.note.read_text() == dataset_id:
@@ -63,54 +66,50 @@ class Recorder:
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint needs of it."""
-        return {"steps": self.recording.steps if self.recording else 0, "gap": self.gap, "ended": self.ended}
+        steps = self.recording.steps if self.recording else 0
+        return {"steps": steps, "open": self.open.tolist(), "ended": self.ended}
 
     def resume(self, facts: dict[str, Any]) -> None:
         """Go on from the `facts` of a checkpoint."""
         if self.recording is None:
             return
-        if facts["ended"]:
-            log.warning("the recording ended before: what comes from now on is not recorded")
-            self._end()
-            return
         lost = self.recording.steps < facts["steps"]
         if lost:
             log.warning("%s has lost steps: episodes that were open then are not recorded", self.recording.path)
         self.recording.cut(facts["steps"])
-        self.gap = facts["gap"] or lost
+        self.open, self.ended = np.array(facts["open"]) & (not lost), facts["ended"]
+        if self.ended:
+            log.warning("recording ended before: what comes from now on is not recorded")
 
     def add(self, step: int, stretch: Stretch, member: int, first: NDArray[np.bool_]) -> None:
         """A stretch that begins at environment step `step`; first [S, E]: where episodes begin."""
-        if self.recording is None:
+        if self.recording is None or self.ended:
             return
         # Each row is a step of every environment.
-        at = step + self.envs * np.arange(len(first))
-        inside = [(begin < at + self.envs) & (at < end) for begin, end in self.windows]
-        rows = np.flatnonzero(np.any(inside, 0))
+        number = np.arange(len(first))
+        at = step + self.envs * number
+        inside = np.any([(begin <= at) & (at < end) for begin, end in self.windows], 0)
+        # The row where the episode began that each belongs to; -1 before this stretch.
+        began = np.maximum.accumulate(np.where(first, number[:, None], -1))
+        keep = np.where(began < 0, self.open, inside[began])
+        self.open = keep[-1]
+        rows = np.flatnonzero(keep.any(1))
         names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
         parts = {name: getattr(stretch, name)[rows, member] for name in names}
         if not self.spec.discrete:
             parts["action"] = np.clip(parts["action"], self.spec.action_low, self.spec.action_high)
-        # Where the row before is missing, an episode may have begun unseen.
-        alone = np.diff(rows, prepend=-2 if self.gap else -1) > 1
-        begins = np.where(first[rows], 1, np.where(alone[:, None], -1, 0))
-        self.gap = len(first) - 1 not in rows
         try:
-            self.recording.add(**parts, first=begins)
+            self.recording.add(**parts, mark=np.where(keep, first, -1)[rows])
         except OSError as error:
+            # Not even when resumed: rows that are missing in the middle would make one episode of two.
+            self.ended = True
             log.warning(
-                "recording ends here, and what it has is deleted, since checkpoints need the room: %s cannot be "
-                "written (%s)",
+                "recording ends at environment step %d, and its data set gets the episodes that were whole by then: %s "
+                "cannot be written (%s)",
+                step,
                 self.recording.path,
-                error.strerror,
+                error.strerror or error,
             )
-            self._end()
-
-    def _end(self) -> None:
-        """Record no more, not even when resumed: the rest would pass for the whole."""
-        assert self.recording is not None
-        self.recording.delete()
-        self.recording, self.ended = None, True
 
     def finish(self, make_env: MakeEnv, best: float) -> None:
         """Write the data set; best: the best mean return of an evaluation, its ref_max_score."""
@@ -120,15 +119,17 @@ class Recorder:
             returns = [sum(buffer.rewards) for buffer in self.recording.episodes(self.last_steps)]
             if not returns:
                 raise UserError(
-                    "no episode lies in it from beginning to end (give larger recorder.last_steps or "
-                    "recorder.checkpoint_steps, or null)"
+                    "no episode to keep has ended (give a larger trainer.env_steps or recorder.checkpoint_steps, or "
+                    "other recorder.checkpoints)"
                 )
-            scores = self._scores(make_env, best if np.isfinite(best) else max(returns))
+            # Without an evaluation, of an episode: the best that is known.
+            scores = reference(make_env, best if np.isfinite(best) else max(returns))
             about = "Steps of an online run of advantage-weighted regression, as they were collected."
             self.note.write_text(self.id)
             with closing(made(make_env)) as env:
                 buffers = self.recording.episodes(self.last_steps)
-                if not export.create(self.id, buffers, env, "AWR", scores, about):
+                actions = played_space(make_env, env)
+                if not export.create(self.id, buffers, env, actions, "AWR", scores, about):
                     raise UserError("another one of this id is there by now: choose another recorder.dataset_id")
         except Exception as error:
             self.note.unlink(missing_ok=True)
@@ -143,24 +144,21 @@ class Recorder:
         log.info(
             "data set %s: %d episodes, return %.1f ± %.1f", self.id, len(returns), np.mean(returns), np.std(returns)
         )
-        log.info("train on it: %s", export.command(self.id, env))
-
-    def _scores(self, make_env: MakeEnv, best: float) -> tuple[float, float] | None:
-        """best: of an evaluation or else, without one, of an episode: the best that is known."""
-        try:
-            return reference(make_env, self.spec, best)
-        except UserError as error:
-            log.warning("data set %s gets no reference scores: %s", self.id, error)
-            return None
+        log.info("train on it: %s", export.command(self.id, env, clips(make_env)))
 
 
-def reference(make_env: MakeEnv, spec: Spec, best: float) -> tuple[float, float] | None:
+def reference(make_env: MakeEnv, best: float) -> tuple[float, float] | None:
     """Mean return of uniformly random actions, and `best`; None unless that is more than a deviation above it.
 
-    Raises UserError where the environment fails again and again.
+    None, with a warning, where the environment fails again and again: what was collected is worth more than scores.
     """
-    with closing(Stage(make_env)) as stage:
-        episodes = [stage.play(at_random(spec), 0, "reference", number) for number in range(REFERENCE_EPISODES)]
+    try:
+        act = at_random(task(make_env))
+        with closing(Stage(make_env)) as stage:
+            episodes = [stage.play(act, 0, "reference", number) for number in range(REFERENCE_EPISODES)]
+    except UserError as error:
+        log.warning("the data set gets no reference scores: %s", error)
+        return None
     returns = [float(episode["reward"].sum()) for episode in episodes]
     low = float(np.mean(returns))
     return (low, best) if best > low + np.std(returns) else None

@@ -43,32 +43,32 @@ class Bold(Uniform):
 
 def recorder(tmp_path: Path, spec: Spec, **options: Any) -> Recorder:
     defaults: dict[str, Any] = {"last_steps": None, "checkpoints": None, "checkpoint_steps": 10}
-    return Recorder("test/mine-v0", folder=tmp_path, spec=spec, envs=2, **(defaults | options))
+    return Recorder("test/mine-v0", folder=tmp_path, spec=spec, **({"envs": 2} | defaults | options))
 
 
 def played(spec: Spec, own: Recorder, stretches: int, steps: int = 25, rollouts: Rollouts | None = None) -> list[Any]:
-    """Stretches of one member's two environments, each shown to the recorder."""
-    rollouts = rollouts or Rollouts(MAKE[spec], [1], [0, 1])
+    """Stretches of one member's environments, each shown to the recorder."""
+    rollouts = rollouts or Rollouts(MAKE[spec], [1], list(range(own.envs)))
     seen: list[Any] = []
-    done = np.ones((1, 2), bool)
+    done = np.ones((1, own.envs), bool)
     for number in range(stretches):
         stretch = rollouts.play(Bold(spec), steps, number)
         ends = stretch.terminated | stretch.truncated
-        own.add(number * steps * 2, stretch, 0, np.concatenate([done, ends[:-1, 0]]))
+        own.add(number * steps * own.envs, stretch, 0, np.concatenate([done, ends[:-1, 0]]))
         done = ends[-1]
         seen.append(stretch)
     return seen
 
 
-def episodes(seen: list[Any]) -> list[dict[str, np.ndarray]]:
-    """Whole ones, by environment, written out."""
+def episodes(seen: list[Any]) -> list[dict[str, Any]]:
+    """Whole ones, by environment, written out; begin, end: their first row, and that after their last."""
     whole = {name: np.concatenate([getattr(s, name)[:, 0] for s in seen]) for name in vars(seen[0]) if name in FIELDS}
-    found = []
-    for env in range(2):
+    found: list[dict[str, Any]] = []
+    for env in range(whole["obs"].shape[1]):
         begin = 0
-        for end in np.flatnonzero(whole["terminated"][:, env] | whole["truncated"][:, env]):
-            found.append({name: part[begin : end + 1, env] for name, part in whole.items()})
-            begin = end + 1
+        for end in (np.flatnonzero(whole["terminated"][:, env] | whole["truncated"][:, env]) + 1).tolist():
+            found.append({name: part[begin:end, env] for name, part in whole.items()} | {"begin": begin, "end": end})
+            begin = end
     return found
 
 
@@ -103,34 +103,44 @@ def np_rows(count: int) -> Any:
     return torch.arange(count).unsqueeze(0)
 
 
-def test_the_last_steps_are_those_of_the_last_episodes(tmp_path: Path) -> None:
-    own = recorder(tmp_path, PENDULUM, last_steps=900)
-    seen = played(PENDULUM, own, 32)
+@pytest.mark.parametrize(("steps", "count"), [(1, 1), (200, 1), (201, 2), (1000, 5), (100_000, 16)])
+def test_the_last_steps_are_those_of_the_last_episodes(steps: int, count: int, tmp_path: Path) -> None:
+    """Of eight environments whose episodes of 200 steps end together, and which have not gone far in the next ones."""
+    own = recorder(tmp_path, PENDULUM, last_steps=steps, envs=8)
+    seen = played(PENDULUM, own, 17)
     own.finish(MAKE[PENDULUM], 0.0)
-    # 800 steps of each environment: episodes end at 200, 400, 600 and 800; of the last 450, two are whole.
-    expected = [episode for number, episode in enumerate(episodes(seen)) if number in (2, 3, 6, 7)]
-    np.testing.assert_allclose(
-        load("test/mine-v0").info.episode_returns, [e["reward"].sum() for e in expected], rtol=1e-5
-    )
+    newest = sorted(range(16), key=lambda number: episodes(seen)[number]["end"], reverse=True)[:count]
+    expected = [episodes(seen)[number]["reward"].sum() for number in sorted(newest)]
+    np.testing.assert_allclose(load("test/mine-v0").info.episode_returns, expected, rtol=1e-5)
 
 
-def test_chosen_checkpoints_are_windows_of_steps(tmp_path: Path) -> None:
-    own = recorder(tmp_path, CARTPOLE, checkpoints=[100, 600], checkpoint_steps=300)
-    seen = played(CARTPOLE, own, 20)
+@pytest.mark.parametrize("steps", [1, 90, 300])
+def test_the_last_steps_of_episodes_of_any_length(steps: int, tmp_path: Path) -> None:
+    own = recorder(tmp_path, CARTPOLE, last_steps=steps)
+    found = sorted(episodes(played(CARTPOLE, own, 20)), key=lambda episode: episode["end"])
     own.finish(MAKE[CARTPOLE], 500.0)
-    # Stretches of 50 steps: 2 to 7 and 12 to 17; an episode that began before, or went on into the gap, is not whole.
-    expected = []
-    for window in (seen[2:8], seen[12:18]):
-        before = seen[: next(i for i, s in enumerate(seen) if s is window[0])]
-        opened = {env: not (before[-1].terminated | before[-1].truncated)[-1, 0, env] for env in range(2)}
-        starts = {env: window[0].obs[0, 0, env] for env in range(2)}
-        expected += [
-            e
-            for e in episodes(window)
-            if not any(opened[env] and (e["obs"][0] == starts[env]).all() for env in range(2))
-        ]
-    found = sorted(load("test/mine-v0").info.episode_returns)
-    assert found == sorted(e["reward"].sum() for e in expected)
+    count = next(n for n in range(len(found)) if sum(len(episode["reward"]) for episode in found[-n:]) >= steps and n)
+    expected = [episode["reward"].sum() for episode in found[-count:]]
+    assert sorted(load("test/mine-v0").info.episode_returns) == sorted(expected)
+
+
+@pytest.mark.parametrize(("spec", "envs"), [(CARTPOLE, 2), (PENDULUM, 8)])
+def test_chosen_checkpoints_are_windows_in_which_episodes_begin(spec: Spec, envs: int, tmp_path: Path) -> None:
+    """The long ones too: those of Pendulum, of 1,600 steps in eight environments, are longer than a window."""
+    own = recorder(tmp_path, spec, checkpoints=[100, 1600], checkpoint_steps=300, envs=envs)
+    found = episodes(played(spec, own, 40))
+    own.finish(MAKE[spec], 500.0)
+    windows = (range(100, 400), range(1600, 1900))
+    expected = [e["reward"].sum() for e in found if any(envs * e["begin"] in window for window in windows)]
+    assert 2 < len(expected) < len(found)
+    np.testing.assert_allclose(load("test/mine-v0").info.episode_returns, expected, rtol=1e-5)
+
+
+def test_without_an_episode_to_keep_no_data_set_is_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = recorder(tmp_path, PENDULUM, checkpoints=[2], checkpoint_steps=300)
+    played(PENDULUM, own, 16)
+    own.finish(MAKE[PENDULUM], 0.0)
+    assert "was not written: no episode to keep has ended (give a larger trainer.env_steps or" in caplog.text
 
 
 def test_a_recording_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
@@ -138,7 +148,7 @@ def test_a_recording_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     rollouts = Rollouts(MAKE[CARTPOLE], [1], [0, 1])
     seen = played(CARTPOLE, own, 2, rollouts=rollouts)
     facts = own.facts()
-    assert facts == {"steps": 50, "gap": False, "ended": False}
+    assert facts == {"steps": 50, "open": [True, True], "ended": False}
     # What came after the checkpoint, torn.
     with (tmp_path / "recording" / "steps.bin").open("ab") as file:
         file.write(b"123" * 500)
@@ -183,29 +193,68 @@ def test_steps_that_are_lost_leave_a_gap_and_nothing_torn(tmp_path: Path, caplog
     assert sorted(load("test/mine-v0").info.episode_returns) == sorted(expected)
 
 
-def test_a_full_disk_costs_the_recording_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_disk_that_is_full_for_a_while_costs_what_comes_from_then_on(
+    resumes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, rollouts = recorder(tmp_path, CARTPOLE), Rollouts(MAKE[CARTPOLE], [1], [0, 1])
+    seen = played(CARTPOLE, own, 4, rollouts=rollouts)
+
+    def full(**parts: Any) -> None:
+        with (tmp_path / "recording" / "steps.bin").open("ab") as file:
+            file.write(b"a torn row")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own.recording, "add", full)
+        own.add(200, rollouts.play(Bold(CARTPOLE), 25, 4), 0, np.zeros((25, 2), bool))
+    (line,) = caplog.messages
+    assert "recording ends at environment step 200, and its data set gets the episodes that were whole by then" in line
+    assert "steps.bin cannot be written (No space left on device)" in line
+    if resumes:
+        facts = own.facts()
+        own = recorder(tmp_path, CARTPOLE)
+        own.resume(facts)
+        assert "recording ended before: what comes from now on is not recorded" in caplog.text
+    own.add(250, rollouts.play(Bold(CARTPOLE), 25, 5), 0, np.zeros((25, 2), bool))
+    own.finish(MAKE[CARTPOLE], 500.0)
+    expected = [e["reward"].sum() for e in episodes(seen)]
+    assert len(expected) > 4
+    np.testing.assert_allclose(load("test/mine-v0").info.episode_returns, expected)
+
+
+def test_a_recording_from_before_the_disk_was_full_goes_on_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed from a checkpoint that had not seen it."""
+    own, rollouts = recorder(tmp_path, CARTPOLE), Rollouts(MAKE[CARTPOLE], [1], [0, 1])
+    seen = played(CARTPOLE, own, 4, rollouts=rollouts)
+    facts, ends = own.facts(), seen[-1].terminated | seen[-1].truncated
+    stretch = rollouts.play(Bold(CARTPOLE), 25, 4)
+    first = np.concatenate([ends[-1], (stretch.terminated | stretch.truncated)[:-1, 0]])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_: (tmp_path / "nowhere" / "file").touch())
+        own.add(200, stretch, 0, first)
+    assert own.facts()["ended"]
+    again = recorder(tmp_path, CARTPOLE)
+    again.resume(facts)
+    again.add(200, stretch, 0, first)
+    again.finish(MAKE[CARTPOLE], 500.0)
+    expected = [e["reward"].sum() for e in episodes([*seen, stretch])]
+    np.testing.assert_allclose(load("test/mine-v0").info.episode_returns, expected)
+
+
+def test_a_recording_that_is_deleted_costs_the_recording_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = recorder(tmp_path, CARTPOLE)
     played(CARTPOLE, own, 2)
-
-    def full(**parts: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(own.recording, "add", full)
+    shutil.rmtree(tmp_path / "recording")
     played(CARTPOLE, own, 2)
-    assert "recording ends here, and what it has is deleted" in caplog.text
-    assert "No space left on device" in caplog.text
-    assert not (tmp_path / "recording").exists()
-    # Nor does it begin anew when it is resumed: that would pass for the whole.
-    again = recorder(tmp_path, CARTPOLE)
-    again.resume(own.facts())
-    assert "the recording ended before" in caplog.text
-    played(CARTPOLE, again, 2)
-    for one in (own, again):
-        one.finish(MAKE[CARTPOLE], 500.0)
-    assert not (tmp_path / "recording").exists()
-    assert list((tmp_path / "minari").rglob("*")) == [tmp_path / "minari" / "test"]
+    assert "cannot be written (No such file or directory)" in caplog.text
+    assert own.facts()["steps"] == 0
+    own.finish(MAKE[CARTPOLE], 500.0)
+    assert "data set test/mine-v0 was not written: no episode to keep has ended" in caplog.text
 
 
 def test_a_data_set_that_cannot_be_written_keeps_its_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -272,22 +321,29 @@ def test_an_id_that_is_taken_meanwhile_loses_nothing(tmp_path: Path, caplog: pyt
 
 
 def test_windows_hold_wherever_stretches_begin(tmp_path: Path) -> None:
-    """Stretches of 25 steps are recorded as those of one step are."""
-    options = {"checkpoints": [90, 610], "checkpoint_steps": 333}
-    packed = []
-    for number, steps in enumerate((25, 1)):
-        own = Recorder(f"test/n{number}-v0", None, **options, folder=tmp_path / f"{number}", spec=CARTPOLE, envs=2)  # type: ignore[arg-type]
+    """Stretches of 25 steps are recorded as those of one step are, and as those of a run that goes on after each."""
+    options = {"checkpoints": [90, 610], "checkpoint_steps": 233}
+    packed, kept = [], []
+    for number, (steps, resumes) in enumerate(((25, False), (1, False), (25, True))):
+        begun: Any = partial(Recorder, f"test/n{number}-v0", None, **options)
+        own = begun(folder=tmp_path / f"{number}", spec=CARTPOLE, envs=2)
         (whole,) = played(CARTPOLE, recorder(tmp_path / f"all{number}", CARTPOLE), 1, steps=500)
         ends = np.concatenate([np.ones((1, 2), bool), (whole.terminated | whole.truncated)[:, 0]])
         for begin in range(0, 500, steps):
             parts = {name: part[begin : begin + steps] for name, part in vars(whole).items() if name in FIELDS}
             stretch = Stretch(**parts, broken=whole.broken, episode=whole.episode, failures=whole.failures, reasons=())
             own.add(2 * begin, stretch, 0, ends[begin : begin + steps])
-        # Whole rows of two environments: 45 to 211, and 305 to 471.
-        assert own.facts()["steps"] == 167 + 167
+            if resumes:
+                facts = own.facts()
+                own = begun(folder=tmp_path / f"{number}", spec=CARTPOLE, envs=2)
+                own.resume(facts)
+        kept.append(own.facts()["steps"])
         own.finish(MAKE[CARTPOLE], 500.0)
         packed.append(load(f"test/n{number}-v0").packed.numpy())
-    np.testing.assert_array_equal(*packed)
+    np.testing.assert_array_equal(packed[0], packed[1])
+    np.testing.assert_array_equal(packed[0], packed[2])
+    # What no episode of a window has gone on into is not on the disk.
+    assert kept[0] == kept[1] == kept[2] < 333
 
 
 def test_episodes_are_written_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,9 +399,9 @@ def test_an_environment_that_fails_costs_reference_scores_at_most(
 
 
 def test_scores_are_left_out_unless_the_best_is_clearly_above_random() -> None:
-    low, high = module.reference(MAKE[CARTPOLE], CARTPOLE, 500.0) or (0, 0)
+    low, high = module.reference(MAKE[CARTPOLE], 500.0) or (0, 0)
     assert 10 < low < 40 < high == 500
-    assert module.reference(MAKE[CARTPOLE], CARTPOLE, low) is None
+    assert module.reference(MAKE[CARTPOLE], low) is None
 
 
 def test_an_environment_that_no_data_set_can_name_is_refused() -> None:

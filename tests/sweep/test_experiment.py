@@ -177,7 +177,6 @@ WRONG = {
     "schedule.learning_starts=99999": (FINETUNE, "since schedule.learning_starts=99999: lower it, or give more steps"),
     "schedule.overlap=true": (PHASED, "schedule.overlap=true collects in other processes: give trainer.workers=1"),
     "trainer.offline_share=null trainer.offline_share_end=0": (FINETUNE, "offline_share_end needs a trainer.offline_s"),
-    "recorder.dataset_id=awr_exp/cartpole-mixed-v0": (FINETUNE, "already: choose another recorder.dataset_id"),
 }
 
 
@@ -190,6 +189,35 @@ def test_what_cannot_be_tuned_is_said_before_anything_is_trained(
     with pytest.raises(UserError, match=message):
         experiment.train([composed(*options, *wrong.split())], [tmp_path / "run"])
     assert not list((tmp_path / "run").glob("*"))
+
+
+TAKEN = "recorder.dataset_id=awr_exp/cartpole-mixed-v0"
+
+
+def test_a_data_set_that_is_there_already_fails_its_own_job_before_anything_is_trained(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    (alone,) = experiment.train([composed(*FINETUNE, TAKEN)], [tmp_path / "run"])
+    assert "already: choose another recorder.dataset_id" in str(alone.error)
+    assert not list((tmp_path / "run").iterdir())
+    options = [*FINETUNE, "trainer.env_steps=64"]
+    wrong = {TAKEN: "cartpole-mixed-v0' is in", "recorder.dataset_id=nonsense": "'nonsense' is not a Minari id"}
+    wrong["recorder.dataset_id=mine/none-v0 collect=none"] = "collect=none records nothing"
+    cfgs = [composed(*options, *option.split(), f"seed={seed}") for seed, option in enumerate(wrong)]
+    cfgs[1:1] = [composed(*options, f"recorder.dataset_id=mine/fused-v{seed}", f"seed={seed}") for seed in (7, 8)]
+    folders = [tmp_path / str(number) for number in range(5)]
+    caplog.clear()
+    outcomes = Group(cfgs, folders, list("abcde"), None, False).train()  # type: ignore[arg-type]
+    for number, message in zip((0, 3, 4), wrong.values(), strict=True):
+        assert message in str(outcomes[number].error)
+        assert caplog.text.count(message) == 1
+        assert not list(folders[number].iterdir())
+    for number in (1, 2):
+        assert outcomes[number].error is None
+        assert results.read(folders[number]).env_steps == 64
+        assert outcomes[number].metrics == results.read(folders[number]).metrics
+        assert (datasets / "mine" / f"fused-v{6 + number}").exists()
 
 
 def test_memory_that_is_left(tmp_path: Path) -> None:

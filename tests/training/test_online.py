@@ -500,6 +500,24 @@ def test_a_run_that_fails_goes_on_recording_once_it_is_resumed(tmp_path: Path, m
     np.testing.assert_array_equal(*packed)
 
 
+def test_resuming_with_other_environments_costs_no_recorded_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(Recorder, "finish", lambda *_: None)
+
+    def begun(envs: int) -> Online:
+        recorder = Recorder("test/mine-v0", None, None, 1, tmp_path, CARTPOLE, envs)
+        return trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorders=[recorder], envs=envs)
+
+    begun(3).run()
+    steps = tmp_path / "recording" / "steps.bin"
+    before = steps.read_bytes()
+    with pytest.raises(UserError, match=r"another replay: give its trainer\.envs and trainer\.replay_size"):
+        begun(2).resume()
+    assert steps.read_bytes() == before
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_environment_that_never_begins_ends_in_one_line(tmp_path: Path, workers: int) -> None:
     class Mute(gymnasium.Wrapper):
@@ -609,7 +627,3 @@ def test_what_cannot_be_trained_online(tmp_path: Path) -> None:
     gelu = agent(CARTPOLE, PHASED, [0], network=partial(MLP, hidden=(8,), activation="gelu"))
     with pytest.raises(UserError, match=r"no NumPy form, in which workers act: choose trainer\.workers=0"):
         trainer([tmp_path], gelu, PHASED, workers=1)
-    as_asked = gym(None, None, "Pendulum-v1", clip_actions=False)
-    own = Recorder("test/mine-v0", None, None, 1, tmp_path, PENDULUM, 3)
-    with pytest.raises(UserError, match=r"recorder\.dataset_id needs env\.clip_actions=true"):
-        trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, as_asked, recorders=[own])
