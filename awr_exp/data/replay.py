@@ -7,6 +7,11 @@ from awr_exp.data.transitions import Transitions
 from awr_exp.types import Batch, Spec, Value
 
 
+def width(spec: Spec) -> int:
+    """Numbers that a transition takes."""
+    return 2 * spec.obs_dim + spec.action_dim + 3
+
+
 class Replay:
     """The last `capacity` transitions of each member, from E environments each that are stepped together.
 
@@ -28,7 +33,7 @@ class Replay:
     ) -> None:
         self.spec, self.members, self.envs = spec, members, envs
         self.device = torch.device(device)
-        self.width = 2 * spec.obs_dim + spec.action_dim + 3
+        self.width = width(spec)
         self.kept, self.turning = (len(data) // envs if data else 0), max(1, capacity // envs)
         self.ring = torch.zeros(members, self.kept + self.turning, envs, self.width, device=self.device)
         self.added = 0

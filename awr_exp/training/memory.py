@@ -6,7 +6,10 @@ from pathlib import Path
 import torch
 
 from awr_exp.agents.agent import Agent
+from awr_exp.data.replay import width
+from awr_exp.errors import UserError
 from awr_exp.training.blocks import COPIES
+from awr_exp.types import Spec
 
 SHARE = 0.8
 """Of what is free now; the rest is for the allocator, the evaluation and others."""
@@ -40,6 +43,16 @@ def _of_container(group: Path) -> int:
         return UNKNOWN
 
 
+def check_replay(spec: Spec, members: int, steps: int, device: torch.device) -> None:
+    """Raises UserError where replays of so many steps, one a member, are more than there is memory for."""
+    needed, free = 4 * members * steps * width(spec), available(device)
+    if needed > free:
+        raise UserError(
+            f"trainer.replay_size takes {needed / 1e9:.1f} GB with observations of {spec.obs_dim} numbers, and "
+            f"{free / 1e9:.1f} GB are free: give a smaller one"
+        )
+
+
 def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.device) -> int:
     """How many members like those of `agent` can train on the device; at least 1.
 
@@ -51,7 +64,7 @@ def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.
     if not (estimator is None or estimator.one_step):
         # Whole-data targets, and their forerunners while they are made.
         numbers += 2 * max(rows, kept)
-    numbers += kept * (2 * agent.spec.obs_dim + agent.spec.action_dim + 3)
+    numbers += kept * width(agent.spec)
     if device.type != "cpu":
         # On a CPU there is one small block of members a core at work at a time.
         numbers += ACTIVATIONS * batch_size * sum(agent.policy.network.hidden)

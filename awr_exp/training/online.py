@@ -15,6 +15,7 @@ from awr_exp.data import export
 from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv, made
 from awr_exp.errors import UserError
+from awr_exp.training import memory
 from awr_exp.training.accelerate import Update
 from awr_exp.training.blocks import Team
 from awr_exp.training.collect import Collector
@@ -120,7 +121,7 @@ class Online(Trainer):
     envs: environments a member; workers: processes that step them, 0 for the one that trains; replay_size:
     transitions kept of each member; recorders: one a member, if any; options: other arguments of Trainer. Members are
     divided among the CPU's threads, and each part has a worker of its own. Raises UserError without an environment, for
-    one that cannot be recorded, or for an agent without values.
+    one that cannot be recorded, for an agent without values, or for a replay that is too large.
     """
 
     unit = "environment step"
@@ -158,6 +159,8 @@ class Online(Trainer):
         if recorders:
             with closing(made(make_env)) as env:
                 export.check_env(env)
+        kept = len(self.data) if self.data else 0
+        memory.check_replay(agent.spec, agent.members, kept + replay_size, agent.device)
         functions = schedule.functions(env_steps * agent.members, compile, agent.device)
         self.make_env, self.recorders = make_env, recorders
 

@@ -622,6 +622,8 @@ def test_what_cannot_be_trained_online(tmp_path: Path) -> None:
             trainer([tmp_path], agent(CARTPOLE, INTERLEAVED, [0]), schedule)
     with pytest.raises(UserError, match="the first 300 steps are only collected"):
         trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), Phased(300, overlap=True), workers=1)
+    with pytest.raises(UserError, match=r"trainer\.replay_size takes 480000\.0 GB with observations of 4 numbers"):
+        trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, replay_size=10**13)
     with pytest.raises(UserError, match="choose one, such as env=cartpole"):
         Online(agent(CARTPOLE, PHASED, [0]), None, PHASED, 1, 1, 0, 1, 1, False)
     gelu = agent(CARTPOLE, PHASED, [0], network=partial(MLP, hidden=(8,), activation="gelu"))
