@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import MakeEnv, made, observed
+from awr_exp.envs.make import MakeEnv, made, observed, rewarded
 from awr_exp.envs.rollout import ATTEMPTS, BrokenEnvError, finite, guarded
 from awr_exp.errors import UserError
 from awr_exp.networks.acting import Uniform
@@ -39,11 +39,8 @@ def play(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> d
         while not (terminated or truncated):
             action = act(obs, rng)
             with guarded():
-                result, reward, terminated, truncated, _ = env.step(action)
-                next_obs, reward = (
-                    finite(observed(result, shape)).copy(),
-                    finite(np.array(reward, np.float64).reshape(())),
-                )
+                result, gained, terminated, truncated, _ = env.step(action)
+                next_obs, reward = finite(observed(result, shape)).copy(), finite(np.array(rewarded(gained)))
             truncated = truncated or len(steps) == LONGEST - 1
             steps.append((obs, next_obs, action, reward, terminated, truncated))
             obs = next_obs

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.make import MakeEnv, rewarded
 from awr_exp.envs.rollout import bounds
 from awr_exp.envs.worker import Worker
 
@@ -51,9 +51,9 @@ class Here:
         if limits := bounds(self.make_env, chosen[0].action_space):
             actions = np.clip(actions, *limits)
         results = [env.step(action) for env, action in zip(chosen, actions, strict=True)]
-        obs, reward, terminated, truncated, _ = zip(*results, strict=True)
+        obs, rewards, terminated, truncated, _ = zip(*results, strict=True)
         ends = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
-        return np.array(obs, np.float32), np.array(reward, np.float64), *ends
+        return np.array(obs, np.float32), np.array([rewarded(reward) for reward in rewards]), *ends
 
     def close(self) -> None:
         for env in self.envs.values():

@@ -179,6 +179,14 @@ def observed(obs: Any, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
     return array
 
 
+def rewarded(reward: Any) -> float:
+    """A reward, which is one number in whatever shape. Raises ValueError if it is none or several."""
+    array = np.asarray(reward, np.float64)
+    if array.size != 1:
+        raise ValueError(f"its reward has the shape {array.shape}: it must be one number")
+    return array.item()
+
+
 def task(make: MakeEnv) -> "Spec":
     """What the environment's spaces say. Raises UserError for actions of another kind than ours."""
     env = made(make)

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import MakeEnv, observed
+from awr_exp.envs.make import MakeEnv, observed, rewarded
 from awr_exp.envs.worker import WorkerError
 from awr_exp.errors import named
 from awr_exp.seeding import child_seed, numpy_generator
@@ -120,8 +120,8 @@ class Rollouts:
                 for lane in lanes:
                     at = step, lane
                     try:
-                        result, reward[at], terminated[at], truncated[at], _ = self.envs[lane].step(played[lane])
-                        next_obs[at] = observed(result, shape)
+                        result, gained, terminated[at], truncated[at], _ = self.envs[lane].step(played[lane])
+                        reward[at], next_obs[at] = rewarded(gained), observed(result, shape)
                     except Exception as error:
                         said[lane] = named(error)
                         reward[at] = np.nan

@@ -69,7 +69,7 @@ class Vectorized:
         with guarded():
             for member in np.flatnonzero(members):
                 obs, rewards, terminated[member], truncated[member], _ = self.envs[member].step(played[member])
-                next_obs[member], reward[member] = finite(obs), finite(rewards)
+                next_obs[member], reward[member] = finite(obs), finite(np.reshape(rewards, len(self.numbers)))
         self.waiting.append((self.obs, action, reward, next_obs, terminated, truncated))
         self.open = np.concatenate([self.open, (members[:, None] & ~self.beginning)[None]])
         ended = (terminated | truncated) & ~self.beginning

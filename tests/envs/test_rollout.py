@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from awr_exp.envs.episode import play
 from awr_exp.envs.fleet import Here
 from awr_exp.envs.make import gym
 from awr_exp.envs.rollout import BrokenEnvError, Rollouts, Stretch
@@ -42,6 +43,7 @@ WAYS = {
     "raises": (crash, "RuntimeError: the simulator crashed"),
     "nan": (lambda: (np.full(3, np.nan),), "not finite"),
     "inf reward": (lambda: (np.zeros(3), np.inf), "not finite"),
+    "two rewards": (lambda: (np.zeros(3), np.zeros(2)), "its reward has the shape"),
     "shape": (lambda: (np.zeros(1),), "its observation has the shape"),
 }
 
@@ -181,6 +183,37 @@ def test_actions_are_kept_as_given_and_played_within_bounds(kind: Any, clips: bo
     else:
         assert kind(Own(), [1], [0]).play(Bold(), 1, 0).action.item() == 7.0
     assert seen == [played]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_reward_is_one_number_in_whatever_shape(shape: tuple[int, ...]) -> None:
+    """Where it collects, here and in the task's own vectorised form, is evaluated, and plays whole episodes."""
+
+    class Shaped(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            obs, _, terminated, truncated, info = self.env.step(action)
+            return obs, np.full(shape, -0.5), terminated, truncated, info
+
+    class Form(gymnasium.vector.VectorWrapper):
+        def step(self, actions: Any) -> Any:
+            obs, rewards, *others = self.env.step(actions)
+            return obs, np.full((len(rewards), *shape), -0.5), *others
+
+    class Own:
+        def __call__(self) -> gymnasium.Env:
+            return Shaped(gymnasium.make("Pendulum-v1"))
+
+        def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+            return Form(gymnasium.vector.SyncVectorEnv([partial(gymnasium.make, "Pendulum-v1")] * count))
+
+    for kind in (Rollouts, Vectorized):
+        rollouts: Any = kind(Own(), [1], [0, 1])  # type: ignore[arg-type]
+        np.testing.assert_array_equal(rollouts.play(PLAYER, 3, 0).reward, np.full((3, 1, 2), -0.5))
+    fleet, numbers = Here(Own()), np.arange(2)
+    fleet.reset(numbers, numbers)
+    np.testing.assert_array_equal(fleet.step(numbers, np.zeros((2, 1), np.float32))[1], [-0.5, -0.5])
+    played = play(Own()(), lambda obs, rng: np.zeros(1, np.float32), 0, np.random.default_rng())
+    np.testing.assert_array_equal(played["reward"], np.full(200, -0.5))
 
 
 @pytest.mark.parametrize(("low", "high"), [((-1.0,), (np.inf,)), ((5.0,), (np.inf,)), ((-np.inf,), (-3.0,))])
