@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from awr_exp.envs.make import MakeEnv, made, observed, rewarded
 from awr_exp.envs.rollout import ATTEMPTS, BrokenEnvError, finite, guarded
-from awr_exp.errors import UserError
+from awr_exp.errors import FAILURES, UserError
 from awr_exp.networks.acting import Uniform
 from awr_exp.seeding import child_seed, numpy_generator
 
@@ -76,7 +76,7 @@ class Stage:
         raise UserError(f"{reason}, {ATTEMPTS} times in a row")
 
     def close(self) -> None:
-        with suppress(Exception):
+        with suppress(*FAILURES):
             if self.env:
                 self.env.close()
         self.env = None

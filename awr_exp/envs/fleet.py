@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from awr_exp.envs.make import MakeEnv, rewarded
 from awr_exp.envs.rollout import bounds
 from awr_exp.envs.worker import Worker
+from awr_exp.errors import FAILURES
 
 Numbers = NDArray[np.int64]
 Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
@@ -57,7 +58,7 @@ class Here:
 
     def close(self) -> None:
         for env in self.envs.values():
-            with suppress(Exception):
+            with suppress(*FAILURES):
                 env.close()
 
 

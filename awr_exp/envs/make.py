@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from awr_exp.errors import UserError, first_line
+from awr_exp.errors import FAILURES, UserError, first_line, named
 
 if TYPE_CHECKING:
     # It would bring torch into workers that only step environments.
@@ -212,6 +212,8 @@ def made(make: MakeEnv) -> gymnasium.Env:
         ) from None
     except Exception as error:
         raise UserError(f"environment '{id}' cannot be made: {first_line(error)}") from None
+    except SystemExit as stop:
+        raise UserError(f"environment '{id}' cannot be made: {named(stop)}") from None
 
 
 def _check_vectorized(make: Make) -> None:
@@ -220,7 +222,7 @@ def _check_vectorized(make: Make) -> None:
     one = made(make)
     try:
         several = make.vector(1)
-    except Exception as error:
+    except FAILURES as error:
         raise UserError(f"environment '{make.id}' cannot be made in its vectorised form: {first_line(error)}") from None
     single = several.single_observation_space, several.single_action_space
     several.close()

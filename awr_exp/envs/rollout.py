@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from awr_exp.envs.make import MakeEnv, observed, rewarded
 from awr_exp.envs.worker import WorkerError
-from awr_exp.errors import named
+from awr_exp.errors import FAILURES, named
 from awr_exp.seeding import child_seed, numpy_generator
 
 NOT_FINITE = "it returned an observation or a reward that is not finite"
@@ -85,7 +85,7 @@ class Rollouts:
                 first, reason = observed(obs, env.observation_space.shape), NOT_FINITE
                 if np.isfinite(first).all():
                     return first
-            except Exception as error:
+            except FAILURES as error:
                 reason = named(error)
             self._failed(lane, reason)
         raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {reason}")
@@ -96,7 +96,7 @@ class Rollouts:
         self._drop(lane)
 
     def _drop(self, lane: int) -> None:
-        with suppress(Exception):
+        with suppress(*FAILURES):
             self.envs.pop(lane).close()
 
     def _clipped(self, action: NDArray[Any]) -> NDArray[Any]:
@@ -122,7 +122,7 @@ class Rollouts:
                     try:
                         result, gained, terminated[at], truncated[at], _ = self.envs[lane].step(played[lane])
                         reward[at], next_obs[at] = rewarded(gained), observed(result, shape)
-                    except Exception as error:
+                    except FAILURES as error:
                         said[lane] = named(error)
                         reward[at] = np.nan
                 good = np.isfinite(next_obs[step]).all(1) & np.isfinite(reward[step])
@@ -160,7 +160,7 @@ class Rollouts:
             try:
                 for action in self._clipped(taken):
                     self.obs[lane] = observed(self.envs[lane].step(action)[0], self.obs.shape[1:])
-            except Exception:
+            except FAILURES:
                 self.obs[lane] = np.nan
         return self.obs
 
@@ -188,7 +188,7 @@ def guarded() -> Iterator[None]:
         yield
     except WorkerError:
         raise
-    except Exception as error:
+    except FAILURES as error:
         raise BrokenEnvError(f"the environment failed: {named(error)}") from None
 
 

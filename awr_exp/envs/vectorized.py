@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from awr_exp.envs.make import Make
 from awr_exp.envs.rollout import Player, Stretch, bounds, finite, guarded
+from awr_exp.errors import FAILURES
 from awr_exp.seeding import child_seed, numpy_generator
 
 
@@ -88,5 +89,5 @@ class Vectorized:
 
     def close(self) -> None:
         for env in self.envs:
-            with suppress(Exception):
+            with suppress(*FAILURES):
                 env.close()

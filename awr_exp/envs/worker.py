@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
+
+from awr_exp.errors import FAILURES
 
 PATIENCE = 5
 """Seconds that a worker has to end what it is at."""
@@ -48,7 +51,7 @@ class Worker:
         try:
             answer = self.pipe.recv()
         except (OSError, EOFError):
-            raise WorkerDiedError("a worker process died") from None
+            raise self._died() from None
         if isinstance(answer, Exception):
             raise WorkerError(str(answer))
         return answer
@@ -57,7 +60,15 @@ class Worker:
         try:
             self.pipe.send_bytes(content)
         except OSError:
-            raise WorkerDiedError("a worker process died") from None
+            raise self._died() from None
+
+    def _died(self) -> WorkerDiedError:
+        """What it died of, as far as that is known."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE)
+        code = self.process.returncode
+        how = f"signal {-code}, {signal.strsignal(-code)}" if code and code < 0 else f"exit code {code}"
+        return WorkerDiedError("a worker process died" if code is None else f"a worker process died ({how})")
 
     def close(self) -> None:
         self.pipe.close()
@@ -77,7 +88,7 @@ def serve(pipe: Connection) -> None:
     hosted: Any
     try:
         hosted = cloudpickle.loads(pipe.recv_bytes())()
-    except Exception as error:
+    except FAILURES as error:
         hosted = error
     while True:
         try:
@@ -85,10 +96,10 @@ def serve(pipe: Connection) -> None:
         except (EOFError, OSError):
             return
         try:
-            if isinstance(hosted, Exception):
+            if isinstance(hosted, FAILURES):
                 raise hosted
             answer: Any = getattr(hosted, method)(*arguments)
-        except Exception as error:
+        except FAILURES as error:
             answer = RuntimeError(f"{type(error).__name__}: {error}")
         try:
             pipe.send(answer)

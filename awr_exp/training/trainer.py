@@ -305,6 +305,10 @@ class Trainer:
             checkpoint.save(self.folders[member], self.member_update(member), rows, facts, best)
 
 
+class _Killed(BaseException):
+    """By a second signal. As a SystemExit it would pass for a failure of the environment that it hits."""
+
+
 @contextmanager
 def _signals() -> Iterator[list[int]]:
     """Collects SIGTERM and SIGINT instead of dying of them, where this is the main thread; a second one kills.
@@ -316,7 +320,7 @@ def _signals() -> Iterator[list[int]]:
 
     def receive(number: int, frame: FrameType | None) -> None:
         if received:
-            raise SystemExit(128 + number)
+            raise _Killed(number)
         received.append(number)
 
     try:
@@ -326,6 +330,8 @@ def _signals() -> Iterator[list[int]]:
         before = {}
     try:
         yield received
+    except _Killed as killed:
+        raise SystemExit(128 + killed.args[0]) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

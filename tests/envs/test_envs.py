@@ -1,5 +1,6 @@
 """Environments that do not fit are refused; evaluation gives true episode returns."""
 
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -201,6 +202,12 @@ def test_observations_without_a_flat_form_are_refused() -> None:
     gymnasium.register("Talking-v0", Talking)
     with pytest.raises(UserError, match=r"its observations are Sequence.*, which have no flat form"):
         gym(None, None, "Talking-v0")
+
+
+def test_one_that_exits_where_it_is_made_is_refused() -> None:
+    gymnasium.register("Exiting-v0", lambda: sys.exit(0))
+    with pytest.raises(UserError, match="environment 'Exiting-v0' cannot be made: SystemExit: 0"):
+        gym(None, None, "Exiting-v0")
 
 
 def test_a_vectorised_form_must_be_flat_and_count_from_0() -> None:

@@ -15,7 +15,7 @@ import pytest
 from awr_exp.envs import make
 from awr_exp.envs import worker as module
 from awr_exp.envs.fleet import Fleet, Here, Workers
-from awr_exp.envs.worker import Worker, WorkerError
+from awr_exp.envs.worker import Worker, WorkerDiedError, WorkerError
 
 
 def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
@@ -72,6 +72,23 @@ def test_what_goes_wrong_in_a_worker_is_said() -> None:
     with pytest.raises(WorkerError, match="died"):
         play(fleet, np.arange(2))
     fleet.close()
+
+
+def test_a_worker_outlives_an_exit_and_says_what_it_died_of() -> None:
+    worker = Worker(lambda: SimpleNamespace(leave=lambda: sys.exit(3), die=lambda: os._exit(3)))
+    for _ in range(2):
+        worker.ask("leave")
+        with pytest.raises(WorkerError, match="SystemExit: 3"):
+            worker.answer()
+    worker.ask("die")
+    with pytest.raises(WorkerDiedError, match=r"a worker process died \(exit code 3\)"):
+        worker.answer()
+    worker.close()
+    killed = Worker(dict)
+    killed.process.kill()
+    with pytest.raises(WorkerDiedError, match=r"a worker process died \(signal 9, Killed\)"):
+        killed.answer()
+    killed.close()
 
 
 def test_workers_end_with_the_one_that_started_them() -> None:

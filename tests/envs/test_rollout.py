@@ -1,5 +1,6 @@
 """Playing on and on: what an environment does wrong ends its episode, is counted, and loses nothing else."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -41,6 +42,7 @@ def crash() -> Any:
 
 WAYS = {
     "raises": (crash, "RuntimeError: the simulator crashed"),
+    "exits": (sys.exit, "SystemExit"),
     "nan": (lambda: (np.full(3, np.nan),), "not finite"),
     "inf reward": (lambda: (np.zeros(3), np.inf), "not finite"),
     "two rewards": (lambda: (np.zeros(3), np.zeros(2)), "its reward has the shape"),

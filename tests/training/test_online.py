@@ -1,5 +1,6 @@
 """Online runs: what is collected is true, members are as if alone, resumed is as uninterrupted, and it learns."""
 
+import signal
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +28,7 @@ from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.online import Learner, Online
 from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Interleaved, Phased, Schedule
+from awr_exp.training.trainer import _signals
 from awr_exp.types import Spec
 from tests.conftest import make_awr, random_batch
 
@@ -341,6 +343,20 @@ def test_failures_of_environments_are_counted_and_many_end_the_run(
     assert third.step == 300
     third.run()
     assert third.step == 600
+
+
+def test_a_second_signal_is_no_failure_of_the_environment_that_it_hits() -> None:
+    class Interrupted(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            return self.env.step(action)
+
+    collector = Collector(
+        lambda: Interrupted(MAKE[CARTPOLE]()), agent(CARTPOLE, PHASED, [0]), Replay(CARTPOLE, 1, 1, 9)
+    )
+    with pytest.raises(SystemExit) as stop, _signals() as received:
+        collector.collect(2)
+    assert (stop.value.code, received) == (130, [signal.SIGINT])
 
 
 def test_failures_are_forgiven_once_a_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
