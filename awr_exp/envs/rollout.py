@@ -93,11 +93,7 @@ class Rollouts:
     def _failed(self, lane: int, reason: str) -> None:
         self.failures[lane] += 1
         self.reasons.append(reason)
-        self._drop(lane)
-
-    def _drop(self, lane: int) -> None:
-        with suppress(*FAILURES):
-            self.envs.pop(lane).close()
+        drop(self.envs, lane)
 
     def _clipped(self, action: NDArray[Any]) -> NDArray[Any]:
         return np.clip(action, *self.bounds) if self.bounds else action
@@ -172,7 +168,13 @@ class Rollouts:
 
     def close(self) -> None:
         for lane in list(self.envs):
-            self._drop(lane)
+            drop(self.envs, lane)
+
+
+def drop(envs: dict[int, Any], number: int) -> None:
+    """Close one of the environments, if it is there, whatever it says to that."""
+    with suppress(*FAILURES):
+        envs.pop(number).close()
 
 
 def bounds(make_env: MakeEnv, space: gymnasium.Space) -> tuple[NDArray[Any], NDArray[Any]] | None:

@@ -133,6 +133,11 @@ class Collector:
         exact = stretch.obs.astype(np.float64)
         self.sums += np.stack([exact.sum((0, 2)), np.square(exact).sum((0, 2))], 1)
 
+    def count_failures(self, member: int, failures: int) -> None:
+        """Of a member's environments elsewhere: they are no reason to end its run."""
+        added = failures * (np.arange(self.agent.members) == member)
+        self.failures, self.forgiven = self.failures + added, self.forgiven + added
+
     def _ask(self, share: int, *request: Any) -> None:
         try:
             self.hosts[share].ask(*request)

@@ -210,6 +210,10 @@ class Online(Trainer):
     def read(self) -> list[dict[str, float]]:
         return [metrics for learner in self.learners for metrics in learner.read()]
 
+    def count_failures(self, member: int, failures: int) -> None:
+        learner, row = self.places[member]
+        learner.collector.count_failures(row, failures)
+
     def speeds(self, seconds: float) -> dict[str, float]:
         return super().speeds(seconds) | {"collect/env_steps_per_second": (self.step - self.started[2]) / seconds}
 

@@ -106,6 +106,9 @@ class Trainer:
         """Take over every member's facts and all members' states. Raises UserError if they do not fit."""
         raise NotImplementedError
 
+    def count_failures(self, member: int, failures: int) -> None:
+        """Keep account of environments that failed in an evaluation."""
+
     def scores(self, mean: float) -> dict[str, float]:
         """Metrics that follow from an evaluation's mean return."""
         score = self.data.info.normalized_score(mean) if self.data else None
@@ -153,6 +156,8 @@ class Trainer:
             _signals() as received,
         ):
             if self.owed:
+                if self.resumed:
+                    log.info("the evaluation at %s %d was not done: trying it again", self.unit, self.step)
                 self.evaluate(bar)
             if not self.resumed:
                 # From here on a run that is killed can be resumed; before, it begins anew.
@@ -238,13 +243,19 @@ class Trainer:
             return
         begun = time.perf_counter()
         self.owed = True
-        try:
-            played = self.evaluator.play(self.agent, [error is None for error in self.failed])
-        except UserError as error:
-            for member in range(self.agent.members):
-                self.fail(member, error)
-            return
+        played = self.evaluator.play(self.agent, [error is None for error in self.failed])
+        for member, reasons in enumerate(played.failures):
+            if reasons:
+                self.count_failures(member, len(reasons))
+                with speaking(self.folders[member], self.names[member]):
+                    said = "an environment failed and was made anew, %d times in this evaluation, the last time so: %s"
+                    log.warning(said, len(reasons), reasons[-1])
+        for member, error in played.errors.items():
+            self.fail(member, error)
+        # Of those that were given up it still is, by their checkpoints.
         self.owed = False
+        if None not in self.failed:
+            return
         for member, (returns, lengths) in enumerate(zip(played.returns, played.lengths, strict=True)):
             metrics = {
                 "eval/return_mean": float(returns.mean()),

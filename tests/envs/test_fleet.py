@@ -21,7 +21,7 @@ from awr_exp.envs.worker import Worker, WorkerDiedError, WorkerError
 def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
     """What 30 steps of the same actions bring."""
     rng = np.random.default_rng(0)
-    found = [fleet.reset(numbers, 7 + numbers)]
+    found = [*fleet.reset(numbers, 7 + numbers)]
     for _ in range(30):
         found += fleet.step(numbers, rng.uniform(-2, 2, (len(numbers), 1)).astype(np.float32))
     return found
@@ -30,7 +30,7 @@ def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
 @pytest.mark.parametrize("numbers", [[0, 1, 2, 3, 4], [3], [4, 1]])
 def test_workers_step_as_this_process_does(numbers: list[int]) -> None:
     make_env = partial(gymnasium.make, "Pendulum-v1")
-    here, workers = Here(make_env), Workers(make_env, 2)
+    here, workers = Here(make_env, 3), Workers(make_env, 3, 2)
     for mine, theirs in zip(play(here, np.array(numbers)), play(workers, np.array(numbers)), strict=True):
         np.testing.assert_array_equal(mine, theirs)
         assert mine.dtype == theirs.dtype
@@ -51,10 +51,10 @@ def test_an_environment_need_not_be_known_by_name() -> None:
             self.count += 1
             return np.full(1, self.count), 2.0 * action, self.count == 3, False, {}
 
-    fleet, numbers = Workers(Counting, 2), np.arange(2)
+    fleet, numbers = Workers(Counting, 1, 2), np.arange(2)
     fleet.reset(numbers, numbers)
     fleet.step(numbers, np.array([0, 1]))
-    obs, reward, terminated, truncated = fleet.step(numbers, np.array([0, 1]))
+    obs, reward, terminated, truncated, _ = fleet.step(numbers, np.array([0, 1]))
     fleet.close()
     assert (obs.tolist(), reward.tolist()) == ([[2], [2]], [0, 2])
     assert not (terminated | truncated).any()
@@ -62,11 +62,12 @@ def test_an_environment_need_not_be_known_by_name() -> None:
 
 def test_what_goes_wrong_in_a_worker_is_said() -> None:
     here = os.getpid()
-    fleet = Workers(lambda: gymnasium.make("Pendulum-v1" if os.getpid() == here else "Nowhere-v0"), 2)
-    with pytest.raises(WorkerError, match="Nowhere"):
-        fleet.reset(np.arange(2), np.arange(2))
+    fleet = Workers(lambda: gymnasium.make("Pendulum-v1" if os.getpid() == here else "Nowhere-v0"), 3, 2)
+    obs, (mine, other) = fleet.reset(np.arange(2), np.arange(2))
+    assert np.isfinite(obs[0]).all()
+    assert (mine, "NameNotFound: Environment `Nowhere`" in other) == ("", True)
     fleet.close()
-    fleet = Workers(partial(gymnasium.make, "Pendulum-v1"), 2)
+    fleet = Workers(partial(gymnasium.make, "Pendulum-v1"), 3, 2)
     fleet.reset(np.arange(2), np.arange(2))
     fleet.workers[0].process.send_signal(signal.SIGKILL)
     with pytest.raises(WorkerError, match="died"):
@@ -94,7 +95,7 @@ def test_a_worker_outlives_an_exit_and_says_what_it_died_of() -> None:
 def test_workers_end_with_the_one_that_started_them() -> None:
     code = (
         "import gymnasium, numpy, os, signal; from functools import partial; from awr_exp.envs.fleet import Workers;"
-        "f = Workers(partial(gymnasium.make, 'Pendulum-v1'), 2); f.reset(numpy.arange(2), numpy.arange(2));"
+        "f = Workers(partial(gymnasium.make, 'Pendulum-v1'), 3, 2); f.reset(numpy.arange(2), numpy.arange(2));"
         "print(*(w.process.pid for w in f.workers), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
@@ -122,7 +123,7 @@ def test_mujoco_warns_in_the_log_and_once(caplog: pytest.LogCaptureFixture, capf
     pytest.importorskip("mujoco")
     caplog.set_level("INFO")
     make._hear_mujoco.cache_clear()
-    fleet = Here(partial(make._make, "HalfCheetah-v5", {}))
+    fleet = Here(partial(make._make, "HalfCheetah-v5", {}), 17)
     fleet.reset(np.arange(3), np.arange(3))
     fleet.close()
     assert caplog.text.count("MuJoCo: ") == len(set(caplog.messages))

@@ -179,7 +179,7 @@ def test_actions_are_kept_as_given_and_played_within_bounds(kind: Any, clips: bo
             return np.full((*obs.shape[:-1], 1), 7.0, np.float32)
 
     if kind is Here:
-        fleet, first = Here(Own()), np.zeros(1, np.int64)
+        fleet, first = Here(Own(), 3), np.zeros(1, np.int64)
         fleet.reset(first, first)
         fleet.step(first, np.full((1, 1), 7.0, np.float32))
     else:
@@ -211,7 +211,7 @@ def test_a_reward_is_one_number_in_whatever_shape(shape: tuple[int, ...]) -> Non
     for kind in (Rollouts, Vectorized):
         rollouts: Any = kind(Own(), [1], [0, 1])  # type: ignore[arg-type]
         np.testing.assert_array_equal(rollouts.play(PLAYER, 3, 0).reward, np.full((3, 1, 2), -0.5))
-    fleet, numbers = Here(Own()), np.arange(2)
+    fleet, numbers = Here(Own(), 3), np.arange(2)
     fleet.reset(numbers, numbers)
     np.testing.assert_array_equal(fleet.step(numbers, np.zeros((2, 1), np.float32))[1], [-0.5, -0.5])
     played = play(Own()(), lambda obs, rng: np.zeros(1, np.float32), 0, np.random.default_rng())

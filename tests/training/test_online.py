@@ -448,7 +448,10 @@ def test_a_member_that_gives_up_leaves_the_others_and_their_counts_alone(tmp_pat
     assert unlucky["update"] == run.learners[0].update < other["update"]
 
 
-def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_the_bit(tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_the_bit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     whole = trainer([tmp_path / "whole"], agent(PENDULUM, PHASED, [0]), PHASED)
     whole.run()
     fails = True
@@ -466,7 +469,13 @@ def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_th
 
     run = begun()
     run.run()
-    assert "evaluating failed twice: the environment failed: RuntimeError: no licence" in str(run.failed[0])
+    failed = "evaluating failed: the environment failed 10 times in one episode, the last time so: RuntimeError: no lic"
+    assert failed in str(run.failed[0])
+    run = begun()
+    run.resume()
+    run.run()
+    assert "the evaluation at environment step 180 was not done: trying it again" in caplog.text
+    assert failed in str(run.failed[0])
     fails = False
     run = begun()
     run.resume()
@@ -479,6 +488,59 @@ def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_th
         for name in ("run", "whole")
     )
     assert rows == expected
+
+
+def test_a_member_that_cannot_be_evaluated_ends_alone_and_goes_on_resumed(tmp_path: Path) -> None:
+    folders, made = [tmp_path / "other", tmp_path / "failing"], iter(range(99))
+
+    class Failing(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            raise RuntimeError("no licence")
+
+    def make_env() -> gymnasium.Env:
+        """The first is the other's, and all that follow are of the one whose environments fail."""
+        return Failing(MAKE[CARTPOLE]()) if next(made) else MAKE[CARTPOLE]()
+
+    run = trainer(folders, agent(CARTPOLE, PHASED, [0, 1]), PHASED)
+    run.evaluator = Evaluator(make_env, 2, 1)
+    run.run()
+    assert run.failed[0] is None
+    assert "the last time so: RuntimeError: no licence" in str(run.failed[1])
+    (_, other), (_, failing) = (checkpoint.latest(folder) or ({}, {}) for folder in folders)
+    assert (other["step"], other["owed"], failing["step"], failing["owed"]) == (300, False, 180, True)
+    second = trainer(folders[1:], agent(CARTPOLE, PHASED, [1]), PHASED)
+    second.resume()
+    second.run()
+    assert second.failed == [None]
+    for seed, own in enumerate((run.agent.some(slice(0, 1)), second.agent)):
+        alone = trainer([tmp_path / f"alone{seed}"], agent(CARTPOLE, PHASED, [seed]), PHASED)
+        alone.run()
+        for name, tensor in alone.agent.state_dict().items():
+            assert torch.allclose(own.state_dict()[name], tensor, atol=1e-6), name
+        rows, expected = (
+            [(row["env_steps"], row["value"]) for row in read(folder) if row["name"] == "eval/return_mean"]
+            for folder in (folders[seed], alone.folders[0])
+        )
+        assert rows == expected
+
+
+def test_a_run_whose_environment_fails_now_and_then_finishes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failures in evaluations are counted with the others, and do not end it."""
+    monkeypatch.setattr(Breaking, "every", 90)
+    monkeypatch.setattr(Breaking, "count", 0)
+    monkeypatch.setattr(collect, "MOST_FAILURES", 4)
+    make_env = lambda: Breaking(gymnasium.make("Pendulum-v1", max_episode_steps=60))  # noqa: E731
+    options: dict[str, Any] = {"eval_interval": 60, "eval_episodes": 2, "report_interval": 60}
+    run = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env, **options)
+    run.run()
+    assert run.failed == [None]
+    assert len([row for row in read(tmp_path) if row["name"] == "eval/return_mean"]) == 5
+    assert "times in this evaluation, the last time so: RuntimeError: the simulator crashed" in caplog.text
+    # Each failure is one of 90 steps, those of the last evaluation included.
+    assert run.learners[0].collector.failures.tolist() == [Breaking.count // 90]
+    assert Breaking.count // 90 > 8
 
 
 def test_a_run_that_fails_goes_on_recording_once_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
