@@ -1,7 +1,7 @@
 """Playing on and on in many environments by a policy, here or in a worker. Nothing here imports torch."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,7 +11,6 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from awr_exp.envs.make import MakeEnv, observed, rewarded
-from awr_exp.envs.worker import WorkerError
 from awr_exp.errors import FAILURES, named
 from awr_exp.seeding import child_seed, numpy_generator
 
@@ -181,17 +180,6 @@ def bounds(make_env: MakeEnv, space: gymnasium.Space) -> tuple[NDArray[Any], NDA
     """What actions are clipped to before an environment gets them, if they are."""
     clips = getattr(make_env, "clip_actions", True)
     return (space.low, space.high) if clips and isinstance(space, spaces.Box) else None
-
-
-@contextmanager
-def guarded() -> Iterator[None]:
-    """Whatever goes wrong in an environment, as BrokenEnvError; what goes wrong in a worker, as it is."""
-    try:
-        yield
-    except WorkerError:
-        raise
-    except FAILURES as error:
-        raise BrokenEnvError(f"the environment failed: {named(error)}") from None
 
 
 def finite(values: NDArray[Any]) -> NDArray[Any]:

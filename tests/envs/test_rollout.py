@@ -123,7 +123,7 @@ def test_not_to_be_made_is_to_fail() -> None:
 
 
 @pytest.mark.parametrize("where", ["make", "reset", "step"])
-def test_a_vectorised_form_that_fails_is_named(where: str) -> None:
+def test_a_vectorised_form_that_always_fails_is_given_up(where: str) -> None:
     class Own:
         clip_actions = True
 
@@ -134,8 +134,55 @@ def test_a_vectorised_form_that_fails_is_named(where: str) -> None:
             setattr(vector, where, lambda *args, **options: crash())
             return vector
 
-    with pytest.raises(BrokenEnvError, match="the environment failed: RuntimeError: "):
+    with pytest.raises(BrokenEnvError, match="the environment failed 10 times in a row: RuntimeError: "):
         Vectorized(Own(), [1], [0]).play(PLAYER, 5, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "shape"])
+def test_a_vectorised_form_that_fails_is_made_anew(way: str) -> None:
+    """Of this member alone, all of whose copies begin new episodes; the other one plays as it would alone."""
+    how, reason = WAYS[way]
+    left = 0
+
+    class Form(gymnasium.vector.VectorWrapper):
+        def step(self, actions: Any) -> Any:
+            nonlocal left
+            obs, rewards, *others = self.env.step(actions)
+            left -= 1
+            if left == 0:
+                wrong = how()
+                obs[1] = wrong[0]
+                if len(wrong) > 1:
+                    rewards = wrong[1] if np.ndim(wrong[1]) else np.full(3, wrong[1])
+            return obs, rewards, *others
+
+    class Own:
+        clip_actions = True
+
+        def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+            return Form(
+                gymnasium.vector.SyncVectorEnv([partial(gymnasium.make, "Pendulum-v1", max_episode_steps=30)] * 3)
+            )
+
+    alone = Vectorized(Own(), [2], [0, 1, 2]).play(PLAYER, 100, 0)  # type: ignore[arg-type]
+    rollouts = Vectorized(Own(), [1, 2], [0, 1, 2])  # type: ignore[arg-type]
+    # The members step by turns: the first one at its 13th step.
+    left = 25
+    first = rollouts.play(PLAYER, 10, 0)
+    assert not first.broken.any()
+    assert first.reasons == []
+    second = rollouts.play(PLAYER, 90, 0)
+    expected = np.zeros((90, 2, 3), bool)
+    expected[2, 0] = True
+    np.testing.assert_array_equal(second.broken, expected)
+    ended = (second.truncated | second.terminated)[:-1]
+    np.testing.assert_array_equal(follows(second), ~(expected[1:] | ended))
+    assert np.flatnonzero(second.truncated[:, 0, 0]).tolist() == [31, 61]
+    assert all(np.isfinite(part).all() for part in (second.obs, second.next_obs, second.reward))
+    assert second.failures.tolist() == [[1, 0, 0], [0, 0, 0]]
+    assert second.episode.tolist() == [[3, 3, 3], [3, 3, 3]]
+    assert reason in second.reasons[0]
+    np.testing.assert_array_equal(first.obs[:, 1], alone.obs[:10, 0])
 
 
 def test_an_episode_is_played_again() -> None:

@@ -195,6 +195,38 @@ def test_its_own_vectorised_form_collects_what_happened(tmp_path: Path, caplog: 
         gym(None, None, "Pendulum-v1", vectorized=True)
 
 
+def test_its_own_vectorised_form_is_made_anew_where_it_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its episodes are cut there, and the run goes on."""
+    left = 70
+
+    class Form(gymnasium.vector.VectorWrapper):
+        def step(self, actions: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise RuntimeError("the simulator crashed")
+            return self.env.step(actions)
+
+    class Own:
+        vectorized, clip_actions = True, True
+
+        def __call__(self) -> gymnasium.Env:
+            return MAKE[CARTPOLE]()
+
+        def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+            return Form(gymnasium.vector.SyncVectorEnv([MAKE[CARTPOLE]] * count))
+
+    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, Own())
+    run.run()
+    assert run.failed == [None]
+    assert "an environment failed and was made anew: RuntimeError: the simulator crashed" in caplog.text
+    assert run.learners[0].collector.failures.tolist() == [1]
+    kept = run.learners[0].replay.newest(80)
+    follows = (kept.obs[:, :, 1:] == kept.next_obs[:, :, :-1]).all(-1)
+    assert torch.equal(follows, ~(kept.truncated | kept.terminated)[:, :, :-1])
+    assert kept.truncated.sum((0, 2)).max() == 1
+
+
 def test_members_on_threads_are_as_on_one(tmp_path: Path) -> None:
     runs = []
     for threads in (1, 2):
