@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from awr_exp.envs.make import MakeEnv, observed, rewarded
 from awr_exp.envs.rollout import NOT_FINITE, bounds, drop
-from awr_exp.envs.worker import Worker
+from awr_exp.envs.worker import Stopped, Worker
 from awr_exp.errors import FAILURES, named
 
 Numbers = NDArray[np.int64]
@@ -85,13 +85,13 @@ class Here:
 class Workers:
     """Shared among processes, of which this is one: environment i is in process i % processes.
 
-    Raises WorkerError where another process dies, or cannot do anything.
+    Raises WorkerError where another process dies, or cannot do anything, and HangsError as a worker does.
     """
 
-    def __init__(self, make_env: MakeEnv, obs_dim: int, processes: int) -> None:
+    def __init__(self, make_env: MakeEnv, obs_dim: int, processes: int, stopped: Stopped = lambda: False) -> None:
         # It would only wait for the others.
         self.own = Here(make_env, obs_dim)
-        self.workers = [Worker(partial(Here, make_env, obs_dim)) for _ in range(1, processes)]
+        self.workers = [Worker(partial(Here, make_env, obs_dim), stopped) for _ in range(1, processes)]
 
     def reset(self, numbers: Numbers, seeds: Numbers) -> Begun:
         obs, reasons = self._ask("reset", numbers, seeds)

@@ -20,6 +20,11 @@ from awr_exp.errors import FAILURES
 
 PATIENCE = 5
 """Seconds that a worker has to end what it is at."""
+TICK = 0.1
+"""Seconds between looks at whether it is time to stop."""
+
+Stopped = Callable[[], object]
+"""Whether it is time to stop."""
 
 
 class WorkerError(Exception):
@@ -30,10 +35,18 @@ class WorkerDiedError(WorkerError):
     """It was killed, or its machine ran out of something: a new one may do."""
 
 
-class Worker:
-    """Hosts what `make` returns. Each `ask` is followed by one `answer`, which raises WorkerError if it went wrong."""
+class HangsError(Exception):
+    """It is time to stop, and a worker does not answer."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+
+class Worker:
+    """Hosts what `make` returns. Each `ask` is followed by one `answer`, which raises WorkerError if it went wrong.
+
+    Once `stopped` is true, an answer is waited for no longer than PATIENCE: HangsError.
+    """
+
+    def __init__(self, make: Callable[[], Any], stopped: Stopped = lambda: False) -> None:
+        self.stopped = stopped
         # What this interpreter can import, the worker can.
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self.pipe, other = Pipe()
@@ -48,7 +61,13 @@ class Worker:
         self._send(cloudpickle.dumps((method, arguments)))
 
     def answer(self) -> Any:
+        patience: float = PATIENCE
         try:
+            while not self.pipe.poll(TICK):
+                patience -= TICK if self.stopped() else 0
+                if patience <= 0:
+                    self.process.kill()
+                    raise HangsError("a worker process does not answer: what it was asked for is left out")
             answer = self.pipe.recv()
         except (OSError, EOFError):
             raise self._died() from None

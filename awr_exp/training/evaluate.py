@@ -14,7 +14,7 @@ from awr_exp.envs.episode import LONGEST
 from awr_exp.envs.fleet import Fleet, Here, Workers
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.rollout import ATTEMPTS
-from awr_exp.envs.worker import WorkerError
+from awr_exp.envs.worker import Stopped, WorkerError
 from awr_exp.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -48,15 +48,18 @@ class Evaluator:
     same start, and where it fails there twice from a different one, since a policy may lead into what always fails.
     """
 
-    def __init__(self, make_env: MakeEnv, members: int, episodes: int, workers: int = 1) -> None:
-        self.make_env, self.members, self.episodes = make_env, members, episodes
+    def __init__(
+        self, make_env: MakeEnv, members: int, episodes: int, workers: int = 1, stopped: Stopped = lambda: False
+    ) -> None:
+        self.make_env, self.members, self.episodes, self.stopped = make_env, members, episodes, stopped
         self.workers = min(workers, members * episodes)
         self.fleet: Fleet | None = None
 
     def play(self, agent: Agent, chosen: Sequence[bool] | None = None) -> Episodes:
         """The episodes of all members, or of the chosen ones; of the others, nan returns.
 
-        A member of which an episode fails ATTEMPTS times is given up, and has nan returns, too.
+        A member of which an episode fails ATTEMPTS times is given up, and has nan returns, too. Raises HangsError
+        once `stopped` is true and a worker does not answer.
         """
         numbers = np.flatnonzero(np.repeat(np.ones(self.members) if chosen is None else chosen, self.episodes))
         failures: list[list[str]] = [[] for _ in range(self.members)]
@@ -142,7 +145,7 @@ class Evaluator:
         """Step in this process, or share it with workers, from now on."""
         self.close()
         place = self.make_env, agent.spec.obs_dim
-        fleet: Fleet = Here(*place) if workers == 1 else Workers(*place, workers)
+        fleet: Fleet = Here(*place) if workers == 1 else Workers(*place, workers, self.stopped)
         self.fleet = fleet
         return fleet
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.training import checkpoint, health
 from awr_exp.training.evaluate import Evaluator
@@ -61,8 +62,12 @@ class Trainer:
         self.names = list(names) or [""] * agent.members
         self.report_interval, self.eval_interval = report_interval, eval_interval
         self.checkpoint_interval = checkpoint_interval
+        self.received: list[int] = []
+        """Signals that ask for the end."""
         self.evaluator = (
-            Evaluator(make_env, agent.members, eval_episodes, torch.get_num_threads()) if make_env else None
+            Evaluator(make_env, agent.members, eval_episodes, torch.get_num_threads(), self.stopped)
+            if make_env
+            else None
         )
         self.step = self.before = self.update = 0
         self.best = [-math.inf] * agent.members
@@ -74,6 +79,10 @@ class Trainer:
         self.owed = self.evaluates_first
         """Whether an evaluation is to be made before anything else."""
         self.resumed = False
+
+    def stopped(self) -> bool:
+        """Whether it is time to stop."""
+        return bool(self.received)
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
         """Learn until `step` is `goal`, or a little past it, or `stopped`; the new step."""
@@ -153,27 +162,32 @@ class Trainer:
             closing(self),
             closing(self.evaluator) if self.evaluator else nullcontext(),
             Bar(self.title, self.total, self.step) as bar,
-            _signals() as received,
+            _signals() as self.received,
         ):
             if self.owed:
                 if self.resumed:
                     log.info("the evaluation at %s %d was not done: trying it again", self.unit, self.step)
                 self.evaluate(bar)
-            if not self.resumed:
+            if not self.resumed or self.stopped():
                 # From here on a run that is killed can be resumed; before, it begins anew.
                 self.save()
+            self.leave()
             while self.step < self.total and None in self.failed:
                 self.before = self.step
-                self.step = self.train(self.next_stop(), lambda: received, bar.advance)
+                self.step = self.train(self.next_stop(), self.stopped, bar.advance)
                 if self.due(self.report_interval):
                     self.report(bar)
                 if self.due(self.eval_interval):
                     self.evaluate(bar)
-                if received or self.due(self.checkpoint_interval):
+                if self.stopped() or self.due(self.checkpoint_interval):
                     self.save()
-                if received:
-                    log.info("stopped by signal %d at %s %d", received[0], self.unit, self.step)
-                    raise SystemExit(128 + received[0])
+                self.leave()
+
+    def leave(self) -> None:
+        """Exit, if it is time to stop. Everything is saved."""
+        if self.received:
+            log.info("stopped by signal %d at %s %d", self.received[0], self.unit, self.step)
+            raise SystemExit(128 + self.received[0])
 
     def next_stop(self) -> int:
         """The next step at which something is due."""
@@ -243,7 +257,11 @@ class Trainer:
             return
         begun = time.perf_counter()
         self.owed = True
-        played = self.evaluator.play(self.agent, [error is None for error in self.failed])
+        try:
+            played = self.evaluator.play(self.agent, [error is None for error in self.failed])
+        except HangsError as hangs:
+            log.warning("%s", hangs)
+            return
         for member, reasons in enumerate(played.failures):
             if reasons:
                 self.count_failures(member, len(reasons))

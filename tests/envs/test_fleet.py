@@ -15,7 +15,7 @@ import pytest
 from awr_exp.envs import make
 from awr_exp.envs import worker as module
 from awr_exp.envs.fleet import Fleet, Here, Workers
-from awr_exp.envs.worker import Worker, WorkerDiedError, WorkerError
+from awr_exp.envs.worker import HangsError, Worker, WorkerDiedError, WorkerError
 
 
 def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
@@ -110,6 +110,21 @@ def test_a_worker_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.1)
     worker = Worker(lambda: SimpleNamespace(hang=lambda: time.sleep(600)))
     worker.ask("hang")
+    worker.close()
+    assert worker.process.returncode == -signal.SIGKILL
+
+
+def test_a_worker_that_hangs_is_waited_for_until_it_is_time_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    looks = iter(range(99))
+    worker = Worker(lambda: SimpleNamespace(hang=lambda: time.sleep(600), wait=lambda: time.sleep(0.5)))
+    worker.ask("wait")
+    assert worker.answer() is None
+    worker.stopped = lambda: next(looks) > 3
+    worker.ask("hang")
+    with pytest.raises(HangsError):
+        worker.answer()
+    assert next(looks) > 3
     worker.close()
     assert worker.process.returncode == -signal.SIGKILL
 

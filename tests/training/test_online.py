@@ -1,6 +1,8 @@
 """Online runs: what is collected is true, members are as if alone, resumed is as uninterrupted, and it learns."""
 
+import os
 import signal
+import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from awr_exp.agents.awr import AWR
 from awr_exp.data.minari import load
 from awr_exp.data.replay import Replay
+from awr_exp.envs import worker
 from awr_exp.envs.make import gym
 from awr_exp.errors import UserError
 from awr_exp.math import weights
@@ -21,7 +24,7 @@ from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.seeding import child_seed
-from awr_exp.training import checkpoint, collect
+from awr_exp.training import checkpoint, collect, evaluate
 from awr_exp.training.collect import Collector
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Jsonl, read
@@ -389,6 +392,62 @@ def test_a_second_signal_is_no_failure_of_the_environment_that_it_hits() -> None
     with pytest.raises(SystemExit) as stop, _signals() as received:
         collector.collect(2)
     assert (stop.value.code, received) == (130, [signal.SIGINT])
+
+
+class Hanging(gymnasium.Wrapper):
+    """Hangs in a certain step, in which its worker asks this process to stop."""
+
+    def __init__(self, env: gymnasium.Env, step: int) -> None:
+        super().__init__(env)
+        self.left = step
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(600)
+        return self.env.step(action)
+
+
+@pytest.mark.parametrize("where", ["collect", "evaluate"])
+def test_a_run_whose_worker_hangs_is_stopped_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(worker, "PATIENCE", 0.3)
+    monkeypatch.setattr(evaluate, "WORTHWHILE", -1.0)
+    options: dict[str, Any] = {"workers": 1, "eval_interval": 60}
+
+    def begun(folder: str, make_env: Any = MAKE[PENDULUM]) -> Online:
+        made = {"collect": make_env, "evaluate": MAKE[PENDULUM]}[where]
+        run = trainer([tmp_path / folder], agent(PENDULUM, PHASED, [0]), PHASED, made, **options)
+        made = {"collect": MAKE[PENDULUM], "evaluate": make_env}[where]
+        run.evaluator = Evaluator(made, 1, 2, 2, run.stopped)
+        return run
+
+    whole = begun("whole")
+    whole.run()
+    here = os.getpid()
+    step = {"collect": 50, "evaluate": 250}[where]
+
+    def make_env() -> gymnasium.Env:
+        env = MAKE[PENDULUM]()
+        return env if os.getpid() == here else Hanging(env, step)
+
+    first = begun("run", make_env)
+    with pytest.raises(SystemExit) as stop:
+        first.run()
+    assert stop.value.code == 143
+    (_, facts) = checkpoint.latest(tmp_path / "run") or ({}, {})
+    assert (facts["step"], facts["owed"]) == {"collect": (120, False), "evaluate": (180, True)}[where]
+    second = begun("run")
+    second.resume()
+    second.run()
+    for name, tensor in whole.agent.state_dict().items():
+        assert torch.equal(second.agent.state_dict()[name], tensor), name
+    kept, expected = (
+        [row for row in read(tmp_path / name) if not row["name"].endswith("per_second")] for name in ("run", "whole")
+    )
+    assert kept == expected[-len(kept) :]
 
 
 def test_failures_are_forgiven_once_a_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
