@@ -2,8 +2,10 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from awr_exp.agents.agent import Agent
 from awr_exp.envs.episode import LONGEST
-from awr_exp.envs.fleet import Fleet, Here, Workers
+from awr_exp.envs.fleet import Fleet, Here, Reasons, Workers
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.rollout import ATTEMPTS
 from awr_exp.envs.worker import Stopped, WorkerError
@@ -92,18 +94,14 @@ class Evaluator:
         would have to be given up for what is in workers: here its environment may do.
         """
         shape = self.members, self.episodes
-        count = self.members * self.episodes
-        returns, (lengths, attempts), steps, stepping = np.full(count, np.nan), np.zeros((2, count), np.int64), 0, 0.0
+        count, attempts = self.members * self.episodes, _Attempts(self.episodes, failures)
+        returns, lengths, steps, stepping = np.full(count, np.nan), np.zeros(count, np.int64), 0, 0.0
         obs = np.zeros((count, agent.spec.obs_dim), np.float32)
-        errors: dict[int, UserError] = {}
         begins, plays, endless = numbers, numbers[:0], False
         while begins.size or plays.size:
-            failed: list[tuple[int, str]] = []
             if begins.size:
-                other = attempts[begins] // 2
-                first, reasons = fleet.reset(begins, FIRST_SEED + begins % self.episodes + other * self.episodes)
-                good = reasons == ""
-                failed += zip(begins[~good].tolist(), reasons[~good], strict=True)
+                first, reasons = fleet.reset(begins, attempts.seeds(begins))
+                good = attempts.good(begins, reasons)
                 begins = begins[good]
                 obs[begins], returns[begins], lengths[begins] = first[good], 0, 0
                 plays = np.concatenate([plays, begins])
@@ -114,8 +112,7 @@ class Evaluator:
                 next_obs, reward, terminated, truncated, reasons = fleet.step(plays, action[plays])
                 stepping += time.perf_counter() - begun
                 steps += 1
-                good = reasons == ""
-                failed += zip(plays[~good].tolist(), reasons[~good], strict=True)
+                good = attempts.good(plays, reasons)
                 plays = plays[good]
                 obs[plays] = next_obs[good]
                 returns[plays] += reward[good]
@@ -123,22 +120,17 @@ class Evaluator:
                 plays = plays[~(terminated | truncated)[good]]
                 too_long = lengths[plays] == LONGEST
                 plays, endless = plays[~too_long], endless or bool(too_long.any())
-            for number, reason in failed:
-                member = number // self.episodes
-                attempts[number] += 1
-                failures[member].append(reason)
-                if attempts[number] == ATTEMPTS:
-                    said = f"the environment failed {ATTEMPTS} times in one episode, the last time so: {reason}"
-                    if not isinstance(fleet, Here):
-                        raise WorkerError(said)
-                    errors[member] = UserError(f"evaluating failed: {said}; mend it and resume, which tries again")
-            given_up = list(errors)
-            begins = np.array([number for number, _ in failed if number // self.episodes not in errors], np.int64)
-            plays = plays[~np.isin(plays // self.episodes, given_up)] if given_up else plays
+            if attempts.errors and not isinstance(fleet, Here):
+                raise WorkerError(next(iter(attempts.errors.values())))
+            begins, plays = attempts.anew(), attempts.of_others(plays)
         if endless:
             log.warning("evaluation stops after %d steps: give the environment a time limit", LONGEST)
         returns, lengths = returns.reshape(shape), lengths.reshape(shape)
-        returns[list(errors)] = np.nan
+        returns[list(attempts.errors)] = np.nan
+        errors = {
+            member: UserError(f"evaluating failed: {error}; mend it and resume, which tries again")
+            for member, error in attempts.errors.items()
+        }
         return Episodes(returns, lengths, failures, errors), steps, stepping
 
     def _move(self, agent: Agent, workers: int) -> Fleet:
@@ -152,3 +144,45 @@ class Evaluator:
     def close(self) -> None:
         if self.fleet:
             self.fleet.close()
+
+
+class _Attempts:
+    """At the episodes of an evaluation, by number: which are begun anew, and whose members are given up.
+
+    failures: gets the reasons, by member; errors: of the members that are given up.
+    """
+
+    def __init__(self, episodes: int, failures: list[list[str]]) -> None:
+        self.episodes, self.failures = episodes, failures
+        self.failed: Counter[int] = Counter()
+        self.latest: list[int] = []
+        self.errors: dict[int, str] = {}
+
+    def seeds(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where episodes start, [n]: two attempts are from one place."""
+        others = np.array([self.failed[number] // 2 for number in numbers.tolist()], np.int64)
+        return FIRST_SEED + numbers % self.episodes + others * self.episodes
+
+    def good(self, numbers: NDArray[np.int64], reasons: Reasons) -> NDArray[np.bool_]:
+        """Which of them have not failed, [n]; the others are counted."""
+        good: Any = reasons == ""
+        for place in np.flatnonzero(~good).tolist():
+            number, reason = int(numbers[place]), reasons[place]
+            member = number // self.episodes
+            self.failures[member].append(reason)
+            self.latest.append(number)
+            self.failed[number] += 1
+            if self.failed[number] == ATTEMPTS:
+                self.errors[member] = (
+                    f"the environment failed {ATTEMPTS} times in one episode, the last time so: {reason}"
+                )
+        return good
+
+    def anew(self) -> NDArray[np.int64]:
+        """What failed since the last call, but for members that are given up."""
+        latest, self.latest = np.array(self.latest, np.int64), []
+        return self.of_others(latest)
+
+    def of_others(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those that are not of members that are given up."""
+        return numbers[~np.isin(numbers // self.episodes, list(self.errors))] if self.errors else numbers
