@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+FAILURES = (Exception, SystemExit)
+"""What an environment may raise: where it wants to end the process, it has failed like any other."""
+
+
 def first_line(error: BaseException) -> str:
     """Of its message, or its name where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -113,18 +113,22 @@ class Odd(gymnasium.Env):
     def step(self, action: Any) -> Any:
         if self.wrong == "step":
             raise RuntimeError("no licence")
+        if self.wrong == "exit":
+            sys.exit(0)
         return np.zeros(2 if self.wrong == "shape" else 1, np.float32), 1.0, False, False, {}
 
 
 gymnasium.register("Odd-v0", "tests.test_collect:Odd")
 
 
-@pytest.mark.parametrize("wrong", ["make again", "reset", "step", "nan", "shape"])
+@pytest.mark.parametrize("wrong", ["make again", "reset", "step", "exit", "nan", "shape"])
 def test_an_environment_that_fails_is_named(wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     monkeypatch.setattr(Odd, "made", False)
     env = content()["env"] | {"id": "Odd-v0", "kwargs": {"wrong": wrong}}
-    with pytest.raises(UserError, match=r"cannot be made: no licence|failed: .*Error: .*\(in the episode from seed"):
+    with pytest.raises(
+        UserError, match=r"cannot be made: no licence|failed: (.*Error|SystemExit): .*\(in the episode from seed"
+    ):
         module.collect(content(env=env))
     assert not (tmp_path / "test" / "mine-v0").exists()
 

@@ -1,16 +1,16 @@
 """Whole episodes of one environment."""
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import MakeEnv, made, observed
-from awr_exp.envs.rollout import ATTEMPTS, BrokenEnvError, finite, guarded
-from awr_exp.errors import UserError
+from awr_exp.envs.make import MakeEnv, made, observed, rewarded
+from awr_exp.envs.rollout import BrokenEnvError, finite
+from awr_exp.errors import FAILURES, UserError, named
 from awr_exp.networks.acting import Uniform
 from awr_exp.seeding import child_seed, numpy_generator
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LONGEST = 100_000
 """Steps after which an episode of an environment without an end is stopped."""
+ATTEMPTS = 30
+"""At one episode: of a thousand steps, where one step in a thousand fails, every third attempt comes to the end."""
 
 Act = Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]
 """From one observation [obs_dim] to one action."""
@@ -33,17 +35,14 @@ def play(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> d
     terminated = truncated = False
     shape = env.observation_space.shape
     try:
-        with guarded():
+        with _guarded():
             # Copies: some environments write into the same array again and again.
             obs = finite(observed(env.reset(seed=seed)[0], shape)).copy()
         while not (terminated or truncated):
             action = act(obs, rng)
-            with guarded():
-                result, reward, terminated, truncated, _ = env.step(action)
-                next_obs, reward = (
-                    finite(observed(result, shape)).copy(),
-                    finite(np.array(reward, np.float64).reshape(())),
-                )
+            with _guarded():
+                result, gained, terminated, truncated, _ = env.step(action)
+                next_obs, reward = finite(observed(result, shape)).copy(), finite(np.array(rewarded(gained)))
             truncated = truncated or len(steps) == LONGEST - 1
             steps.append((obs, next_obs, action, reward, terminated, truncated))
             obs = next_obs
@@ -52,6 +51,15 @@ def play(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> d
     names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
     columns = zip(*steps, strict=True)
     return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Whatever goes wrong in an environment, as BrokenEnvError."""
+    try:
+        yield
+    except FAILURES as error:
+        raise BrokenEnvError(f"the environment failed: {named(error)}") from None
 
 
 class Stage:
@@ -79,7 +87,7 @@ class Stage:
         raise UserError(f"{reason}, {ATTEMPTS} times in a row")
 
     def close(self) -> None:
-        with suppress(Exception):
+        with suppress(*FAILURES):
             if self.env:
                 self.env.close()
         self.env = None

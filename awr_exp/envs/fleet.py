@@ -1,29 +1,34 @@
 """Environments of one kind that are stepped together, in this process alone or shared with workers."""
 
-from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import MakeEnv
-from awr_exp.envs.rollout import bounds
-from awr_exp.envs.worker import Worker
+from awr_exp.envs.make import MakeEnv, observed, rewarded
+from awr_exp.envs.rollout import NOT_FINITE, bounds, drop
+from awr_exp.envs.worker import Stopped, Worker
+from awr_exp.errors import FAILURES, named
 
 Numbers = NDArray[np.int64]
-Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
-"""The observations that follow [n, obs_dim], rewards [n], terminated [n] and truncated [n]."""
+Reasons = NDArray[np.object_]
+"""Why each of them failed [n], empty where it did not."""
+Begun = tuple[NDArray[np.float32], Reasons]
+"""First observations [n, obs_dim]; they mean nothing where an environment failed, nor does a step."""
+Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], Reasons]
+"""The observations that follow [n, obs_dim], rewards [n], terminated [n], truncated [n] and reasons."""
 
 
 class Fleet(Protocol):
     """Environments 0, 1, ...; every call names those it is for, as `numbers` [n].
 
-    They get actions as in `awr_exp.envs.rollout`: clipped to their bounds, unless they want them as they are.
+    They get actions as in `awr_exp.envs.rollout`: clipped to their bounds, unless they want them as they are. One that
+    raises, or returns what is not finite or of another shape, has failed: it is made anew when it is next reset.
     """
 
-    def reset(self, numbers: Numbers, seeds: Numbers) -> NDArray[np.float32]: ...
+    def reset(self, numbers: Numbers, seeds: Numbers) -> Begun: ...
 
     def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step: ...
 
@@ -33,52 +38,68 @@ class Fleet(Protocol):
 class Here:
     """One after another, in this process; each is made when it is first reset."""
 
-    def __init__(self, make_env: MakeEnv) -> None:
-        self.make_env = make_env
+    def __init__(self, make_env: MakeEnv, obs_dim: int) -> None:
+        self.make_env, self.shape = make_env, (obs_dim,)
         self.envs: dict[int, gymnasium.Env] = {}
 
-    def reset(self, numbers: Numbers, seeds: Numbers) -> NDArray[np.float32]:
-        """First observations [n, obs_dim]."""
-        first = []
-        for number, seed in zip(numbers.tolist(), seeds.tolist(), strict=True):
-            if number not in self.envs:
-                self.envs[number] = self.make_env()
-            first.append(self.envs[number].reset(seed=seed)[0])
-        return np.array(first, np.float32)
+    def reset(self, numbers: Numbers, seeds: Numbers) -> Begun:
+        obs, said = np.full((len(numbers), *self.shape), np.nan, np.float32), {}
+        for place, (number, seed) in enumerate(zip(numbers.tolist(), seeds.tolist(), strict=True)):
+            try:
+                if number not in self.envs:
+                    self.envs[number] = self.make_env()
+                obs[place] = observed(self.envs[number].reset(seed=seed)[0], self.shape)
+            except FAILURES as error:
+                said[place] = named(error)
+        good: Any = np.isfinite(obs).all(1)
+        return obs, self._failures(numbers, good, said)
 
     def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step:
         chosen = [self.envs[number] for number in numbers.tolist()]
         if limits := bounds(self.make_env, chosen[0].action_space):
             actions = np.clip(actions, *limits)
-        results = [env.step(action) for env, action in zip(chosen, actions, strict=True)]
-        obs, reward, terminated, truncated, _ = zip(*results, strict=True)
-        ends = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
-        return np.array(obs, np.float32), np.array(reward, np.float64), *ends
+        obs, reward, said = np.full((len(numbers), *self.shape), np.nan, np.float32), np.zeros(len(numbers)), {}
+        terminated, truncated = np.zeros((2, len(numbers)), np.bool_)
+        for place, (env, action) in enumerate(zip(chosen, actions, strict=True)):
+            try:
+                result, gained, terminated[place], truncated[place], _ = env.step(action)
+                reward[place], obs[place] = rewarded(gained), observed(result, self.shape)
+            except FAILURES as error:
+                said[place] = named(error)
+        good = np.isfinite(obs).all(1) & np.isfinite(reward)
+        return obs, reward, terminated, truncated, self._failures(numbers, good, said)
+
+    def _failures(self, numbers: Numbers, good: NDArray[np.bool_], said: dict[int, str]) -> Reasons:
+        """The reasons; said: those that are known, by place. What failed is closed."""
+        reasons = np.full(len(numbers), "", np.object_)
+        for place in np.flatnonzero(~good).tolist():
+            reasons[place] = said.get(place, NOT_FINITE)
+            drop(self.envs, int(numbers[place]))
+        return reasons
 
     def close(self) -> None:
-        for env in self.envs.values():
-            with suppress(Exception):
-                env.close()
+        for number in list(self.envs):
+            drop(self.envs, number)
 
 
 class Workers:
     """Shared among processes, of which this is one: environment i is in process i % processes.
 
-    Whatever goes wrong in another one raises WorkerError.
+    Raises WorkerError where another process dies, or cannot do anything, and HangsError as a worker does.
     """
 
-    def __init__(self, make_env: MakeEnv, processes: int) -> None:
+    def __init__(self, make_env: MakeEnv, obs_dim: int, processes: int, stopped: Stopped = lambda: False) -> None:
         # It would only wait for the others.
-        self.own = Here(make_env)
-        self.workers = [Worker(partial(Here, make_env)) for _ in range(1, processes)]
+        self.own = Here(make_env, obs_dim)
+        self.workers = [Worker(partial(Here, make_env, obs_dim), stopped) for _ in range(1, processes)]
 
-    def reset(self, numbers: Numbers, seeds: Numbers) -> NDArray[np.float32]:
-        (obs,) = self._ask("reset", numbers, seeds)
-        return obs
+    def reset(self, numbers: Numbers, seeds: Numbers) -> Begun:
+        obs, reasons = self._ask("reset", numbers, seeds)
+        return obs, reasons
 
     def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step:
-        obs, reward, terminated, truncated = self._ask("step", numbers, actions)
-        return obs, reward, terminated, truncated
+        obs, reward, terminated, truncated, reasons = self._ask("step", numbers, actions)
+        return obs, reward, terminated, truncated, reasons
 
     def _ask(self, name: str, numbers: Numbers, values: NDArray[np.generic]) -> list[NDArray]:
         processes = 1 + len(self.workers)
@@ -90,11 +111,10 @@ class Workers:
         if len(mine):
             answers.append((mine, getattr(self.own, name)(numbers[mine] // processes, values[mine])))
         answers += [(share, worker.answer()) for worker, share in asked]
-        parts = [(share, answer if isinstance(answer, tuple) else (answer,)) for share, answer in answers]
         merged = []
-        for part in range(len(parts[0][1])):
-            whole = np.empty((len(numbers), *parts[0][1][part].shape[1:]), parts[0][1][part].dtype)
-            for share, answer in parts:
+        for part in range(len(answers[0][1])):
+            whole = np.empty((len(numbers), *answers[0][1][part].shape[1:]), answers[0][1][part].dtype)
+            for share, answer in answers:
                 whole[share] = answer[part]
             merged.append(whole)
         return merged

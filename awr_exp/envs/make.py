@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from awr_exp.errors import UserError, first_line
+from awr_exp.errors import FAILURES, UserError, first_line, named
 
 if TYPE_CHECKING:
     # It would bring torch into workers that only step environments.
@@ -182,6 +182,14 @@ def observed(obs: Any, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
     return array
 
 
+def rewarded(reward: Any) -> float:
+    """A reward, which is one number in whatever shape. Raises ValueError if it is none or several."""
+    array = np.asarray(reward, np.float64)
+    if array.size != 1:
+        raise ValueError(f"its reward has the shape {array.shape}: it must be one number")
+    return array.item()
+
+
 def task(make: MakeEnv, as_played: bool = False) -> "Spec":
     """What the environment's spaces say; as_played: of actions, what `played_space` says.
 
@@ -223,6 +231,8 @@ def made(make: MakeEnv) -> gymnasium.Env:
         ) from None
     except Exception as error:
         raise UserError(f"environment '{id}' cannot be made: {first_line(error)}") from None
+    except SystemExit as stop:
+        raise UserError(f"environment '{id}' cannot be made: {named(stop)}") from None
 
 
 def _check_vectorized(make: Make) -> None:
@@ -231,7 +241,7 @@ def _check_vectorized(make: Make) -> None:
     one = made(make)
     try:
         several = make.vector(1)
-    except Exception as error:
+    except FAILURES as error:
         raise UserError(f"environment '{make.id}' cannot be made in its vectorised form: {first_line(error)}") from None
     single = several.single_observation_space, several.single_action_space
     several.close()

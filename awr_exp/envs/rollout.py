@@ -1,7 +1,7 @@
 """Playing on and on in many environments by a policy, here or in a worker. Nothing here imports torch."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,9 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import MakeEnv, clips, observed
-from awr_exp.envs.worker import WorkerError
-from awr_exp.errors import named
+from awr_exp.envs.make import MakeEnv, clips, observed, rewarded
+from awr_exp.errors import FAILURES, named
 from awr_exp.seeding import child_seed, numpy_generator
 
 NOT_FINITE = "it returned an observation or a reward that is not finite"
@@ -85,7 +84,7 @@ class Rollouts:
                 first, reason = observed(obs, env.observation_space.shape), NOT_FINITE
                 if np.isfinite(first).all():
                     return first
-            except Exception as error:
+            except FAILURES as error:
                 reason = named(error)
             self._failed(lane, reason)
         raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {reason}")
@@ -93,11 +92,7 @@ class Rollouts:
     def _failed(self, lane: int, reason: str) -> None:
         self.failures[lane] += 1
         self.reasons.append(reason)
-        self._drop(lane)
-
-    def _drop(self, lane: int) -> None:
-        with suppress(Exception):
-            self.envs.pop(lane).close()
+        drop(self.envs, lane)
 
     def _clipped(self, action: NDArray[Any]) -> NDArray[Any]:
         return np.clip(action, *self.bounds) if self.bounds else action
@@ -120,9 +115,9 @@ class Rollouts:
                 for lane in lanes:
                     at = step, lane
                     try:
-                        result, reward[at], terminated[at], truncated[at], _ = self.envs[lane].step(played[lane])
-                        next_obs[at] = observed(result, shape)
-                    except Exception as error:
+                        result, gained, terminated[at], truncated[at], _ = self.envs[lane].step(played[lane])
+                        reward[at], next_obs[at] = rewarded(gained), observed(result, shape)
+                    except FAILURES as error:
                         said[lane] = named(error)
                         reward[at] = np.nan
                 good = np.isfinite(next_obs[step]).all(1) & np.isfinite(reward[step])
@@ -160,7 +155,7 @@ class Rollouts:
             try:
                 for action in self._clipped(taken):
                     self.obs[lane] = observed(self.envs[lane].step(action)[0], self.obs.shape[1:])
-            except Exception:
+            except FAILURES:
                 self.obs[lane] = np.nan
         return self.obs
 
@@ -172,23 +167,18 @@ class Rollouts:
 
     def close(self) -> None:
         for lane in list(self.envs):
-            self._drop(lane)
+            drop(self.envs, lane)
+
+
+def drop(envs: dict[int, Any], number: int) -> None:
+    """Close one of the environments, if it is there, whatever it says to that."""
+    with suppress(*FAILURES):
+        envs.pop(number).close()
 
 
 def bounds(make_env: MakeEnv, space: gymnasium.Space) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """What actions are clipped to before an environment gets them, if they are."""
     return (space.low, space.high) if clips(make_env) and isinstance(space, spaces.Box) else None
-
-
-@contextmanager
-def guarded() -> Iterator[None]:
-    """Whatever goes wrong in an environment, as BrokenEnvError; what goes wrong in a worker, as it is."""
-    try:
-        yield
-    except WorkerError:
-        raise
-    except Exception as error:
-        raise BrokenEnvError(f"the environment failed: {named(error)}") from None
 
 
 def finite(values: NDArray[Any]) -> NDArray[Any]:

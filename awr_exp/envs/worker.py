@@ -9,14 +9,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
 
+from awr_exp.errors import FAILURES
+
 PATIENCE = 5
 """Seconds that a worker has to end what it is at."""
+TICK = 0.1
+"""Seconds between looks at whether it is time to stop."""
+
+Stopped = Callable[[], object]
+"""Whether it is time to stop."""
 
 
 class WorkerError(Exception):
@@ -27,10 +35,18 @@ class WorkerDiedError(WorkerError):
     """It was killed, or its machine ran out of something: a new one may do."""
 
 
-class Worker:
-    """Hosts what `make` returns. Each `ask` is followed by one `answer`, which raises WorkerError if it went wrong."""
+class HangsError(Exception):
+    """It is time to stop, and a worker does not answer."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+
+class Worker:
+    """Hosts what `make` returns. Each `ask` is followed by one `answer`, which raises WorkerError if it went wrong.
+
+    Once `stopped` is true, an answer is waited for no longer than PATIENCE: HangsError.
+    """
+
+    def __init__(self, make: Callable[[], Any], stopped: Stopped = lambda: False) -> None:
+        self.stopped = stopped
         # What this interpreter can import, the worker can.
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self.pipe, other = Pipe()
@@ -45,10 +61,16 @@ class Worker:
         self._send(cloudpickle.dumps((method, arguments)))
 
     def answer(self) -> Any:
+        patience: float = PATIENCE
         try:
+            while not self.pipe.poll(TICK):
+                patience -= TICK if self.stopped() else 0
+                if patience <= 0:
+                    self.process.kill()
+                    raise HangsError("a worker process does not answer: what it was asked for is left out")
             answer = self.pipe.recv()
         except (OSError, EOFError):
-            raise WorkerDiedError("a worker process died") from None
+            raise self._died() from None
         if isinstance(answer, Exception):
             raise WorkerError(str(answer))
         return answer
@@ -57,7 +79,15 @@ class Worker:
         try:
             self.pipe.send_bytes(content)
         except OSError:
-            raise WorkerDiedError("a worker process died") from None
+            raise self._died() from None
+
+    def _died(self) -> WorkerDiedError:
+        """What it died of, as far as that is known."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE)
+        code = self.process.returncode
+        how = f"signal {-code}, {signal.strsignal(-code)}" if code and code < 0 else f"exit code {code}"
+        return WorkerDiedError("a worker process died" if code is None else f"a worker process died ({how})")
 
     def close(self) -> None:
         self.pipe.close()
@@ -77,7 +107,7 @@ def serve(pipe: Connection) -> None:
     hosted: Any
     try:
         hosted = cloudpickle.loads(pipe.recv_bytes())()
-    except Exception as error:
+    except FAILURES as error:
         hosted = error
     while True:
         try:
@@ -85,10 +115,10 @@ def serve(pipe: Connection) -> None:
         except (EOFError, OSError):
             return
         try:
-            if isinstance(hosted, Exception):
+            if isinstance(hosted, FAILURES):
                 raise hosted
             answer: Any = getattr(hosted, method)(*arguments)
-        except Exception as error:
+        except FAILURES as error:
             answer = RuntimeError(f"{type(error).__name__}: {error}")
         try:
             pipe.send(answer)

@@ -17,7 +17,7 @@ from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.rollout import BrokenEnvError, Player, Rollouts, Stretch
 from awr_exp.envs.vectorized import Vectorized
-from awr_exp.envs.worker import Worker, WorkerDiedError, WorkerError
+from awr_exp.envs.worker import Stopped, Worker, WorkerDiedError, WorkerError
 from awr_exp.errors import UserError
 from awr_exp.networks import acting
 from awr_exp.seeding import generator
@@ -58,8 +58,8 @@ class Collector:
 
     workers: processes that share the environments, or 0 to step them in this one. One that dies is started again, and
     its open episodes are played again up to where they were. reward_scale: multiplies the rewards that the replay gets;
-    recorders: one a member, if any. Raises UserError where the environment does not begin, or the policy has no form
-    for workers.
+    recorders: one a member, if any; stopped: as workers want it. Raises UserError where the environment does not begin,
+    or the policy has no form for workers.
     """
 
     def __init__(
@@ -70,10 +70,12 @@ class Collector:
         workers: int = 0,
         reward_scale: float = 1.0,
         recorders: Sequence[Recorder] = (),
+        stopped: Stopped = lambda: False,
     ) -> None:
         if workers and agent.player() is None:
             raise UserError("this policy has no NumPy form, in which workers act: choose trainer.workers=0")
         self.agent, self.replay, self.make_env, self.reward_scale = agent, replay, make_env, reward_scale
+        self.stopped = stopped
         shape = (agent.members, replay.envs)
         processes = min(workers, replay.envs)
         self.shares = [np.arange(share, replay.envs, max(1, processes)) for share in range(max(1, processes))]
@@ -93,12 +95,12 @@ class Collector:
     def _host(self, share: NDArray[np.int64]) -> Host:
         kind = Vectorized if getattr(self.make_env, "vectorized", False) else Rollouts
         make: Any = partial(kind, self.make_env, self.agent.seeds, share.tolist())  # type: ignore[arg-type]
-        return Worker(make) if self.remote else Here(make())
+        return Worker(make, self.stopped) if self.remote else Here(make())
 
     def collect(self, steps: int, random: bool = False) -> None:
         """`steps` of every environment, by the policy or, to begin with, by uniformly random actions.
 
-        Raises UserError when environments fail too often.
+        Raises UserError when environments fail too often, HangsError as a worker does: then nothing was collected.
         """
         self.begin(steps, random)
         self.finish()
@@ -132,6 +134,11 @@ class Collector:
         self.replay.extend(self._batch(stretch))
         exact = stretch.obs.astype(np.float64)
         self.sums += np.stack([exact.sum((0, 2)), np.square(exact).sum((0, 2))], 1)
+
+    def count_failures(self, member: int, failures: int) -> None:
+        """Of a member's environments elsewhere: they are no reason to end its run."""
+        added = failures * (np.arange(self.agent.members) == member)
+        self.failures, self.forgiven = self.failures + added, self.forgiven + added
 
     def _ask(self, share: int, *request: Any) -> None:
         try:

@@ -2,19 +2,20 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from awr_exp.agents.agent import Agent
-from awr_exp.envs.episode import LONGEST
-from awr_exp.envs.fleet import Fleet, Here, Workers
+from awr_exp.envs.episode import ATTEMPTS, LONGEST
+from awr_exp.envs.fleet import Fleet, Here, Reasons, Workers
 from awr_exp.envs.make import MakeEnv
-from awr_exp.envs.rollout import BrokenEnvError, finite, guarded
-from awr_exp.envs.worker import WorkerError
+from awr_exp.envs.worker import Stopped, WorkerError
 from awr_exp.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -29,82 +30,158 @@ WORTHWHILE = 1.0
 
 @dataclass(frozen=True)
 class Episodes:
-    """returns: undiscounted sums of reward, lengths: steps; both [K, episodes]."""
+    """returns: undiscounted sums of reward, lengths: steps; both [K, episodes].
+
+    failures: why environments failed, by member; errors: of the members that were given up.
+    """
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
+    failures: Sequence[Sequence[str]]
+    errors: Mapping[int, UserError]
 
 
 class Evaluator:
     """Plays `episodes` whole episodes a member with the mode of its policy, all environments in step.
 
     Where stepping them takes long, `workers` processes share it from the second evaluation on, for the same returns.
+    An episode in which the environment fails is begun anew in another one, and no other episode is touched: from the
+    same start, and where it fails there twice from a different one, since a policy may lead into what always fails.
     """
 
-    def __init__(self, make_env: MakeEnv, members: int, episodes: int, workers: int = 1) -> None:
-        self.make_env, self.members, self.episodes = make_env, members, episodes
+    def __init__(
+        self, make_env: MakeEnv, members: int, episodes: int, workers: int = 1, stopped: Stopped = lambda: False
+    ) -> None:
+        self.make_env, self.members, self.episodes, self.stopped = make_env, members, episodes, stopped
         self.workers = min(workers, members * episodes)
-        self.fleet: Fleet = Here(make_env)
+        self.fleet: Fleet | None = None
 
     def play(self, agent: Agent, chosen: Sequence[bool] | None = None) -> Episodes:
-        """The episodes of all members, or of the chosen ones; of the others, nan returns of length 0.
+        """The episodes of all members, or of the chosen ones; of the others, nan returns.
 
-        Raises UserError if an environment fails, and one that is made anew fails again.
+        A member of which an episode fails ATTEMPTS times is given up, and has nan returns, too. Raises HangsError
+        once `stopped` is true and a worker does not answer.
         """
         numbers = np.flatnonzero(np.repeat(np.ones(self.members) if chosen is None else chosen, self.episodes))
+        failures: list[list[str]] = [[] for _ in range(self.members)]
         threads = torch.get_num_threads()
         # More would find little to do, and wait for it on the cores of the workers.
         torch.set_num_threads(1)
         try:
-            episodes, steps, stepping = self._play(agent, numbers)
-        except (BrokenEnvError, WorkerError) as error:
-            log.warning("evaluating anew, in this process from now on: %s", error)
-            self._move(1)
+            fleet = self.fleet or self._move(agent, 1)
             try:
-                episodes, steps, stepping = self._play(agent, numbers)
-            except BrokenEnvError as again:
-                raise UserError(f"evaluating failed twice: {again}") from None
+                episodes, steps, stepping = self._play(agent, fleet, numbers, failures)
+            except WorkerError as error:
+                log.warning("evaluating anew, in this process from now on: %s", error)
+                self.workers = 1
+                fleet = self._move(agent, 1)
+                episodes, steps, stepping = self._play(agent, fleet, numbers, failures)
         finally:
             torch.set_num_threads(threads)
         saved = stepping * (1 - 1 / self.workers) - steps * (self.workers - 1) * ROUND_TRIP
-        if isinstance(self.fleet, Here) and saved > WORTHWHILE:
+        if isinstance(fleet, Here) and saved > WORTHWHILE:
             log.info("stepping took %.1f s of this evaluation: %d processes step from now on", stepping, self.workers)
-            self._move(self.workers)
+            self._move(agent, self.workers)
         return episodes
 
-    def _play(self, agent: Agent, numbers: NDArray[np.int64]) -> tuple[Episodes, int, float]:
-        """The episodes, and how many steps were asked for in how many seconds.
+    def _play(
+        self, agent: Agent, fleet: Fleet, numbers: NDArray[np.int64], failures: list[list[str]]
+    ) -> tuple[Episodes, int, float]:
+        """The episodes, and how many steps were asked for in how many seconds; failures: gets the reasons.
 
-        Environments that are done wait, and cost nothing, until the last one is.
+        Environments that are done wait, and cost nothing, until the last one is. Raises WorkerError where a member
+        would have to be given up for what is in workers: here its environment may do.
         """
-        count = self.members * self.episodes
+        shape = self.members, self.episodes
+        count, attempts = self.members * self.episodes, _Attempts(self.episodes, failures)
         returns, lengths, steps, stepping = np.full(count, np.nan), np.zeros(count, np.int64), 0, 0.0
-        returns[numbers] = 0
         obs = np.zeros((count, agent.spec.obs_dim), np.float32)
-        with guarded():
-            obs[numbers] = finite(self.fleet.reset(numbers, FIRST_SEED + numbers % self.episodes))
-        while numbers.size:
-            all_obs = torch.as_tensor(obs).to(agent.device, agent.dtype).unflatten(0, (self.members, self.episodes))
-            action = agent.act(all_obs).flatten(0, 1).cpu().numpy()
-            begun = time.perf_counter()
-            with guarded():
-                next_obs, reward, terminated, truncated = self.fleet.step(numbers, action[numbers])
-                obs[numbers], finite_reward = finite(next_obs), finite(reward)
-            stepping += time.perf_counter() - begun
-            steps += 1
-            returns[numbers] += finite_reward
-            lengths[numbers] += 1
-            numbers = numbers[~(terminated | truncated)]
-            if steps == LONGEST and numbers.size:
-                log.warning("evaluation stops after %d steps: give the environment a time limit", LONGEST)
-                break
-        shape = (self.members, self.episodes)
-        return Episodes(returns.reshape(shape), lengths.reshape(shape)), steps, stepping
+        begins, plays, endless = numbers, numbers[:0], False
+        while begins.size or plays.size:
+            if begins.size:
+                first, reasons = fleet.reset(begins, attempts.seeds(begins))
+                good = attempts.good(begins, reasons)
+                begins = begins[good]
+                obs[begins], returns[begins], lengths[begins] = first[good], 0, 0
+                plays = np.concatenate([plays, begins])
+            if plays.size:
+                all_obs = torch.as_tensor(obs).to(agent.device, agent.dtype).unflatten(0, shape)
+                action = agent.act(all_obs).flatten(0, 1).cpu().numpy()
+                begun = time.perf_counter()
+                next_obs, reward, terminated, truncated, reasons = fleet.step(plays, action[plays])
+                stepping += time.perf_counter() - begun
+                steps += 1
+                good = attempts.good(plays, reasons)
+                plays = plays[good]
+                obs[plays] = next_obs[good]
+                returns[plays] += reward[good]
+                lengths[plays] += 1
+                plays = plays[~(terminated | truncated)[good]]
+                too_long = lengths[plays] == LONGEST
+                plays, endless = plays[~too_long], endless or bool(too_long.any())
+            if attempts.errors and not isinstance(fleet, Here):
+                raise WorkerError(next(iter(attempts.errors.values())))
+            begins, plays = attempts.anew(), attempts.of_others(plays)
+        if endless:
+            log.warning("evaluation stops after %d steps: give the environment a time limit", LONGEST)
+        returns, lengths = returns.reshape(shape), lengths.reshape(shape)
+        returns[list(attempts.errors)] = np.nan
+        errors = {
+            member: UserError(f"evaluating failed: {error}; mend it and resume, which tries again")
+            for member, error in attempts.errors.items()
+        }
+        return Episodes(returns, lengths, failures, errors), steps, stepping
 
-    def _move(self, workers: int) -> None:
-        self.fleet.close()
-        self.workers = workers
-        self.fleet = Here(self.make_env) if workers == 1 else Workers(self.make_env, workers)
+    def _move(self, agent: Agent, workers: int) -> Fleet:
+        """Step in this process, or share it with workers, from now on."""
+        self.close()
+        place = self.make_env, agent.spec.obs_dim
+        fleet: Fleet = Here(*place) if workers == 1 else Workers(*place, workers, self.stopped)
+        self.fleet = fleet
+        return fleet
 
     def close(self) -> None:
-        self.fleet.close()
+        if self.fleet:
+            self.fleet.close()
+
+
+class _Attempts:
+    """At the episodes of an evaluation, by number: which are begun anew, and whose members are given up.
+
+    failures: gets the reasons, by member; errors: of the members that are given up.
+    """
+
+    def __init__(self, episodes: int, failures: list[list[str]]) -> None:
+        self.episodes, self.failures = episodes, failures
+        self.failed: Counter[int] = Counter()
+        self.latest: list[int] = []
+        self.errors: dict[int, str] = {}
+
+    def seeds(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where episodes start, [n]: two attempts are from one place."""
+        others = np.array([self.failed[number] // 2 for number in numbers.tolist()], np.int64)
+        return FIRST_SEED + numbers % self.episodes + others * self.episodes
+
+    def good(self, numbers: NDArray[np.int64], reasons: Reasons) -> NDArray[np.bool_]:
+        """Which of them have not failed, [n]; the others are counted."""
+        good: Any = reasons == ""
+        for place in np.flatnonzero(~good).tolist():
+            number, reason = int(numbers[place]), reasons[place]
+            member = number // self.episodes
+            self.failures[member].append(reason)
+            self.latest.append(number)
+            self.failed[number] += 1
+            if self.failed[number] == ATTEMPTS:
+                self.errors[member] = (
+                    f"the environment failed {ATTEMPTS} times in one episode, the last time so: {reason}"
+                )
+        return good
+
+    def anew(self) -> NDArray[np.int64]:
+        """What failed since the last call, but for members that are given up."""
+        latest, self.latest = np.array(self.latest, np.int64), []
+        return self.of_others(latest)
+
+    def of_others(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those that are not of members that are given up."""
+        return numbers[~np.isin(numbers // self.episodes, list(self.errors))] if self.errors else numbers

@@ -1,5 +1,6 @@
 """Training on what the policy itself collects."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from awr_exp.agents.awr import AWR
 from awr_exp.data import export
 from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv, made
+from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.training import memory
 from awr_exp.training.accelerate import Update
@@ -24,6 +26,8 @@ from awr_exp.training.progress import speaking
 from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Schedule
 from awr_exp.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -63,6 +67,10 @@ class Learner:
                 self.step += self.schedule.turn(self)
             except UserError as error:
                 self.error, self.whole = error, before == (self.update, self.replay.added)
+            except HangsError as hangs:
+                log.warning("%s", hangs)
+                self.whole = before == (self.update, self.replay.added)
+                return
 
     def slots(self, name: str, count: int, drawn: Callable[..., Tensor], newest: int = 0) -> Tensor:
         """[count, K, B] slots of the replay, `drawn` by `draw_rows` or `shuffle_rows` from each member's own seed.
@@ -168,7 +176,7 @@ class Online(Trainer):
             own = agent.some(members)
             replay = Replay(agent.spec, own.members, envs, replay_size, agent.device, self.data)
             learn = {name: function(own, replay) for name, function in functions.items()}
-            collector = Collector(make_env, own, replay, workers, self.reward_scale, recorders[members])
+            collector = Collector(make_env, own, replay, workers, self.reward_scale, recorders[members], self.stopped)
             return Learner(own, schedule, replay, collector, batch_size, env_steps, learn, self.offline_share)
 
         self.learner, self.learners = learner, [learner(members) for members in parts]
@@ -210,7 +218,7 @@ class Online(Trainer):
             for row, member in enumerate(members):
                 alone.append(self.learner(slice(member, member + 1)))
                 alone[-1].load([part.facts(row) | {"update": part.update}], part.state(row))
-        except UserError:
+        except (UserError, HangsError):
             for learner in alone:
                 learner.collector.close()
             return [part]
@@ -219,6 +227,10 @@ class Online(Trainer):
 
     def read(self) -> list[dict[str, float]]:
         return [metrics for learner in self.learners for metrics in learner.read()]
+
+    def count_failures(self, member: int, failures: int) -> None:
+        learner, row = self.places[member]
+        learner.collector.count_failures(row, failures)
 
     def speeds(self, seconds: float) -> dict[str, float]:
         return super().speeds(seconds) | {"collect/env_steps_per_second": (self.step - self.started[2]) / seconds}

@@ -17,6 +17,7 @@ from torch import Tensor
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.training import checkpoint, health
 from awr_exp.training.evaluate import Evaluator
@@ -61,8 +62,12 @@ class Trainer:
         self.names = list(names) or [""] * agent.members
         self.report_interval, self.eval_interval = report_interval, eval_interval
         self.checkpoint_interval = checkpoint_interval
+        self.received: list[int] = []
+        """Signals that ask for the end."""
         self.evaluator = (
-            Evaluator(make_env, agent.members, eval_episodes, torch.get_num_threads()) if make_env else None
+            Evaluator(make_env, agent.members, eval_episodes, torch.get_num_threads(), self.stopped)
+            if make_env
+            else None
         )
         self.step = self.before = self.update = 0
         self.best = [-math.inf] * agent.members
@@ -74,6 +79,10 @@ class Trainer:
         self.owed = self.evaluates_first
         """Whether an evaluation is to be made before anything else."""
         self.resumed = False
+
+    def stopped(self) -> bool:
+        """Whether it is time to stop."""
+        return bool(self.received)
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
         """Learn until `step` is `goal`, or a little past it, or `stopped`; the new step."""
@@ -105,6 +114,9 @@ class Trainer:
     def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
         """Take over every member's facts and all members' states. Raises UserError if they do not fit."""
         raise NotImplementedError
+
+    def count_failures(self, member: int, failures: int) -> None:
+        """Keep account of environments that failed in an evaluation."""
 
     def scores(self, mean: float) -> dict[str, float]:
         """Metrics that follow from an evaluation's mean return."""
@@ -150,25 +162,32 @@ class Trainer:
             closing(self),
             closing(self.evaluator) if self.evaluator else nullcontext(),
             Bar(self.title, self.total, self.step) as bar,
-            _signals() as received,
+            _signals() as self.received,
         ):
             if self.owed:
+                if self.resumed:
+                    log.info("the evaluation at %s %d was not done: trying it again", self.unit, self.step)
                 self.evaluate(bar)
-            if not self.resumed:
+            if not self.resumed or self.stopped():
                 # From here on a run that is killed can be resumed; before, it begins anew.
                 self.save()
+            self.leave()
             while self.step < self.total and None in self.failed:
                 self.before = self.step
-                self.step = self.train(self.next_stop(), lambda: received, bar.advance)
+                self.step = self.train(self.next_stop(), self.stopped, bar.advance)
                 if self.due(self.report_interval):
                     self.report(bar)
                 if self.due(self.eval_interval):
                     self.evaluate(bar)
-                if received or self.due(self.checkpoint_interval):
+                if self.stopped() or self.due(self.checkpoint_interval):
                     self.save()
-                if received:
-                    log.info("stopped by signal %d at %s %d", received[0], self.unit, self.step)
-                    raise SystemExit(128 + received[0])
+                self.leave()
+
+    def leave(self) -> None:
+        """Exit, if it is time to stop. Everything is saved."""
+        if self.received:
+            log.info("stopped by signal %d at %s %d", self.received[0], self.unit, self.step)
+            raise SystemExit(128 + self.received[0])
 
     def next_stop(self) -> int:
         """The next step at which something is due."""
@@ -240,11 +259,21 @@ class Trainer:
         self.owed = True
         try:
             played = self.evaluator.play(self.agent, [error is None for error in self.failed])
-        except UserError as error:
-            for member in range(self.agent.members):
-                self.fail(member, error)
+        except HangsError as hangs:
+            log.warning("%s", hangs)
             return
+        for member, reasons in enumerate(played.failures):
+            if reasons:
+                self.count_failures(member, len(reasons))
+                with speaking(self.folders[member], self.names[member]):
+                    said = "an environment failed and was made anew, %d times in this evaluation, the last time so: %s"
+                    log.warning(said, len(reasons), reasons[-1])
+        for member, error in played.errors.items():
+            self.fail(member, error)
+        # Of those that were given up it still is, by their checkpoints.
         self.owed = False
+        if None not in self.failed:
+            return
         for member, (returns, lengths) in enumerate(zip(played.returns, played.lengths, strict=True)):
             metrics = {
                 "eval/return_mean": float(returns.mean()),
@@ -305,6 +334,10 @@ class Trainer:
             checkpoint.save(self.folders[member], self.member_update(member), rows, facts, best)
 
 
+class _Killed(BaseException):
+    """By a second signal. As a SystemExit it would pass for a failure of the environment that it hits."""
+
+
 @contextmanager
 def _signals() -> Iterator[list[int]]:
     """Collects SIGTERM and SIGINT instead of dying of them, where this is the main thread; a second one kills.
@@ -316,7 +349,7 @@ def _signals() -> Iterator[list[int]]:
 
     def receive(number: int, frame: FrameType | None) -> None:
         if received:
-            raise SystemExit(128 + number)
+            raise _Killed(number)
         received.append(number)
 
     try:
@@ -326,6 +359,8 @@ def _signals() -> Iterator[list[int]]:
         before = {}
     try:
         yield received
+    except _Killed as killed:
+        raise SystemExit(128 + killed.args[0]) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,9 +1,11 @@
 """Environments that do not fit are refused; evaluation gives true episode returns."""
 
+import os
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -113,12 +115,10 @@ def test_slow_environments_move_to_workers_and_back_when_one_dies(
     assert isinstance(quick.fleet, Here)
 
 
-@pytest.mark.parametrize("where", ["make", "reset", "step", "nan", "shape"])
-def test_an_environment_that_fails_is_evaluated_anew_and_named_when_it_fails_again(
-    where: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """`left` counts how often it still fails."""
-    left = 0
+@pytest.mark.parametrize("where", ["make", "reset", "step", "exit", "nan", "reward", "shape"])
+def test_an_episode_that_fails_is_begun_anew_and_its_member_given_up_when_it_fails_again_and_again(where: str) -> None:
+    """`left` counts how often it still fails; begun: the seeds of all episodes."""
+    left, begun = 0, []
 
     def fails(at: str) -> bool:
         nonlocal left
@@ -131,27 +131,124 @@ def test_an_environment_that_fails_is_evaluated_anew_and_named_when_it_fails_aga
                 raise RuntimeError("no licence")
             super().__init__(gymnasium.make("Pendulum-v1"))
 
-        def reset(self, **options: Any) -> Any:
+        def reset(self, *, seed: int, **options: Any) -> Any:
+            begun.append(seed)
             if fails("reset"):
                 raise RuntimeError("no licence")
-            return self.env.reset(**options)
+            return self.env.reset(seed=seed, **options)
 
         def step(self, action: Any) -> Any:
             if fails("step"):
                 raise RuntimeError("no licence")
-            obs, *others = self.env.step(action)
+            if fails("exit"):
+                sys.exit(0)
+            obs, reward, *others = self.env.step(action)
             obs = np.full(3, np.nan, np.float32) if fails("nan") else obs
-            return obs[:2] if fails("shape") else obs, *others
+            reward = np.zeros(2) if fails("reward") else reward
+            return obs[:2] if fails("shape") else obs, reward, *others
 
     agent = make_awr(PENDULUM)
     whole = Evaluator(Failing, members=1, episodes=2).play(agent)
-    left = 1
-    np.testing.assert_array_equal(Evaluator(Failing, members=1, episodes=2).play(agent).returns, whole.returns)
-    assert "evaluating anew, in this process from now on" in caplog.text
+    assert (list(whole.failures), dict(whole.errors)) == ([[]], {})
+    left, begun = 1, []
+    played = Evaluator(Failing, members=1, episodes=2).play(agent)
+    np.testing.assert_array_equal(played.returns, whole.returns)
+    np.testing.assert_array_equal(played.lengths, whole.lengths)
+    assert len(played.failures[0]) == 1
+    assert set(begun) == {FIRST_SEED, FIRST_SEED + 1}
     left = 1_000_000
-    with pytest.raises(UserError, match=r"evaluating failed twice: the environment failed: .*Error: ") as raised:
-        Evaluator(Failing, members=1, episodes=2).play(agent)
-    assert "\n" not in str(raised.value)
+    played = Evaluator(Failing, members=1, episodes=2).play(agent)
+    message = str(played.errors[0])
+    assert "evaluating failed: the environment failed 30 times in one episode, the last time so: " in message
+    assert "\n" not in message
+    assert np.isnan(played.returns).all()
+
+
+class Fragile(gymnasium.Wrapper):
+    """Fails in its tenth step of an episode from a bad seed; `bad` says from which."""
+
+    bad: ClassVar[set[int | None]] = set()
+
+    def reset(self, *, seed: int | None = None, **options: Any) -> Any:
+        self.left = 10 if seed in self.bad else 1_000
+        return self.env.reset(seed=seed, **options)
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("the simulator crashed")
+        return self.env.step(action)
+
+
+def fragile() -> gymnasium.Env:
+    return Fragile(gymnasium.make("Pendulum-v1"))
+
+
+def test_where_it_fails_from_a_start_another_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other episodes are what they were, in both members."""
+    agent = make_awr(PENDULUM, seeds=[0, 1])
+    whole = Evaluator(fragile, members=2, episodes=3).play(agent)
+    monkeypatch.setattr(Fragile, "bad", {FIRST_SEED + 1})
+    played = Evaluator(fragile, members=2, episodes=3).play(agent)
+    np.testing.assert_array_equal(played.returns[:, [0, 2]], whole.returns[:, [0, 2]])
+    assert np.isfinite(played.returns).all()
+    assert (played.returns != whole.returns)[:, 1].all()
+    assert [list(own) for own in played.failures] == [["RuntimeError: the simulator crashed"] * 2] * 2
+
+
+def test_a_member_that_is_given_up_leaves_the_evaluation_of_the_others_alone() -> None:
+    """By its actions, which are too large for the environment."""
+
+    class Delicate(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            if abs(action.item()) > 1:
+                raise RuntimeError("out of range")
+            return self.env.step(action)
+
+    agent = make_awr(PENDULUM, seeds=[0, 1, 2])
+    agent.actor.theta[[0, 2]] = 0.0
+    agent.actor.theta[1] = 30.0
+    whole = Evaluator(fragile, members=3, episodes=2).play(agent)
+    played = Evaluator(lambda: Delicate(gymnasium.make("Pendulum-v1")), members=3, episodes=2).play(agent)
+    np.testing.assert_array_equal(played.returns[[0, 2]], whole.returns[[0, 2]])
+    assert np.isnan(played.returns[1]).all()
+    assert list(played.errors) == [1]
+    assert [len(own) > 0 for own in played.failures] == [False, True, False]
+
+
+def test_what_fails_in_workers_is_tried_here(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, it is begun anew where it is; for good, as where the worker does not know it, all is."""
+    monkeypatch.setattr(evaluate, "WORTHWHILE", -1.0)
+    here = os.getpid()
+
+    def make_env() -> gymnasium.Env:
+        return gymnasium.make("Pendulum-v1" if os.getpid() == here else "Nowhere-v0")
+
+    agent = make_awr(PENDULUM)
+    evaluator = Evaluator(make_env, members=1, episodes=2, workers=2)
+    whole = evaluator.play(agent)
+    assert isinstance(evaluator.fleet, Workers)
+    np.testing.assert_array_equal(evaluator.play(agent).returns, whole.returns)
+    assert isinstance(evaluator.fleet, Here)
+    assert "in this process from now on: the environment failed 30 times in one episode, the last time" in caplog.text
+    evaluator.close()
+
+    class Once(gymnasium.Wrapper):
+        broken = False
+
+        def step(self, action: Any) -> Any:
+            if os.getpid() != here and not Once.broken:
+                Once.broken = True
+                raise RuntimeError("the simulator crashed")
+            return self.env.step(action)
+
+    evaluator = Evaluator(lambda: Once(gymnasium.make("Pendulum-v1")), members=1, episodes=2, workers=2)
+    evaluator.play(agent)
+    played = evaluator.play(agent)
+    np.testing.assert_array_equal(played.returns, whole.returns)
+    assert [list(own) for own in played.failures] == [["RuntimeError: the simulator crashed"]]
+    assert isinstance(evaluator.fleet, Workers)
+    evaluator.close()
 
 
 MODULE = """
@@ -202,6 +299,12 @@ def test_observations_without_a_flat_form_are_refused() -> None:
     gymnasium.register("Talking-v0", Talking)
     with pytest.raises(UserError, match=r"its observations are Sequence.*, which have no flat form"):
         gym(None, None, "Talking-v0")
+
+
+def test_one_that_exits_where_it_is_made_is_refused() -> None:
+    gymnasium.register("Exiting-v0", lambda: sys.exit(0))
+    with pytest.raises(UserError, match="environment 'Exiting-v0' cannot be made: SystemExit: 0"):
+        gym(None, None, "Exiting-v0")
 
 
 def test_a_vectorised_form_must_be_flat_and_count_from_0() -> None:

@@ -15,13 +15,13 @@ import pytest
 from awr_exp.envs import make
 from awr_exp.envs import worker as module
 from awr_exp.envs.fleet import Fleet, Here, Workers
-from awr_exp.envs.worker import Worker, WorkerError
+from awr_exp.envs.worker import HangsError, Worker, WorkerDiedError, WorkerError
 
 
 def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
     """What 30 steps of the same actions bring."""
     rng = np.random.default_rng(0)
-    found = [fleet.reset(numbers, 7 + numbers)]
+    found = [*fleet.reset(numbers, 7 + numbers)]
     for _ in range(30):
         found += fleet.step(numbers, rng.uniform(-2, 2, (len(numbers), 1)).astype(np.float32))
     return found
@@ -30,7 +30,7 @@ def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
 @pytest.mark.parametrize("numbers", [[0, 1, 2, 3, 4], [3], [4, 1]])
 def test_workers_step_as_this_process_does(numbers: list[int]) -> None:
     make_env = partial(gymnasium.make, "Pendulum-v1")
-    here, workers = Here(make_env), Workers(make_env, 2)
+    here, workers = Here(make_env, 3), Workers(make_env, 3, 2)
     for mine, theirs in zip(play(here, np.array(numbers)), play(workers, np.array(numbers)), strict=True):
         np.testing.assert_array_equal(mine, theirs)
         assert mine.dtype == theirs.dtype
@@ -51,10 +51,10 @@ def test_an_environment_need_not_be_known_by_name() -> None:
             self.count += 1
             return np.full(1, self.count), 2.0 * action, self.count == 3, False, {}
 
-    fleet, numbers = Workers(Counting, 2), np.arange(2)
+    fleet, numbers = Workers(Counting, 1, 2), np.arange(2)
     fleet.reset(numbers, numbers)
     fleet.step(numbers, np.array([0, 1]))
-    obs, reward, terminated, truncated = fleet.step(numbers, np.array([0, 1]))
+    obs, reward, terminated, truncated, _ = fleet.step(numbers, np.array([0, 1]))
     fleet.close()
     assert (obs.tolist(), reward.tolist()) == ([[2], [2]], [0, 2])
     assert not (terminated | truncated).any()
@@ -62,11 +62,12 @@ def test_an_environment_need_not_be_known_by_name() -> None:
 
 def test_what_goes_wrong_in_a_worker_is_said() -> None:
     here = os.getpid()
-    fleet = Workers(lambda: gymnasium.make("Pendulum-v1" if os.getpid() == here else "Nowhere-v0"), 2)
-    with pytest.raises(WorkerError, match="Nowhere"):
-        fleet.reset(np.arange(2), np.arange(2))
+    fleet = Workers(lambda: gymnasium.make("Pendulum-v1" if os.getpid() == here else "Nowhere-v0"), 3, 2)
+    obs, (mine, other) = fleet.reset(np.arange(2), np.arange(2))
+    assert np.isfinite(obs[0]).all()
+    assert (mine, "NameNotFound: Environment `Nowhere`" in other) == ("", True)
     fleet.close()
-    fleet = Workers(partial(gymnasium.make, "Pendulum-v1"), 2)
+    fleet = Workers(partial(gymnasium.make, "Pendulum-v1"), 3, 2)
     fleet.reset(np.arange(2), np.arange(2))
     fleet.workers[0].process.send_signal(signal.SIGKILL)
     with pytest.raises(WorkerError, match="died"):
@@ -74,10 +75,27 @@ def test_what_goes_wrong_in_a_worker_is_said() -> None:
     fleet.close()
 
 
+def test_a_worker_outlives_an_exit_and_says_what_it_died_of() -> None:
+    worker = Worker(lambda: SimpleNamespace(leave=lambda: sys.exit(3), die=lambda: os._exit(3)))
+    for _ in range(2):
+        worker.ask("leave")
+        with pytest.raises(WorkerError, match="SystemExit: 3"):
+            worker.answer()
+    worker.ask("die")
+    with pytest.raises(WorkerDiedError, match=r"a worker process died \(exit code 3\)"):
+        worker.answer()
+    worker.close()
+    killed = Worker(dict)
+    killed.process.kill()
+    with pytest.raises(WorkerDiedError, match=r"a worker process died \(signal 9, Killed\)"):
+        killed.answer()
+    killed.close()
+
+
 def test_workers_end_with_the_one_that_started_them() -> None:
     code = (
         "import gymnasium, numpy, os, signal; from functools import partial; from awr_exp.envs.fleet import Workers;"
-        "f = Workers(partial(gymnasium.make, 'Pendulum-v1'), 2); f.reset(numpy.arange(2), numpy.arange(2));"
+        "f = Workers(partial(gymnasium.make, 'Pendulum-v1'), 3, 2); f.reset(numpy.arange(2), numpy.arange(2));"
         "print(*(w.process.pid for w in f.workers), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
@@ -96,6 +114,21 @@ def test_a_worker_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker.process.returncode == -signal.SIGKILL
 
 
+def test_a_worker_that_hangs_is_waited_for_until_it_is_time_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    looks = iter(range(99))
+    worker = Worker(lambda: SimpleNamespace(hang=lambda: time.sleep(600), wait=lambda: time.sleep(0.5)))
+    worker.ask("wait")
+    assert worker.answer() is None
+    worker.stopped = lambda: next(looks) > 3
+    worker.ask("hang")
+    with pytest.raises(HangsError):
+        worker.answer()
+    assert next(looks) > 3
+    worker.close()
+    assert worker.process.returncode == -signal.SIGKILL
+
+
 def test_a_worker_needs_no_torch() -> None:
     code = "import sys, awr_exp.envs.fleet, awr_exp.envs.make; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
@@ -105,7 +138,7 @@ def test_mujoco_warns_in_the_log_and_once(caplog: pytest.LogCaptureFixture, capf
     pytest.importorskip("mujoco")
     caplog.set_level("INFO")
     make._hear_mujoco.cache_clear()
-    fleet = Here(partial(make._make, "HalfCheetah-v5", {}))
+    fleet = Here(partial(make._make, "HalfCheetah-v5", {}), 17)
     fleet.reset(np.arange(3), np.arange(3))
     fleet.close()
     assert caplog.text.count("MuJoCo: ") == len(set(caplog.messages))

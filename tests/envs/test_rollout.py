@@ -1,5 +1,6 @@
 """Playing on and on: what an environment does wrong ends its episode, is counted, and loses nothing else."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -8,6 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from awr_exp.envs.episode import play
 from awr_exp.envs.fleet import Here
 from awr_exp.envs.make import gym
 from awr_exp.envs.rollout import BrokenEnvError, Rollouts, Stretch
@@ -40,8 +42,10 @@ def crash() -> Any:
 
 WAYS = {
     "raises": (crash, "RuntimeError: the simulator crashed"),
+    "exits": (sys.exit, "SystemExit"),
     "nan": (lambda: (np.full(3, np.nan),), "not finite"),
     "inf reward": (lambda: (np.zeros(3), np.inf), "not finite"),
+    "two rewards": (lambda: (np.zeros(3), np.zeros(2)), "its reward has the shape"),
     "shape": (lambda: (np.zeros(1),), "its observation has the shape"),
 }
 
@@ -119,7 +123,7 @@ def test_not_to_be_made_is_to_fail() -> None:
 
 
 @pytest.mark.parametrize("where", ["make", "reset", "step"])
-def test_a_vectorised_form_that_fails_is_named(where: str) -> None:
+def test_a_vectorised_form_that_always_fails_is_given_up(where: str) -> None:
     class Own:
         clip_actions = True
 
@@ -130,8 +134,55 @@ def test_a_vectorised_form_that_fails_is_named(where: str) -> None:
             setattr(vector, where, lambda *args, **options: crash())
             return vector
 
-    with pytest.raises(BrokenEnvError, match="the environment failed: RuntimeError: "):
+    with pytest.raises(BrokenEnvError, match="the environment failed 10 times in a row: RuntimeError: "):
         Vectorized(Own(), [1], [0]).play(PLAYER, 5, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "shape"])
+def test_a_vectorised_form_that_fails_is_made_anew(way: str) -> None:
+    """Of this member alone, all of whose copies begin new episodes; the other one plays as it would alone."""
+    how, reason = WAYS[way]
+    left = 0
+
+    class Form(gymnasium.vector.VectorWrapper):
+        def step(self, actions: Any) -> Any:
+            nonlocal left
+            obs, rewards, *others = self.env.step(actions)
+            left -= 1
+            if left == 0:
+                wrong = how()
+                obs[1] = wrong[0]
+                if len(wrong) > 1:
+                    rewards = wrong[1] if np.ndim(wrong[1]) else np.full(3, wrong[1])
+            return obs, rewards, *others
+
+    class Own:
+        clip_actions = True
+
+        def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+            return Form(
+                gymnasium.vector.SyncVectorEnv([partial(gymnasium.make, "Pendulum-v1", max_episode_steps=30)] * 3)
+            )
+
+    alone = Vectorized(Own(), [2], [0, 1, 2]).play(PLAYER, 100, 0)  # type: ignore[arg-type]
+    rollouts = Vectorized(Own(), [1, 2], [0, 1, 2])  # type: ignore[arg-type]
+    # The members step by turns: the first one at its 13th step.
+    left = 25
+    first = rollouts.play(PLAYER, 10, 0)
+    assert not first.broken.any()
+    assert first.reasons == []
+    second = rollouts.play(PLAYER, 90, 0)
+    expected = np.zeros((90, 2, 3), bool)
+    expected[2, 0] = True
+    np.testing.assert_array_equal(second.broken, expected)
+    ended = (second.truncated | second.terminated)[:-1]
+    np.testing.assert_array_equal(follows(second), ~(expected[1:] | ended))
+    assert np.flatnonzero(second.truncated[:, 0, 0]).tolist() == [31, 61]
+    assert all(np.isfinite(part).all() for part in (second.obs, second.next_obs, second.reward))
+    assert second.failures.tolist() == [[1, 0, 0], [0, 0, 0]]
+    assert second.episode.tolist() == [[3, 3, 3], [3, 3, 3]]
+    assert reason in second.reasons[0]
+    np.testing.assert_array_equal(first.obs[:, 1], alone.obs[:10, 0])
 
 
 def test_an_episode_is_played_again() -> None:
@@ -175,12 +226,43 @@ def test_actions_are_kept_as_given_and_played_within_bounds(kind: Any, clips: bo
             return np.full((*obs.shape[:-1], 1), 7.0, np.float32)
 
     if kind is Here:
-        fleet, first = Here(Own()), np.zeros(1, np.int64)
+        fleet, first = Here(Own(), 3), np.zeros(1, np.int64)
         fleet.reset(first, first)
         fleet.step(first, np.full((1, 1), 7.0, np.float32))
     else:
         assert kind(Own(), [1], [0]).play(Bold(), 1, 0).action.item() == 7.0
     assert seen == [played]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_reward_is_one_number_in_whatever_shape(shape: tuple[int, ...]) -> None:
+    """Where it collects, here and in the task's own vectorised form, is evaluated, and plays whole episodes."""
+
+    class Shaped(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            obs, _, terminated, truncated, info = self.env.step(action)
+            return obs, np.full(shape, -0.5), terminated, truncated, info
+
+    class Form(gymnasium.vector.VectorWrapper):
+        def step(self, actions: Any) -> Any:
+            obs, rewards, *others = self.env.step(actions)
+            return obs, np.full((len(rewards), *shape), -0.5), *others
+
+    class Own:
+        def __call__(self) -> gymnasium.Env:
+            return Shaped(gymnasium.make("Pendulum-v1"))
+
+        def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+            return Form(gymnasium.vector.SyncVectorEnv([partial(gymnasium.make, "Pendulum-v1")] * count))
+
+    for kind in (Rollouts, Vectorized):
+        rollouts: Any = kind(Own(), [1], [0, 1])  # type: ignore[arg-type]
+        np.testing.assert_array_equal(rollouts.play(PLAYER, 3, 0).reward, np.full((3, 1, 2), -0.5))
+    fleet, numbers = Here(Own(), 3), np.arange(2)
+    fleet.reset(numbers, numbers)
+    np.testing.assert_array_equal(fleet.step(numbers, np.zeros((2, 1), np.float32))[1], [-0.5, -0.5])
+    played = play(Own()(), lambda obs, rng: np.zeros(1, np.float32), 0, np.random.default_rng())
+    np.testing.assert_array_equal(played["reward"], np.full(200, -0.5))
 
 
 @pytest.mark.parametrize(("low", "high"), [((-1.0,), (np.inf,)), ((5.0,), (np.inf,)), ((-np.inf,), (-3.0,))])

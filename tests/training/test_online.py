@@ -1,5 +1,8 @@
 """Online runs: what is collected is true, members are as if alone, resumed is as uninterrupted, and it learns."""
 
+import os
+import signal
+import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +16,7 @@ import torch
 from awr_exp.agents.awr import AWR
 from awr_exp.data.minari import load
 from awr_exp.data.replay import Replay
+from awr_exp.envs import worker
 from awr_exp.envs.make import gym
 from awr_exp.errors import UserError
 from awr_exp.math import weights
@@ -20,13 +24,14 @@ from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.seeding import child_seed
-from awr_exp.training import checkpoint, collect
+from awr_exp.training import checkpoint, collect, evaluate
 from awr_exp.training.collect import Collector
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.online import Learner, Online
 from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Interleaved, Phased, Schedule
+from awr_exp.training.trainer import _signals
 from awr_exp.types import Spec
 from tests.conftest import make_awr, random_batch
 
@@ -195,6 +200,38 @@ def test_its_own_vectorised_form_collects_what_happened(tmp_path: Path, caplog: 
         gym(None, None, "Pendulum-v1", vectorized=True)
 
 
+def test_its_own_vectorised_form_is_made_anew_where_it_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its episodes are cut there, and the run goes on."""
+    left = 70
+
+    class Form(gymnasium.vector.VectorWrapper):
+        def step(self, actions: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise RuntimeError("the simulator crashed")
+            return self.env.step(actions)
+
+    class Own:
+        vectorized, clip_actions = True, True
+
+        def __call__(self) -> gymnasium.Env:
+            return MAKE[CARTPOLE]()
+
+        def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+            return Form(gymnasium.vector.SyncVectorEnv([MAKE[CARTPOLE]] * count))
+
+    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, Own())
+    run.run()
+    assert run.failed == [None]
+    assert "an environment failed and was made anew: RuntimeError: the simulator crashed" in caplog.text
+    assert run.learners[0].collector.failures.tolist() == [1]
+    kept = run.learners[0].replay.newest(80)
+    follows = (kept.obs[:, :, 1:] == kept.next_obs[:, :, :-1]).all(-1)
+    assert torch.equal(follows, ~(kept.truncated | kept.terminated)[:, :, :-1])
+    assert kept.truncated.sum((0, 2)).max() == 1
+
+
 def test_members_on_threads_are_as_on_one(tmp_path: Path) -> None:
     runs = []
     for threads in (1, 2):
@@ -345,6 +382,76 @@ def test_failures_of_environments_are_counted_and_many_end_the_run(
     assert third.step == 600
 
 
+def test_a_second_signal_is_no_failure_of_the_environment_that_it_hits() -> None:
+    class Interrupted(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            return self.env.step(action)
+
+    collector = Collector(
+        lambda: Interrupted(MAKE[CARTPOLE]()), agent(CARTPOLE, PHASED, [0]), Replay(CARTPOLE, 1, 1, 9)
+    )
+    with pytest.raises(SystemExit) as stop, _signals() as received:
+        collector.collect(2)
+    assert (stop.value.code, received) == (130, [signal.SIGINT])
+
+
+class Hanging(gymnasium.Wrapper):
+    """Hangs in a certain step, in which its worker asks this process to stop."""
+
+    def __init__(self, env: gymnasium.Env, step: int) -> None:
+        super().__init__(env)
+        self.left = step
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(600)
+        return self.env.step(action)
+
+
+@pytest.mark.parametrize("where", ["collect", "evaluate"])
+def test_a_run_whose_worker_hangs_is_stopped_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(worker, "PATIENCE", 0.3)
+    monkeypatch.setattr(evaluate, "WORTHWHILE", -1.0)
+    options: dict[str, Any] = {"workers": 1, "eval_interval": 60}
+
+    def begun(folder: str, make_env: Any = MAKE[PENDULUM]) -> Online:
+        made = {"collect": make_env, "evaluate": MAKE[PENDULUM]}[where]
+        run = trainer([tmp_path / folder], agent(PENDULUM, PHASED, [0]), PHASED, made, **options)
+        made = {"collect": MAKE[PENDULUM], "evaluate": make_env}[where]
+        run.evaluator = Evaluator(made, 1, 2, 2, run.stopped)
+        return run
+
+    whole = begun("whole")
+    whole.run()
+    here = os.getpid()
+    step = {"collect": 50, "evaluate": 250}[where]
+
+    def make_env() -> gymnasium.Env:
+        env = MAKE[PENDULUM]()
+        return env if os.getpid() == here else Hanging(env, step)
+
+    first = begun("run", make_env)
+    with pytest.raises(SystemExit) as stop:
+        first.run()
+    assert stop.value.code == 143
+    (_, facts) = checkpoint.latest(tmp_path / "run") or ({}, {})
+    assert (facts["step"], facts["owed"]) == {"collect": (120, False), "evaluate": (180, True)}[where]
+    second = begun("run")
+    second.resume()
+    second.run()
+    for name, tensor in whole.agent.state_dict().items():
+        assert torch.equal(second.agent.state_dict()[name], tensor), name
+    kept, expected = (
+        [row for row in read(tmp_path / name) if not row["name"].endswith("per_second")] for name in ("run", "whole")
+    )
+    assert kept == expected[-len(kept) :]
+
+
 def test_failures_are_forgiven_once_a_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Breaking, "every", 50)
     monkeypatch.setattr(collect, "MOST_FAILURES", 7)
@@ -434,7 +541,10 @@ def test_a_member_that_gives_up_leaves_the_others_and_their_counts_alone(tmp_pat
     assert unlucky["update"] == run.learners[0].update < other["update"]
 
 
-def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_the_bit(tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_the_bit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     whole = trainer([tmp_path / "whole"], agent(PENDULUM, PHASED, [0]), PHASED)
     whole.run()
     fails = True
@@ -452,7 +562,13 @@ def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_th
 
     run = begun()
     run.run()
-    assert "evaluating failed twice: the environment failed: RuntimeError: no licence" in str(run.failed[0])
+    failed = "evaluating failed: the environment failed 30 times in one episode, the last time so: RuntimeError: no lic"
+    assert failed in str(run.failed[0])
+    run = begun()
+    run.resume()
+    run.run()
+    assert "the evaluation at environment step 180 was not done: trying it again" in caplog.text
+    assert failed in str(run.failed[0])
     fails = False
     run = begun()
     run.resume()
@@ -465,6 +581,59 @@ def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_th
         for name in ("run", "whole")
     )
     assert rows == expected
+
+
+def test_a_member_that_cannot_be_evaluated_ends_alone_and_goes_on_resumed(tmp_path: Path) -> None:
+    folders, made = [tmp_path / "other", tmp_path / "failing"], iter(range(99))
+
+    class Failing(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            raise RuntimeError("no licence")
+
+    def make_env() -> gymnasium.Env:
+        """The first is the other's, and all that follow are of the one whose environments fail."""
+        return Failing(MAKE[CARTPOLE]()) if next(made) else MAKE[CARTPOLE]()
+
+    run = trainer(folders, agent(CARTPOLE, PHASED, [0, 1]), PHASED)
+    run.evaluator = Evaluator(make_env, 2, 1)
+    run.run()
+    assert run.failed[0] is None
+    assert "the last time so: RuntimeError: no licence" in str(run.failed[1])
+    (_, other), (_, failing) = (checkpoint.latest(folder) or ({}, {}) for folder in folders)
+    assert (other["step"], other["owed"], failing["step"], failing["owed"]) == (300, False, 180, True)
+    second = trainer(folders[1:], agent(CARTPOLE, PHASED, [1]), PHASED)
+    second.resume()
+    second.run()
+    assert second.failed == [None]
+    for seed, own in enumerate((run.agent.some(slice(0, 1)), second.agent)):
+        alone = trainer([tmp_path / f"alone{seed}"], agent(CARTPOLE, PHASED, [seed]), PHASED)
+        alone.run()
+        for name, tensor in alone.agent.state_dict().items():
+            assert torch.allclose(own.state_dict()[name], tensor, atol=1e-6), name
+        rows, expected = (
+            [(row["env_steps"], row["value"]) for row in read(folder) if row["name"] == "eval/return_mean"]
+            for folder in (folders[seed], alone.folders[0])
+        )
+        assert rows == expected
+
+
+def test_a_run_whose_environment_fails_now_and_then_finishes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failures in evaluations are counted with the others, and do not end it."""
+    monkeypatch.setattr(Breaking, "every", 90)
+    monkeypatch.setattr(Breaking, "count", 0)
+    monkeypatch.setattr(collect, "MOST_FAILURES", 4)
+    make_env = lambda: Breaking(gymnasium.make("Pendulum-v1", max_episode_steps=60))  # noqa: E731
+    options: dict[str, Any] = {"eval_interval": 60, "eval_episodes": 2, "report_interval": 60}
+    run = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env, **options)
+    run.run()
+    assert run.failed == [None]
+    assert len([row for row in read(tmp_path) if row["name"] == "eval/return_mean"]) == 5
+    assert "times in this evaluation, the last time so: RuntimeError: the simulator crashed" in caplog.text
+    # Each failure is one of 90 steps, those of the last evaluation included.
+    assert run.learners[0].collector.failures.tolist() == [Breaking.count // 90]
+    assert Breaking.count // 90 > 8
 
 
 def test_a_run_that_fails_goes_on_recording_once_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
