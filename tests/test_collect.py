@@ -379,7 +379,13 @@ def test_the_policy_of_a_run_plays_in_all_that_its_environment_was(
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     monkeypatch.setattr(recorder, "REFERENCE_EPISODES", 2)
-    online = ["trainer=online", "schedule=interleaved", "schedule.learning_starts=32", "trainer.env_steps=32"]
+    online = [
+        "trainer=online",
+        "schedule=interleaved",
+        "schedule.learning_starts=32",
+        "trainer.env_steps=64",
+        "schedule.update_interval=16",
+    ]
     target = "tests.test_collect.asking"
     own = ["env=none", f"env._target_={target}", "+env.factor=4"]
     trained(tmp_path / "own", *online, *own)

@@ -164,12 +164,11 @@ class Interleaved:
     refresh_interval: int = 1_000
 
     def check(self, env_steps: int, workers: int) -> None:
-        for name in ("learning_starts", "update_interval"):
-            if getattr(self, name) >= env_steps:
-                raise UserError(
-                    f"nothing would be learnt in trainer.env_steps={env_steps}, since "
-                    f"schedule.{name}={getattr(self, name)}: lower it, or give more steps"
-                )
+        if self.learning_starts >= env_steps:
+            raise UserError(
+                f"nothing would be learnt in trainer.env_steps={env_steps}, since "
+                f"schedule.learning_starts={self.learning_starts}: lower it, or give more steps"
+            )
 
     def turn(self, run: "Learner") -> int:
         agent, replay = run.agent, run.replay
