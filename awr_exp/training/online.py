@@ -30,6 +30,10 @@ from awr_exp.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
+FEW = 8
+"""Members a thread from which one more or less makes little difference."""
+
+
 @dataclass
 class Learner:
     """Some members with their environments and replay; its steps are those of the environments."""
@@ -275,8 +279,13 @@ class Online(Trainer):
 
 
 def split(agent: Agent, threads: int) -> list[slice]:
-    """The parts of an agent's members that learn side by side: one a thread, all in one on a GPU."""
+    """The parts of an agent's members that learn side by side: one a thread, all in one on a GPU.
+
+    A few members that do not divide evenly are a part each, which threads take in turns: none waits for another's two.
+    """
     count = min(threads, agent.members) if agent.device.type == "cpu" else 1
+    if agent.members % count and agent.members < FEW * count:
+        count = agent.members
     ends = [part * agent.members // count for part in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(ends)]
 

@@ -28,7 +28,7 @@ from awr_exp.training import checkpoint, collect, evaluate
 from awr_exp.training.collect import Collector
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Jsonl, read
-from awr_exp.training.online import Learner, Online
+from awr_exp.training.online import Learner, Online, split
 from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Interleaved, Phased, Schedule
 from awr_exp.training.trainer import _signals
@@ -232,6 +232,16 @@ def test_its_own_vectorised_form_is_made_anew_where_it_fails(tmp_path: Path, cap
     assert kept.truncated.sum((0, 2)).max() == 1
 
 
+@pytest.mark.parametrize(
+    ("members", "threads", "sizes"),
+    [(1, 2, [1]), (4, 2, [2, 2]), (3, 2, [1, 1, 1]), (2, 4, [1, 1]), (17, 2, [8, 9]), (6, 4, [1] * 6)],
+)
+def test_no_thread_has_much_more_to_learn_than_another(members: int, threads: int, sizes: list[int]) -> None:
+    parts = split(agent(PENDULUM, PHASED, list(range(members))), threads)
+    assert [part.stop - part.start for part in parts] == sizes
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+
+
 def test_members_on_threads_are_as_on_one(tmp_path: Path) -> None:
     runs = []
     for threads in (1, 2):
@@ -239,7 +249,7 @@ def test_members_on_threads_are_as_on_one(tmp_path: Path) -> None:
         try:
             folders = [tmp_path / f"{threads}{member}" for member in range(3)]
             run = trainer(folders, agent(CARTPOLE, PHASED, [0, 1, 2], beta=[0.5, 1.0, 2.0]), PHASED, workers=1)
-            assert len(run.learners) == threads
+            assert len(run.learners) == {1: 1, 2: 3}[threads]
             run.run()
             runs.append(run.agent.state_dict())
         finally:
