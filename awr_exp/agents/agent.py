@@ -19,8 +19,9 @@ from awr_exp.types import Batch, Episodes, Metrics, Spec
 
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From parameters [K, P] to each member's loss and a by-product, [K] each."""
-VALUE_CHUNK = {"cpu": 8_192, "cuda": 65_536}
-"""Rows, over all members, that pass a network at once outside an update: on a CPU activations stay in the cache."""
+VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
+"""Rows, over all members, that pass a network at once outside an update: on a CPU activations stay in the cache, and
+below the size from which every allocation is new memory of the system's."""
 
 
 class Agent:

@@ -184,6 +184,8 @@ def observed(obs: Any, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
 
 def rewarded(reward: Any) -> float:
     """A reward, which is one number in whatever shape. Raises ValueError if it is none or several."""
+    if isinstance(reward, float):  # nearly always
+        return reward
     array = np.asarray(reward, np.float64)
     if array.size != 1:
         raise ValueError(f"its reward has the shape {array.shape}: it must be one number")
