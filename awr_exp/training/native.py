@@ -38,7 +38,7 @@ FLAGS = [
     *("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread"),
 ]
 LARGEST = 300_000
-"""Parameters of a network up to which its chunks of a batch stay in the cache; beyond, PyTorch's products win."""
+"""Parameters of a network up to which it and its gradients stay in the cache; beyond, nothing is gained by this."""
 OPTIMIZERS: list[Optimizer] = [adam, momentum]
 STEPS = ("update_critic", "update_actor", "critic_step", "actor_step", "descend", "value", "normalize")
 """Of an agent: what the compiled steps stand for, and what must be as it is in AWR."""
