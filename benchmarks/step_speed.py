@@ -7,14 +7,13 @@ thread count, rounds alternating between the contenders, medians of the rounds. 
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
 import torch
+from side_by_side import each_thread_count, ratio
 from torch import nn
 
 from awr_exp.agents.awr import AWR
@@ -25,7 +24,7 @@ from awr_exp.math.optimizers import momentum
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.training import native, schedules
-from awr_exp.training.accelerate import accelerate, fast_float32_products
+from awr_exp.training.accelerate import accelerate
 from awr_exp.types import Spec
 
 OBS, ACTIONS, BATCH, ROWS, STD = 17, 6, 256, 50_000, 0.4
@@ -133,24 +132,14 @@ def measure(hidden: list[int], rounds: int) -> None:
                     calls[name]()
                 times[contender].append((time.perf_counter() - begun) / (5 * STEPS) * 1e6)
         for contender, own in times.items():
-            ratio = statistics.median(a / b for a, b in zip(times["plain script"], own, strict=True))
-            print(f"  {name:6} {contender:15} {statistics.median(own):7.0f}  {ratio:5.2f} x plain")
+            speed = ratio(times["plain script"], own)
+            print(f"  {name:6} {contender:15} {statistics.median(own):7.0f}  {speed:5.2f} x plain")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 64])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if not options.one:
-        for threads in options.threads:
-            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", "--threads", str(threads)], check=True)
-        return
-    torch.set_num_threads(options.threads[0])
-    print(f"faster float32 products through oneDNN: {fast_float32_products()}")
-    measure(options.hidden, options.rounds)
+    each_thread_count(parser, lambda options: measure(options.hidden, options.rounds))
 
 
 if __name__ == "__main__":

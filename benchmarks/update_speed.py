@@ -6,14 +6,13 @@ contenders, medians of the rounds. All arithmetic is float32.
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
+from side_by_side import each_thread_count, ratio
 from torch import nn
 
 from awr_exp.agents.awr import AWR
@@ -22,7 +21,7 @@ from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
-from awr_exp.training.accelerate import accelerate, fast_float32_products
+from awr_exp.training.accelerate import accelerate
 from awr_exp.types import Spec
 
 OBS, ACTIONS, BATCH, ROWS, EPISODE = 17, 6, 256, 1_000_000, 1000
@@ -161,25 +160,19 @@ def measure(hidden: int, device: torch.device, rounds: int, seconds: float) -> N
     print(f"hidden {hidden}, {where}, {flop(hidden) / 1e9:.2f} GFLOP an update")
     baseline = rates["plain script"]
     for name, found in rates.items():
-        ratio = statistics.median(a / b for a, b in zip(found, baseline, strict=True))
         rate = statistics.median(found)
-        print(f"  {name:15} {rate:8.0f} updates/s  {ratio:5.2f} x plain  {rate * flop(hidden) / 1e9:7.0f} GFLOP/s")
+        speed = f"{ratio(found, baseline):5.2f} x plain"
+        print(f"  {name:15} {rate:8.0f} updates/s  {speed}  {rate * flop(hidden) / 1e9:7.0f} GFLOP/s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 256])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each contender in each round")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if not options.one:
-        for threads in options.threads:
-            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", "--threads", str(threads)], check=True)
-        return
-    torch.set_num_threads(options.threads[0])
-    print(f"faster float32 products through oneDNN: {fast_float32_products()}")
+    each_thread_count(parser, measure_all)
+
+
+def measure_all(options: argparse.Namespace) -> None:
     devices = ["cpu"] + ["cuda"] * (torch.cuda.is_available() and options.threads[0] == 1)
     for device in devices:
         for hidden in options.hidden:
