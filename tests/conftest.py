@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
+import gymnasium
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -72,6 +73,28 @@ def make_awr(spec: Spec = CONTINUOUS, seeds: Sequence[int] = (0,), kind: type[AW
         "dtype": torch.float64,
     }
     return kind(spec, seeds=seeds, **(parts | options))
+
+
+class Crashing(gymnasium.Wrapper):
+    """Raises in a certain step of episodes that begin with one of certain seeds; in step 0, their reset."""
+
+    def __init__(self, env: gymnasium.Env, seeds: Collection[int], step: int) -> None:
+        super().__init__(env)
+        self.seeds, self.last = seeds, step
+
+    def reset(self, *, seed: int | None = None, **options: Any) -> Any:
+        self.left = self.last if seed in self.seeds else -1
+        self._crash()
+        return self.env.reset(seed=seed, **options)
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        self._crash()
+        return self.env.step(action)
+
+    def _crash(self) -> None:
+        if self.left == 0:
+            raise RuntimeError("the simulator crashed")
 
 
 @pytest.fixture(params=[CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])

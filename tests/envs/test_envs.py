@@ -3,9 +3,10 @@
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -21,7 +22,7 @@ from awr_exp.errors import UserError
 from awr_exp.training import evaluate
 from awr_exp.training.evaluate import FIRST_SEED, Evaluator
 from awr_exp.types import Spec
-from tests.conftest import make_awr
+from tests.conftest import Crashing, make_awr
 
 PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
 CARTPOLE = Spec(4, num_actions=2)
@@ -164,32 +165,13 @@ def test_an_episode_that_fails_is_begun_anew_and_its_member_given_up_when_it_fai
     assert np.isnan(played.returns).all()
 
 
-class Fragile(gymnasium.Wrapper):
-    """Fails in its tenth step of an episode from a bad seed; `bad` says from which."""
-
-    bad: ClassVar[set[int | None]] = set()
-
-    def reset(self, *, seed: int | None = None, **options: Any) -> Any:
-        self.left = 10 if seed in self.bad else 1_000
-        return self.env.reset(seed=seed, **options)
-
-    def step(self, action: Any) -> Any:
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("the simulator crashed")
-        return self.env.step(action)
-
-
-def fragile() -> gymnasium.Env:
-    return Fragile(gymnasium.make("Pendulum-v1"))
-
-
-def test_where_it_fails_from_a_start_another_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_fails_from_a_start_another_one_is_taken() -> None:
     """The other episodes are what they were, in both members."""
     agent = make_awr(PENDULUM, seeds=[0, 1])
-    whole = Evaluator(fragile, members=2, episodes=3).play(agent)
-    monkeypatch.setattr(Fragile, "bad", {FIRST_SEED + 1})
-    played = Evaluator(fragile, members=2, episodes=3).play(agent)
+    whole, played = (
+        Evaluator(lambda: Crashing(gymnasium.make("Pendulum-v1"), bad, 10), members=2, episodes=3).play(agent)  # noqa: B023
+        for bad in ((), {FIRST_SEED + 1})
+    )
     np.testing.assert_array_equal(played.returns[:, [0, 2]], whole.returns[:, [0, 2]])
     assert np.isfinite(played.returns).all()
     assert (played.returns != whole.returns)[:, 1].all()
@@ -208,7 +190,7 @@ def test_a_member_that_is_given_up_leaves_the_evaluation_of_the_others_alone() -
     agent = make_awr(PENDULUM, seeds=[0, 1, 2])
     agent.actor.theta[[0, 2]] = 0.0
     agent.actor.theta[1] = 30.0
-    whole = Evaluator(fragile, members=3, episodes=2).play(agent)
+    whole = Evaluator(partial(gymnasium.make, "Pendulum-v1"), members=3, episodes=2).play(agent)
     played = Evaluator(lambda: Delicate(gymnasium.make("Pendulum-v1")), members=3, episodes=2).play(agent)
     np.testing.assert_array_equal(played.returns[[0, 2]], whole.returns[[0, 2]])
     assert np.isnan(played.returns[1]).all()

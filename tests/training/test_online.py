@@ -6,7 +6,7 @@ import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -33,7 +33,7 @@ from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Interleaved, Phased, Schedule
 from awr_exp.training.trainer import _signals
 from awr_exp.types import Spec
-from tests.conftest import make_awr, random_batch
+from tests.conftest import Crashing, make_awr, random_batch
 
 CARTPOLE = Spec(4, num_actions=2)
 PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
@@ -483,34 +483,14 @@ def test_failures_are_forgiven_once_a_run_is_resumed(tmp_path: Path, monkeypatch
     assert second.learners[0].collector.failures.tolist() == [12]
 
 
-class Unlucky(gymnasium.Wrapper):
-    """Of the member with seed 0 alone, by the seeds that its episodes begin with: from the second one on, the first
-    episode fails after five steps, or none begins."""
-
-    never = False
-    seeds: ClassVar = {child_seed(0, "episode", env, number) >> 32 for env in range(3) for number in range(1, 99)}
-
-    def reset(self, *, seed: int | None = None, **options: Any) -> Any:
-        self.left = 5 if seed in self.seeds else 1_000
-        if self.never and seed in self.seeds:
-            raise RuntimeError("no licence")
-        return self.env.reset(seed=seed, **options)
-
-    def step(self, action: Any) -> Any:
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("the simulator crashed")
-        return self.env.step(action)
-
-
-class Never(Unlucky):
-    never = True
+UNLUCKY = {child_seed(0, "episode", env, number) >> 32 for env in range(3) for number in range(1, 99)}
+"""What the episodes of the member with seed 0 begin with, from the second one of each environment on."""
 
 
 def test_failures_of_a_member_are_its_own() -> None:
     """What another one collects and counts is the same as where nothing fails."""
     both = []
-    for make_env in (MAKE[CARTPOLE], lambda: Unlucky(MAKE[CARTPOLE]())):
+    for make_env in (MAKE[CARTPOLE], lambda: Crashing(MAKE[CARTPOLE](), UNLUCKY, 5)):
         collector = Collector(make_env, agent(CARTPOLE, PHASED, [0, 9]), Replay(CARTPOLE, 2, 3, 1_000))
         play(collector, 3)
         both.append(collector)
@@ -531,14 +511,14 @@ def test_a_member_that_gives_up_leaves_the_others_and_their_counts_alone(tmp_pat
     try:
         folders = [tmp_path / "unlucky", tmp_path / "other"]
         run = trainer(
-            folders, agent(CARTPOLE, PHASED, [0, 9]), PHASED, lambda: Never(MAKE[CARTPOLE]()), workers=1,
+            folders, agent(CARTPOLE, PHASED, [0, 9]), PHASED, lambda: Crashing(MAKE[CARTPOLE](), UNLUCKY, 0), workers=1,
             checkpoint_interval=60,
         )  # fmt: skip
         run.evaluator = None
         run.run()
     finally:
         torch.set_num_threads(1)
-    assert "RuntimeError: no licence" in str(run.failed[0])
+    assert "RuntimeError: the simulator crashed" in str(run.failed[0])
     assert run.failed[1] is None
     (_, unlucky), (_, other) = (checkpoint.latest(folder) or ({}, {}) for folder in folders)
     alone = trainer([tmp_path / "alone"], agent(CARTPOLE, PHASED, [9]), PHASED)
