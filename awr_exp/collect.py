@@ -1,9 +1,11 @@
 """A Minari data set from any policy: `python -m awr_exp.collect policy=random env=hopper dataset_id=hopper/mine-v0`."""
 
+import fcntl
 import json
 import shutil
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,6 @@ def collect(content: dict[str, Any]) -> None:
     from awr_exp.data.minari import root
     from awr_exp.data.recording import Recording
     from awr_exp.envs.make import clips, made, played_space, task
-    from awr_exp.training.progress import Bar
     from awr_exp.training.recorder import reference
 
     id = content["dataset_id"]
@@ -53,40 +54,66 @@ def collect(content: dict[str, Any]) -> None:
     export.check_env(env)
     act = _policy(content, spec, task(make_env, as_played=True), env)
     folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
-    wanted = json.dumps(content | {"episodes": None}, sort_keys=True)
     try:
-        recording, begun = Recording(folder, spec, 1), folder / "settings.json"
-        if not begun.exists():
-            results.put(begun, wanted.encode())
-        if begun.read_text() != wanted:
-            raise UserError(f"{id} was begun with other settings: give the same ones to go on, or delete {folder}")
-        done = recording.keep_whole()
-        with Bar(f"collecting {id}", content["episodes"], done) as bar, closing(Stage(make_env)) as stage:
-            for episode in range(done, content["episodes"]):
-                played = stage.play(act, content["seed"], episode)
-                mark = np.arange(len(played["reward"])) == 0
-                recording.add(**{name: part[:, None] for name, part in (played | {"mark": mark}).items()})
-                bar.advance(episode + 1)
+        with _alone(folder):
+            recording = Recording(folder, spec, 1)
+            failures = _play(content, recording, folder, act, make_env)
+            buffers = islice(recording.episodes(), content["episodes"])
+            returns, lengths = zip(*((sum(buffer.rewards), len(buffer.rewards)) for buffer in buffers), strict=True)
+            scores = reference(make_env, max([float(np.mean(returns)), *_known_best(content)]))
+            about = f"Episodes by {content['policy']} with noise {content['noise']}."
+            buffers = islice(recording.episodes(), content["episodes"])
+            if not export.create(id, buffers, env, played_space(make_env, env), str(content["policy"]), scores, about):
+                raise UserError(
+                    f"another {id} is there by now: once {root() / id} is deleted or moved, the same command writes "
+                    "this one"
+                )
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}): the same command goes on once it can, or set "
             "MINARI_DATASETS_PATH to another folder"
         ) from None
-    buffers = islice(recording.episodes(), content["episodes"])
-    returns, lengths = zip(*((sum(buffer.rewards), len(buffer.rewards)) for buffer in buffers), strict=True)
-    scores = reference(make_env, max([float(np.mean(returns)), *_known_best(content)]))
-    about = f"Episodes by {content['policy']} with noise {content['noise']}."
-    buffers = islice(recording.episodes(), content["episodes"])
-    if not export.create(id, buffers, env, played_space(make_env, env), str(content["policy"]), scores, about):
-        raise UserError(
-            f"another {id} is there by now: once {root() / id} is deleted or moved, the same command writes this one"
-        )
-    shutil.rmtree(folder, ignore_errors=True)
     print(f"{id}: {len(returns)} episodes, {sum(lengths)} steps, "
           f"return {np.mean(returns):.1f} ± {np.std(returns):.1f}, in {root() / id}")  # fmt: skip
-    if stage.failures:
-        print(f"the environment failed {stage.failures} times: those episodes are left out")
+    if failures:
+        print(f"the environment failed {failures} times: those episodes are left out")
     print(f"train on it: {export.command(id, env, clips(make_env))}")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raises UserError while another process collects into the folder: both would write the same episodes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is collecting into {folder}: wait for it, or stop it first") from None
+        yield
+
+
+def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, make_env: Any) -> int:
+    """Add to the recording what it lacks; how often the environment failed meanwhile.
+
+    Raises UserError if it was begun with other settings, and OSError, as on a full disk.
+    """
+    from awr_exp.training.progress import Bar
+
+    id, wanted = content["dataset_id"], json.dumps(content | {"episodes": None}, sort_keys=True)
+    begun = folder / "settings.json"
+    if not begun.exists():
+        results.put(begun, wanted.encode())
+    if begun.read_text() != wanted:
+        raise UserError(f"{id} was begun with other settings: give the same ones to go on, or delete {folder}")
+    done = recording.keep_whole()
+    with Bar(f"collecting {id}", content["episodes"], done) as bar, closing(Stage(make_env)) as stage:
+        for episode in range(done, content["episodes"]):
+            played = stage.play(act, content["seed"], episode)
+            mark = np.arange(len(played["reward"])) == 0
+            recording.add(**{name: part[:, None] for name, part in (played | {"mark": mark}).items()})
+            bar.advance(episode + 1)
+    return stage.failures
 
 
 def _environment(content: dict[str, Any]) -> Any:

@@ -92,6 +92,26 @@ def test_what_happens_meanwhile_loses_nothing(tmp_path: Path, monkeypatch: pytes
     np.testing.assert_array_equal(load("test/mine-v0").packed.numpy(), whole)
 
 
+def test_two_collections_of_one_id_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    play, refused = episode.Stage.play, []
+
+    def typed_again(self: episode.Stage, *arguments: Any) -> Any:
+        with pytest.raises(UserError, match="another process is collecting into"):
+            module.collect(content())
+        refused.append(arguments)
+        return play(self, *arguments)
+
+    monkeypatch.setattr(episode.Stage, "play", typed_again)
+    module.collect(content())
+    assert len(refused) >= 5
+    data = load("test/mine-v0")
+    assert len(data.lengths) == 5
+    starts = data.lengths.cumsum(0) - data.lengths
+    assert len(data.packed[starts + torch.arange(5), :4].unique(dim=0)) == 5
+    assert [path.name for path in (tmp_path / "test").iterdir()] == ["mine-v0"]
+
+
 class Odd(gymnasium.Env):
     """Has no end, and goes wrong in a certain way, if in any."""
 

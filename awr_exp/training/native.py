@@ -83,16 +83,22 @@ def _loaded(cxx: str, folder: Path) -> ctypes.CDLL:
         return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
 
     facts = [SOURCE.read_text(), *FLAGS, run(cxx, "--version"), platform.machine(), *_processor()]
-    library = folder / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.so"
-    if library.exists():
-        with suppress(OSError):  # a disk may have lost half of it
+    name = _hash(repr(facts).encode())
+    for library in folder.glob(f"{name}-*.so"):
+        # A disk may have lost half of it, and to load that may end the process.
+        if library.stem == f"{name}-{_hash(library.read_bytes())}":
             return ctypes.CDLL(str(library))
+        library.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        made = Path(place) / library.name
+        made = Path(place) / "made.so"
         run(cxx, *FLAGS, "-o", str(made), str(SOURCE))
         # At once: two processes may be at it.
-        made.replace(library)
+        library = made.replace(folder / f"{name}-{_hash(made.read_bytes())}.so")
     return ctypes.CDLL(str(library))
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _processor() -> list[str]:
@@ -106,8 +112,9 @@ def _processor() -> list[str]:
 def _cache() -> Path | None:
     """The user's cache folder, if it can be written, and by nobody else: what lies there is run."""
     with suppress(OSError, RuntimeError):  # the second where there is no home
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "awr_exp"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "awr_exp" / "native"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         facts = folder.stat()
         if os.access(folder, os.W_OK) and facts.st_uid == os.getuid() and not facts.st_mode & 0o022:
             return folder

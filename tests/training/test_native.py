@@ -205,34 +205,37 @@ def test_what_cannot_be_compiled_is_said_once(
     (record,) = caplog.records
     assert "going on without: " in record.message
     assert "\n" not in record.message
-    assert list((tmp_path / "cache" / "awr_exp").iterdir()) == []
+    assert list((tmp_path / "cache" / "awr_exp" / "native").iterdir()) == []
 
 
 def test_the_compiled_library_is_kept_and_made_again_where_it_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = (tmp_path / name / "awr_exp" for name in ("first", "second"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(first.parent))
+    first, second = (tmp_path / name / "awr_exp" / "native" for name in ("first", "second"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
     assert native.library.__wrapped__() is not None
     (kept,) = first.iterdir()
     made = kept.stat().st_mtime_ns
     assert native.library.__wrapped__() is not None
     assert kept.stat().st_mtime_ns == made
-    second.mkdir(parents=True)
-    (second / kept.name).write_bytes(b"half")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(second.parent))
+    second.mkdir(mode=0o700, parents=True)
+    # To load this would end the process.
+    (second / kept.name).write_bytes(kept.read_bytes()[: kept.stat().st_size // 2])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "second"))
     assert native.library.__wrapped__() is not None
-    assert (second / kept.name).stat().st_size == kept.stat().st_size
+    (again,) = second.iterdir()
+    assert again.stat().st_size == kept.stat().st_size
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    (tmp_path / "shared" / "awr_exp").mkdir(parents=True)
-    (tmp_path / "shared" / "awr_exp").chmod(0o777)
+    shared = tmp_path / "shared" / "awr_exp" / "native"
+    shared.mkdir(parents=True)
+    shared.chmod(0o777)
     for place in ("file", "shared"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / place))
         assert native.library.__wrapped__() is not None
-    assert list((tmp_path / "shared" / "awr_exp").iterdir()) == []
+    assert list(shared.iterdir()) == []
 
 
 def online(folder: Path, **options: Any) -> Online:
