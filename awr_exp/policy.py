@@ -25,13 +25,18 @@ OF_LEARNING = {"optimizer", "init", "output_scale", "std", "std_end", "bound_pen
 """Facts that may change while a policy learns, for its state goes on meaning the same; each kind of std has a shape."""
 
 
-def policy_facts(spec: Spec, agent: dict[str, Any]) -> Facts:
+def policy_facts(spec: Spec, agent: dict[str, Any], reward_scale: float = 1.0) -> Facts:
     """What a checkpoint must know of what its state means: the task's shapes, the networks, and what is normalised.
 
-    With the first two it can be loaded without the run's folder. optimizer: whose moments those are.
+    With the first two it can be loaded without the run's folder. optimizer: whose moments those are; gamma, where its
+    critic is in units of 1 / (1 - gamma); reward_scale, of what it learns values of.
     """
     others = ("optimizer", "normalize_observations", "normalize_values")
     known = {name: agent[name] for name in others if name in agent}
+    if agent.get("normalize_values"):
+        known["gamma"] = agent["gamma"]
+    if "gamma" in agent:
+        known["reward_scale"] = float(reward_scale)
     return {"spec": asdict(spec), "network": agent["network"], "head": agent["head"], **known}
 
 

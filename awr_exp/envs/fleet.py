@@ -91,7 +91,13 @@ class Workers:
     def __init__(self, make_env: MakeEnv, obs_dim: int, processes: int, stopped: Stopped = lambda: False) -> None:
         # It would only wait for the others.
         self.own = Here(make_env, obs_dim)
-        self.workers = [Worker(partial(Here, make_env, obs_dim), stopped) for _ in range(1, processes)]
+        self.workers: list[Worker] = []
+        try:
+            for _ in range(1, processes):
+                self.workers.append(Worker(partial(Here, make_env, obs_dim), stopped))
+        except BaseException:
+            self.close()
+            raise
 
     def reset(self, numbers: Numbers, seeds: Numbers) -> Begun:
         obs, reasons = self._ask("reset", numbers, seeds)

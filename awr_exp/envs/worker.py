@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
 
-from awr_exp.errors import FAILURES
+from awr_exp.errors import FAILURES, named
 
 PATIENCE = 5
 """Seconds that a worker has to end what it is at."""
@@ -40,9 +41,10 @@ class HangsError(Exception):
 
 
 class Worker:
-    """Hosts what `make` returns. Each `ask` is followed by one `answer`, which raises WorkerError if it went wrong.
+    """Hosts what `make` returns. Each `ask` is followed by one `answer`, and both raise WorkerError if it went wrong.
 
-    Once `stopped` is true, an answer is waited for no longer than PATIENCE: HangsError.
+    Once `stopped` is true, neither waits longer than PATIENCE: HangsError. Raises WorkerError where no process can be
+    started.
     """
 
     def __init__(self, make: Callable[[], Any], stopped: Stopped = lambda: False) -> None:
@@ -53,11 +55,21 @@ class Worker:
         command = [sys.executable, "-m", __name__, str(other.fileno())]
         # One thread: all cores are spoken for, by the other workers and by the one that asks.
         environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, pass_fds=[other.fileno()], env=environment)
-        other.close()
+        try:
+            self.process = subprocess.Popen(command, pass_fds=[other.fileno()], env=environment)
+        except OSError as error:
+            self.pipe.close()
+            raise WorkerError(f"a worker process cannot be started ({error.strerror})") from None
+        finally:
+            other.close()
+        self.begun = False
         self._send(cloudpickle.dumps(make))
 
     def ask(self, method: str, *arguments: Any) -> None:
+        if not self.begun:
+            # Before, it reads nothing, and a large request would wait in the pipe, whatever is stopped meanwhile.
+            self.begun = True
+            self.answer()
         self._send(cloudpickle.dumps((method, arguments)))
 
     def answer(self) -> Any:
@@ -104,26 +116,22 @@ def serve(pipe: Connection) -> None:
     # Signals are for the one that trains, who closes the pipe when it is time.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    hosted: Any
-    try:
-        hosted = cloudpickle.loads(pipe.recv_bytes())()
-    except FAILURES as error:
-        hosted = error
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # the other end is closed
+        made = pipe.recv_bytes()
+        hosted, failed = _tried(lambda: cloudpickle.loads(made)())
+        pipe.send(failed)
+        while failed is None:
             method, arguments = cloudpickle.loads(pipe.recv_bytes())
-        except (EOFError, OSError):
-            return
-        try:
-            if isinstance(hosted, FAILURES):
-                raise hosted
-            answer: Any = getattr(hosted, method)(*arguments)
-        except FAILURES as error:
-            answer = RuntimeError(f"{type(error).__name__}: {error}")
-        try:
-            pipe.send(answer)
-        except OSError:
-            return
+            answer, error = _tried(partial(getattr(hosted, method), *arguments))
+            pipe.send(error or answer)
+
+
+def _tried(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
+    """What it returns, or what went wrong."""
+    try:
+        return call(), None
+    except FAILURES as error:
+        return None, RuntimeError(named(error))
 
 
 if __name__ == "__main__":

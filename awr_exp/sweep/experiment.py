@@ -54,7 +54,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
         done = [checkpoint.latest(folder, tensors=False) for folder in folders]
         nodes = [cfg[part] for cfg in cfgs]
         agent = build(stacking.stack(nodes), spec=spec, seeds=[cfg["seed"] for cfg in cfgs], device=device)
-        facts = [policy_facts(spec, own) for own in nodes]
+        facts = [policy_facts(spec, own, data.info.reward_scale if data else 1.0) for own in nodes]
         resumes = all(done)
         before = [found[1] for found in done if found]
         if resumes:

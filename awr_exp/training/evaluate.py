@@ -81,7 +81,12 @@ class Evaluator:
         saved = stepping * (1 - 1 / self.workers) - steps * (self.workers - 1) * ROUND_TRIP
         if isinstance(fleet, Here) and saved > WORTHWHILE:
             log.info("stepping took %.1f s of this evaluation: %d processes step from now on", stepping, self.workers)
-            self._move(agent, self.workers)
+            try:
+                self._move(agent, self.workers)
+            except WorkerError as error:
+                log.warning("evaluating in this process alone: %s", error)
+                self.workers = 1
+                self._move(agent, 1)
         return episodes
 
     def _play(

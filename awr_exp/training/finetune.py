@@ -15,9 +15,9 @@ class Finetune(Online):
     """Online training of a trained agent; its replay begins with the data, which are never overwritten.
 
     offline_share: of each batch, drawn from the data; None: all rows alike; offline_share_end: what that becomes, step
-    by step, over the first `anneal_steps` environment steps (None: all of them). The policy is evaluated before it
-    collects, and a fall below that is said. Rewards are scaled as the data's are, and observations normalised by the
-    data. options: other arguments of Online. Raises UserError where the data are fewer than the environments.
+    by step, over the first `anneal_steps` environment steps. The policy is evaluated before it collects, and a fall
+    below that is said. Rewards are scaled as the data's are, and observations normalised as the agent has learnt it.
+    options: other arguments of Online. Raises UserError where the data are fewer than the environments.
     """
 
     evaluates_first = True
@@ -28,8 +28,6 @@ class Finetune(Online):
         data: Transitions,
         offline_share: float | None,
         offline_share_end: float | None,
-        anneal_steps: int | None,
-        env_steps: int,
         **options: Any,
     ) -> None:
         if offline_share is None and offline_share_end is not None:
@@ -41,9 +39,8 @@ class Finetune(Online):
             )
         self.data, self.reward_scale = data, data.info.reward_scale
         self.share = (offline_share, offline_share if offline_share_end is None else offline_share_end)
-        self.anneal_steps = anneal_steps or env_steps
         self.began: list[list[float]] = []
-        super().__init__(agent, env_steps=env_steps, **options)
+        super().__init__(agent, **options)
 
     def offline_share(self, step: int) -> float | None:
         begin, end = self.share

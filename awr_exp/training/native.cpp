@@ -181,8 +181,8 @@ class Descent {
                         while (!barrier.threads) std::this_thread::yield();
                         work(t);
                     });
-            } catch (const std::system_error&) {
-                // There may be no more of them; fewer come to the same results.
+            } catch (const std::exception&) {
+                // There may be no more of them, or no memory for one; fewer come to the same results.
             }
             barrier.threads = int(others.size()) + 1;
             work(0);

@@ -43,8 +43,8 @@ class Learner:
     replay: Replay
     collector: Collector
     batch_size: int
-    env_steps: int
-    """Of the whole run."""
+    anneal_steps: int
+    """In which all that is annealed gets to its end."""
     functions: dict[str, Update]
     """The schedule's, on this agent and replay."""
     offline_share: Callable[[int], float | None] = lambda step: None
@@ -65,7 +65,7 @@ class Learner:
 
     def train(self, goal: int) -> None:
         while self.step < goal and self.error is None:
-            self.agent.policy.anneal(self.agent.actor.theta, self.step / self.env_steps)
+            self.agent.policy.anneal(self.agent.actor.theta, self.step / self.anneal_steps)
             before = self.update, self.replay.added
             try:
                 self.step += self.schedule.turn(self)
@@ -131,7 +131,8 @@ class Online(Trainer):
     """`env_steps` environment steps a member, in turns of collecting and learning; all intervals count such steps.
 
     envs: environments a member; workers: processes that step them, 0 for the one that trains; replay_size:
-    transitions kept of each member; recorders: one a member, if any; options: other arguments of Trainer. Members are
+    transitions kept of each member; anneal_steps: in which what is annealed gets to its end, None: all of them;
+    recorders: one a member, if any; options: other arguments of Trainer. Members are
     divided among the CPU's threads, and each part has a worker of its own. Raises UserError without an environment, for
     one that cannot be recorded, for an agent without values, or for a replay that is too large.
     """
@@ -154,6 +155,7 @@ class Online(Trainer):
         replay_size: int,
         batch_size: int,
         compile: str | bool,
+        anneal_steps: int | None = None,
         recorders: Sequence[Recorder] = (),
         **options: Any,
     ) -> None:
@@ -167,21 +169,21 @@ class Online(Trainer):
         if len(parts) > 1 and agent.player() is not None:
             # Threads that stepped environments themselves would wait for one another.
             workers = max(1, workers // len(parts))
-        schedule.check(env_steps, workers)
+        schedule.check(env_steps, workers, self.data is not None)
         if recorders:
             with closing(made(make_env)) as env:
                 export.check_env(env)
         kept = len(self.data) if self.data else 0
         memory.check_replay(agent.spec, agent.members, kept + replay_size, agent.device)
         functions = schedule.functions(env_steps * agent.members, compile, agent.device)
-        self.make_env, self.recorders = make_env, recorders
+        self.make_env, self.recorders, self.anneal_steps = make_env, recorders, anneal_steps or env_steps
 
         def learner(members: slice) -> Learner:
             own = agent.some(members)
             replay = Replay(agent.spec, own.members, envs, replay_size, agent.device, self.data)
             learn = {name: function(own, replay) for name, function in functions.items()}
             collector = Collector(make_env, own, replay, workers, self.reward_scale, recorders[members], self.stopped)
-            return Learner(own, schedule, replay, collector, batch_size, env_steps, learn, self.offline_share)
+            return Learner(own, schedule, replay, collector, batch_size, self.anneal_steps, learn, self.offline_share)
 
         self.learner, self.learners = learner, [learner(members) for members in parts]
 
@@ -228,6 +230,9 @@ class Online(Trainer):
             return [part]
         part.collector.close()
         return alone
+
+    def value_iters(self) -> int | None:
+        return super().value_iters() if "batch" in self.learners[0].functions else None
 
     def read(self) -> list[dict[str, float]]:
         return [metrics for learner in self.learners for metrics in learner.read()]

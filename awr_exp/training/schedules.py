@@ -33,8 +33,8 @@ class Schedule(Protocol):
     def turn(self, run: "Learner") -> int:
         """Collect and learn once; the steps taken, over the environments of one member together."""
 
-    def check(self, env_steps: int, workers: int) -> None:
-        """Raises UserError where nothing would be learnt in so many steps, or without so many workers."""
+    def check(self, env_steps: int, workers: int, data: bool) -> None:
+        """Raises UserError where nothing can be learnt in so many steps, with so many workers, or without data."""
 
     def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
         """What `turn` does with tensors, as fast as it gets, for a run of so many environment steps of all members."""
@@ -56,7 +56,7 @@ class Phased:
     normalizer_samples: int = 100_000
     overlap: bool = False
 
-    def check(self, env_steps: int, workers: int) -> None:
+    def check(self, env_steps: int, workers: int, data: bool) -> None:
         if self.overlap and not workers:
             raise UserError("schedule.overlap=true collects in other processes: give trainer.workers=1 or more")
         if self.overlap and env_steps <= self.samples_per_iteration:
@@ -163,11 +163,16 @@ class Interleaved:
     update_interval: int = 1
     refresh_interval: int = 1_000
 
-    def check(self, env_steps: int, workers: int) -> None:
+    def check(self, env_steps: int, workers: int, data: bool) -> None:
         if self.learning_starts >= env_steps:
             raise UserError(
                 f"nothing would be learnt in trainer.env_steps={env_steps}, since "
                 f"schedule.learning_starts={self.learning_starts}: lower it, or give more steps"
+            )
+        if not (self.learning_starts or data):
+            raise UserError(
+                "with schedule.learning_starts=0 there is nothing to learn the normaliser of observations from: "
+                "give 1 or more"
             )
 
     def turn(self, run: "Learner") -> int:
@@ -183,7 +188,8 @@ class Interleaved:
         count = after // self.update_interval - run.step // self.update_interval
         if count and not agent.advantage.one_step:
             self.refresh(run)
-        targets = () if run.target is None else (run.target,)
+        # A run that is resumed with another estimator may have some of its own.
+        targets = () if run.target is None or agent.advantage.one_step else (run.target,)
         for slots in run.slots("batch", count, draw_rows, replay.added - run.refreshed if targets else 0):
             run.means.add(run.functions["batch"](slots, *targets))
         run.update += count

@@ -155,7 +155,7 @@ class Trainer:
 
         On SIGTERM or SIGINT, checkpoint and exit with 128 plus the signal's number.
         """
-        for _, sentence in health.at_start(getattr(self.agent, "value_iters", None)):
+        for _, sentence in health.at_start(self.value_iters()):
             log.warning("warning: %s", sentence)
         self.started = (time.perf_counter(), self.update, self.step)
         with (
@@ -182,6 +182,10 @@ class Trainer:
                 if self.stopped() or self.due(self.checkpoint_interval):
                     self.save()
                 self.leave()
+
+    def value_iters(self) -> int | None:
+        """Steps of the critic on each batch, of an agent that learns values from batches."""
+        return getattr(self.agent, "value_iters", None)
 
     def leave(self) -> None:
         """Exit, if it is time to stop. Everything is saved."""

@@ -1,12 +1,15 @@
 """Environments that do not fit are refused; evaluation gives true episode returns."""
 
+import errno
 import os
+import subprocess
 import sys
 import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import gymnasium
 import numpy as np
@@ -110,6 +113,13 @@ def test_slow_environments_move_to_workers_and_back_when_one_dies(
     assert "evaluating anew, in this process from now on: a worker process died" in caplog.text
     evaluator.play(agent)
     assert isinstance(evaluator.fleet, Here)
+    evaluator.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Mock(side_effect=BlockingIOError(errno.EAGAIN, "no more")))
+        evaluator.workers = 2
+        np.testing.assert_array_equal(evaluator.play(agent).returns, here.returns)
+    assert "evaluating in this process alone: a worker process cannot be started (no more)" in caplog.text
+    np.testing.assert_array_equal(evaluator.play(agent).returns, here.returns)
     evaluator.close()
     quick = Evaluator(lambda: gymnasium.make("Pendulum-v1"), members=1, episodes=1, workers=2)
     quick.play(make_awr(PENDULUM))

@@ -155,6 +155,20 @@ def test_facts_differ_where_the_task_does() -> None:
     assert difference(saved, facts) is None
 
 
+def test_facts_differ_where_values_are_in_other_units() -> None:
+    scaled = {scale: policy_facts(CONTINUOUS, composed()["agent"], scale) for scale in (1.0, 0.1)}
+    assert difference(scaled[1.0], scaled[0.1]) == "reward_scale=1.0, not 0.1"
+    here, there = (
+        policy_facts(CONTINUOUS, composed("agent.normalize_values=true", f"agent.gamma={gamma}")["agent"])
+        for gamma in (0.99, 0.9)
+    )
+    assert difference(here, there) == "gamma=0.99, not 0.9"
+    # One that has no values is in no such units.
+    assert policy_facts(CONTINUOUS, composed("agent=bc")["agent"], 0.1) == policy_facts(
+        CONTINUOUS, composed("agent=bc")["agent"]
+    )
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["its offline part", "another run"])
 def test_a_run_that_has_begun_needs_no_more_what_it_began_with(
     own: bool, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch

@@ -320,6 +320,28 @@ def test_collecting_may_overlap_with_learning(tmp_path: Path) -> None:
         trainer([tmp_path], agent(CARTPOLE, schedule, [0]), schedule, workers=0)
 
 
+def test_targets_of_another_estimator_are_left_behind(tmp_path: Path) -> None:
+    trainer([tmp_path], agent(PENDULUM, REFRESHED, [0]), REFRESHED, env_steps=150).run()
+    resumed = trainer([tmp_path], agent(PENDULUM, INTERLEAVED, [0]), INTERLEAVED, env_steps=600)
+    learnt = []
+    one = resumed.learners[0].functions["batch"]
+    resumed.learners[0].functions["batch"] = lambda slots, *targets: learnt.append(targets) or one(slots, *targets)  # type: ignore[func-returns-value]
+    resumed.resume()
+    resumed.run()
+    assert resumed.step == 600
+    assert set(learnt) == {()}
+
+
+@pytest.mark.parametrize(("anneal_steps", "expected"), [(None, 0.24), (600, 0.32)])
+def test_the_standard_deviation_falls_over_the_steps_that_are_given(
+    anneal_steps: int | None, expected: float, tmp_path: Path
+) -> None:
+    annealed = agent(PENDULUM, PHASED, [0], head=partial(heads.AnnealedGaussian, std=0.4, std_end=0.2))
+    trainer([tmp_path], annealed, PHASED, anneal_steps=anneal_steps).run()
+    # It is that of the beginning of the last turn, of 60 of 300 steps.
+    assert annealed.actor.theta[0, -1].exp().item() == pytest.approx(expected)
+
+
 def test_a_turn_that_fails_while_it_learns_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = Phased(60, 5, 7, 280, overlap=True)
     whole = trainer([tmp_path / "whole"], agent(CARTPOLE, schedule, [0]), schedule, workers=1)
@@ -778,6 +800,8 @@ def test_cartpole_is_learnt(tmp_path: Path, schedule: Schedule) -> None:
 def test_what_cannot_be_trained_online(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"in trainer\.env_steps=300, since schedule\.learning_starts=300: lower it"):
         trainer([tmp_path], agent(CARTPOLE, INTERLEAVED, [0]), Interleaved(learning_starts=300))
+    with pytest.raises(UserError, match=r"with schedule\.learning_starts=0 there is nothing to learn the normaliser"):
+        trainer([tmp_path], agent(CARTPOLE, INTERLEAVED, [0]), Interleaved(learning_starts=0))
     with pytest.raises(UserError, match="the first 300 steps are only collected"):
         trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), Phased(300, overlap=True), workers=1)
     with pytest.raises(UserError, match=r"trainer\.replay_size takes 480000\.0 GB with observations of 4 numbers"):
