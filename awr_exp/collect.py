@@ -189,5 +189,10 @@ def _known_best(content: dict[str, Any]) -> list[float]:
     return [found[1]["best"]] if found and np.isfinite(found[1]["best"]) else []
 
 
+def main() -> None:
+    with config.plain_errors():
+        run()
+
+
 if __name__ == "__main__":
-    run()
+    main()

@@ -6,9 +6,11 @@ a mistake is answered in a fraction of a second.
 
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from importlib.util import find_spec
@@ -17,10 +19,17 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from awr_exp import results
 from awr_exp.errors import UserError, first_line
@@ -255,6 +264,32 @@ def check_arguments(arguments: Sequence[str]) -> None:
         unknown = [name for name in option.split(",") if re.fullmatch(r"\w+", name) and name not in known]
         if known and (option in ("null", "") or (unknown and not elsewhere)):
             sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(known)}> or leave it out")
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End with what is wrong with a command line, and no more; HYDRA_FULL_ERROR=1 asks for Hydra's traceback."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        yield
+        return
+    # Else it prints them itself.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except CompactHydraException as error:
+        sys.exit(f"error: {said(error).removeprefix('error: ')}")
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = "0"
+
+
+def said(error: Exception) -> str:
+    """What Hydra says, but for its advice to append a setting that is not there."""
+    text, cause = str(error), error.__cause__
+    if (name := re.match("Could not override '(.+)'", text)) and isinstance(
+        cause, ConfigAttributeError | ConfigKeyError
+    ):
+        return f"there is no {name[1]} with the options that are chosen: --cfg job shows what there is"
+    return f"{text}\n{cause}" if isinstance(cause, OmegaConfBaseException) else text
 
 
 def _installed(module: str) -> bool:

@@ -63,13 +63,14 @@ def main() -> None:
 
         return dashboard(sys.argv[2:])
     if sys.argv[1:2] == ["collect"]:
-        from awr_exp.collect import run as collect
+        from awr_exp.collect import main as collect
 
         del sys.argv[1]
         return collect()
     config.check_arguments(sys.argv[1:])
     sys.argv += config.choices_to_resume(sys.argv[1:])
-    run()
+    with config.plain_errors():
+        run()
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def _naming(number: int, overrides: list[str]) -> Iterator[None]:
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        reason = error if isinstance(error, UserError) else one_line(error)
+        reason = error if isinstance(error, UserError) else one_line(config.said(error))
         raise UserError(f"job {number} ({' '.join(overrides)}): {reason}") from None
 
 
@@ -161,7 +161,7 @@ class _Memory:
         return _Memory, (self.loader,)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: object) -> str:
     """The first line of a message, and the second if that only points to it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])

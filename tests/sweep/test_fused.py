@@ -142,7 +142,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, datasets: Path, cli: Cli, 
     ("arguments", "message"),
     [
         (["agent.beta=0.1,-1"], r"^error: job 1 \(agent.beta=-1\): agent.beta is -1; it must be a positive"),
-        (["agent.bta=0.1,0.2"], r"^error: job 0 \(agent.bta=0.1\): Could not override 'agent.bta'"),
+        (["agent.bta=0.1,0.2"], r"^error: job 0 \(agent.bta=0.1\): there is no agent.bta with the options"),
         (["seed=range(0,0)"], r"^error: the sweep is empty"),
         (["seed=0,1", "resume=somewhere"], r"^error: job 0 .*: resume continues a single run"),
         (["seed=0,1", "sweep.resume=nowhere"], r"^error: nowhere is not the folder of a sweep"),
