@@ -33,7 +33,8 @@ def run(cfg: DictConfig) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped: the same command goes on")
+        print("stopped: the same command goes on", file=sys.stderr)
+        sys.exit(130)
 
 
 def collect(content: dict[str, Any]) -> None:

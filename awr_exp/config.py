@@ -317,24 +317,36 @@ def known_targets() -> frozenset[str]:
 
 def check_trusted(content: Any, origin: Path, trust: Iterable[str] = ()) -> None:
     """Refuse with UserError what a resolved configuration from a file would call beyond our own parts and `trust`."""
+    for name, what in _foreign(content):
+        if name is None:
+            raise UserError(f"{origin} {what}: not trusted")
+        if name not in trust:
+            raise UserError(f"{origin} {what}; if it is yours, trust=['{name}']")
+
+
+def _foreign(content: Any) -> Iterator[tuple[str | None, str]]:
+    """What a resolved configuration would call or import beyond our own parts: its name, if it has one, and how."""
     if isinstance(content, dict):
         target = content.get("_target_")
-        if target is not None and target not in known_targets().union(trust):
-            raise UserError(
-                f"{origin} wants to call '{target}', which is not a part of awr_exp; if it is yours, trust=['{target}']"
-            )
+        if target is not None and target not in known_targets():
+            yield target, f"wants to call '{target}', which is not a part of awr_exp"
         module, _, _ = str(content.get("id", "")).rpartition(":")
-        if module and module not in trust:
-            raise UserError(
-                f"{origin} wants to import '{module}' for its environment; if it is yours, trust=['{module}']"
-            )
+        if module:
+            yield module, f"wants to import '{module}' for its environment"
         content = list(content.values())
     if isinstance(content, list):
         for value in content:
-            check_trusted(value, origin, trust)
+            yield from _foreign(value)
     elif isinstance(content, str) and "${" in content:
         # What it resolves to later could be anything.
-        raise UserError(f"{origin} holds '{content}', which is not a plain value: not trusted")
+        yield None, f"holds '{content}', which is not a plain value"
+
+
+def to_resume(folder: Path, content: Any) -> str:
+    """The command that goes on with a run of this configuration."""
+    names = sorted({name for name, _ in _foreign(content) if name})
+    trust = f" 'trust=[{','.join(names)}]'" if names else ""
+    return f"python -m awr_exp.main resume={folder}{trust}"
 
 
 def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:

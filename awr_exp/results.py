@@ -36,18 +36,20 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The last metrics of a run, and why it did not reach its end, if it did not."""
+    """The last metrics of a run, and why it did not reach its end, or what of it could not be kept, if so."""
 
     metrics: Mapping[str, float]
     error: Exception | None = None
 
 
-def write(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write `<folder>/result.json` at once or not at all; a full disk costs the file and a warning."""
+def write(folder: Path, content: Mapping[str, Any]) -> bool:
+    """Write `<folder>/result.json` at once or not at all: False, and a warning, where a disk is full."""
     try:
         put(folder / RESULT, (json.dumps(content, indent=1) + "\n").encode())
     except OSError as error:
         log.warning("the result could not be written: %s", error)
+        return False
+    return True
 
 
 def put(path: Path, content: bytes) -> None:

@@ -156,6 +156,7 @@ def test_a_run_that_diverges_between_reports_says_so(cli: Cli) -> None:
     done = cli(*SMALL, "agent.actor_lr=1e30", "trainer.report_interval=100", "trainer.eval_interval=30")
     assert done.returncode == 1
     assert "error: training diverged before update 30: " in done.stdout
+    assert "go on with: python -m awr_exp.main resume=" in done.stdout
     assert "Traceback" not in done.stdout
 
 

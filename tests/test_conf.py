@@ -161,11 +161,20 @@ def test_the_online_recipes_have_their_published_values(task: str) -> None:
     assert head.get("bound_penalty", penalty) == penalty
 
 
+def test_a_command_to_go_on_with_trusts_what_the_run_was_made_of() -> None:
+    assert config.to_resume(Path("x"), composed()) == "python -m awr_exp.main resume=x"
+    own = composed("env=gym", "env.id=my_module:MyEnv-v0") | {"head": {"_target_": "mine.Head"}}
+    assert config.to_resume(Path("x"), own) == "python -m awr_exp.main resume=x 'trust=[mine.Head,my_module]'"
+
+
 def test_sweep_files_compose() -> None:
     for path in (config.SWEEPS / "sweep").glob("*.yaml"):
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
             cfg = compose("config", [f"+sweep={path.stem}"], return_hydra_config=True)
         assert cfg.hydra.sweeper.params, path
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        changed = compose("config", ["+sweep=lambda", "experiment=online_cartpole", "trainer.env_steps=1"])
+    assert (changed.env.id, changed.trainer.env_steps) == ("CartPole-v1", 1)
 
 
 def test_what_an_option_leaves_open_is_in_the_configuration_of_the_run_to_resume(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def _while_there_is_room(buffers: Iterable[Any], place: Path) -> Iterator[Any]:
     """Raises OSError before the disk is full: in the middle of an episode, that would crash HDF5 and all of Python."""
     for buffer in buffers:
         if shutil.disk_usage(place).free < ROOM + 4 * buffer.observations.nbytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.ENOSPC, f"less than {ROOM >> 20} MB would be left of its disk")
         yield buffer
 
 

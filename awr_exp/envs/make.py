@@ -1,6 +1,7 @@
 """Environments behind one shape: a flat observation, and an action that counts from 0 or is a vector."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MakeEnv = Callable[[], gymnasium.Env]
+LARGEST = float(np.finfo(np.float32).max)
+"""Reward or observation, either way from 0, that a replay can hold."""
 
 EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "Box2D": "box2d", "pygame": "box2d"}
 """What a missing module's name tells about the extra that brings it."""
@@ -183,13 +186,16 @@ def observed(obs: Any, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
 
 
 def rewarded(reward: Any) -> float:
-    """A reward, which is one number in whatever shape. Raises ValueError if it is none or several."""
-    if isinstance(reward, float):  # nearly always
-        return reward
-    array = np.asarray(reward, np.float64)
-    if array.size != 1:
-        raise ValueError(f"its reward has the shape {array.shape}: it must be one number")
-    return array.item()
+    """A reward, which is one number in whatever shape; nan if a replay, of float32, cannot hold it.
+
+    Raises ValueError if it is none or several.
+    """
+    if not isinstance(reward, float):  # hardly ever
+        array = np.asarray(reward, np.float64)
+        if array.size != 1:
+            raise ValueError(f"its reward has the shape {array.shape}: it must be one number")
+        reward = array.item()
+    return reward if abs(reward) <= LARGEST else math.nan
 
 
 def task(make: MakeEnv, as_played: bool = False) -> "Spec":

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import MakeEnv, clips, observed, rewarded
+from awr_exp.envs.make import LARGEST, MakeEnv, clips, observed, rewarded
 from awr_exp.errors import FAILURES, named
 from awr_exp.seeding import child_seed, numpy_generator
 
@@ -182,7 +182,7 @@ def bounds(make_env: MakeEnv, space: gymnasium.Space) -> tuple[NDArray[Any], NDA
 
 
 def finite(values: NDArray[Any]) -> NDArray[Any]:
-    """The values. Raises ValueError."""
-    if not np.isfinite(values).all():
+    """The values, if float32 can hold them. Raises ValueError."""
+    if not (np.abs(values) <= LARGEST).all():
         raise ValueError(NOT_FINITE)
     return values

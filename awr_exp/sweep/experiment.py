@@ -149,6 +149,8 @@ def _recorders(
     recorders: list[Any] = []
     refused: dict[int, Outcome] = {}
     if nodes[0].get("dataset_id") is None or make_env is None:
+        if idle := [name for name in ("last_steps", "checkpoints") if nodes[0].get(name) is not None]:
+            raise UserError(f"recorder.{idle[0]} is of a data set: give it a recorder.dataset_id")
         return recorders, refused
     spec, envs = task(make_env, as_played=True), cfgs[0]["trainer"]["envs"]
     for member, (node, folder, name) in enumerate(zip(nodes, folders, names, strict=True)):

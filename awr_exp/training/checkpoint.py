@@ -22,10 +22,10 @@ KEEP = 2
 State = dict[str, Tensor]
 
 
-def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: bool = False) -> None:
+def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: bool = False) -> bool:
     """Write `<folder>/checkpoint/update_<n>.safetensors` (or best), keeping the last two.
 
-    A full disk or a missing permission costs the checkpoint and one warning, not the run.
+    A full disk or a missing permission costs the checkpoint and one warning, not the run: the result is False.
     """
     target = folder / "checkpoint" / ("best.safetensors" if best else f"update_{update:010d}.safetensors")
     partial = target.with_suffix(".partial")
@@ -42,6 +42,8 @@ def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: b
         with suppress(OSError):
             partial.unlink()
         log.warning("checkpoint at update %d could not be written: %s", update, error)
+        return False
+    return True
 
 
 def read(path: Path, tensors: bool = True) -> tuple[State, dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from awr_exp import results
 from awr_exp.data.transitions import DataInfo
+from awr_exp.errors import UserError
 from awr_exp.results import Outcome
 from awr_exp.training import curves
 from awr_exp.training.loggers import Logger
@@ -21,7 +22,7 @@ def run(trainer: Trainer, loggers: Sequence[Logger], folders: Sequence[Path]) ->
     """Train all members to the end; however it ends, draw each one's curves, close its logger, write its result."""
     for folder in folders:
         (folder / results.RESULT).unlink(missing_ok=True)
-    begun = time.perf_counter()
+    begun, outcomes = time.perf_counter(), []
     status, code = results.FAILED, 1
     try:
         trainer.run()
@@ -34,12 +35,12 @@ def run(trainer: Trainer, loggers: Sequence[Logger], folders: Sequence[Path]) ->
         share = trainer.evaluating / max(seconds, 1e-9)
         log.info("%.1f s of training, %.0f%% of it evaluation", seconds, 100 * share)
         for member, (logger, folder) in enumerate(zip(loggers, folders, strict=True)):
-            error = trainer.failed[member]
+            error = trainer.failed[member] or trainer.lost[member]
             with speaking(folder, trainer.names[member]):
-                files = {"curves": curves.draw(folder), "checkpoint": folder / "checkpoint"}
-                kept = {name: path for name, path in files.items() if path}
-                logger.finish(trainer.latest[member], kept, 1 if error else code)
-                results.write(
+                drawn = {"curves": curves.draw(folder), "checkpoint": folder / "checkpoint"}
+                files = {name: path for name, path in drawn.items() if path}
+                logger.finish(trainer.latest[member], files, 1 if error else code)
+                kept = results.write(
                     folder,
                     {
                         "status": results.FAILED if error else status,
@@ -52,7 +53,10 @@ def run(trainer: Trainer, loggers: Sequence[Logger], folders: Sequence[Path]) ->
                         "evaluation_share": share,
                     },
                 )
-    return [Outcome(metrics, error) for metrics, error in zip(trainer.latest, trainer.failed, strict=True)]
+            if not (error or kept):
+                error = UserError(f"{folder / results.RESULT} could not be written: make room, then resume")
+            outcomes.append(Outcome(trainer.latest[member], error))
+    return outcomes
 
 
 def show(

@@ -200,7 +200,8 @@ class Online(Trainer):
                 # Once its environments are mended, it can be resumed and go on recording.
                 continue
             with speaking(self.folders[member], self.names[member]):
-                recorder.finish(self.make_env, self.best[member])
+                unwritten = recorder.finish(self.make_env, self.best[member])
+                self.lost[member] = self.lost[member] or unwritten
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
         step = self.team.train(goal, stopped, progress)

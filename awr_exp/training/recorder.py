@@ -111,10 +111,10 @@ class Recorder:
                 error.strerror or error,
             )
 
-    def finish(self, make_env: MakeEnv, best: float) -> None:
-        """Write the data set; best: the best mean return of an evaluation, its ref_max_score."""
+    def finish(self, make_env: MakeEnv, best: float) -> UserError | None:
+        """Write the data set, or say why not; best: the best mean return of an evaluation, its ref_max_score."""
         if self.recording is None:
-            return
+            return None
         try:
             returns = [sum(buffer.rewards) for buffer in self.recording.episodes(self.last_steps)]
             if not returns:
@@ -133,18 +133,16 @@ class Recorder:
                     raise UserError("another one of this id is there by now: choose another recorder.dataset_id")
         except Exception as error:
             self.note.unlink(missing_ok=True)
-            log.warning(
-                "data set %s was not written: %s; its steps are kept, and resume=%s tries again",
-                self.id,
-                error,
-                self.note.parent,
+            return UserError(
+                f"data set {self.id} was not written: {error}; its steps are kept, and resume={self.note.parent} tries "
+                "again"
             )
-            return
         self.recording.delete()
         log.info(
             "data set %s: %d episodes, return %.1f ± %.1f", self.id, len(returns), np.mean(returns), np.std(returns)
         )
         log.info("train on it: %s", export.command(self.id, env, clips(make_env)))
+        return None
 
 
 def reference(make_env: MakeEnv, best: float) -> tuple[float, float] | None:

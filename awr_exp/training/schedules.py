@@ -1,5 +1,6 @@
 """When an online run collects and when it learns. A schedule is one turn of both, and says how many steps it took."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from awr_exp.types import Metrics
 
 if TYPE_CHECKING:
     from awr_exp.training.online import Learner
+
+log = logging.getLogger(__name__)
 
 MANY = 200_000
 """Gradient steps from which compiling several of them as one, which takes longer, pays off."""
@@ -168,6 +171,14 @@ class Interleaved:
             raise UserError(
                 f"nothing would be learnt in trainer.env_steps={env_steps}, since "
                 f"schedule.learning_starts={self.learning_starts}: lower it, or give more steps"
+            )
+        if env_steps // self.update_interval == self.learning_starts // self.update_interval:
+            # Something is collected all the same, and may be all that is wanted.
+            log.warning(
+                "nothing is learnt in trainer.env_steps=%d, since schedule.update_interval=%d: lower it, or give more "
+                "steps",
+                env_steps,
+                self.update_interval,
             )
         if not (self.learning_starts or data):
             raise UserError(

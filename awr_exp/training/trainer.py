@@ -74,6 +74,8 @@ class Trainer:
         self.latest: list[dict[str, float]] = [{} for _ in range(agent.members)]
         self.returns: list[list[float]] = [[] for _ in range(agent.members)]
         self.failed: list[Exception | None] = [None] * agent.members
+        self.lost: list[UserError | None] = [None] * agent.members
+        """What could not be kept of those that did not fail."""
         self.said: set[tuple[int, str]] = set()
         self.evaluating = 0.0
         self.owed = self.evaluates_first
@@ -220,13 +222,14 @@ class Trainer:
         return {"train/updates_per_second": (self.update - self.started[1]) / seconds}
 
     def fail_diverged(self) -> None:
+        rewards = "another dataset.reward_scale" if self.data else "rewards of another scale"
         for member, alive in enumerate(self.agent.alive.tolist()):
             if not alive:
                 self.fail(
                     member,
                     UserError(
                         f"training diverged before update {self.update}: a gradient was not finite; try smaller "
-                        "learning rates, agent.max_grad_norm=1 or another dataset.reward_scale"
+                        f"learning rates, agent.max_grad_norm=1 or {rewards}"
                     ),
                 )
 
@@ -335,7 +338,12 @@ class Trainer:
         if self.data:
             facts["data"] = self.data.info.fingerprint
         with speaking(self.folders[member], self.names[member]):
-            checkpoint.save(self.folders[member], self.member_update(member), rows, facts, best)
+            kept = checkpoint.save(self.folders[member], self.member_update(member), rows, facts, best)
+        if not best:
+            lost = (
+                "the newest checkpoint could not be written: make room, then resume, which learns again what was lost"
+            )
+            self.lost[member] = None if kept else UserError(lost)
 
 
 class _Killed(BaseException):

@@ -44,6 +44,7 @@ WAYS = {
     "raises": (crash, "RuntimeError: the simulator crashed"),
     "exits": (sys.exit, "SystemExit"),
     "nan": (lambda: (np.full(3, np.nan),), "not finite"),
+    "a reward that float32 cannot hold": (lambda: (np.zeros(3, np.float32), 1e39), "not finite"),
     "inf reward": (lambda: (np.zeros(3), np.inf), "not finite"),
     "two rewards": (lambda: (np.zeros(3), np.zeros(2)), "its reward has the shape"),
     "shape": (lambda: (np.zeros(1),), "its observation has the shape"),

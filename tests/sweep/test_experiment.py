@@ -184,6 +184,41 @@ def test_a_run_that_has_begun_needs_no_more_what_it_began_with(
     assert not (tmp_path / "run" / "offline").exists()
 
 
+def test_a_data_set_that_cannot_be_written_fails_a_run_which_tries_again_when_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    options = [*ONLINE, "env=pendulum", "recorder.dataset_id=mine/new-v0"]
+    (outcome,) = experiment.train([composed(*options, "trainer.env_steps=96")], [tmp_path / "run"])
+    assert "data set mine/new-v0 was not written: no episode to keep has ended" in str(outcome.error)
+    assert "eval/return_mean" in outcome.metrics
+    assert results.read(tmp_path / "run").status == "failed"
+    (outcome,) = experiment.train([composed(*options, "trainer.env_steps=800")], [tmp_path / "run"])
+    assert outcome.error is None
+    assert results.read(tmp_path / "run").status == "finished"
+    assert (tmp_path / "minari" / "mine" / "new-v0").is_dir()
+
+
+def test_what_a_full_disk_costs_in_the_end_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    options = composed(*ONLINE, "trainer.env_steps=96")
+    for place, module, name in (("result.json", results, "put"), ("newest checkpoint", checkpoint, "save_file")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            (outcome,) = experiment.train([options], [tmp_path / name])
+        assert f"{place} could not be written: make room, then resume" in str(outcome.error)
+        (outcome,) = experiment.train([options], [tmp_path / name])
+        assert outcome.error is None
+        assert results.read(tmp_path / name).status == "finished"
+
+
+def test_recorder_settings_without_a_data_set_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"recorder\.last_steps is of a data set: give it a recorder\.dataset_id"):
+        experiment.train([composed(*ONLINE, "recorder.last_steps=100", "trainer.env_steps=96")], [tmp_path / "run"])
+
+
 PHASED = [*(option for option in FINETUNE if "schedule" not in option), "schedule=phased"]
 WRONG = {
     "agent=bc": (FINETUNE, "trainer=finetune needs an agent that learns values: choose agent=awr"),

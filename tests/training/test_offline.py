@@ -177,8 +177,10 @@ def test_a_logger_that_breaks_costs_its_member_alone(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "checkpoint").write_text("a file where the folder should be")
-    trainer([tmp_path], make_awr()).run()
+    run = trainer([tmp_path], make_awr())
+    run.run()
     assert "could not be written" in caplog.text
+    assert "the newest checkpoint could not be written: make room, then resume" in str(run.lost[0])
 
 
 HEALTHY = {"ess": 0.4, "std_advantage": 1.0, "mean_weight": 1.0}

@@ -797,9 +797,11 @@ def test_cartpole_is_learnt(tmp_path: Path, schedule: Schedule) -> None:
     assert max(row["value"] for row in read(tmp_path) if row["name"] == "eval/return_mean") > 150
 
 
-def test_what_cannot_be_trained_online(tmp_path: Path) -> None:
+def test_what_cannot_be_trained_online(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(UserError, match=r"in trainer\.env_steps=300, since schedule\.learning_starts=300: lower it"):
         trainer([tmp_path], agent(CARTPOLE, INTERLEAVED, [0]), Interleaved(learning_starts=300))
+    trainer([tmp_path], agent(CARTPOLE, INTERLEAVED, [0]), Interleaved(50, update_interval=301))
+    assert "nothing is learnt in trainer.env_steps=300, since schedule.update_interval=301: lower it" in caplog.text
     with pytest.raises(UserError, match=r"with schedule\.learning_starts=0 there is nothing to learn the normaliser"):
         trainer([tmp_path], agent(CARTPOLE, INTERLEAVED, [0]), Interleaved(learning_starts=0))
     with pytest.raises(UserError, match="the first 300 steps are only collected"):
