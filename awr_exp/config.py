@@ -99,6 +99,7 @@ RULES: dict[str, Rule] = {
     "activation": _choice("relu", "tanh", "elu", "gelu", "silu"),
     "init": _choice("orthogonal", "lecun", "kaiming", "xavier"),
     "layer_norm": FLAG,
+    "input_scale": POSITIVE,
     "output_scale": POSITIVE,
     "critic_output_scale": _optional(POSITIVE),
     "std": (

@@ -36,7 +36,8 @@ class MLP:
     """Linear layers with an activation between them, and a layer norm before each activation if asked for.
 
     inputs, outputs, hidden: widths; activation: a key of ACTIVATIONS; init: one of INITS for the hidden layers;
-    output_scale: the last layer's weights are orthogonal of this gain (biases are 0).
+    input_scale: multiplies those of the first layer; output_scale: the last layer's weights are orthogonal of this gain
+    (biases are 0).
     """
 
     inputs: int
@@ -45,6 +46,7 @@ class MLP:
     activation: str = "relu"
     layer_norm: bool = False
     init: str = "orthogonal"
+    input_scale: float = 1.0
     output_scale: float = 1.0
 
     @property
@@ -74,7 +76,7 @@ class MLP:
             elif name == f"{len(self.hidden)}.weight":
                 part = torch.nn.init.orthogonal_(torch.empty(shape), self.output_scale, generator=generator)
             else:
-                part = self._hidden_weight(shape, generator)
+                part = self._hidden_weight(shape, generator) * (self.input_scale if name == "0.weight" else 1.0)
             parts.append(part.flatten())
         return torch.cat(parts)
 

@@ -68,6 +68,17 @@ def test_output_scale_scales_the_last_layer_alone() -> None:
     assert torch.equal(small["0.weight"], one["0.weight"])
 
 
+@pytest.mark.parametrize("init", INITS)
+def test_input_scale_scales_the_first_layer_alone(init: str) -> None:
+    one, small = (
+        unflatten(MLP(3, 2, (8, 8), init=init, input_scale=scale).start(generators(0)), MLP(3, 2, (8, 8)).shapes)
+        for scale in (1, 0.5)
+    )
+    assert_close(small["0.weight"], 0.5 * one["0.weight"])
+    assert torch.equal(small["1.weight"], one["1.weight"])
+    assert torch.equal(small["2.weight"], one["2.weight"])
+
+
 def test_the_check_of_a_configuration_knows_every_choice() -> None:
     for rule, names in (("activation", ACTIVATIONS), ("init", INITS)):
         accepts, wanted = config.RULES[rule]
