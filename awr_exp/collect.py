@@ -1,11 +1,9 @@
 """A Minari data set from any policy: `python -m awr_exp.collect policy=random env=hopper dataset_id=hopper/mine-v0`."""
 
-import fcntl
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -56,7 +54,7 @@ def collect(content: dict[str, Any]) -> None:
     act = _policy(content, spec, task(make_env, as_played=True), env)
     folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
     try:
-        with _alone(folder):
+        with results.alone(folder):
             recording = Recording(folder, spec, 1)
             failures = _play(content, recording, folder, act, make_env)
             buffers = islice(recording.episodes(), content["episodes"])
@@ -80,18 +78,6 @@ def collect(content: dict[str, Any]) -> None:
     if failures:
         print(f"the environment failed {failures} times: those episodes are left out")
     print(f"train on it: {export.command(id, env, clips(make_env))}")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Raises UserError while another process collects into the folder: both would write the same episodes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is collecting into {folder}: wait for it, or stop it first") from None
-        yield
 
 
 def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, make_env: Any) -> int:

@@ -1,14 +1,18 @@
 """What runs left on disk, for whoever asks later: the table at the end of a sweep, its resumption, the report."""
 
+import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from awr_exp.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,22 @@ def put(path: Path, content: bytes) -> None:
     draft = path.with_name(f".{path.name}.tmp")
     draft.write_bytes(content)
     os.replace(draft, path)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Raises UserError while another process is at work in the folder, and OSError where that cannot be made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        # Where there can be no more files, or no locks, nobody is kept out.
+        with suppress(OSError):
+            lock = stack.enter_context((folder / "lock").open("a"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another process is at work in {folder}: wait for it, or stop it first") from None
+            stack.callback((folder / "lock").unlink, missing_ok=True)
+        yield
 
 
 def read(folder: Path, started_with: Mapping[str, str] | None = None) -> Run:

@@ -97,7 +97,7 @@ def test_two_collections_of_one_id_do_not_mix(tmp_path: Path, monkeypatch: pytes
     play, refused = episode.Stage.play, []
 
     def typed_again(self: episode.Stage, *arguments: Any) -> Any:
-        with pytest.raises(UserError, match="another process is collecting into"):
+        with pytest.raises(UserError, match="another process is at work in"):
             module.collect(content())
         refused.append(arguments)
         return play(self, *arguments)

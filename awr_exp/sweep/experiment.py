@@ -4,6 +4,7 @@ import json
 import logging
 import signal
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import hydra
 import torch
 from hydra.errors import InstantiationException
 
+from awr_exp import results
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError, first_line
 from awr_exp.policy import difference, policy_facts
@@ -35,11 +37,16 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     same place (see `reached`). One whose recorder cannot be built fails alone. names: what each is called on the
     screen, where there are several. Raises UserError for what is wrong with all of them.
     """
+    with ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(results.alone(folder))
+        return _train(cfgs, folders, names)
+
+
+def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]) -> list[Outcome]:
     first, names = cfgs[0], names or [""] * len(cfgs)
     device = accelerate.start(first["device"], first["threads"])
     data, make_env, spec = _task(first, device)
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
     recorders, refused = _recorders(cfgs, folders, names, make_env)
     if len(refused) == len(cfgs):
         return list(refused.values())

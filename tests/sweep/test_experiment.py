@@ -199,6 +199,19 @@ def test_a_data_set_that_cannot_be_written_fails_a_run_which_tries_again_when_re
     assert (tmp_path / "minari" / "mine" / "new-v0").is_dir()
 
 
+def test_a_run_that_is_at_work_is_not_begun_again(tmp_path: Path) -> None:
+    cfg, folders = composed(*ONLINE, "trainer.env_steps=96"), [tmp_path / "a", tmp_path / "b"]
+    with (
+        results.alone(folders[1]),
+        pytest.raises(UserError, match=f"another process is at work in {folders[1]}: wait for it, or stop it first"),
+    ):
+        experiment.train([cfg, cfg | {"seed": 1}], folders, ["a", "b"])
+    assert not list(folders[0].iterdir())
+    outcomes = experiment.train([cfg, cfg | {"seed": 1}], folders, ["a", "b"])
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert not (folders[1] / "lock").exists()
+
+
 def test_what_a_full_disk_costs_in_the_end_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
