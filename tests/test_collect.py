@@ -106,9 +106,8 @@ def test_two_collections_of_one_id_do_not_mix(tmp_path: Path, monkeypatch: pytes
     module.collect(content())
     assert len(refused) >= 5
     data = load("test/mine-v0")
-    assert len(data.lengths) == 5
-    starts = data.lengths.cumsum(0) - data.lengths
-    assert len(data.packed[starts + torch.arange(5), :4].unique(dim=0)) == 5
+    starts = torch.cat([torch.tensor([True]), data.last[:-1]])
+    assert len(data.observations()[data.rows[starts]].unique(dim=0)) == data.info.episodes == 5
     assert [path.name for path in (tmp_path / "test").iterdir()] == ["mine-v0"]
 
 
