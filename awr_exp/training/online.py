@@ -132,9 +132,9 @@ class Online(Trainer):
 
     envs: environments a member; workers: processes that step them, 0 for the one that trains; replay_size:
     transitions kept of each member; anneal_steps: in which what is annealed gets to its end, None: all of them;
-    recorders: one a member, if any; options: other arguments of Trainer. Members are
-    divided among the CPU's threads, and each part has a worker of its own. Raises UserError without an environment, for
-    one that cannot be recorded, for an agent without values, or for a replay that is too large.
+    recorders: one a member, if any; options: other arguments of Trainer. Members are divided among the CPU's threads,
+    and each part has a worker of its own. Raises UserError without an environment, for one that cannot be recorded, for
+    an agent without values, or for a replay that is too large.
     """
 
     unit = "environment step"
