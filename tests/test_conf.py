@@ -156,6 +156,9 @@ def test_the_online_recipes_have_their_published_values(task: str) -> None:
     assert (schedule["critic_steps"], schedule["actor_steps"]) == (round(200 * share), round(1000 * share))
     assert (cfg["trainer"]["replay_size"], cfg["trainer"]["batch_size"]) == (50_000, 256)
     assert (cfg["network"]["hidden"], cfg["network"]["init"]) == ([128, 64], "xavier")
+    # Its first layer begins as one of 111 inputs, of which 84 are always 0, and its last like 64 numbers up to 0.01.
+    scales = (math.sqrt((27 + 128) / (111 + 128)), 0.01 * math.sqrt(64 / 3)) if task == "ant" else (1, 0.01)
+    assert (cfg["network"]["input_scale"], cfg["network"]["output_scale"]) == pytest.approx(scales, rel=0.01)
     # Ant's log-likelihoods had a standard deviation of 0.3: the same penalty beside gradients of (2 / 3)^2.
     penalty = 22.5 if task == "ant" else 10
     assert head.get("bound_penalty", penalty) == penalty
