@@ -114,7 +114,9 @@ class Learner:
         """Go on from the `facts` and `state` of all of its members."""
         first = facts[0]
         self.step, self.update, self.refreshed = first["step"], first["update"], first.get("refreshed", 0)
-        self.target = state["target"].to(self.agent.device) if "target" in state else None
+        # Another estimator than before may need none.
+        keeps = "target" in state and not self.agent.advantage.one_step
+        self.target = state["target"].to(self.agent.device) if keeps else None
         try:
             self.replay.load(state["replay"], first["added"])
         except ValueError:

@@ -199,8 +199,7 @@ class Interleaved:
         count = after // self.update_interval - run.step // self.update_interval
         if count and not agent.advantage.one_step:
             self.refresh(run)
-        # A run that is resumed with another estimator may have some of its own.
-        targets = () if run.target is None or agent.advantage.one_step else (run.target,)
+        targets = () if run.target is None else (run.target,)
         for slots in run.slots("batch", count, draw_rows, replay.added - run.refreshed if targets else 0):
             run.means.add(run.functions["batch"](slots, *targets))
         run.update += count
