@@ -13,8 +13,9 @@ FAILURES = (Exception, SystemExit)
 
 
 def first_line(error: BaseException) -> str:
-    """Of its message, or its name where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Of its message, rules of dashes left out, or its name where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
+    return lines[0] if lines else type(error).__name__
 
 
 def named(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from awr_exp import results
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 from awr_exp.machine import cores
 from awr_exp.results import Outcome
 from awr_exp.sweep.group import Group
@@ -47,7 +47,7 @@ def joblib(groups: Sequence[Group], folder: Path, workers: int, options: Mapping
         except Exception as error:
             # With a process that dies its whole pool is lost. Once, all groups go on in a new one: where they were.
             lost = error
-            log.warning("a worker process was lost: %s", _first_line(error))
+            log.warning("a worker process was lost: %s", first_line(error))
     return [_lost(group, folder, lost) for group in groups]
 
 
@@ -68,7 +68,7 @@ def submitit(
         with _threads(len(groups)) if local else nullcontext():
             jobs = [executor.submit(Requeued(), group) for group in groups]
     except Exception as error:
-        raise UserError(f"hydra.launcher.via=submitit_{cluster}: {_first_line(error)}") from None
+        raise UserError(f"hydra.launcher.via=submitit_{cluster}: {first_line(error)}") from None
     return [_result(job.result, group, folder) for job, group in zip(jobs, groups, strict=True)]
 
 
@@ -102,7 +102,7 @@ def ray(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[st
         _knock(str(init.get("address")))
         engine.init(**{"log_to_driver": True, **init})
     except Exception as error:
-        raise UserError(f"hydra.launcher.via=ray: Ray cannot be reached: {_first_line(error)}") from None
+        raise UserError(f"hydra.launcher.via=ray: Ray cannot be reached: {first_line(error)}") from None
     try:
         task = engine.remote(**{"max_retries": 0, "num_cpus": 1, **own})(_train)
         references = [task.remote(group, folder) for group in groups]
@@ -156,7 +156,7 @@ def _result(fetch: Callable[[], Outcomes], group: Group, folder: Path) -> Outcom
 
 
 def _lost(group: Group, folder: Path, error: Exception) -> Outcomes:
-    return _unfinished(group, folder, f"its process is lost ({type(error).__name__}: {_first_line(error)})")
+    return _unfinished(group, folder, f"its process is lost ({type(error).__name__}: {first_line(error)})")
 
 
 def _unfinished(group: Group, folder: Path, reason: str) -> Outcomes:
@@ -164,11 +164,6 @@ def _unfinished(group: Group, folder: Path, reason: str) -> Outcomes:
     found = [results.read(place, {}) for place in group.folders]
     error = UserError(f"{reason}: the same command with sweep.resume={folder} goes on")
     return [Outcome(dict(run.metrics), None if run.status == results.FINISHED else error) for run in found]
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
-    return lines[0] if lines else "no reason given"
 
 
 @contextmanager
