@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from awr_exp import config, results
+from awr_exp import command, config, results, settings
 from awr_exp.envs.episode import Act, Stage, at_random
 from awr_exp.errors import UserError
 
@@ -22,7 +22,7 @@ from awr_exp.errors import UserError
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="collection")
 def run(cfg: DictConfig) -> None:
     try:
-        content = config.values(cfg)
+        content = settings.values(cfg)
         # As in main: a mistake is answered before anything heavy is imported.
         from awr_exp.data import export
 
@@ -177,7 +177,7 @@ def _known_best(content: dict[str, Any]) -> list[float]:
 
 
 def main() -> None:
-    with config.plain_errors():
+    with command.plain_errors():
         run()
 
 

@@ -10,11 +10,11 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from awr_exp import config, results, sweep
+from awr_exp import command, config, results, sweep
 from awr_exp.errors import UserError
 
 log = logging.getLogger(__name__)
-config.register()
+command.register()
 sweep.register()
 
 
@@ -25,8 +25,8 @@ def run(cfg: DictConfig) -> float | None:
     # A log on a full disk costs the log alone: no tracebacks about it.
     logging.raiseExceptions = False
     try:
-        cfg = config.resumed(cfg)
-        content = config.content(cfg)
+        cfg = command.resumed(cfg)
+        content = command.content(cfg)
         if cfg.resume is None and results.finished(before := results.read(folder), content):
             log.info("nothing left to train: %s", folder)
             return before.metrics.get(cfg.objective)
@@ -69,9 +69,9 @@ def main() -> None:
 
         del sys.argv[1]
         return collect()
-    config.check_arguments(sys.argv[1:])
-    sys.argv += config.choices_to_resume(sys.argv[1:])
-    with config.plain_errors():
+    command.check_arguments(sys.argv[1:])
+    sys.argv += command.choices_to_resume(sys.argv[1:])
+    with command.plain_errors():
         run()
 
 

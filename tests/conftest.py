@@ -21,12 +21,13 @@ from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from omegaconf import OmegaConf
 
-from awr_exp import config, sweep
+from awr_exp import command, config, sweep
 from awr_exp.agents.awr import AWR
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
+from awr_exp.settings import check
 from awr_exp.types import Batch, Spec
 
 torch.set_num_threads(1)
@@ -151,11 +152,11 @@ def trainer_of(process: "subprocess.Popen[str]", run: Path) -> int:
 
 def composed(*overrides: str) -> dict[str, Any]:
     """The checked values of a configuration."""
-    config.register()
+    command.register()
     sweep.register()
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         cfg = compose("config", list(overrides))
-    config.check(cfg)
+    check(cfg)
     content = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(content, dict)
     return content  # type: ignore[return-value]

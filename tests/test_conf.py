@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from awr_exp import config
+from awr_exp import command, config, settings
 from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import task
@@ -113,9 +113,9 @@ def test_every_value_has_a_range() -> None:
         assert isinstance(content, dict)
         content.pop("hydra", None)
         content.pop("defaults", None)
-        for name, _ in config._settings(content, ""):  # type: ignore[arg-type]
+        for name, _ in settings._settings(content, ""):  # type: ignore[arg-type]
             leaf = name.rpartition(".")[2]
-            assert leaf in config.RULES or leaf in config.GROUPS, f"{path}: {name}"
+            assert leaf in settings.RULES or leaf in config.GROUPS, f"{path}: {name}"
 
 
 def test_the_offline_recipe_has_its_published_values() -> None:
@@ -185,4 +185,4 @@ def test_what_an_option_leaves_open_is_in_the_configuration_of_the_run_to_resume
     OmegaConf.save(OmegaConf.create(composed("env=gym", "env.id=Pendulum-v1")), tmp_path / ".hydra" / "config.yaml")
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         cfg = compose("config", ["env=gym", f"resume={tmp_path}"], return_hydra_config=True)
-    config.Check().on_run_start(cfg)
+    command.Check().on_run_start(cfg)

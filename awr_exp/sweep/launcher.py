@@ -15,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from awr_exp import config, results
+from awr_exp import command, results, settings
 from awr_exp.errors import UserError
 from awr_exp.machine import cores
 from awr_exp.results import Outcome
@@ -102,7 +102,7 @@ class Fused(Launcher):
             else:
                 alike.setdefault(stacking.group_key(job.content), []).append(job)
         ready = divided(list(alike.values()), self.workers, self.max_members)
-        config.check_together([job.content for job in chain(*ready)])
+        settings.check_together([job.content for job in chain(*ready)])
         if ready:
             log.info("jobs to train: %d, groups: %d, folder: %s", sum(map(len, ready)), len(ready), folder)
             self.train(ready, partial(engine, folder=folder, workers=self.workers, options=self.options))
@@ -120,7 +120,7 @@ class Fused(Launcher):
         folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
         try:
             result = run_job(
-                task_function=config.content,
+                task_function=command.content,
                 config=cfg,
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",

@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from awr_exp import config
+from awr_exp import command, settings
 from awr_exp.errors import UserError
 from awr_exp.sweep import closing
 
@@ -49,7 +49,7 @@ class Grid(BasicSweeper):
         self.check_launcher()
         for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
             with _naming(number, overrides):
-                config.check_same(place, overrides)
+                command.check_same(place, overrides)
         self.make(folder)
         returns: list[JobReturn] = []
         try:
@@ -104,7 +104,7 @@ class Grid(BasicSweeper):
                 cfg = self.compose(overrides, number)
                 if cfg.resume is not None:
                     raise UserError("resume continues a single run; a sweep goes on with sweep.resume=<its folder>")
-                config.check(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+                settings.check(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
                 places.append(_place(cfg))
         return places
 
@@ -136,7 +136,7 @@ def _naming(number: int, overrides: list[str]) -> Iterator[None]:
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        reason = error if isinstance(error, UserError) else one_line(config.said(error))
+        reason = error if isinstance(error, UserError) else one_line(command.said(error))
         raise UserError(f"job {number} ({' '.join(overrides)}): {reason}") from None
 
 

@@ -10,7 +10,7 @@ from torch.distributions import Categorical, Independent, Normal, TransformedDis
 from torch.distributions.transforms import AffineTransform, TanhTransform
 from torch.testing import assert_close
 
-from awr_exp import config
+from awr_exp import settings
 from awr_exp.errors import UserError
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import ACTIVATIONS, INITS, MLP, unflatten
@@ -81,7 +81,7 @@ def test_input_scale_scales_the_first_layer_alone(init: str) -> None:
 
 def test_the_check_of_a_configuration_knows_every_choice() -> None:
     for rule, names in (("activation", ACTIVATIONS), ("init", INITS)):
-        accepts, wanted = config.RULES[rule]
+        accepts, wanted = settings.RULES[rule]
         assert all(accepts(name) for name in names)
         assert wanted == f"one of {', '.join(names)}"
 

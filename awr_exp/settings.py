@@ -1,0 +1,223 @@
+"""What the values of a configuration may be.
+
+One name means one thing everywhere, so one table holds the range of every setting. Nothing here imports torch:
+a mistake is answered in a fraction of a second.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+from awr_exp.config import GROUPS, options
+from awr_exp.errors import UserError, first_line
+
+REQUIRED = ("agent", "advantage", "weighting", "network", "head", "optimizer", "env", "trainer")
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _choice(*names: Any) -> Rule:
+    # `in` alone would take 1 for true.
+    return (
+        lambda v: any(type(v) is type(name) and v == name for name in names),
+        f"one of {', '.join(str(name).lower() for name in names)}",
+    )
+
+
+def _optional(rule: Rule) -> Rule:
+    return lambda v: v is None or rule[0](v), f"{rule[1]}, or null"
+
+
+POSITIVE: Rule = (lambda v: _number(v) and v > 0, "a positive, finite number")
+
+NOT_NEGATIVE: Rule = (lambda v: _number(v) and v >= 0, "a number of at least 0")
+
+UNIT: Rule = (lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1")
+
+COUNT: Rule = (lambda v: _integer(v) and v >= 1, "a whole number of at least 1")
+
+WHOLE: Rule = (lambda v: _integer(v) and v >= 0, "a whole number of at least 0")
+
+FLAG: Rule = (lambda v: isinstance(v, bool), "true or false")
+
+TEXT: Rule = (lambda v: isinstance(v, str) and v != "", "a text")
+
+RULES: dict[str, Rule] = {
+    "beta": (POSITIVE[0], "a positive, finite number: it divides the advantage"),
+    "max_weight": (lambda v: _number(v) and v >= 1, "a finite number of at least 1"),
+    "gamma": UNIT,
+    "lam": UNIT,
+    "n": COUNT,
+    "value_iters": COUNT,
+    "actor_iters": COUNT,
+    "actor_lr": POSITIVE,
+    "critic_lr": POSITIVE,
+    "standardize_advantages": FLAG,
+    "normalize_observations": FLAG,
+    "normalize_values": FLAG,
+    "bound_penalty": NOT_NEGATIVE,
+    "logit_penalty": NOT_NEGATIVE,
+    "max_grad_norm": _optional(POSITIVE),
+    "hidden": (
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_integer(width) and width >= 1 for width in v),
+        "a list of widths such as [256, 256]",
+    ),
+    "activation": _choice("relu", "tanh", "elu", "gelu", "silu"),
+    "init": _choice("orthogonal", "lecun", "kaiming", "xavier"),
+    "layer_norm": FLAG,
+    "input_scale": POSITIVE,
+    "output_scale": POSITIVE,
+    "critic_output_scale": _optional(POSITIVE),
+    "std": (
+        lambda v: v in ("state_independent", "state_dependent") or POSITIVE[0](v),
+        "state_independent, state_dependent or a positive number",
+    ),
+    "std_end": POSITIVE,
+    "id": TEXT,
+    "download": FLAG,
+    "top_percent": _optional((lambda v: _number(v) and 0 < v <= 100, "a number above 0 and up to 100")),
+    "reward_scale": POSITIVE,
+    "max_transitions": _optional(COUNT),
+    "vectorized": FLAG,
+    "clip_actions": FLAG,
+    "kwargs": (lambda v: isinstance(v, dict), "a mapping"),
+    "updates": COUNT,
+    "env_steps": COUNT,
+    "envs": COUNT,
+    "workers": WHOLE,
+    "replay_size": COUNT,
+    "overlap": FLAG,
+    "samples_per_iteration": COUNT,
+    "critic_steps": COUNT,
+    "actor_steps": COUNT,
+    "normalizer_samples": COUNT,
+    "learning_starts": WHOLE,
+    "update_interval": COUNT,
+    "batch_size": COUNT,
+    "refresh_interval": COUNT,
+    "report_interval": COUNT,
+    "eval_interval": COUNT,
+    "eval_episodes": COUNT,
+    "checkpoint_interval": COUNT,
+    "compile": _choice("auto", True, False),
+    "project": TEXT,
+    "entity": _optional(TEXT),
+    "group": _optional(TEXT),
+    "job_type": _optional(TEXT),
+    "name": _optional(TEXT),
+    "tags": (lambda v: isinstance(v, list) and all(isinstance(tag, str) for tag in v), "a list of texts"),
+    "mode": _choice("auto", "online", "offline", "disabled"),
+    "log_checkpoint": FLAG,
+    "log_curves": FLAG,
+    "seed": (lambda v: _integer(v) and v >= 0, "a whole number of at least 0"),
+    "device": (
+        lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", v) is not None,
+        "auto, cpu, cuda or cuda:<number>",
+    ),
+    "threads": _optional(COUNT),
+    "dataset_id": _optional(TEXT),
+    "policy": TEXT,
+    "noise": NOT_NEGATIVE,
+    "episodes": COUNT,
+    "sample": FLAG,
+    "last_steps": _optional(COUNT),
+    "checkpoints": _optional(
+        (
+            lambda v: isinstance(v, list) and len(v) > 0 and all(_integer(step) and step >= 0 for step in v),
+            "a list of steps",
+        )
+    ),
+    "checkpoint_steps": COUNT,
+    "resume": _optional(TEXT),
+    "resume_policy": _optional(TEXT),
+    "offline_share": _optional(UNIT),
+    "offline_share_end": _optional(UNIT),
+    "anneal_steps": _optional(COUNT),
+    "trust": (lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v), "a list of dotted names"),
+    "objective": _optional(TEXT),
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Check every value of our own parts against RULES; parts that come from elsewhere are left to themselves.
+
+    Raises UserError with the dotted name, the value and what it must be.
+    """
+    content = values(cfg)
+    for group in REQUIRED:
+        if not content.get(group):
+            raise UserError(f"{group} is missing: choose {group}=<one of {', '.join(options(group))}>")
+    trainer = str(content["trainer"].get("_target_")).rpartition(".")[2]
+    if trainer == "Offline" and not content.get("dataset"):
+        raise UserError("trainer=offline needs a data set: choose dataset=... or trainer=online")
+    recorder = content.get("recorder") or {}
+    if trainer == "Offline" and recorder.get("dataset_id"):
+        raise UserError("recorder.dataset_id records what an online run collects: choose trainer=online or finetune")
+    end = content["trainer"].get("env_steps") or math.inf
+    late = [step for step in recorder.get("checkpoints") or [] if step >= end]
+    if late:
+        raise UserError(f"recorder.checkpoints has {late[0]}, but the run ends at trainer.env_steps: give smaller ones")
+    if trainer == "Finetune" and not content.get("dataset"):
+        raise UserError("trainer=finetune begins with a data set: choose dataset=... or trainer=online")
+    if trainer != "Finetune" and content.get("resume_policy"):
+        raise UserError("resume_policy is what trainer=finetune begins with: choose it, or leave out resume_policy")
+    if trainer in ("Online", "Finetune") and content["agent"].get("_target_") == "awr_exp.agents.bc.BC":
+        raise UserError(f"trainer={trainer.lower()} needs an agent that learns values: choose agent=awr")
+    if trainer == "Online" and content.get("dataset"):
+        raise UserError("trainer=online collects its own data: leave out dataset=..., or choose trainer=offline")
+    if trainer == "Online" and content.get("baseline"):
+        raise UserError("trainer=online has no data set for a baseline: leave out baseline=...")
+
+
+def check_together(contents: Sequence[dict[str, Any]]) -> None:
+    """Raises UserError where the runs of a sweep would get in each other's way."""
+    ids = [id for content in contents if (id := (content.get("recorder") or {}).get("dataset_id"))]
+    twice = next((id for id in ids if ids.count(id) > 1), None)
+    if twice:
+        raise UserError(
+            f"several runs record '{twice}': let recorder.dataset_id differ, such as 'my/run-s${{seed}}-v0'"
+        )
+
+
+def values(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved values of a configuration. Raises UserError where one is missing or not in its range."""
+    try:
+        content: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        name = error.full_key or "a value"
+        raise UserError(f"{name} is missing: give {name}=...") from None
+    except (InterpolationResolutionError, OmegaConfBaseException) as error:
+        raise UserError(first_line(error)) from None
+    # The shallow first: agent.network is only a reference to network, where the user set the value.
+    for path, value in sorted(_settings(content, ""), key=lambda setting: setting[0].count(".")):
+        name = path.rpartition(".")[2]
+        if name not in RULES:
+            raise UserError(f"{path} is not a setting of awr_exp: remove it")
+        accepts, wanted = RULES[name]
+        if not accepts(value):
+            raise UserError(f"{path} is {json.dumps(value, default=str)}; it must be {wanted}")
+    return dict(content)
+
+
+def _settings(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    if node.get("_target_", "awr_exp.").partition(".")[0] != "awr_exp":
+        return
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and key not in RULES:
+            yield from _settings(value, f"{path}.")
+        elif not (key in ("_target_", "_partial_") or (value is None and key in GROUPS)):
+            yield path, value
