@@ -18,6 +18,8 @@ ORDER = [
     "data",
     "results",
     "config",
+    "settings",
+    "command",
     "training",
     "policy",
     "report",
@@ -27,8 +29,8 @@ ORDER = [
     "main",
 ]
 FOREIGN = {
-    "hydra": {"config", "policy", "sweep", "collect", "main"},
-    "omegaconf": {"config", "sweep", "collect", "main"},
+    "hydra": {"command", "policy", "sweep", "collect", "main"},
+    "omegaconf": {"config", "settings", "command", "sweep", "collect", "main"},
     "wandb": {"training", "dashboard"},
     "wandb_workspaces": {"dashboard"},
     "optuna": {"sweep"},
