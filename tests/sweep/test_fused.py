@@ -169,6 +169,7 @@ def test_a_sweep_does_not_go_on_as_a_single_run(cli: Cli, tmp_path: Path) -> Non
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_jobs_in_folders_of_their_own_choice(cli: Cli, tmp_path: Path) -> None:
     options = [*SMALL, "agent.beta=0.1,1.0", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
     first = cli("-m", *options, f"hydra.sweep.dir={tmp_path}/sweep")
@@ -183,6 +184,7 @@ def test_jobs_in_folders_of_their_own_choice(cli: Cli, tmp_path: Path) -> None:
     assert [run.folder.name for run in results.runs(tmp_path / "sweep")] == names
 
 
+@pytest.mark.slow
 def test_two_sweeps_in_one_second_have_their_own_folders(tmp_path: Path, datasets: Path) -> None:
     shutil.rmtree(tmp_path / "outputs", ignore_errors=True)
     both = [start(tmp_path, datasets, "-m", *SMALL, "env=none", "seed=0,1") for _ in range(2)]

@@ -77,6 +77,7 @@ def test_hopeless_trials_stop_early_and_leave_their_places(cli: Cli, tmp_path: P
     assert study.best_value == pytest.approx(finished[best])
 
 
+@pytest.mark.slow
 def test_trials_that_count_environment_steps_are_judged_at_those(cli: Cli, tmp_path: Path) -> None:
     done = cli(
         "-m", *SMALL[1:], *SEARCH[len(SMALL) : -1], "hydra.sweeper.n_trials=3", f"hydra.sweep.dir={tmp_path}/sweep",
