@@ -54,7 +54,7 @@ def _foreign(content: Any) -> Iterator[tuple[str | None, str]]:
         if target is not None and target not in known_targets():
             yield target, f"wants to call '{target}', which is not a part of awr_exp"
         module, _, _ = str(content.get("id", "")).rpartition(":")
-        if module:
+        if module and not module.startswith("awr_exp."):
             yield module, f"wants to import '{module}' for its environment"
         content = list(content.values())
     if isinstance(content, list):

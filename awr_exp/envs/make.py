@@ -84,7 +84,7 @@ def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:
         )
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
-    if ":" in env.id:
+    if ":" in env.id and not env.id.startswith("awr_exp."):
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which would import a module: if you trust it, "
             f"{as_settings(env, clip)}"
