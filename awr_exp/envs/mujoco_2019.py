@@ -9,11 +9,13 @@ With both undone a step ends where it did in 2.1.0, to rounding or, in Ant and H
 """
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
-import mujoco
 import numpy as np
+
+if TYPE_CHECKING:
+    import mujoco
 
 TASKS = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "Swimmer", "Walker2d")
 INERTIA = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
@@ -22,6 +24,9 @@ INERTIA = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
 def make(task: str, **kwargs: Any) -> gymnasium.Env:
     """The `task`-v5 of Gymnasium with the masses and margins of 2019; kwargs: its own."""
     env: Any = gymnasium.make(f"{task}-v5", **kwargs).unwrapped
+    # Where it is missing, gymnasium has said so.
+    import mujoco
+
     masses = weighed_as_cylinders(env.fullpath)
     for name in INERTIA:
         getattr(env.model, name)[:] = getattr(masses, name)
@@ -33,8 +38,10 @@ def make(task: str, **kwargs: Any) -> gymnasium.Env:
     return env
 
 
-def weighed_as_cylinders(xml: str) -> mujoco.MjModel:
+def weighed_as_cylinders(xml: str) -> "mujoco.MjModel":
     """The model in a file, with cylinders for its capsules: only their masses mean anything."""
+    import mujoco
+
     spec = mujoco.MjSpec.from_file(xml)
     for geom in spec.geoms:
         if geom.type == mujoco.mjtGeom.mjGEOM_CAPSULE:

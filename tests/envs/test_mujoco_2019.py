@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from awr_exp.envs.make import from_dataset, gym
+from awr_exp.envs.mujoco_2019 import TASKS, weighed_as_cylinders
 from tests.envs.test_envs import source
 
 mujoco = pytest.importorskip("mujoco")
-tasks = pytest.importorskip("awr_exp.envs.mujoco_2019")
 
 STEPS = json.loads(Path(__file__).with_name("mujoco_2.1.0.json").read_text())
 # Where there is a free body, as far as solvers agree.
@@ -30,7 +30,7 @@ def stepped(id: str, start: dict[str, Any]) -> Any:
     return env.data.qvel
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_a_step_ends_where_it_did(task: str) -> None:
     start, tolerance = STEPS[task], TOLERANCE.get(task, 1e-9)
     then = np.array(start["next_qvel"])
@@ -46,7 +46,7 @@ def test_a_capsule_weighs_what_a_cylinder_does_that_ends_halfway_into_its_caps(s
     path = tmp_path / "capsule.xml"
     geom = f'<geom type="capsule" density="1" {size} {shape}/>'
     path.write_text(f"<mujoco><worldbody><body><freejoint/>{geom}</body></worldbody></mujoco>")
-    model = tasks.weighed_as_cylinders(str(path))
+    model = weighed_as_cylinders(str(path))
     mass, length = math.pi * 0.1**2 * 1.1, 1.1
     assert model.body_mass[1] == pytest.approx(mass)
     across = mass * (3 * 0.1**2 + length**2) / 12
