@@ -27,6 +27,11 @@ TASKS = {
         "online_halfcheetah", "HalfCheetah", 4, ["trainer.env_steps=3_000_000"],
         [(1_000_000, 3446), (2_000_000, 5159), (3_000_000, 6382)],
     ),
+    "halfcheetah_2019": (
+        "online_halfcheetah", "HalfCheetah", 4,
+        ["trainer.env_steps=3_000_000", "env.id=awr_exp.envs.mujoco_2019:HalfCheetah2019-v5"],
+        [(1_000_000, 3446), (2_000_000, 5159), (3_000_000, 6382)],
+    ),
     "hopper": ("online_hopper", "Hopper", 4, [], [(1_000_000, 2673)]),
     "ant": ("online_ant", "Ant", 3, [], [(5_000_000, 2557)]),
     "tuned_halfcheetah": (

@@ -2,7 +2,7 @@
 
 Gymnasium's environments, whose bodies today's MuJoCo moves otherwise than the versions up to 2.1.0 did:
 
-- In weighing a capsule those took it for the cylinder that ends halfway into its caps. Limbs were up to 13 % lighter.
+- In weighing a capsule those took it for the cylinder that ends halfway into its caps. Limbs weighed up to 12 % less.
 - Contact began at the larger of two bodies' margins; since 3.5 it begins at their sum, in Ant at 2 cm instead of 1.
 
 With both undone a step ends where it did in 2.1.0, to rounding or, in Ant and Humanoid, to the solver's tolerance.
