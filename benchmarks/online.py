@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from awr_exp.training.loggers import read
 
 REFERENCE = Path(__file__).with_name("author_curves.csv")
+HALFCHEETAH = [(1_000_000, 3446), (2_000_000, 5159), (3_000_000, 6382)]
 # Experiment, name in the reference, seeds, further overrides, and (environment steps, return to reach).
 TASKS = {
     "cartpole": ("online_cartpole", None, 5, [], [(50_000, 475)]),
@@ -25,18 +26,18 @@ TASKS = {
     "lunarlander": ("online_lunarlander", "LunarLander", 3, [], [(1_000_000, 193)]),
     "halfcheetah": (
         "online_halfcheetah", "HalfCheetah", 4, ["trainer.env_steps=3_000_000"],
-        [(1_000_000, 3446), (2_000_000, 5159), (3_000_000, 6382)],
+        HALFCHEETAH,
     ),
     "halfcheetah_2019": (
         "online_halfcheetah", "HalfCheetah", 4,
         ["trainer.env_steps=3_000_000", "env.id=awr_exp.envs.mujoco_2019:HalfCheetah2019-v5"],
-        [(1_000_000, 3446), (2_000_000, 5159), (3_000_000, 6382)],
+        HALFCHEETAH,
     ),
     "hopper": ("online_hopper", "Hopper", 4, [], [(1_000_000, 2673)]),
     "ant": ("online_ant", "Ant", 3, [], [(5_000_000, 2557)]),
     "tuned_halfcheetah": (
         "online_tuned_halfcheetah", "HalfCheetah", 3, ["trainer.env_steps=3_000_000"],
-        [(1_000_000, 3446), (2_000_000, 5159), (3_000_000, 6382)],
+        HALFCHEETAH,
     ),
 }  # fmt: skip
 Curve = dict[int, float]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TASKS = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "Swimmer", "Walker2d")
 INERTIA = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
+"""What MuJoCo's compiler derives from the shapes of a body."""
 
 
 def make(task: str, **kwargs: Any) -> gymnasium.Env:
