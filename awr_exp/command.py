@@ -155,14 +155,8 @@ def register() -> None:
         ConfigStore.instance().store(path.name, OmegaConf.load(path), "sweep", "_global_", "awr_exp")
     # A new folder a run, to the microsecond: two runs in one second must not share one.
     OmegaConf.register_new_resolver(
-        "run_dir",
-        lambda resume: resume or f"outputs/runs/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
-        replace=True,
-        use_cache=True,
-    )
-    OmegaConf.register_new_resolver(
-        "sweep_dir",
-        lambda resume: resume or f"outputs/sweeps/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
+        "folder",
+        lambda resume, kind: resume or f"outputs/{kind}/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
         replace=True,
         use_cache=True,
     )

@@ -49,12 +49,15 @@ def check_trusted(content: Any, origin: Path, trust: Iterable[str] = ()) -> None
 
 def _foreign(content: Any) -> Iterator[tuple[str | None, str]]:
     """What a resolved configuration would call or import beyond our own parts: its name, if it has one, and how."""
+    # Here, since gymnasium would double what --help takes.
+    from awr_exp.envs.make import foreign_module
+
     if isinstance(content, dict):
         target = content.get("_target_")
         if target is not None and target not in known_targets():
             yield target, f"wants to call '{target}', which is not a part of awr_exp"
-        module, _, _ = str(content.get("id", "")).rpartition(":")
-        if module and not module.startswith("awr_exp."):
+        module = foreign_module(str(content.get("id", "")))
+        if module:
             yield module, f"wants to import '{module}' for its environment"
         content = list(content.values())
     if isinstance(content, list):

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 
 from awr_exp.data.minari import ID, root
-from awr_exp.envs.make import as_settings
+from awr_exp.envs.make import as_settings, foreign_module
 from awr_exp.errors import UserError, named
 
 ROOM = 2**25
@@ -118,7 +118,7 @@ def _unwritable(error: OSError) -> UserError:
 
 def command(id: str, env: gymnasium.Env, clip_actions: bool = True) -> str:
     """What trains on a data set that comes from env."""
-    place = f" {as_settings(env.spec, clip_actions)}" if env.spec and ":" in env.spec.id else ""
+    place = f" {as_settings(env.spec, clip_actions)}" if env.spec and foreign_module(env.spec.id) else ""
     return f"python -m awr_exp.main dataset=minari dataset.id={id}{place}"
 
 

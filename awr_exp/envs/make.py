@@ -84,7 +84,7 @@ def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:
         )
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
-    if ":" in env.id and not env.id.startswith("awr_exp."):
+    if foreign_module(env.id):
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which would import a module: if you trust it, "
             f"{as_settings(env, clip)}"
@@ -93,6 +93,12 @@ def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:
     if env.max_episode_steps is not None:
         options["max_episode_steps"] = env.max_episode_steps
     return gym(data, spec, env.id, options, clip_actions=clip)
+
+
+def foreign_module(id: str) -> str | None:
+    """The module that making the environment `id` would import, if there is one and it is none of ours."""
+    module, _, _ = id.rpartition(":")
+    return module if module and not module.startswith("awr_exp.") else None
 
 
 def as_settings(spec: Any, clip_actions: bool = True) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from awr_exp.data import export
 from awr_exp.envs.make import from_dataset, gym
 from awr_exp.envs.mujoco_2019 import TASKS, weighed_as_cylinders
 from tests.envs.test_envs import source
@@ -54,5 +55,7 @@ def test_a_capsule_weighs_what_a_cylinder_does_that_ends_halfway_into_its_caps(s
 
 
 def test_data_collected_in_one_know_where_it_is() -> None:
-    spec = gym(None, None, "awr_exp.envs.mujoco_2019:Hopper2019-v5")().spec
-    assert from_dataset(source(spec), None)().spec.id == spec.id  # type: ignore[misc, union-attr]
+    env = gym(None, None, "awr_exp.envs.mujoco_2019:Hopper2019-v5")()
+    assert from_dataset(source(env.spec), None)().spec.id == env.spec.id  # type: ignore[misc, union-attr]
+    # And so what trains on them need not say it.
+    assert export.command("a/b-v0", env).endswith("dataset.id=a/b-v0")
