@@ -34,7 +34,10 @@ TASKS = {
         HALFCHEETAH,
     ),
     "hopper": ("online_hopper", "Hopper", 4, [], [(1_000_000, 2673)]),
-    "ant": ("online_ant", "Ant", 3, [], [(5_000_000, 2557)]),
+    "ant": ("online_ant", "Ant", 4, [], [(5_000_000, 2557)]),
+    "ant_2019": (
+        "online_ant", "Ant", 4, ["env.id=awr_exp.envs.mujoco_2019:Ant2019-v5"], [(5_000_000, 2557)],
+    ),
     "tuned_halfcheetah": (
         "online_tuned_halfcheetah", "HalfCheetah", 3, ["trainer.env_steps=3_000_000"],
         HALFCHEETAH,
