@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,10 @@ PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "swee
 def check_arguments(arguments: Sequence[str]) -> None:
     """End with one line for options that are not there and launchers not installed, where Hydra writes a page."""
     elsewhere = any(argument.startswith(("--config-dir", "-cd", "hydra.searchpath")) for argument in arguments)
-    for argument in arguments:
-        group, _, option = argument.partition("=")
+    for before, argument in pairwise(["", *arguments]):
+        if before in ("-p", "--package"):
+            continue
+        group, _, option = argument.lstrip("+").partition("=")
         plugin = f"hydra_plugins.hydra_{option.partition('_')[0]}_launcher"
         if group == "hydra/launcher" and option in PLUGINS and not _installed(plugin):
             sys.exit(f"error: {argument} is not installed: pip install 'awr-exp[{PLUGINS[option]}]'")
@@ -69,13 +72,16 @@ def plain_errors() -> Iterator[None]:
 
 
 def said(error: Exception) -> str:
-    """What Hydra says, but for its advice to append a setting that is not there."""
+    """What Hydra says, in one line, but for its advice on `+`."""
     text, cause = str(error), error.__cause__
     if (name := re.match("Could not override '(.+)'", text)) and isinstance(
         cause, ConfigAttributeError | ConfigKeyError
     ):
         return f"there is no {name[1]} with the options that are chosen: --cfg job shows what there is"
-    return f"{text}\n{cause}" if isinstance(cause, OmegaConfBaseException) else text
+    if name := re.match("Could not append to config. An item is already at '(.+)'", text):
+        return f"{name[1]} is a setting already: leave out the +"
+    told = f"{text} {cause}" if isinstance(cause, OmegaConfBaseException) else text
+    return " ".join(told.split())
 
 
 def choices_to_resume(arguments: Iterable[str]) -> list[str]:

@@ -234,6 +234,9 @@ WRONG = {
     "agent.betaa=1": "error: there is no agent.betaa with the options that are chosen: --cfg job shows what there is\n",
     "trainer=online env=cartpole trainer.updates=3": "error: there is no trainer.updates with the options",
     "+agent.foo=1": "agent.foo is not a setting of awr_exp",
+    "+agent.beta=1": "error: agent.beta is a setting already: leave out the +",
+    "+experiment=nonsense": "choose experiment=<one of nexus_offline, ",
+    "agent.beta=[": "error: no viable alternative",
     "weighting=expclip": "exp_clip",
     "weighting=null": "choose weighting=<one of constant, exp_clip, indicator, normalized>",
     "env=nonsense": "error: env=nonsense: choose env=<one of ant, cartpole, ",
@@ -255,8 +258,17 @@ def refused(done: "subprocess.CompletedProcess[str]", message: str) -> None:
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_setting_is_answered_before_anything_is_made(cli: Cli, tmp_path: Path, wrong: str) -> None:
-    refused(cli(*wrong.split()), WRONG[wrong])
+    done = cli(*wrong.split())
+    refused(done, WRONG[wrong])
+    assert done.stdout.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_part_of_the_configuration_is_shown(cli: Cli) -> None:
+    done = cli("--cfg", "job", "-p", "agent", "agent.beta=3")
+    assert done.returncode == 0
+    assert "# @package agent\n" in done.stdout
+    assert "\nbeta: 3\n" in done.stdout
 
 
 ONLINE = [

@@ -370,7 +370,7 @@ def test_actions_that_are_played_as_they_are_become_data_that_are_learnt_from(
     """Recorded, and played by the run that collected and by the one that has learnt from that."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     monkeypatch.setattr(recorder, "REFERENCE_EPISODES", 2)
-    asking = ["env=gym", "env.id=Asking-v0", "+env.kwargs.factor=3", "+env.clip_actions=false"]
+    asking = ["env=gym", "env.id=Asking-v0", "+env.kwargs.factor=3", "env.clip_actions=false"]
     steps = ["trainer.env_steps=256", "trainer.replay_size=400", "trainer.envs=4", "schedule.learning_starts=32"]
     online = ["trainer=online", "schedule=interleaved", *asking, *steps, "recorder.dataset_id=mine/online-v0"]
     trained(tmp_path / "online", *online)

@@ -104,7 +104,7 @@ def foreign_module(id: str) -> str | None:
 def as_settings(spec: Any, clip_actions: bool = True) -> str:
     """What chooses the environment of gymnasium's EnvSpec on the command line."""
     kwargs = [f"+env.kwargs.{name}={value}" for name, value in spec.kwargs.items()]
-    return " ".join([f"env=gym env.id={spec.id}", *kwargs, *([] if clip_actions else ["+env.clip_actions=false"])])
+    return " ".join([f"env=gym env.id={spec.id}", *kwargs, *([] if clip_actions else ["env.clip_actions=false"])])
 
 
 def none(data: Source | None, spec: "Spec | None") -> None:

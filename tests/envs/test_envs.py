@@ -274,7 +274,7 @@ def test_an_environment_of_ones_own_module(tmp_path: Path, monkeypatch: pytest.M
     assert env.spec is not None
     named = gymnasium.envs.registration.EnvSpec.from_json(env.spec.to_json())
     assert export.command("a/b-v0", env).endswith("dataset.id=a/b-v0 env=gym env.id=endless:endless-v0")
-    assert export.command("a/b-v0", env, clip_actions=False).endswith("endless-v0 +env.clip_actions=false")
+    assert export.command("a/b-v0", env, clip_actions=False).endswith("endless-v0 env.clip_actions=false")
     with pytest.raises(UserError, match=r"if you trust it, env=gym env\.id=endless:endless-v0"):
         from_dataset(source(named), Spec(2, num_actions=2))
     node = {"_target_": "awr_exp.envs.make.gym", "id": id, "kwargs": None}
