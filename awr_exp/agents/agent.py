@@ -47,7 +47,9 @@ class Agent:
     ) -> None:
         self.spec, self.seeds, self.optimizer = spec, list(seeds), optimizer
         self.device, self.dtype = torch.device(device), dtype
-        self.policy = Policy(spec, network, head)
+        # The head's bounds beside the parameters: a captured update cannot fetch them from the host.
+        with self.device:
+            self.policy = Policy(spec, network, head)
         self.obs_mean = torch.zeros(self.members, spec.obs_dim, device=self.device, dtype=dtype)
         self.obs_std = torch.ones_like(self.obs_mean)
         self.obs_limit = torch.full_like(self.obs_mean[:, :1], torch.inf)

@@ -88,10 +88,7 @@ class Gaussian:
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def _constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        if self.scale.device != like.device or self.scale.dtype != like.dtype:
-            for name in ("low", "high", "centre", "scale"):
-                setattr(self, name, getattr(self, name).to(like))
-        return self.centre, self.scale
+        return self.centre.to(like), self.scale.to(like)
 
     def _normal_log_prob(self, outputs: Tensor, extra: Extra, x: Tensor) -> Tensor:
         mean, log_std = self._moments(outputs, extra)
@@ -111,7 +108,8 @@ class Gaussian:
             return outputs.new_zeros(outputs.shape[0])
         mean, _ = self._moments(outputs, extra)
         centre, scale = self._constants(outputs)
-        outside = mean - mean.clamp((self.low - centre) / scale, (self.high - centre) / scale)
+        low, high = ((bound.to(outputs) - centre) / scale for bound in (self.low, self.high))
+        outside = mean - mean.clamp(low, high)
         return 0.5 * self.bound_penalty * outside.square().sum(-1).mean(-1)
 
     def mode(self, outputs: Tensor, extra: Extra) -> Tensor:

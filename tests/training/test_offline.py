@@ -17,11 +17,12 @@ from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
+from awr_exp.networks.policy import MakeHead
 from awr_exp.training import checkpoint, health
 from awr_exp.training.accelerate import FLOAT32_ERROR, accelerate, fast_float32_products
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.offline import Offline
-from tests.conftest import CONTINUOUS, make_awr, random_batch
+from tests.conftest import CONTINUOUS, DISCRETE, make_awr, random_batch
 
 LENGTHS = (30, 5, 65)
 SCHEDULE: dict[str, Any] = {
@@ -94,18 +95,38 @@ def test_adding_reports_and_checkpoints_never_changes_training(tmp_path: Path) -
     assert torch.equal(agents[0].actor.theta, agents[1].actor.theta)
 
 
-def test_the_compiled_update_is_the_same_up_to_rounding() -> None:
+def test_the_compiled_update_is_the_same_up_to_rounding(caplog: pytest.LogCaptureFixture) -> None:
     plain, compiled = make_awr(seeds=[0, 1], value_iters=2), make_awr(seeds=[0, 1], value_iters=2)
     faster = accelerate(AWR.update, True, 0, torch.device("cpu"))(compiled)
     for seed in range(3):
         batch = random_batch(CONTINUOUS, 2, 16, seed)
         for (name, value), again in zip(plain.update(batch).items(), faster(batch).values(), strict=True):
             assert_close(again, value, rtol=1e-9, atol=1e-11, msg=name)
+    assert "going on without" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        partial(heads.Gaussian, std="state_dependent"),
+        partial(heads.Gaussian, std=0.3, bound_penalty=1.0),
+        heads.AnnealedGaussian,
+        heads.TanhGaussian,
+        heads.Categorical,
+    ],
+)
+def test_an_update_can_be_traced_with_every_head(head: MakeHead) -> None:
+    spec = DISCRETE if head is heads.Categorical else CONTINUOUS
+    plain, traced = make_awr(spec, head=head, value_iters=1), make_awr(spec, head=head, value_iters=1)
+    torch.compiler.reset()
+    update = torch.compile(AWR.update, dynamic=False, fullgraph=True, backend="aot_eager")
+    batch = random_batch(spec, 1, 8)
+    assert_close(update(traced, batch), plain.update(batch))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_captured_graph_is_the_same_up_to_rounding() -> None:
+def test_the_captured_graph_is_the_same_up_to_rounding(caplog: pytest.LogCaptureFixture) -> None:
     network = partial(MLP, hidden=(16, 16))
     parts = (CONTINUOUS, network, heads.auto, LambdaReturn(0.0), weights.exp_clip)
     plain, graphed = (AWR(*parts, seeds=[0, 1], device="cuda", dtype=torch.float64) for _ in range(2))
@@ -115,6 +136,7 @@ def test_the_captured_graph_is_the_same_up_to_rounding() -> None:
         on_device = type(batch)(**{k: v.cuda() for k, v in vars(batch).items() if v is not None})
         for (name, value), again in zip(plain.update(on_device).items(), faster(on_device).values(), strict=True):
             assert_close(again, value, msg=name)
+    assert "going on without" not in caplog.text
 
 
 def test_what_cannot_be_compiled_runs_as_it_is(
