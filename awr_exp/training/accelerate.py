@@ -73,7 +73,9 @@ class _Guarded:
             try:
                 return self.call(*arguments)
             except Exception as error:
-                log.warning("compilation failed, going on without: %s", first_line(error))
+                # The compiler wraps what went wrong in a message whose first line does not say it.
+                cause = getattr(error, "inner_exception", error)
+                log.warning("compilation failed, going on without: %s", first_line(cause))
                 self.call = self.plain
                 return self.plain(*arguments)
             finally:
