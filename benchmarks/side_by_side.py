@@ -26,6 +26,12 @@ def each_thread_count(parser: ArgumentParser, measure: Callable[[Namespace], Non
     measure(options)
 
 
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def ratio(numbers: Sequence[float], to: Sequence[float]) -> float:
     """Median over the rounds of the ratios."""
     return statistics.median(a / b for a, b in zip(numbers, to, strict=True))

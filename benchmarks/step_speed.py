@@ -24,7 +24,7 @@ from awr_exp.math.optimizers import momentum
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.training import native, schedules
-from awr_exp.training.accelerate import accelerate
+from awr_exp.training.accelerate import Update, accelerate
 from awr_exp.types import Spec
 
 OBS, ACTIONS, BATCH, ROWS, STD = 17, 6, 256, 50_000, 0.4
@@ -77,6 +77,7 @@ def ours(hidden: list[int], way: str) -> dict[str, Call]:
     number = torch.rand(1, ROWS)
 
     def steps(name: str) -> Call:
+        learn: Update
         if way == "in C++":
             learn = partial(getattr(native, f"{name}_steps"), agent, replay)
         else:

@@ -18,6 +18,7 @@ from functools import partial
 from importlib.util import find_spec
 
 import torch
+from side_by_side import wait
 from update_speed import ACTIONS, BATCH, OBS, ROWS, SPEC, VALUE_ITERS, plain_script, random_data
 
 from awr_exp.agents.awr import AWR
@@ -27,7 +28,7 @@ from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.training import blocks
-from awr_exp.training.accelerate import accelerate, fast_float32_products
+from awr_exp.training.accelerate import accelerate, start
 
 CORES = cores()
 LAUNCHERS = {
@@ -37,9 +38,9 @@ LAUNCHERS = {
 }
 
 
-def plain(hidden: int, members: int) -> Callable[[float], float]:
+def plain(hidden: int, members: int, device: torch.device) -> Callable[[float], float]:
     """The plain script, one run: K of them take K times as long."""
-    update = plain_script(hidden, torch.device("cpu"))
+    update = plain_script(hidden, device)
 
     def run(seconds: float) -> float:
         begun, count = time.perf_counter(), 0
@@ -51,13 +52,13 @@ def plain(hidden: int, members: int) -> Callable[[float], float]:
     return run
 
 
-def ours(hidden: int, members: int) -> Callable[[float], float]:
+def ours(hidden: int, members: int, device: torch.device) -> Callable[[float], float]:
     """Blocks of a stacked, compiled agent, as the trainer runs them."""
     agent = AWR(
         SPEC, partial(MLP, hidden=(hidden, hidden)), heads.auto, LambdaReturn(0.0), weights.exp_clip,
-        list(range(members)), value_iters=VALUE_ITERS,
+        list(range(members)), value_iters=VALUE_ITERS, device=device,
     )  # fmt: skip
-    data, accelerated = random_data(torch.device("cpu")), accelerate(AWR.update, True, 0, agent.device)
+    data, accelerated = random_data(device), accelerate(AWR.update, True, 0, device)
     parts = [blocks.Block(agent, rows, data, accelerated, BATCH, 1000) for rows in blocks.split(agent, CORES)]
     team = blocks.Team(parts, CORES)
     done = 0
@@ -66,14 +67,15 @@ def ours(hidden: int, members: int) -> Callable[[float], float]:
         nonlocal done
         begun, start = time.perf_counter(), done
         while time.perf_counter() - begun < seconds:
-            done = team.train(done + max(1, 64 // members) * blocks.TURN, lambda: False, lambda _: None)
+            done = team.train(done + max(1, 64 // members) * blocks.Block.turn, lambda: False, lambda _: None)
+            wait(device)
         return (done - start) * members / (time.perf_counter() - begun)
 
     team.__enter__()
     return run
 
 
-def jax_script(hidden: int, members: int) -> Callable[[float], float]:
+def jax_script(hidden: int, members: int, device: torch.device) -> Callable[[float], float]:
     """The same update in JAX, K members by vmap, 50 updates a call by scan."""
     import jax
     import jax.numpy as jnp
@@ -154,29 +156,29 @@ def jax_script(hidden: int, members: int) -> Callable[[float], float]:
 CONTENDERS = {"plain": plain, "ours": ours, "jax": jax_script}
 
 
-def one(contender: str, hidden: int, members: int, seconds: float) -> None:
-    """Measure in this process and print member-updates a second and the peak memory in MB."""
-    torch.set_num_threads(CORES)
-    fast_float32_products()
-    run = CONTENDERS[contender](hidden, members)
+def one(contender: str, hidden: int, members: int, seconds: float, name: str) -> None:
+    """Measure in this process and print member-updates a second and the peak memory in MB, the GPU's if on one."""
+    device = start(name, CORES)
+    run = CONTENDERS[contender](hidden, members, device)
     run(0.1)
     rate = run(seconds)
-    print(rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(rate, (torch.cuda.max_memory_allocated() if device.type == "cuda" else peak) / 2**20)
 
 
-def bare(hiddens: list[int], counts: list[int], rounds: int, seconds: float) -> None:
+def bare(hiddens: list[int], counts: list[int], rounds: int, seconds: float, device: str) -> None:
     for hidden in hiddens:
-        names = ["ours", "jax"] if find_spec("jax") else ["ours"]
+        names = ["ours", "jax"] if device == "cpu" and find_spec("jax") else ["ours"]
         contenders = [("plain", 1)] + [(name, members) for members in counts for name in names]
         found: dict[tuple[str, int], list[tuple[float, float]]] = {contender: [] for contender in contenders}
         for _ in range(rounds):
             for name, members in contenders:
-                command = [sys.executable, __file__, "--one", name, str(hidden), str(members), str(seconds)]
+                command = [sys.executable, __file__, "--one", name, str(hidden), str(members), str(seconds), device]
                 output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
                 rate, memory = map(float, output.split()[-2:])
                 found[name, members].append((rate, memory))
         plain_rates = [rate for rate, _ in found["plain", 1]]
-        print(f"hidden {hidden}, {CORES} cores")
+        print(f"hidden {hidden}, {device}, {CORES} cores")
         for (name, members), values in found.items():
             ratio = statistics.median(rate / base for (rate, _), base in zip(values, plain_rates, strict=True))
             rate, memory = (statistics.median(column) for column in zip(*values, strict=True))
@@ -227,15 +229,16 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=6000, help="of each job of a command line")
     parser.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
     parser.add_argument("--cold", action="store_true", help="with an empty compiler's cache for each command line")
-    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", help="of the update, cpu or cuda; JAX is left out on the latter")
+    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        name, hidden, members, seconds = options.one
-        one(name, int(hidden), int(members), float(seconds))
+        name, hidden, members, seconds, device = options.one
+        one(name, int(hidden), int(members), float(seconds), device)
     elif options.commands:
         commands(options.hidden, options.members, options.rounds, options.updates, options.launchers, options.cold)
     else:
-        bare(options.hidden, options.members, options.rounds, options.seconds)
+        bare(options.hidden, options.members, options.rounds, options.seconds, options.device)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from side_by_side import each_thread_count, ratio
+from side_by_side import each_thread_count, ratio, wait
 from torch import nn
 
 from awr_exp.agents.awr import AWR
@@ -151,8 +151,7 @@ def measure(hidden: int, device: torch.device, rounds: int, seconds: float) -> N
                 for _ in range(5):
                     update()
                 count += 5
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
+                wait(device)
             rates[name].append(count / (time.perf_counter() - begun))
     where = (
         f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name()
