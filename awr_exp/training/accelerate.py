@@ -87,22 +87,21 @@ class Graphed:
 
     def __init__(self, update: Update) -> None:
         self.update = update
+        self.arguments: list[Batch | Tensor] | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.warm = False
 
     def __call__(self, *arguments: Batch | Tensor) -> Metrics:
-        if not self.warm:
-            # Allocations and compilation happen here: they may not be captured.
-            self.warm = True
-            return self.update(*arguments)
-        if self.graph is None:
+        if self.arguments is None:
+            # Allocations and compilation happen here: they may not be captured. It compiles for the copies' strides.
             self.arguments = [_copy(argument) for argument in arguments]
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.metrics = self.update(*self.arguments)
+            return self.update(*self.arguments)
         for mine, theirs in zip(self.arguments, arguments, strict=True):
             for name, tensor in _tensors(theirs).items():
                 _tensors(mine)[name].copy_(tensor)
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.metrics = self.update(*self.arguments)
         self.graph.replay()
         return self.metrics
 

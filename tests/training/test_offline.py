@@ -19,7 +19,7 @@ from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.networks.policy import MakeHead
 from awr_exp.training import checkpoint, health
-from awr_exp.training.accelerate import FLOAT32_ERROR, accelerate, fast_float32_products
+from awr_exp.training.accelerate import FLOAT32_ERROR, Graphed, accelerate, fast_float32_products
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.offline import Offline
 from tests.conftest import CONTINUOUS, DISCRETE, make_awr, random_batch
@@ -122,6 +122,26 @@ def test_an_update_can_be_traced_with_every_head(head: MakeHead) -> None:
     update = torch.compile(AWR.update, dynamic=False, fullgraph=True, backend="aot_eager")
     batch = random_batch(spec, 1, 8)
     assert_close(update(traced, batch), plain.update(batch))
+
+
+def test_nothing_is_compiled_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Graph:
+        replays = 0
+
+        def replay(self) -> None:
+            self.replays += 1
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: torch.compiler.set_stance("fail_on_recompile"))
+    torch.compiler.reset()
+    compiled = torch.compile(AWR.update, dynamic=False, backend="aot_eager")
+    update = Graphed(partial(compiled, make_awr(value_iters=1, dtype=torch.float32)))
+    data = random_data()
+    # Columns of packed rows: their copies, which a graph reads, have other strides.
+    for _ in range(3):
+        update(data.sample(torch.randint(len(data), (1, 8))))
+    assert isinstance(update.graph, Graph)
+    assert update.graph.replays == 2
 
 
 @pytest.mark.gpu
