@@ -13,10 +13,8 @@ from torch.testing import assert_close
 
 from awr_exp.agents.awr import AWR
 from awr_exp.data.transitions import DataInfo, Transitions
-from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
-from awr_exp.networks.mlp import MLP
 from awr_exp.networks.policy import MakeHead
 from awr_exp.training import checkpoint, health
 from awr_exp.training.accelerate import FLOAT32_ERROR, Graphed, accelerate, fast_float32_products
@@ -29,6 +27,14 @@ SCHEDULE: dict[str, Any] = {
     "updates": 90, "batch_size": 16, "refresh_interval": 20, "report_interval": 30, "eval_interval": 30,
     "eval_episodes": 1, "checkpoint_interval": 30, "compile": False,
 }  # fmt: skip
+
+HEADS: list[MakeHead] = [
+    partial(heads.Gaussian, std="state_dependent"),
+    partial(heads.Gaussian, std=0.3, bound_penalty=1.0),
+    heads.AnnealedGaussian,
+    heads.TanhGaussian,
+    heads.Categorical,
+]
 
 
 def random_data() -> Transitions:
@@ -105,16 +111,7 @@ def test_the_compiled_update_is_the_same_up_to_rounding(caplog: pytest.LogCaptur
     assert "going on without" not in caplog.text
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        partial(heads.Gaussian, std="state_dependent"),
-        partial(heads.Gaussian, std=0.3, bound_penalty=1.0),
-        heads.AnnealedGaussian,
-        heads.TanhGaussian,
-        heads.Categorical,
-    ],
-)
+@pytest.mark.parametrize("head", HEADS)
 def test_an_update_can_be_traced_with_every_head(head: MakeHead) -> None:
     spec = DISCRETE if head is heads.Categorical else CONTINUOUS
     plain, traced = make_awr(spec, head=head, value_iters=1), make_awr(spec, head=head, value_iters=1)
@@ -146,13 +143,13 @@ def test_nothing_is_compiled_while_a_graph_is_captured(monkeypatch: pytest.Monke
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_captured_graph_is_the_same_up_to_rounding(caplog: pytest.LogCaptureFixture) -> None:
-    network = partial(MLP, hidden=(16, 16))
-    parts = (CONTINUOUS, network, heads.auto, LambdaReturn(0.0), weights.exp_clip)
-    plain, graphed = (AWR(*parts, seeds=[0, 1], device="cuda", dtype=torch.float64) for _ in range(2))
+@pytest.mark.parametrize("head", HEADS)
+def test_the_captured_graph_is_the_same_up_to_rounding(head: MakeHead, caplog: pytest.LogCaptureFixture) -> None:
+    spec = DISCRETE if head is heads.Categorical else CONTINUOUS
+    plain, graphed = (make_awr(spec, seeds=[0, 1], head=head, device="cuda") for _ in range(2))
     faster = accelerate(AWR.update, True, 0, torch.device("cuda"))(graphed)
     for seed in range(5):
-        batch = random_batch(CONTINUOUS, 2, 16, seed)
+        batch = random_batch(spec, 2, 16, seed)
         on_device = type(batch)(**{k: v.cuda() for k, v in vars(batch).items() if v is not None})
         for (name, value), again in zip(plain.update(on_device).items(), faster(on_device).values(), strict=True):
             assert_close(again, value, msg=name)
