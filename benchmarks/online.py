@@ -41,7 +41,7 @@ TASKS = {
         "online_tuned_halfcheetah", "HalfCheetah", 3, ["trainer.env_steps=3_000_000"],
         HALFCHEETAH,
     ),
-    "tuned_ant": ("online_tuned_ant", "Ant", 4, [], ANT),
+    "tuned_ant": ("online_tuned_ant", "Ant", 3, [], ANT),
 }  # fmt: skip
 Curve = dict[int, float]
 
