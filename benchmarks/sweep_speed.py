@@ -65,11 +65,11 @@ def ours(hidden: int, members: int, device: torch.device) -> Callable[[float], f
 
     def run(seconds: float) -> float:
         nonlocal done
-        begun, start = time.perf_counter(), done
+        begun, before = time.perf_counter(), done
         while time.perf_counter() - begun < seconds:
             done = team.train(done + max(1, 64 // members) * blocks.Block.turn, lambda: False, lambda _: None)
             wait(device)
-        return (done - start) * members / (time.perf_counter() - begun)
+        return (done - before) * members / (time.perf_counter() - begun)
 
     team.__enter__()
     return run
