@@ -21,7 +21,17 @@ from awr_exp.types import Spec
 
 Facts = dict[str, Any]
 
-OF_LEARNING = {"optimizer", "init", "input_scale", "output_scale", "std", "std_end", "bound_penalty", "logit_penalty"}
+OF_LEARNING = {
+    "optimizer",
+    "init",
+    "input_scale",
+    "output_init",
+    "output_scale",
+    "std",
+    "std_end",
+    "bound_penalty",
+    "logit_penalty",
+}
 """Facts that may change while a policy learns, for its state goes on meaning the same; each kind of std has a shape."""
 
 

@@ -77,6 +77,7 @@ RULES: dict[str, Rule] = {
     ),
     "activation": _choice("relu", "tanh", "elu", "gelu", "silu"),
     "init": _choice("orthogonal", "lecun", "kaiming", "xavier"),
+    "output_init": _choice("orthogonal", "lecun", "kaiming", "xavier"),
     "layer_norm": FLAG,
     "input_scale": POSITIVE,
     "output_scale": POSITIVE,

@@ -151,15 +151,23 @@ def test_the_online_recipes_have_their_published_values(task: str) -> None:
     assert (agent["beta"], agent["max_weight"], agent["gamma"], agent["advantage"]["lam"]) == (1, 20, 0.99, 0.95)
     assert agent["standardize_advantages"]
     assert agent["normalize_values"]
-    # The norm of 64 numbers drawn evenly up to sqrt(6 / (64 + 1)).
-    assert agent["critic_output_scale"] == pytest.approx(math.sqrt(64 * 2 / 65), rel=0.01)
     iteration = tuple(schedule[name] for name in ("samples_per_iteration", "critic_steps", "actor_steps"))
     assert iteration == (2048, 200, 1000)
     assert (cfg["trainer"]["replay_size"], cfg["trainer"]["batch_size"]) == (50_000, 256)
     assert (cfg["network"]["hidden"], cfg["network"]["init"]) == ([128, 64], "xavier")
-    # Its first layer begins as one of 111 inputs, of which 84 are always 0, and its last like 64 numbers up to 0.01.
-    scales = (math.sqrt((27 + 128) / (111 + 128)), 0.01 * math.sqrt(64 / 3)) if task == "ant" else (1, 0.01)
-    assert (cfg["network"]["input_scale"], cfg["network"]["output_scale"]) == pytest.approx(scales, rel=0.01)
+    network = cfg["network"]
+    start = (network["input_scale"], network["output_init"], network["output_scale"], agent["critic_output_scale"])
+    if task == "ant":
+        # Its first layer begins as one of 111 inputs, of which 84 are always 0; pi's last like numbers up to 0.01.
+        assert start == (
+            pytest.approx(math.sqrt((27 + 128) / (111 + 128)), rel=0.01),
+            "xavier",
+            pytest.approx(0.01 / math.sqrt(6 / (64 + 8)), rel=0.01),
+            1,
+        )
+    else:
+        # V's last begins with the norm of 64 numbers drawn evenly up to sqrt(6 / (64 + 1)).
+        assert start == (1, "orthogonal", 0.01, pytest.approx(math.sqrt(64 * 2 / 65), rel=0.01))
     # Ant's log-likelihoods had a standard deviation of 0.3: the same penalty beside gradients of (2 / 3)^2.
     penalty = 22.5 if task == "ant" else 10
     assert head.get("bound_penalty", penalty) == penalty

@@ -21,8 +21,8 @@ class ValueAgent(Agent):
 
     advantage: the estimator of the target, advantages being target - V(s); gamma: discount; normalize_values: the
     critic's network and loss are in units of 1 / (1 - gamma), the largest return of rewards up to 1;
-    critic_output_scale: gain of the critic's last layer at the start, or None for that of the network. Raises UserError
-    if the unit is infinite.
+    critic_output_scale: output_scale of the critic's network, or None for that of the network. Raises UserError if the
+    unit is infinite.
     """
 
     def __init__(

@@ -31,13 +31,29 @@ def unflatten(theta: Tensor, shapes: Shapes) -> dict[str, Tensor]:
     return {name: part.unflatten(1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
+def initial_weight(init: str, shape: tuple[int, ...], gain: float, generator: Generator) -> Tensor:
+    """Weights [fan_in, fan_out] at the start, by one of INITS. Raises ValueError for another."""
+    fan_in, fan_out = shape
+    match init:
+        case "orthogonal":
+            return torch.nn.init.orthogonal_(torch.empty(shape), gain, generator=generator)
+        case "lecun":
+            return torch.randn(shape, generator=generator) / math.sqrt(fan_in)
+        case "kaiming":
+            return torch.randn(shape, generator=generator) * gain / math.sqrt(fan_in)
+        case "xavier":
+            bound = math.sqrt(6 / (fan_in + fan_out))
+            return (2 * torch.rand(shape, generator=generator) - 1) * bound
+    raise ValueError(f"init is '{init}'; choose one of {', '.join(INITS)}")
+
+
 @dataclass(frozen=True)
 class MLP:
     """Linear layers with an activation between them, and a layer norm before each activation if asked for.
 
-    inputs, outputs, hidden: widths; activation: a key of ACTIVATIONS; init: one of INITS for the hidden layers;
-    input_scale: multiplies those of the first layer; output_scale: the last layer's weights are orthogonal of this gain
-    (biases are 0).
+    inputs, outputs, hidden: widths; activation: a key of ACTIVATIONS; init: one of INITS for the hidden layers' weights
+    (biases are 0); input_scale: multiplies those of the first layer; output_init: one of INITS for the last layer's, of
+    gain 1; output_scale: multiplies those.
     """
 
     inputs: int
@@ -47,6 +63,7 @@ class MLP:
     layer_norm: bool = False
     init: str = "orthogonal"
     input_scale: float = 1.0
+    output_init: str = "orthogonal"
     output_scale: float = 1.0
 
     @property
@@ -67,6 +84,7 @@ class MLP:
         return torch.stack([self._start_one(generator) for generator in generators])
 
     def _start_one(self, generator: Generator) -> Tensor:
+        hidden_gain = math.sqrt(2) if self.activation in ("relu", "elu", "gelu", "silu") else 5 / 3
         parts = []
         for name, shape in self.shapes.items():
             if name.endswith("norm.weight"):
@@ -74,26 +92,12 @@ class MLP:
             elif name.endswith("bias"):
                 part = torch.zeros(shape)
             elif name == f"{len(self.hidden)}.weight":
-                part = torch.nn.init.orthogonal_(torch.empty(shape), self.output_scale, generator=generator)
+                part = initial_weight(self.output_init, shape, 1.0, generator) * self.output_scale
             else:
-                part = self._hidden_weight(shape, generator) * (self.input_scale if name == "0.weight" else 1.0)
+                scale = self.input_scale if name == "0.weight" else 1.0
+                part = initial_weight(self.init, shape, hidden_gain, generator) * scale
             parts.append(part.flatten())
         return torch.cat(parts)
-
-    def _hidden_weight(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        fan_in, fan_out = shape
-        gain = math.sqrt(2) if self.activation in ("relu", "elu", "gelu", "silu") else 5 / 3
-        match self.init:
-            case "orthogonal":
-                return torch.nn.init.orthogonal_(torch.empty(shape), gain, generator=generator)
-            case "lecun":
-                return torch.randn(shape, generator=generator) / math.sqrt(fan_in)
-            case "kaiming":
-                return torch.randn(shape, generator=generator) * gain / math.sqrt(fan_in)
-            case "xavier":
-                bound = math.sqrt(6 / (fan_in + fan_out))
-                return (2 * torch.rand(shape, generator=generator) - 1) * bound
-        raise ValueError(f"init is '{self.init}'; choose one of {', '.join(INITS)}")
 
     def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
         """[K, B, inputs] -> [K, B, outputs] with parameters theta [K, P]."""

@@ -53,19 +53,29 @@ def test_each_member_is_an_ordinary_network(activation: str, layer_norm: bool) -
 
 @pytest.mark.parametrize("init", INITS)
 def test_a_member_starts_as_it_would_alone(init: str) -> None:
-    mlp = MLP(3, 2, (8,), init=init)
+    mlp = MLP(3, 2, (8,), init=init, output_init=init)
     together = mlp.start(generators(4, 9))
     assert torch.equal(together[1:], mlp.start(generators(9)))
     assert not torch.equal(together[0], together[1])
 
 
-def test_output_scale_scales_the_last_layer_alone() -> None:
+@pytest.mark.parametrize("init", INITS)
+def test_output_scale_scales_the_last_layer_alone(init: str) -> None:
     one, small = (
-        unflatten(MLP(3, 2, (8,), output_scale=scale).start(generators(0)), MLP(3, 2, (8,)).shapes)
+        unflatten(MLP(3, 2, (8,), output_init=init, output_scale=scale).start(generators(0)), MLP(3, 2, (8,)).shapes)
         for scale in (1, 0.01)
     )
     assert_close(small["1.weight"], 0.01 * one["1.weight"])
     assert torch.equal(small["0.weight"], one["0.weight"])
+
+
+def test_the_inits_of_hidden_and_last_layers_are_their_own() -> None:
+    mlp = MLP(64, 64, (64,), init="orthogonal", output_init="xavier", output_scale=0.5)
+    weights = unflatten(mlp.start(generators(0)), mlp.shapes)
+    assert_close(weights["0.weight"][0] @ weights["0.weight"][0].T, 2 * torch.eye(64))
+    bound = 0.5 * math.sqrt(6 / 128)
+    assert 0.99 * bound < weights["1.weight"].abs().max() <= bound
+    assert_close(weights["1.weight"].std(), torch.tensor(bound / math.sqrt(3)), rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("init", INITS)
