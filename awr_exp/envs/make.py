@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -209,9 +210,8 @@ def task(make: MakeEnv, as_played: bool = False) -> "Spec":
 
     Raises UserError for actions of another kind than ours.
     """
-    env = made(make)
-    env.close()
-    obs, action = env.observation_space.shape, played_space(make, env) if as_played else env.action_space
+    with opened(make) as env:
+        obs, action = env.observation_space.shape, played_space(make, env) if as_played else env.action_space
     assert obs is not None
     return spec_of(f"environment '{env.spec.id if env.spec else env}'", obs[0], action)
 
@@ -249,23 +249,36 @@ def made(make: MakeEnv) -> gymnasium.Env:
         raise UserError(f"environment '{id}' cannot be made: {named(stop)}") from None
 
 
+@contextmanager
+def opened(make: MakeEnv) -> Iterator[gymnasium.Env]:
+    """`made` for a while, and closed, whatever it says to that."""
+    env = made(make)
+    try:
+        yield env
+    finally:
+        with suppress(*FAILURES):
+            env.close()
+
+
 def _check_vectorized(make: Make) -> None:
     if gymnasium.spec(make.id.rpartition(":")[2]).vector_entry_point is None:
         raise UserError(f"environment '{make.id}' has no vectorised form of its own: leave out env.vectorized")
-    one = made(make)
+    with opened(make) as one:
+        alone = one.observation_space, one.action_space
     try:
         several = make.vector(1)
     except FAILURES as error:
         raise UserError(f"environment '{make.id}' cannot be made in its vectorised form: {first_line(error)}") from None
     single = several.single_observation_space, several.single_action_space
-    several.close()
+    with suppress(*FAILURES):
+        several.close()
     mode = several.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP)
     if mode != gymnasium.vector.AutoresetMode.NEXT_STEP:
         raise UserError(
             f"environment '{make.id}' begins episodes within the step that ends the last (autoreset {mode.value}), and "
             "so hides true last observations: leave out env.vectorized"
         )
-    if (one.observation_space, one.action_space) != single:
+    if alone != single:
         raise UserError(
             f"environment '{make.id}' has observations or actions that its vectorised form cannot give flat or "
             "count from 0: leave out env.vectorized"
@@ -274,9 +287,9 @@ def _check_vectorized(make: Make) -> None:
 
 def _check(make: Make, data: Source | None, spec: "Spec | None") -> None:
     """Makes the environment once, so that what is wrong with it is said before training."""
-    id, env = make.id, made(make)
-    obs, action = env.observation_space.shape, env.action_space
-    env.close()
+    id = make.id
+    with opened(make) as env:
+        obs, action = env.observation_space.shape, env.action_space
     if data is None or spec is None:
         return
     if obs != (spec.obs_dim,):

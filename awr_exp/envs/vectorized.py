@@ -48,7 +48,7 @@ class Vectorized:
                 if member not in self.envs:
                     self.envs[member] = self.make_env.vector(len(self.numbers))
                 env, failures = self.envs[member], self.failures[member].sum()
-                names = "vectorized", *self.numbers, self.episode.sum(), *([failures] if failures else [])
+                names = "vectorized", *self.numbers, self.episode[member].sum(), *([failures] if failures else [])
                 obs, _ = env.reset(seed=child_seed(self.seeds[member], *names) >> 32)
                 return finite(observed(obs, env.observation_space.shape))
             except FAILURES as error:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
+from awr_exp.errors import UserError
 from awr_exp.training import blocks
 from awr_exp.training.accelerate import accelerate
 from awr_exp.training.trainer import Trainer
@@ -56,6 +57,8 @@ class Offline(Trainer):
         return {"summed": self.block_of[member].summed}
 
     def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
+        if "step" in facts[0]:
+            raise UserError("the run to resume collects what it learns from: leave out trainer=offline")
         self.step = self.update = facts[0]["update"]
         own = {name: tensor for name, tensor in state.items() if name == "target" or name.startswith("sums.")}
         for block in self.blocks:

@@ -1,8 +1,8 @@
 """Training on what the policy itself collects."""
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,7 +14,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.data import export
 from awr_exp.data.replay import Replay
-from awr_exp.envs.make import MakeEnv, made
+from awr_exp.envs.make import MakeEnv, opened
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.training import memory
@@ -25,7 +25,7 @@ from awr_exp.training.means import Means
 from awr_exp.training.progress import speaking
 from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Schedule
-from awr_exp.training.trainer import Trainer
+from awr_exp.training.trainer import Trainer, signals
 
 log = logging.getLogger(__name__)
 
@@ -60,21 +60,30 @@ class Learner:
         self.refreshed = 0
         """The replay's `added` when they were made."""
         self.error: UserError | None = None
-        self.whole = True
-        """Whether all that was learnt and collected belongs to whole turns."""
 
     def train(self, goal: int) -> None:
         while self.step < goal and self.error is None:
             self.agent.policy.anneal(self.agent.actor.theta, self.step / self.anneal_steps)
-            before = self.update, self.replay.added
             try:
                 self.step += self.schedule.turn(self)
             except UserError as error:
-                self.error, self.whole = error, before == (self.update, self.replay.added)
+                self.error = error
             except HangsError as hangs:
                 log.warning("%s", hangs)
-                self.whole = before == (self.update, self.replay.added)
                 return
+
+    @contextmanager
+    def undone_if_left(self) -> Iterator[None]:
+        """What is learnt within, where it ends with an exception: a checkpoint is of whole turns."""
+        learnt = {name: tensor.clone() for name, tensor in self.agent.state_dict().items()}
+        sums = {name: value.clone() for name, value in self.means.sums.items()}
+        counts, update = dict(self.means.counts), self.update
+        try:
+            yield
+        except BaseException:
+            self.agent.load_state_dict(learnt)
+            self.means.sums, self.means.counts, self.update = sums, counts, update
+            raise
 
     def slots(self, name: str, count: int, drawn: Callable[..., Tensor], newest: int = 0) -> Tensor:
         """[count, K, B] slots of the replay, `drawn` by `draw_rows` or `shuffle_rows` from each member's own seed.
@@ -171,9 +180,9 @@ class Online(Trainer):
         if len(parts) > 1 and agent.player() is not None:
             # Threads that stepped environments themselves would wait for one another.
             workers = max(1, workers // len(parts))
-        schedule.check(env_steps, workers, self.data is not None)
+        schedule.check(env_steps, envs, workers, self.data is not None)
         if recorders:
-            with closing(made(make_env)) as env:
+            with opened(make_env) as env:
                 export.check_env(env)
         kept = len(self.data) if self.data else 0
         memory.check_replay(agent.spec, agent.members, kept + replay_size, agent.device)
@@ -197,13 +206,17 @@ class Online(Trainer):
     def run(self) -> None:
         with Team(self.learners, torch.get_num_threads()) as self.team:
             super().run()
-        for member, recorder in enumerate(self.recorders):
-            if self.failed[member] is not None and self.agent.alive[member]:
-                # Once its environments are mended, it can be resumed and go on recording.
-                continue
-            with speaking(self.folders[member], self.names[member]):
-                unwritten = recorder.finish(self.make_env, self.best[member])
-                self.lost[member] = self.lost[member] or unwritten
+        # All is trained: a signal waits for what there is to write, a second one does not.
+        with signals():
+            for member, recorder in enumerate(self.recorders):
+                if self.failed[member] is not None and self.agent.alive[member]:
+                    # Once its environments are mended, it can be resumed and go on recording.
+                    continue
+                with speaking(self.folders[member], self.names[member]):
+                    unwritten = recorder.finish(self.make_env, self.best[member])
+                    if unwritten is not None:
+                        log.error("error: %s", unwritten)
+                        self.lost[member] = self.lost[member] or unwritten
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
         step = self.team.train(goal, stopped, progress)
@@ -251,11 +264,6 @@ class Online(Trainer):
         learner, row = self.places[member]
         return learner.state(row)
 
-    def save_member(self, member: int, best: bool = False) -> None:
-        # What was learnt in half of a turn would be learnt again: the last checkpoint stays.
-        if self.places[member][0].whole:
-            super().save_member(member, best)
-
     def member_update(self, member: int) -> int:
         return self.places[member][0].update
 
@@ -268,6 +276,10 @@ class Online(Trainer):
         return learner.facts(row) | recorded
 
     def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
+        if "step" not in facts[0]:
+            raise UserError(
+                "the run to resume learnt from a data set alone: choose trainer=finetune resume_policy=<its folder>"
+            )
         self.step, self.update = facts[0]["step"], facts[0]["update"]
         actions = _split_actions(state)
         begin = 0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from awr_exp.data import export
 from awr_exp.data.recording import Recording
 from awr_exp.envs.episode import Stage, at_random
-from awr_exp.envs.make import MakeEnv, clips, made, played_space, task
+from awr_exp.envs.make import MakeEnv, clips, opened, played_space, task
 from awr_exp.envs.rollout import Stretch
 from awr_exp.errors import UserError
 from awr_exp.types import Spec
@@ -126,7 +126,7 @@ class Recorder:
             scores = reference(make_env, best if np.isfinite(best) else max(returns))
             about = "Steps of an online run of advantage-weighted regression, as they were collected."
             self.note.write_text(self.id)
-            with closing(made(make_env)) as env:
+            with opened(make_env) as env:
                 buffers = self.recording.episodes(self.last_steps)
                 actions = played_space(make_env, env)
                 if not export.create(self.id, buffers, env, actions, "AWR", scores, about):

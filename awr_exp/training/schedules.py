@@ -32,12 +32,17 @@ AT_ONCE = 8
 Functions = dict[str, Callable[[AWR, Replay], Update]]
 
 
+def up_to_whole(steps: int, envs: int) -> int:
+    """The environment steps of as many whole steps of all environments as have so many."""
+    return math.ceil(steps / envs) * envs
+
+
 class Schedule(Protocol):
     def turn(self, run: "Learner") -> int:
         """Collect and learn once; the steps taken, over the environments of one member together."""
 
-    def check(self, env_steps: int, workers: int, data: bool) -> None:
-        """Raises UserError where nothing can be learnt in so many steps, with so many workers, or without data."""
+    def check(self, env_steps: int, envs: int, workers: int, data: bool) -> None:
+        """Raises UserError where nothing can be learnt in so many steps of so many environments, or without data."""
 
     def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
         """What `turn` does with tensors, as fast as it gets, for a run of so many environment steps of all members."""
@@ -59,12 +64,13 @@ class Phased:
     normalizer_samples: int = 100_000
     overlap: bool = False
 
-    def check(self, env_steps: int, workers: int, data: bool) -> None:
+    def check(self, env_steps: int, envs: int, workers: int, data: bool) -> None:
         if self.overlap and not workers:
             raise UserError("schedule.overlap=true collects in other processes: give trainer.workers=1 or more")
-        if self.overlap and env_steps <= self.samples_per_iteration:
+        first = up_to_whole(self.samples_per_iteration, envs)
+        if self.overlap and env_steps <= first:
             raise UserError(
-                f"with schedule.overlap=true the first {self.samples_per_iteration} steps are only collected, "
+                f"with schedule.overlap=true the first {first} steps are only collected, "
                 f"and trainer.env_steps={env_steps}: give more"
             )
 
@@ -81,8 +87,9 @@ class Phased:
             self.learn(run, share)
         elif before:
             run.collector.begin(steps)
-            self.learn(run, share)
-            run.collector.finish()
+            with run.undone_if_left():
+                self.learn(run, share)
+                run.collector.finish()
         return (replay.added - before) * replay.envs
 
     def learn(self, run: "Learner", share: float) -> None:
@@ -166,8 +173,8 @@ class Interleaved:
     update_interval: int = 1
     refresh_interval: int = 1_000
 
-    def check(self, env_steps: int, workers: int, data: bool) -> None:
-        if self.learning_starts >= env_steps:
+    def check(self, env_steps: int, envs: int, workers: int, data: bool) -> None:
+        if up_to_whole(self.learning_starts, envs) >= env_steps:
             raise UserError(
                 f"nothing would be learnt in trainer.env_steps={env_steps}, since "
                 f"schedule.learning_starts={self.learning_starts}: lower it, or give more steps"
@@ -197,13 +204,18 @@ class Interleaved:
         run.collector.collect(1)
         after = run.step + replay.envs
         count = after // self.update_interval - run.step // self.update_interval
-        if count and not agent.advantage.one_step:
+        if count:
+            self.learn(run, count)
+        return replay.envs
+
+    def learn(self, run: "Learner", count: int) -> None:
+        """`count` updates."""
+        if not run.agent.advantage.one_step:
             self.refresh(run)
         targets = () if run.target is None else (run.target,)
-        for slots in run.slots("batch", count, draw_rows, replay.added - run.refreshed if targets else 0):
+        for slots in run.slots("batch", count, draw_rows, run.replay.added - run.refreshed if targets else 0):
             run.means.add(run.functions["batch"](slots, *targets))
         run.update += count
-        return replay.envs
 
     def refresh(self, run: "Learner") -> None:
         """Make targets of the whole replay where there are none, or old ones, or none of what is left of it."""

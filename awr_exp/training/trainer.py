@@ -134,7 +134,7 @@ class Trainer:
         if None in found:
             raise UserError(f"{self.folders[found.index(None)]} has no checkpoint to resume from")
         states, facts = zip(*(one for one in found if one is not None), strict=True)
-        if self.data and any(fact["data"] != self.data.info.fingerprint for fact in facts):
+        if self.data and any(fact.get("data") != self.data.info.fingerprint for fact in facts):
             raise UserError(
                 f"the run to resume was trained on other data than '{self.data.info.id}' is now: "
                 "restore that data set or start a new run"
@@ -164,7 +164,7 @@ class Trainer:
             closing(self),
             closing(self.evaluator) if self.evaluator else nullcontext(),
             Bar(self.title, self.total, self.step) as bar,
-            _signals() as self.received,
+            signals() as self.received,
         ):
             if self.owed:
                 if self.resumed:
@@ -323,7 +323,8 @@ class Trainer:
             self.save_member(member)
 
     def save_member(self, member: int, best: bool = False) -> None:
-        if self.failed[member] is not None:
+        # From before a member diverged, it can go on with other settings; from then on it is frozen.
+        if self.failed[member] is not None or not self.agent.alive[member]:
             return
         rows = {name: tensor[member : member + 1] for name, tensor in self.agent.state_dict().items()}
         if not best:
@@ -351,7 +352,7 @@ class _Killed(BaseException):
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
     """Collects SIGTERM and SIGINT instead of dying of them, where this is the main thread; a second one kills.
 
     Where somebody waits for SIGUSR2, a scheduler's notice before it takes the machine away, that one instead of

@@ -50,6 +50,21 @@ def test_an_environment_that_does_not_fit_is_named(id: str, spec: Spec, message:
         gym(source(), spec, id)
 
 
+class Unclosable(gymnasium.Wrapper):
+    def __init__(self) -> None:
+        super().__init__(gymnasium.make("Pendulum-v1"))
+
+    def close(self) -> None:
+        raise AttributeError("no viewer")
+
+
+gymnasium.register("Unclosable-v0", "tests.envs.test_envs:Unclosable")
+
+
+def test_what_an_environment_says_to_being_closed_does_not_matter() -> None:
+    assert task(gym(source(), PENDULUM, "Unclosable-v0")) == PENDULUM
+
+
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*args: Any, **kwargs: Any) -> None:
         raise gymnasium.error.DependencyNotInstalled("No module named 'mujoco'")

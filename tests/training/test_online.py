@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +32,7 @@ from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.online import Learner, Online, split
 from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Interleaved, Phased, Schedule
-from awr_exp.training.trainer import _signals
+from awr_exp.training.trainer import signals
 from awr_exp.types import Spec
 from tests.conftest import Crashing, make_awr, random_batch
 
@@ -62,7 +63,7 @@ def trainer(folders: list[Path], agent: AWR, schedule: Schedule, make_env: Any =
 
 def agent(spec: Spec, schedule: Schedule, seeds: list[int], **options: Any) -> AWR:
     lam = 0.0 if schedule is INTERLEAVED else 0.9
-    return make_awr(spec, seeds, advantage=LambdaReturn(lam), **options)
+    return make_awr(spec, seeds, advantage=LambdaReturn(lam), **({"value_iters": 2} | options))
 
 
 @pytest.mark.parametrize("spec", MAKE)
@@ -200,28 +201,38 @@ def test_its_own_vectorised_form_collects_what_happened(tmp_path: Path, caplog: 
         gym(None, None, "Pendulum-v1", vectorized=True)
 
 
+class CrashingForm(gymnasium.vector.VectorWrapper):
+    """Crashes in its step `left`, if that ever comes."""
+
+    left = -1
+
+    def step(self, actions: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("the simulator crashed")
+        return self.env.step(actions)
+
+
+@dataclass
+class Vectorised:
+    """CartPole with a form of its own, of which the first one that is made crashes in its step `left`."""
+
+    left: int
+    vectorized: bool = True
+    clip_actions: bool = True
+
+    def __call__(self) -> gymnasium.Env:
+        return MAKE[CARTPOLE]()
+
+    def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+        form = CrashingForm(gymnasium.vector.SyncVectorEnv([MAKE[CARTPOLE]] * count))
+        form.left, self.left = self.left, -1
+        return form
+
+
 def test_its_own_vectorised_form_is_made_anew_where_it_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its episodes are cut there, and the run goes on."""
-    left = 70
-
-    class Form(gymnasium.vector.VectorWrapper):
-        def step(self, actions: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                raise RuntimeError("the simulator crashed")
-            return self.env.step(actions)
-
-    class Own:
-        vectorized, clip_actions = True, True
-
-        def __call__(self) -> gymnasium.Env:
-            return MAKE[CARTPOLE]()
-
-        def vector(self, count: int) -> gymnasium.vector.VectorEnv:
-            return Form(gymnasium.vector.SyncVectorEnv([MAKE[CARTPOLE]] * count))
-
-    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, Own())
+    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, Vectorised(70))
     run.run()
     assert run.failed == [None]
     assert "an environment failed and was made anew: RuntimeError: the simulator crashed" in caplog.text
@@ -230,6 +241,22 @@ def test_its_own_vectorised_form_is_made_anew_where_it_fails(tmp_path: Path, cap
     follows = (kept.obs[:, :, 1:] == kept.next_obs[:, :, :-1]).all(-1)
     assert torch.equal(follows, ~(kept.truncated | kept.terminated)[:, :, :-1])
     assert kept.truncated.sum((0, 2)).max() == 1
+
+
+def test_failures_of_a_vectorised_form_are_its_members_own() -> None:
+    """Nor does what the other played decide how a member goes on: as a resumed run, this one begins new episodes."""
+    both = []
+    for left in (-1, 30):
+        collector = Collector(Vectorised(left), agent(CARTPOLE, PHASED, [0, 9]), Replay(CARTPOLE, 2, 3, 1_000))
+        play(collector, 3)
+        states = [collector.state(member) for member in (0, 1)]
+        collector.load({name: torch.cat([state[name] for state in states]) for name in states[0]})
+        play(collector, 1)
+        both.append(collector)
+    whole, unlucky = (collector.replay.newest(120).obs for collector in both)
+    assert both[1].failures.tolist() == [1, 0]
+    assert torch.equal(whole[1], unlucky[1])
+    assert not torch.equal(whole[0], unlucky[0])
 
 
 @pytest.mark.parametrize(
@@ -276,8 +303,7 @@ class GivesUp(Phased):
         return super().turn(run)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("workers", "threads"), [(0, 1), (1, 1), (1, 2)])
 def test_a_member_that_is_given_up_keeps_its_place_and_the_others_go_on(
     tmp_path: Path, threads: int, workers: int
 ) -> None:
@@ -342,11 +368,11 @@ def test_the_standard_deviation_falls_over_the_steps_that_are_given(
     assert annealed.actor.theta[0, -1].exp().item() == pytest.approx(expected)
 
 
-def test_a_turn_that_fails_while_it_learns_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_that_fails_while_it_learns_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = Phased(60, 5, 7, 280, overlap=True)
     whole = trainer([tmp_path / "whole"], agent(CARTPOLE, schedule, [0]), schedule, workers=1)
     whole.run()
-    first = trainer([tmp_path / "run"], agent(CARTPOLE, schedule, [0]), schedule, workers=1, checkpoint_interval=120)
+    first = trainer([tmp_path / "run"], agent(CARTPOLE, schedule, [0]), schedule, workers=1, checkpoint_interval=300)
     finish, calls = Collector.finish, iter(range(99))
 
     def failing(self: Collector) -> None:
@@ -360,14 +386,55 @@ def test_a_turn_that_fails_while_it_learns_is_not_kept(tmp_path: Path, monkeypat
     assert "no more" in str(first.failed[0])
     found = checkpoint.latest(tmp_path / "run")
     assert found is not None
-    # Its third and fourth turn are gone, for the fourth one had learnt when it failed.
-    assert (found[1]["step"], found[1]["update"]) == (120, 12)
+    # The fourth turn had learnt when it failed.
+    assert (found[1]["step"], found[1]["update"]) == (180, 24)
     second = trainer([tmp_path / "run"], agent(CARTPOLE, schedule, [0]), schedule, workers=1)
     second.resume()
     second.run()
     assert (second.step, second.update) == (whole.step, whole.update)
     for name, tensor in whole.agent.state_dict().items():
         assert torch.equal(tensor, second.agent.state_dict()[name]), name
+    kept, expected = (
+        [row for row in read(tmp_path / name) if not row["name"].endswith("per_second")] for name in ("run", "whole")
+    )
+    assert kept == expected[-len(kept) :]
+
+
+def test_with_overlap_the_others_learn_no_turn_twice_where_one_gives_up(tmp_path: Path) -> None:
+    schedule, folders = Phased(60, 5, 7, 280, overlap=True), [tmp_path / "unlucky", tmp_path / "other"]
+    run = trainer(
+        folders, agent(CARTPOLE, schedule, [0, 9]), schedule, lambda: Crashing(MAKE[CARTPOLE](), UNLUCKY, 0), workers=1
+    )
+    run.evaluator = None
+    run.run()
+    assert "RuntimeError: the simulator crashed" in str(run.failed[0])
+    alone = trainer([tmp_path / "alone"], agent(CARTPOLE, schedule, [9]), schedule, workers=1)
+    alone.run()
+    assert (run.failed[1], run.member_update(1)) == (None, alone.update)
+    for name, tensor in alone.agent.state_dict().items():
+        assert torch.allclose(run.agent.state_dict()[name][1], tensor[0], atol=1e-6), name
+
+
+def test_a_run_that_diverged_goes_on_from_before_with_other_settings(tmp_path: Path) -> None:
+    first = trainer(
+        [tmp_path], agent(PENDULUM, PHASED, [0], critic_lr=1e300), PHASED, checkpoint_interval=60, report_interval=120
+    )
+    first.run()
+    assert "training diverged" in str(first.failed[0])
+    second = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED)
+    second.resume()
+    assert second.step < first.step
+    second.run()
+    assert second.failed == [None]
+    assert second.step == 300
+
+
+def test_updates_may_be_rarer_than_the_replay_turns(tmp_path: Path) -> None:
+    schedule = Interleaved(learning_starts=50, update_interval=100, refresh_interval=30)
+    run = trainer([tmp_path], agent(PENDULUM, REFRESHED, [0]), schedule, replay_size=60)
+    run.run()
+    assert run.failed == [None]
+    assert run.update == 3
 
 
 class Breaking(gymnasium.Wrapper):
@@ -423,7 +490,7 @@ def test_a_second_signal_is_no_failure_of_the_environment_that_it_hits() -> None
     collector = Collector(
         lambda: Interrupted(MAKE[CARTPOLE]()), agent(CARTPOLE, PHASED, [0]), Replay(CARTPOLE, 1, 1, 9)
     )
-    with pytest.raises(SystemExit) as stop, _signals() as received:
+    with pytest.raises(SystemExit) as stop, signals() as received:
         collector.collect(2)
     assert (stop.value.code, received) == (130, [signal.SIGINT])
 
@@ -443,17 +510,18 @@ class Hanging(gymnasium.Wrapper):
         return self.env.step(action)
 
 
-@pytest.mark.parametrize("where", ["collect", "evaluate"])
+@pytest.mark.parametrize(("where", "overlap"), [("collect", False), ("collect", True), ("evaluate", False)])
 def test_a_run_whose_worker_hangs_is_stopped_where_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, overlap: bool
 ) -> None:
+    schedule = replace(PHASED, overlap=overlap)
     monkeypatch.setattr(worker, "PATIENCE", 0.3)
     monkeypatch.setattr(evaluate, "WORTHWHILE", -1.0)
     options: dict[str, Any] = {"workers": 1, "eval_interval": 60}
 
     def begun(folder: str, make_env: Any = MAKE[PENDULUM]) -> Online:
         made = {"collect": make_env, "evaluate": MAKE[PENDULUM]}[where]
-        run = trainer([tmp_path / folder], agent(PENDULUM, PHASED, [0]), PHASED, made, **options)
+        run = trainer([tmp_path / folder], agent(PENDULUM, PHASED, [0]), schedule, made, **options)
         made = {"collect": MAKE[PENDULUM], "evaluate": make_env}[where]
         run.evaluator = Evaluator(made, 1, 2, 2, run.stopped)
         return run
@@ -681,6 +749,33 @@ def test_a_run_that_fails_goes_on_recording_once_it_is_resumed(tmp_path: Path, m
     np.testing.assert_array_equal(*packed)
 
 
+def test_a_signal_waits_for_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    finish = Recorder.finish
+
+    def interrupted(self: Recorder, *arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return finish(self, *arguments)
+
+    monkeypatch.setattr(Recorder, "finish", interrupted)
+    recorder = Recorder("test/mine-v0", None, None, 1, tmp_path, CARTPOLE, 3)
+    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorders=[recorder])
+    run.run()
+    assert run.lost == [None]
+    assert load("test/mine-v0").info.episodes > 5
+
+
+def test_a_data_set_that_is_not_written_is_said_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    recorder = Recorder("test/mine-v0", None, [299], 1, tmp_path, CARTPOLE, 3)
+    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorders=[recorder])
+    run.run()
+    assert "error: data set test/mine-v0 was not written: no episode to keep has ended" in caplog.text
+    assert run.lost[0] is not None
+
+
 def test_resuming_with_other_environments_costs_no_recorded_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -788,11 +883,19 @@ def test_cartpole_is_learnt(tmp_path: Path, schedule: Schedule) -> None:
     """500 is the most there is; a random policy gets 20."""
     learner = agent(
         CARTPOLE, schedule, [0], dtype=torch.float32, network=partial(MLP, hidden=(64, 64)), beta=1.0,
-        standardize_advantages=True, actor_lr=1e-3, critic_lr=1e-3, weighting=weights.exp_clip,
+        standardize_advantages=True, actor_lr=1e-3, critic_lr=1e-3, weighting=weights.exp_clip, value_iters=5,
     )  # fmt: skip
     options = {"env_steps": 10_240, "envs": 8, "replay_size": 20_000, "batch_size": 128, "eval_episodes": 5}
     intervals = {"report_interval": 2048, "eval_interval": 2048, "checkpoint_interval": 10_240}
     run = trainer([tmp_path], learner, schedule, **options, **intervals)
+    evaluate = run.evaluate
+
+    def until_learnt(bar: Any) -> None:
+        evaluate(bar)
+        if run.latest[0]["eval/return_mean"] > 150:
+            run.total = run.step
+
+    run.evaluate = until_learnt  # type: ignore[method-assign]
     run.run()
     assert max(row["value"] for row in read(tmp_path) if row["name"] == "eval/return_mean") > 150
 
@@ -804,8 +907,11 @@ def test_what_cannot_be_trained_online(tmp_path: Path, caplog: pytest.LogCapture
     assert "nothing is learnt in trainer.env_steps=300, since schedule.update_interval=301: lower it" in caplog.text
     with pytest.raises(UserError, match=r"with schedule\.learning_starts=0 there is nothing to learn the normaliser"):
         trainer([tmp_path], agent(CARTPOLE, INTERLEAVED, [0]), Interleaved(learning_starts=0))
+    # Of three environments each.
     with pytest.raises(UserError, match="the first 300 steps are only collected"):
-        trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), Phased(300, overlap=True), workers=1)
+        trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), Phased(298, overlap=True), workers=1)
+    with pytest.raises(UserError, match=r"schedule\.learning_starts=298: lower it"):
+        trainer([tmp_path], agent(CARTPOLE, INTERLEAVED, [0]), Interleaved(learning_starts=298))
     with pytest.raises(UserError, match=r"trainer\.replay_size takes 480000\.0 GB with observations of 4 numbers"):
         trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, replay_size=10**13)
     with pytest.raises(UserError, match="choose one, such as env=cartpole"):
