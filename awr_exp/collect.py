@@ -1,5 +1,6 @@
 """A Minari data set from any policy: `python -m awr_exp.collect policy=random env=hopper dataset_id=hopper/mine-v0`."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -87,12 +88,17 @@ def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, make_
     """
     from awr_exp.training.progress import Bar
 
-    id, wanted = content["dataset_id"], json.dumps(content | {"episodes": None}, sort_keys=True)
-    begun = folder / "settings.json"
-    if not begun.exists():
-        results.put(begun, wanted.encode())
-    if begun.read_text() != wanted:
+    id, wanted = content["dataset_id"], content | {"episodes": None, "parameters": _parameters(content)}
+    place = folder / "settings.json"
+    if not place.exists():
+        results.put(place, json.dumps(wanted, sort_keys=True).encode())
+    begun = json.loads(place.read_text())
+    if begun | {"parameters": wanted["parameters"]} != wanted:
         raise UserError(f"{id} was begun with other settings: give the same ones to go on, or delete {folder}")
+    if begun != wanted:
+        raise UserError(
+            f"{content['policy']} has learnt on since {id} was begun with it: delete {folder} to begin anew"
+        )
     done = recording.keep_whole()
     with Bar(f"collecting {id}", content["episodes"], done) as bar, closing(Stage(make_env)) as stage:
         for episode in range(done, content["episodes"]):
@@ -168,10 +174,22 @@ def _of_run(content: dict[str, Any], spec: Any, played: Any) -> Act:
     return policy.player(content["sample"])
 
 
+def _parameters(content: dict[str, Any]) -> str | None:
+    """A fingerprint of what a policy has learnt, of one that learns."""
+    from awr_exp.policy import load
+
+    if content["policy"] in ("random", "built-in"):
+        return None
+    theta = load(content["policy"], trust=content["trust"]).theta
+    return hashlib.sha256(theta.numpy().tobytes()).hexdigest()
+
+
 def _known_best(content: dict[str, Any]) -> list[float]:
-    """What the run whose policy plays has reached at best."""
+    """What the run whose policy plays has reached at best, where it plays in its own environment."""
     from awr_exp.training import checkpoint
 
+    if content.get("env") is not None:
+        return []
     found = checkpoint.best(Path(content["policy"])) if Path(str(content["policy"])).is_dir() else None
     return [found[1]["best"]] if found and np.isfinite(found[1]["best"]) else []
 

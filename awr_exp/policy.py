@@ -109,7 +109,7 @@ class TrainedPolicy:
         def by_torch(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
             if sample:
                 self.generators = [generator(int(rng.integers(2**32)), "policy")]
-            return self(obs, not sample)
+            return self._act(obs, not sample)
 
         if actor is None:
             return by_torch
@@ -119,12 +119,20 @@ class TrainedPolicy:
 
         return act
 
-    @torch.no_grad()
     def __call__(self, obs: ArrayLike, deterministic: bool = True) -> NDArray[Any]:
         """Actions [action_dim] or [B, action_dim]; whole numbers, [] or [B], for discrete ones.
 
         Raises UserError for observations of another size.
         """
+        action = self._act(obs, deterministic)
+        if self.spec.discrete:
+            return action
+        low, high = np.array([self.spec.action_low, self.spec.action_high], action.dtype)
+        return np.clip(action, low, high)
+
+    @torch.no_grad()
+    def _act(self, obs: ArrayLike, deterministic: bool) -> NDArray[Any]:
+        """As when called, but actions may be out of bounds."""
         array = np.asarray(obs, dtype=np.float32)
         if array.ndim not in (1, 2) or array.shape[-1] != self.spec.obs_dim:
             raise UserError(f"observations of shape {array.shape}; this policy takes (…, {self.spec.obs_dim})")
@@ -134,6 +142,4 @@ class TrainedPolicy:
             action = self.policy.mode(self.theta, batch)
         else:
             action = self.policy.sample(self.theta, batch, self.generators)
-        if not self.spec.discrete:
-            action = action.clamp(torch.tensor(self.spec.action_low), torch.tensor(self.spec.action_high))
         return action[0].numpy() if array.ndim == 2 else action[0, 0].numpy()

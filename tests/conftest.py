@@ -1,12 +1,15 @@
 """One thread a test process and no network: what the tests need of their surroundings."""
 
+import copy
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from omegaconf import OmegaConf
 
 from awr_exp import command, config, sweep
 from awr_exp.agents.awr import AWR
+from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
@@ -98,6 +102,11 @@ class Crashing(gymnasium.Wrapper):
             raise RuntimeError("the simulator crashed")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: at the end, one process would wait for another."""
+    items.sort(key=lambda item: "cartpole_is_learnt" not in item.nodeid)
+
+
 @pytest.fixture(params=[CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])
 def spec(request: pytest.FixtureRequest) -> Spec:
     return request.param
@@ -109,7 +118,15 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("minari")
+    """Minari's root of all test processes, with the built-in data sets, which one of them collects."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "minari"
+    root.mkdir(exist_ok=True)
+    with root.with_suffix(".lock").open("a") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        patch.setenv("MINARI_DATASETS_PATH", str(root))
+        pendulum_mixed(), cartpole_mixed()
+    return root
 
 
 def start(cwd: Path, datasets: Path, *arguments: str, **env: str) -> "subprocess.Popen[str]":
@@ -136,6 +153,22 @@ def cli(tmp_path: Path, datasets: Path) -> Cli:
     return run
 
 
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory, datasets: Path) -> Path:
+    """A run of SMALL to its end, by command."""
+    folder = tmp_path_factory.mktemp("smoke")
+    process = start(folder, datasets, *SMALL, f"hydra.run.dir={folder}/run")
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return folder / "run"
+
+
+@pytest.fixture
+def finished(smoke_run: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test alone."""
+    return shutil.copytree(smoke_run, tmp_path / "run")
+
+
 def trainer_of(process: "subprocess.Popen[str]", run: Path) -> int:
     """The process that trains a run, once it does: the one that has its log open."""
     deadline = time.monotonic() + 120
@@ -150,10 +183,20 @@ def trainer_of(process: "subprocess.Popen[str]", run: Path) -> int:
     raise AssertionError(f"nobody trains {run}")
 
 
-def composed(*overrides: str) -> dict[str, Any]:
-    """The checked values of a configuration."""
+@cache
+def _register() -> None:
     command.register()
     sweep.register()
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The checked values of a configuration."""
+    return copy.deepcopy(_composed(overrides))
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    _register()
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         cfg = compose("config", list(overrides))
     check(cfg)

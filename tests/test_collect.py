@@ -1,8 +1,10 @@
 """`python -m awr_exp.collect`: data sets of any policy, the same ones however often they were stopped."""
 
 import errno
+import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,17 +18,20 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
 from awr_exp import collect as module
-from awr_exp import config
+from awr_exp import config, settings
+from awr_exp.data import export
 from awr_exp.data.minari import load
 from awr_exp.data.recording import Recording
 from awr_exp.envs import episode
 from awr_exp.envs.make import from_dataset
 from awr_exp.errors import UserError
 from awr_exp.sweep import experiment
-from awr_exp.training import recorder
+from awr_exp.training import checkpoint, recorder
 from awr_exp.types import Spec
 from tests.conftest import SMALL, Cli, composed, start
 
@@ -41,9 +46,11 @@ def test_policies_from_random_to_good(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     for policy, noise in (("random", 0.0), ("built-in", 0.5), ("built-in", 0.0)):
         id = f"cartpole/{policy}{int(10 * noise)}-v0"
-        done = collect(
-            tmp_path, tmp_path, f"policy={policy}", f"noise={noise}", "env=cartpole", "episodes=8", f"dataset_id={id}"
-        )
+        overrides = [f"policy={policy}", f"noise={noise}", "env=cartpole", "episodes=8", f"dataset_id={id}"]
+        if noise != 0.5:
+            module.collect(chosen(*overrides))
+            continue
+        done = collect(tmp_path, tmp_path, *overrides)
         assert done.returncode == 0, done.stdout
         assert f"train on it: python -m awr_exp.main dataset=minari dataset.id={id}" in done.stdout
     found = [load(f"cartpole/{name}-v0").info for name in ("random0", "built-in5", "built-in0")]
@@ -216,24 +223,25 @@ def test_what_no_data_set_can_name_is_refused_before_it_plays(tmp_path: Path, mo
     assert not list(tmp_path.iterdir())
 
 
-def test_the_policy_of_a_run_plays_where_it_was_trained(cli: Cli, tmp_path: Path, datasets: Path) -> None:
-    done = cli(*SMALL, f"hydra.run.dir={tmp_path}/run")
+def test_the_policy_of_a_run_plays_where_it_was_trained(
+    finished: Path, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = collect(tmp_path, datasets, f"policy={finished}", "episodes=2", "dataset_id=mine/run-v0")
     assert done.returncode == 0, done.stdout
-    root = tmp_path / "root"
-    shutil.copytree(datasets, root)
-    for extra in ([], ["noise=0.2"], ["sample=true"]):
-        id = f"mine/run{len(''.join(extra))}-v0"
-        done = collect(tmp_path, root, f"policy={tmp_path}/run", "episodes=2", f"dataset_id={id}", *extra)
-        assert done.returncode == 0, done.stdout
-    done = collect(tmp_path, root, f"policy={tmp_path}/run", "env=cartpole", "dataset_id=mine/wrong-v0")
-    assert done.returncode == 1
-    assert "was trained for Spec(obs_dim=3" in done.stdout
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    monkeypatch.setattr(recorder, "REFERENCE_EPISODES", 2)
+    for number, extra in enumerate(("noise=0.2", "sample=true")):
+        module.collect(chosen(f"policy={finished}", "episodes=2", f"dataset_id=mine/run{number}-v0", extra))
+        assert load(f"mine/run{number}-v0").info.episodes == 2
+    with pytest.raises(UserError, match=r"was trained for Spec\(obs_dim=3"):
+        module.collect(chosen(f"policy={finished}", "env=cartpole", "dataset_id=mine/wrong-v0"))
 
 
 def test_killed_it_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["policy=built-in", "noise=0.3", "env=pendulum", "episodes=150", "dataset_id=pendulum/mine-v0"]
+    arguments = ["policy=built-in", "noise=0.3", "env=pendulum", "episodes=100", "dataset_id=pendulum/mine-v0"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert collect(tmp_path, whole, *arguments).returncode == 0
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(whole))
+    module.collect(chosen(*arguments))
     process = subprocess.Popen(
         [sys.executable, "-m", "awr_exp.collect", *arguments], env=os.environ | {"MINARI_DATASETS_PATH": str(killed)}
     )
@@ -246,9 +254,9 @@ def test_killed_it_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest
     process.wait()
     assert not (killed / "pendulum" / "mine-v0").exists()
     before = steps.stat().st_size
-    other = collect(tmp_path, killed, *arguments, "seed=1")
-    assert other.returncode == 1
-    assert "was begun with other settings: give the same ones to go on, or delete" in other.stdout
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(killed))
+    with pytest.raises(UserError, match="was begun with other settings: give the same ones to go on, or delete"):
+        module.collect(chosen(*arguments, "seed=1"))
     assert steps.stat().st_size == before
     assert collect(tmp_path, killed, *arguments).returncode == 0
     packed = []
@@ -273,13 +281,95 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_said_in_one_line(wrong: str, tmp_path: Path) -> None:
+BY_COMMAND = "policy=random env=cartpole", "policy=/nowhere dataset_id=aa/b-v0 env=cartpole", "polcy=random"
+
+
+@pytest.mark.parametrize("wrong", BY_COMMAND)
+def test_what_is_wrong_ends_in_one_line(wrong: str, tmp_path: Path) -> None:
     done = collect(tmp_path, tmp_path, *wrong.split())
     assert done.returncode == 1
     assert WRONG[wrong] in done.stdout
     assert "Traceback" not in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def chosen(*overrides: str) -> dict[str, Any]:
+    """The checked values of a command of collect."""
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        made = settings.values(compose("collection", list(overrides)))
+    export.check_new(made["dataset_id"], "dataset_id")
+    return made
+
+
+@pytest.mark.parametrize("wrong", [wrong for wrong in WRONG if wrong not in BY_COMMAND])
+def test_what_is_wrong_is_said(wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    with pytest.raises(UserError, match=re.escape(WRONG[wrong])) as error:
+        module.collect(chosen(*wrong.split()))
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_other_data_sets_is_not_taken_for_one_that_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    module.collect(content(dataset_id="hopper-v5/random-v0"))
+    before = load("hopper-v5/random-v0").packed.numpy()
+    with pytest.raises(UserError, match="hopper-v5 is a folder of other data sets: choose another dataset_id"):
+        chosen("policy=random", "env=cartpole", "dataset_id=hopper-v5")
+    with pytest.raises(UserError, match="another hopper-v5 is there by now"):
+        module.collect(content(dataset_id="hopper-v5"))
+    np.testing.assert_array_equal(load("hopper-v5/random-v0").packed.numpy(), before)
+    # One that was killed while it was written, by another program, is no data set.
+    (tmp_path / "test" / "mine-v0" / "data").mkdir(parents=True)
+    module.collect(content())
+    assert load("test/mine-v0").info.episodes == 5
+
+
+def test_episodes_of_a_policy_that_has_learnt_on_do_not_mix_with_others(
+    finished: Path, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    play = episode.Stage.play
+
+    def stopped(self: episode.Stage, act: Any, seed: int, *names: object) -> Any:
+        if names == (2,):
+            raise KeyboardInterrupt
+        return play(self, act, seed, *names)
+
+    command = chosen(f"policy={finished}", "episodes=3", "dataset_id=mine/learning-v0")
+    with monkeypatch.context() as patch:
+        patch.setattr(episode.Stage, "play", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            module.collect(command)
+    best = finished / "checkpoint" / "best.safetensors"
+    state, facts = checkpoint.read(best)
+    state["actor.theta"] += 1
+    save_file(state, best, metadata={"facts": json.dumps(facts)})
+    with pytest.raises(
+        UserError, match=r"has learnt on since mine/learning-v0 was begun with it: delete .* begin anew"
+    ):
+        module.collect(command)
+
+
+def test_the_best_of_a_run_is_no_score_of_another_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(recorder, "REFERENCE_EPISODES", 2)
+    online = ["trainer=online", "schedule=interleaved", "schedule.learning_starts=32", "trainer.env_steps=64"]
+    trained(
+        tmp_path / "run", *online, "schedule.update_interval=16", "env=gym", "env.id=Asking-v0", "+env.kwargs.factor=3"
+    )
+    best = checkpoint.best(tmp_path / "run")
+    assert best is not None
+    run = {"policy": str(tmp_path / "run"), "dataset_id": "mine/smaller-v0"}
+    scores = []
+    monkeypatch.setattr(recorder, "reference", lambda make_env, best: scores.append(best))
+    module.collect(content("Asking-v0", **run))
+    smaller = load("mine/smaller-v0").info.return_mean
+    module.collect(content(**(run | {"dataset_id": "mine/own-v0", "env": None})))
+    own = load("mine/own-v0").info.return_mean
+    assert scores == [pytest.approx(smaller), pytest.approx(max(own, best[1]["best"]))]
 
 
 def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_path: Path, datasets: Path) -> None:
@@ -310,21 +400,20 @@ def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_pat
     np.testing.assert_array_equal(both[0].packed.numpy(), both[1].packed.numpy())
     learnt = cli(*SMALL, "dataset=minari", "dataset.id=mine/online-v0")
     assert learnt.returncode == 0, learnt.stdout
+    refused = cli(*online, record)
+    assert refused.returncode == 1
+    assert "data set 'mine/online-v0' is in" in refused.stdout
     for wrong, message in {
-        record: "data set 'mine/online-v0' is in",
-        "recorder.dataset_id=mine": "recorder.dataset_id 'mine' is not a Minari id",
         "recorder.dataset_id=aa/b-v0 recorder.checkpoints=[5000]": "recorder.checkpoints has 5000, but the run ends",
         "trainer=offline dataset=pendulum_mixed recorder.dataset_id=aa/b-v0": "records what an online run collects",
     }.items():
-        refused = cli(*(online if "offline" not in wrong else SMALL), *wrong.split())
-        assert refused.returncode == 1
-        assert message in refused.stdout
-    for varied in ("seed=0,1", "env=cartpole,pendulum"):
-        done = cli("-m", *online, varied, "recorder.dataset_id=mine/both-v0")
-        assert done.returncode == 1
-        assert "several runs record 'mine/both-v0': let recorder.dataset_id differ, such as" in done.stdout
-        assert "training" not in done.stdout
-        assert "Traceback" not in done.stdout
+        with pytest.raises(UserError, match=re.escape(message)):
+            composed(*(online if "offline" not in wrong else SMALL), *wrong.split())
+    done = cli("-m", *online, "env=cartpole,pendulum", "recorder.dataset_id=mine/both-v0")
+    assert done.returncode == 1
+    assert "several runs record 'mine/both-v0': let recorder.dataset_id differ, such as" in done.stdout
+    assert "training" not in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 class Asking(gymnasium.Env):

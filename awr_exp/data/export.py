@@ -37,6 +37,13 @@ def check_new(id: str, name: str) -> None:
         raise UserError(f"{name} '{id}' is not a Minari id: {hint}") from None
     if exists(id):
         raise UserError(f"data set '{id}' is in {root()} already: choose another {name}, or delete {root() / id}")
+    if _holds_others(root() / id):
+        raise UserError(f"{root() / id} is a folder of other data sets: choose another {name}")
+
+
+def _holds_others(folder: Path) -> bool:
+    """Whether other data sets, whose ids begin with its name, may be in a folder: one of its own has only its data."""
+    return folder.is_dir() and any(child.name != "data" for child in folder.iterdir())
 
 
 def make_place(id: str) -> None:
@@ -98,7 +105,7 @@ def create(
                     # Given to it above, Minari would make the environment once more.
                     low, high = reference
                     written.storage.update_metadata({"ref_min_score": low, "ref_max_score": high})
-            if target.exists() and not exists(id):
+            if target.exists() and not exists(id) and not _holds_others(target):
                 # What a killed run of another program left behind.
                 shutil.rmtree(target)
             if not target.exists():

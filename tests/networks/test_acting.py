@@ -11,6 +11,7 @@ import torch
 
 from awr_exp.networks import acting, heads
 from awr_exp.networks.mlp import ACTIVATIONS, MLP
+from awr_exp.policy import TrainedPolicy
 from awr_exp.types import Spec
 from tests.conftest import CONTINUOUS, DISCRETE, make_awr
 
@@ -73,6 +74,23 @@ def test_what_numpy_does_not_know_is_left_to_torch() -> None:
         pass
 
     assert made(CONTINUOUS, Own).player() is None
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_who_plays_decides_about_bounds_whatever_form_the_policy_has(activation: str) -> None:
+    agent = make_awr(
+        CONTINUOUS, [5], head=heads.Gaussian, network=partial(MLP, hidden=(16,), activation=activation),
+        dtype=torch.float32,
+    )  # fmt: skip
+    agent.actor.theta.mul_(100)
+    policy = TrainedPolicy(CONTINUOUS, agent.policy, agent.state_dict(), 0)
+    obs, rng = np.ones(3, np.float32), np.random.default_rng(0)
+    for sample in (False, True):
+        played, called = policy.player(sample)(obs, rng), policy(obs, not sample)
+        assert abs(played).max() > 4
+        assert (called >= CONTINUOUS.action_low).all()
+        assert (called <= CONTINUOUS.action_high).all()
+        assert called.dtype == np.float32
 
 
 @pytest.mark.parametrize("spec", [CONTINUOUS, DISCRETE, HEADS["unbounded"][0]])
