@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from awr_exp import results
-from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config
+from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config, to_resume
 from awr_exp.errors import UserError
 from awr_exp.settings import check
 
@@ -98,16 +98,28 @@ def resumed(cfg: DictConfig) -> DictConfig:
     if cfg.resume is None:
         return cfg
     saved = saved_config(Path(cfg.resume), cfg.trust)
-    chosen = choices(Path(cfg.resume))
-    for override in HydraConfig.get().overrides.task:
-        key, _, value = override.lstrip("+~").partition("=")
-        key = key.partition("@")[0]
-        if chosen.get(key) == value:
-            continue
+    saved.resume, saved.trust = cfg.resume, cfg.trust
+    for key in _changes(Path(cfg.resume)):
         if key == "experiment":
             raise UserError("an experiment cannot be chosen for a run that is resumed: name the values to change")
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
     return saved
+
+
+def _changes(folder: Path) -> dict[str, str]:
+    """The overrides of a command line, by what they change, that differ from the options of the run to continue."""
+    chosen, changes = choices(folder), {}
+    for override in HydraConfig.get().overrides.task:
+        key, _, value = override.lstrip("+~").partition("=")
+        key = key.partition("@")[0]
+        if chosen.get(key) != value and key not in ("resume", "trust"):
+            changes[key] = override
+    return changes
+
+
+def to_go_on(folder: Path, cfg: DictConfig, content: Any) -> str:
+    """The command that goes on with a run as it is now."""
+    return to_resume(folder, content, _changes(folder).values() if cfg.resume else ())
 
 
 def check_same(folder: Path, overrides: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """Where configurations lie, and what one from a file may call. Nothing here imports torch."""
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -68,11 +69,11 @@ def _foreign(content: Any) -> Iterator[tuple[str | None, str]]:
         yield None, f"holds '{content}', which is not a plain value"
 
 
-def to_resume(folder: Path, content: Any) -> str:
-    """The command that goes on with a run of this configuration."""
+def to_resume(folder: Path, content: Any, changes: Iterable[str] = ()) -> str:
+    """The command that goes on with a run of this configuration; changes: overrides of those it was started with."""
     names = sorted({name for name, _ in _foreign(content) if name})
-    trust = f" 'trust=[{','.join(names)}]'" if names else ""
-    return f"python -m awr_exp.main resume={folder}{trust}"
+    trust = [f"trust=[{','.join(names)}]"] if names else []
+    return f"python -m awr_exp.main {shlex.join([f'resume={folder}', *changes, *trust])}"
 
 
 def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:

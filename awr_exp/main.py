@@ -36,7 +36,7 @@ def run(cfg: DictConfig) -> float | None:
         (outcome,) = experiment.train([content], [folder])
         failure = outcome.error
     except SystemExit:
-        log.info("go on with: %s", config.to_resume(folder, content))
+        log.info("go on with: %s", command.to_go_on(folder, cfg, content))
         raise
     except UserError as error:
         log.error("error: %s", error)
@@ -47,8 +47,8 @@ def run(cfg: DictConfig) -> float | None:
         raise
     if failure is None:
         return outcome.metrics.get(cfg.objective)
-    if (folder / "checkpoint").exists():
-        log.info("go on with: %s", config.to_resume(folder, content))
+    if any(folder.rglob("checkpoint")):
+        log.info("go on with: %s", command.to_go_on(folder, cfg, content))
     if HydraConfig.get().mode == RunMode.RUN:
         sys.exit(1)
     raise CompactHydraException(f"error: {failure}")

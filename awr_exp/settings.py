@@ -164,6 +164,8 @@ def check(cfg: DictConfig) -> None:
     trainer = str(content["trainer"].get("_target_")).rpartition(".")[2]
     if trainer == "Offline" and not content.get("dataset"):
         raise UserError("trainer=offline needs a data set: choose dataset=... or trainer=online")
+    if trainer == "Offline" and "replay_size" in content["trainer"]:
+        raise UserError("schedule=interleaved is how an online run learns: choose trainer=online or finetune beside it")
     recorder = content.get("recorder") or {}
     if trainer == "Offline" and recorder.get("dataset_id"):
         raise UserError("recorder.dataset_id records what an online run collects: choose trainer=online or finetune")

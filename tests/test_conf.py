@@ -11,7 +11,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from awr_exp import command, config, settings
-from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError
@@ -28,16 +27,6 @@ EXTRAS = {
     "halfcheetah": "mujoco", "hopper": "mujoco", "walker2d": "mujoco", "ant": "mujoco", "humanoid": "mujoco",
     "lunarlander": "Box2D", "lunarlander_continuous": "Box2D",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def minari_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("minari")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MINARI_DATASETS_PATH", str(root))
-        pendulum_mixed()
-        cartpole_mixed()
-    return root
 
 
 def overrides(group: str, option: str) -> list[str]:
@@ -59,9 +48,9 @@ def overrides(group: str, option: str) -> list[str]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_builds_and_takes_three_updates(
-    group: str, option: str, minari_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    group: str, option: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(minari_root))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     cfg = composed(*overrides(group, option))
     if not cfg["dataset"] or group == "schedule":
         return three_turns(cfg, tmp_path)
@@ -75,7 +64,7 @@ def test_every_option_builds_and_takes_three_updates(
         else:
             made = build(cfg["env"], data=data.info, spec=data.spec)
             assert (made is None) == (option == "none")
-    for node in cfg["logger"].values():
+    for node in cfg["logger"].values() if group == "logger" else ():
         build(node, folder=tmp_path, config={}, update=0, run_id=None).finish({}, {})
     for node in (cfg["agent"], cfg["baseline"]):
         if node:
@@ -177,6 +166,22 @@ def test_a_command_to_go_on_with_trusts_what_the_run_was_made_of() -> None:
     assert config.to_resume(Path("x"), composed()) == "python -m awr_exp.main resume=x"
     own = composed("env=gym", "env.id=my_module:MyEnv-v0") | {"head": {"_target_": "mine.Head"}}
     assert config.to_resume(Path("x"), own) == "python -m awr_exp.main resume=x 'trust=[mine.Head,my_module]'"
+
+
+def test_the_command_to_go_on_with_a_resumed_run_has_its_changes(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {agent: awr, env: pendulum}}}")
+    given = [f"resume={tmp_path}", "trainer.updates=300", "+dataset.max_transitions=9", "agent=awr", "env=cartpole"]
+    OmegaConf.save(OmegaConf.create(composed()), tmp_path / ".hydra" / "config.yaml")
+    cfg = OmegaConf.create({"resume": str(tmp_path), "trust": []})
+    hydra = {"hydra": {"overrides": {"task": given}}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command.HydraConfig, "get", lambda: OmegaConf.create(hydra).hydra)
+        said = command.to_go_on(tmp_path, cfg, composed())
+        first = command.to_go_on(tmp_path, OmegaConf.create({"resume": None}), composed())
+    go_on = f"python -m awr_exp.main resume={tmp_path}"
+    assert said == f"{go_on} trainer.updates=300 +dataset.max_transitions=9 env=cartpole"
+    assert first == go_on
 
 
 def test_sweep_files_compose() -> None:

@@ -112,8 +112,19 @@ def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]
                     levels["baseline/return_mean"] = outcome.metrics["eval/return_mean"]
         if begins and not begin:
             sources = [folder / "offline" for folder in folders]
-            fit("agent", pretrain, sources, "offline")
-            begin = [_found(source) for source in sources]
+            pretrained = fit("agent", pretrain, sources, "offline")
+            refused |= {number: one for number, one in zip(others, pretrained, strict=True) if one.error}
+            # What one did not learn to the end is nothing to go on from.
+            stay = [row for row, one in enumerate(pretrained) if one.error is None]
+            if not stay:
+                return [refused[member] for member in members]
+            cfgs, folders, names = (
+                [cfgs[row] for row in stay],
+                [folders[row] for row in stay],
+                [names[row] for row in stay],
+            )
+            known, recorders = [known[row] for row in stay], [recorders[row] for row in stay if recorders]
+            begin = [_found(sources[row]) for row in stay]
         outcomes = fit("agent", trainer, folders, "training", begin)
     except SystemExit as stop:
         if stop.code == 128 + signal.SIGUSR2:
@@ -276,7 +287,8 @@ def build(node: Config, **parts: Any) -> Any:
         return hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**parts)
     except InstantiationException as error:
         # Of a part within this one, the cause says more than that it failed.
-        raise UserError(f"{node['_target_']} cannot be built: {error.__cause__ or first_line(error)}") from error
+        reason = " ".join(str(error.__cause__ or first_line(error)).split())
+        raise UserError(f"{node['_target_']} cannot be built: {reason}") from error
     except TypeError as error:
         # A key that the constructor does not know, added with + or from an own yaml.
         if "argument" in str(error):

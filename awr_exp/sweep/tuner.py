@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from awr_exp import results
 from awr_exp.errors import UserError
@@ -49,7 +50,10 @@ class Tuner(Grid):
                 raise UserError(f"hydra.sweeper.{name} is {getattr(self, name)}; it must be at least 1")
         space, fixed = self.space(arguments)
         # The edges of the space stand for all of it: what is wrong there is said before anything trains.
-        self.check([[*fixed, *edge] for edge in _edges(space)], folder)
+        edges = [[*fixed, *edge] for edge in _edges(space)]
+        self.check(edges, folder)
+        for edge in edges if self.rungs > 1 else ():
+            self.check_rung(edge)
         self.check_launcher()
         if (folder / "0").exists() and not (self.storage or (folder / JOURNAL).exists()):
             raise UserError(f"{folder} holds another sweep: choose another hydra.sweep.dir")
@@ -75,6 +79,25 @@ class Tuner(Grid):
             raise UserError("there is nothing to tune: give a space such as agent.beta='tag(log,interval(0.03,3.0))'")
         fixed = {one.get_key_element(): one.input_line or "" for one in overrides if not one.is_sweep_override()}
         return swept, list(fixed.values())
+
+    def check_rung(self, overrides: list[str]) -> None:
+        """Raises UserError where nothing could be learnt, or recorded, up to the first rung."""
+        from awr_exp.sweep.experiment import build
+
+        cfg: Any = self.compose(self.shortened(overrides, 0, 0), 0)
+        if (cfg.get("recorder") or {}).get("dataset_id"):
+            raise UserError(
+                "recorder.dataset_id records a whole run, but trials are judged on the way: leave it out, and record "
+                "the best in a run of its own"
+            )
+        trainer: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+        if "schedule" in trainer:
+            try:
+                build(trainer["schedule"]).check(
+                    trainer["env_steps"], trainer["envs"], trainer["workers"], bool(cfg.dataset)
+                )
+            except UserError as error:
+                raise UserError(f"of the first of {self.rungs} hydra.sweeper.rungs: {error}, or fewer rungs") from None
 
     def study(self, folder: Path, fixed: list[str]) -> Any:
         """The study in its storage, an earlier one if it is there. Raises UserError if that was of other settings."""
@@ -116,7 +139,12 @@ class Tuner(Grid):
             if not active:
                 return
             rungs = {trial.number: len(_reports(study, trial)) for trial in active}
-            done = self.launch({trial.number: self.job(trial, rungs[trial.number], fixed) for trial in active})
+            done = self.launch(
+                {
+                    trial.number: self.shortened(_overrides(trial, fixed), trial.number, rungs[trial.number])
+                    for trial in active
+                }
+            )
             self.returns |= done
             alive = []
             for trial in active:
@@ -146,10 +174,10 @@ class Tuner(Grid):
                 else:
                     study.tell(trial, state=state.PRUNED)
 
-    def job(self, trial: Any, rung: int, fixed: list[str]) -> list[str]:
-        """A trial's overrides up to its next rung."""
-        chosen = _overrides(trial, fixed)
-        trainer = self.compose(chosen, trial.number).trainer
+    def shortened(self, overrides: list[str], number: int, rung: int) -> list[str]:
+        """The overrides of job `number` up to its next rung."""
+        chosen = list(overrides)
+        trainer = self.compose(chosen, number).trainer
         unit = "updates" if "updates" in trainer else "env_steps"
         if "anneal_steps" in trainer and trainer.anneal_steps is None:
             # All steps: of the whole trial, not of those up to a rung.

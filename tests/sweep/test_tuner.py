@@ -23,7 +23,7 @@ from awr_exp.sweep.tuner import Tuner, distribution, promising  # noqa: E402
 
 SEARCH = [
     *SMALL, "hydra/sweeper=optuna", "agent.beta=tag(log,interval(0.03,3.0))", "seed=0",
-    "hydra.sweeper.n_trials=7", "hydra.sweeper.batch_size=4", "hydra.sweeper.rungs=2", "trainer.updates=100",
+    "hydra.sweeper.n_trials=5", "hydra.sweeper.batch_size=4", "hydra.sweeper.rungs=2", "trainer.updates=100",
 ]  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_hopeless_trials_stop_early_and_leave_their_places(cli: Cli, tmp_path: P
     done = cli("-m", *SEARCH, f"hydra.sweep.dir={tmp_path}/sweep")
     assert done.returncode == 0, done.stdout
     runs = results.runs(tmp_path / "sweep")
-    assert len(runs) == 7
+    assert len(runs) == 5
     reached = {run.folder.name: run.update for run in runs}
     assert set(reached.values()) == {50, 100}
     # Of the first batch of four the better half went on.
@@ -105,8 +105,8 @@ def test_trials_that_count_environment_steps_are_judged_at_those(cli: Cli, tmp_p
 def test_a_rung_is_a_share_of_what_the_trainer_counts(trainer: dict[str, Any], expected: list[str]) -> None:
     # Not a whole one: Hydra's plugins are made by Hydra.
     tuner: Any = SimpleNamespace(rungs=3, compose=lambda *_: OmegaConf.create({"trainer": trainer}))
-    trial, fixed = SimpleNamespace(params={"agent.beta": 1}, number=0), [f"trainer.{next(iter(trainer))}=100"]
-    assert Tuner.job(tuner, trial, 0, fixed) == ["agent.beta=1", *expected]
+    overrides = [f"trainer.{next(iter(trainer))}=100", "agent.beta=1"]
+    assert Tuner.shortened(tuner, overrides, 0, 0) == ["agent.beta=1", *expected]
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_a_killed_search_goes_on(cli: Cli, tmp_path: Path, datasets: Path) -> No
     done = cli("-m", *options, f"sweep.resume={sweep}")
     assert done.returncode == 0, done.stdout
     runs = {run.folder.name: run for run in results.runs(sweep)}
-    assert len(runs) == 7
+    assert len(runs) == 5
     assert {name: runs[name].overrides["agent.beta"] for name in first} == first
     assert {run.status for run in runs.values()} == {"finished"}
 
@@ -162,6 +162,14 @@ def test_a_trial_whose_process_was_lost_goes_on(cli: Cli, tmp_path: Path, datase
         (["agent.beta=interval(-1,1)"], r"^error: job 0 \(.*agent.beta=-1.0\): agent.beta is -1.0; it must be"),
         (["agent.beta=tag(log,interval(0,1))"], "^error: agent.beta=.*low"),
         (["agent.beta=interval(0.1,1)", "hydra.sweeper.storage=nonsense"], "^error: the study cannot be stored"),
+        (
+            ["agent.beta=1,2", "trainer=online", "env=cartpole", "recorder.dataset_id=mine/tuned-v0"],
+            "^error: recorder.dataset_id records a whole run, but trials are judged on the way: leave it out",
+        ),
+        (
+            ["agent.beta=1,2", "trainer=online", "env=cartpole", "schedule=interleaved", "trainer.env_steps=3000"],
+            "^error: of the first of 3 hydra.sweeper.rungs: .*trainer.env_steps=750, since schedule.learning_",
+        ),
     ],
 )
 def test_a_wrong_search_is_refused(cli: Cli, arguments: list[str], message: str) -> None:

@@ -1,5 +1,6 @@
 """From offline to online: the data stay, in their share of every batch, and what the policy could is not forgotten."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from awr_exp.data.transitions import DataInfo, Transitions
 from awr_exp.errors import UserError
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.seeding import draw_rows, shuffle_rows
+from awr_exp.sweep import experiment
 from awr_exp.training import checkpoint
 from awr_exp.training.finetune import Finetune
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.schedules import Interleaved, Phased
 from awr_exp.types import Spec
-from tests.conftest import SMALL, Cli, make_awr
+from tests.conftest import SMALL, Cli, composed, make_awr
 
 PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
 PHASED = Phased(samples_per_iteration=60, critic_steps=5, actor_steps=7)
@@ -154,21 +156,58 @@ def test_a_run_trains_offline_first_or_begins_with_one_that_did(cli: Cli, tmp_pa
     assert results.runs(tmp_path) == [results.read(tmp_path / "one")]
     began = checkpoint.best(tmp_path / "one" / "offline")
     assert began is not None
-    two = [f"resume_policy={tmp_path}/one/offline", f"hydra.run.dir={tmp_path}/two"]
-    done = cli(*FINETUNE, *two)
+    begin = f"resume_policy={tmp_path}/one/offline"
+    done = cli(*FINETUNE, begin, f"hydra.run.dir={tmp_path}/two")
     assert done.returncode == 0, done.stdout
     assert not (tmp_path / "two" / "offline").exists()
     # The same policy, critic and data: the same run.
     both = [[row for row in rows if "per_second" not in row["name"]] for rows in (online, read(tmp_path / "two"))]
     assert both[0] == both[1]
-    done = cli("agent=bc", *SMALL, f"hydra.run.dir={tmp_path}/clone")
-    assert done.returncode == 0, done.stdout
-    done = cli(*FINETUNE, f"resume_policy={tmp_path}/clone", f"hydra.run.dir={tmp_path}/three")
-    assert done.returncode == 0, done.stdout
-    assert "has no critic: a new one is learnt" in done.stdout
-    done = cli("-m", *FINETUNE, two[0], "agent.beta=0.3,1.0", f"hydra.sweep.dir={tmp_path}/sweep")
+    done = cli("-m", *FINETUNE, begin, "agent.beta=0.3,1.0", f"hydra.sweep.dir={tmp_path}/sweep")
     assert done.returncode == 0, done.stdout
     assert "jobs to train: 2, groups: 1," in done.stdout
+
+
+@pytest.fixture
+def root(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+
+
+@pytest.mark.usefixtures("root")
+def test_a_policy_without_a_critic_learns_a_new_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    (clone,) = experiment.train([composed("agent=bc", *SMALL, "trainer.updates=20")], [tmp_path / "clone"])
+    assert clone.error is None
+    (tuned,) = experiment.train([composed(*FINETUNE, f"resume_policy={tmp_path}/clone")], [tmp_path / "tuned"])
+    assert tuned.error is None
+    assert "has no critic: a new one is learnt" in caplog.text
+
+
+@pytest.mark.usefixtures("root")
+def test_a_member_that_did_not_learn_offline_does_not_go_online(tmp_path: Path) -> None:
+    """It can do so once it is resumed with other settings; the others are as if alone."""
+    folders = [tmp_path / name for name in ("diverging", "other")]
+    cfgs = [composed(*FINETUNE, *OFFLINE, f"agent.actor_lr={lr}") for lr in ("1e30", "3e-4")]
+    diverged, other = experiment.train(cfgs, folders, ["diverging", "other"])
+    assert "training diverged" in str(diverged.error)
+    assert not (folders[0] / "checkpoint").exists()
+    assert other.error is None
+    assert results.read(folders[1]).env_steps == 512
+    (alone,) = experiment.train([cfgs[0]], [tmp_path / "alone"])
+    assert "training diverged" in str(alone.error)
+    (again,) = experiment.train([composed(*FINETUNE, *OFFLINE)], folders[:1])
+    assert again.error is None
+    assert results.read(folders[0]).env_steps == 512
+
+
+@pytest.mark.usefixtures("root")
+def test_an_offline_run_that_is_resumed_in_its_place_is_pointed_to_resume_policy(tmp_path: Path) -> None:
+    experiment.train([composed(*SMALL, "trainer.updates=20")], [tmp_path])
+    with pytest.raises(UserError, match="learnt from a data set alone: choose trainer=finetune resume_policy="):
+        experiment.train([composed(*FINETUNE)], [tmp_path])
+    experiment.train([composed(*FINETUNE, f"resume_policy={tmp_path}")], [tmp_path / "online"])
+    with pytest.raises(UserError, match="the run to resume collects what it learns from: leave out trainer=offline"):
+        experiment.train([composed(*SMALL, "network.hidden=[16]")], [tmp_path / "online"])
 
 
 WRONG = {
@@ -180,8 +219,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_cannot_be_tuned_ends_in_one_line(cli: Cli, wrong: str) -> None:
-    done = cli(*FINETUNE, *wrong.split())
-    assert done.returncode == 1
-    assert WRONG[wrong] in done.stdout
-    assert "Traceback" not in done.stdout
+@pytest.mark.usefixtures("root")
+def test_what_cannot_be_tuned_is_said_in_one_line(wrong: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(WRONG[wrong])) as error:
+        experiment.train([composed(*FINETUNE, *wrong.split())], [tmp_path])
+    assert "\n" not in str(error.value)
