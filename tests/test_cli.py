@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 import awr_exp
 from awr_exp import results
 from awr_exp.errors import UserError
+from awr_exp.sweep import experiment
 from awr_exp.training import checkpoint
 from awr_exp.training.loggers import read
-from tests.conftest import SMALL, Cli, start, trainer_of
+from tests.conftest import SMALL, Cli, composed, start, trainer_of
 
 
 def only_run(folder: Path) -> Path:
@@ -96,7 +97,7 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> Non
     options = [
         *SMALL,
         "advantage=td_lambda",
-        "trainer.updates=700",
+        "trainer.updates=320",
         "trainer.refresh_interval=70",
         "trainer.checkpoint_interval=30",
         "dataset.max_transitions=2000",
@@ -129,27 +130,16 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> Non
         assert rows(run) == rows(only_run(tmp_path / "whole"))
 
 
-def test_a_finished_run_goes_on_with_more_updates(cli: Cli, tmp_path: Path) -> None:
-    assert cli(*SMALL, "agent.beta=0.7", "trainer.updates=100").returncode == 0
-    run = only_run(tmp_path)
-    before = (run / ".hydra" / "config.yaml").read_text()
-    done = cli(f"resume={run}", "trainer.updates=150")
-    assert done.returncode == 0, done.stdout
-    assert max(row["update"] for row in read(run)) == 150
-    assert (run / ".hydra" / "config.yaml").read_text() == before
-
-
-def test_a_folder_takes_one_run_only(cli: Cli, tmp_path: Path) -> None:
-    place = f"hydra.run.dir={tmp_path}/run"
-    assert cli(*SMALL, "env=none", place).returncode == 0
-    config = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
-    other = cli(*SMALL, "env=none", place, "agent.beta=0.7")
+def test_a_folder_takes_one_run_only(cli: Cli, finished: Path) -> None:
+    place = f"hydra.run.dir={finished}"
+    config = (finished / ".hydra" / "config.yaml").read_text()
+    other = cli(*SMALL, place, "agent.beta=0.7")
     assert other.returncode == 1
-    assert re.fullmatch(r"error: \S+/run was started as .*env=none: give the same command .*\n", other.stdout)
-    assert (tmp_path / "run" / ".hydra" / "config.yaml").read_text() == config
-    again = cli(*SMALL, "env=none", place)
+    assert re.fullmatch(r"error: \S+/run was started as .*eval_episodes=1: give the same command .*\n", other.stdout)
+    assert (finished / ".hydra" / "config.yaml").read_text() == config
+    again = cli(*SMALL, place)
     assert again.returncode == 0
-    assert again.stdout == f"nothing left to train: {tmp_path}/run\n"
+    assert again.stdout == f"nothing left to train: {finished}\n"
 
 
 def test_a_run_that_diverges_between_reports_says_so(cli: Cli) -> None:
@@ -160,23 +150,26 @@ def test_a_run_that_diverges_between_reports_says_so(cli: Cli) -> None:
     assert "Traceback" not in done.stdout
 
 
-def test_resume_refuses_other_data_networks_and_strangers(cli: Cli, tmp_path: Path) -> None:
-    assert cli(*SMALL, "env=none").returncode == 0
-    run = only_run(tmp_path)
+def test_resume_goes_on_with_other_settings_but_not_with_other_data_networks_and_strangers(
+    cli: Cli, finished: Path, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    run = finished
     for change, message in {
         "dataset.max_transitions=500": "trained on other data",
         "network.hidden=[24]": "was trained with network.hidden=[16], not [24]: give the same",
         "network.activation=tanh": "was trained with network.activation=relu, not tanh: give the same",
-        "agent.beta=0": "agent.beta is 0; it must be a positive",
     }.items():
-        done = cli(f"resume={run}", change)
-        assert done.returncode != 0
-        assert message in done.stdout, done.stdout
+        with pytest.raises(UserError, match=re.escape(message)):
+            experiment.train([composed(*SMALL, change)], [run])
+    refused(cli(f"resume={run}", "agent.beta=0"), "agent.beta is 0; it must be a positive")
+    config = run / ".hydra" / "config.yaml"
+    content = config.read_text()
     done = cli(f"resume={run}", "optimizer=momentum", "trainer.updates=250")
     assert done.returncode == 0, done.stdout
     assert "trained with another optimizer, whose moments start anew" in done.stdout
-    config = run / ".hydra" / "config.yaml"
-    content = config.read_text()
+    assert max(row["update"] for row in read(run)) == 250
+    assert config.read_text() == content
     config.write_text(content.replace("awr_exp.agents.awr.AWR", "os.system"))
     done = cli(f"resume={run}")
     assert done.returncode != 0
@@ -193,21 +186,21 @@ def test_resume_refuses_other_data_networks_and_strangers(cli: Cli, tmp_path: Pa
     assert "is not the folder of a run" in done.stdout
 
 
-def test_damaged_checkpoints_cost_only_themselves(cli: Cli, tmp_path: Path) -> None:
-    assert cli(*SMALL, "env=none").returncode == 0
-    run = only_run(tmp_path)
-    _, newest = sorted((run / "checkpoint").glob("update_*"))
+def test_damaged_checkpoints_cost_only_themselves(
+    finished: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    _, newest = sorted((finished / "checkpoint").glob("update_*"))
     newest.write_bytes(newest.read_bytes()[:100])
-    done = cli(f"resume={run}", "trainer.updates=250")
-    assert done.returncode == 0, done.stdout
-    assert "cannot be read" in done.stdout
-    for path in (run / "checkpoint").iterdir():
+    (outcome,) = experiment.train([composed(*SMALL)], [finished])
+    assert outcome.error is None
+    assert "cannot be read" in caplog.text
+    for path in (finished / "checkpoint").iterdir():
         path.write_bytes(b"nothing")
-    done = cli(f"resume={run}")
-    assert done.returncode != 0
-    assert "start the run anew" in done.stdout
+    with pytest.raises(UserError, match="start the run anew"):
+        experiment.train([composed(*SMALL)], [finished])
     with pytest.raises(UserError, match="can be read"):
-        awr_exp.load(run)
+        awr_exp.load(finished, which="latest")
 
 
 WRONG = {
@@ -245,6 +238,7 @@ WRONG = {
     "dataset=none": "trainer=offline needs a data set: choose dataset=... or trainer=online",
     "trainer=online dataset=cartpole_mixed": "trainer=online collects its own data: leave out dataset=...",
     "trainer=online env=cartpole baseline=bc": "trainer=online has no data set for a baseline",
+    "schedule=interleaved": "schedule=interleaved is how an online run learns: choose trainer=online or finetune",
     "trainer=online trainer.envs=0": "trainer.envs is 0; it must be a whole number of at least 1",
 }
 
@@ -256,7 +250,22 @@ def refused(done: "subprocess.CompletedProcess[str]", message: str) -> None:
     assert "Traceback" not in done.stdout
 
 
-@pytest.mark.parametrize("wrong", WRONG)
+BY_COMMAND = (
+    "agent.beta=-1", "dataset=minari", "agent.betaa=1", "trainer=online env=cartpole trainer.updates=3",
+    "+agent.beta=1", "+experiment=nonsense", "agent.beta=[", "weighting=expclip", "weighting=null", "env=nonsense",
+    "~network", "resume=nowhere",
+)  # fmt: skip
+"""Where Hydra or the command line has a say. The others are `check`'s alone."""
+
+
+@pytest.mark.parametrize("wrong", [wrong for wrong in WRONG if wrong not in BY_COMMAND])
+def test_a_wrong_value_is_named(wrong: str) -> None:
+    with pytest.raises(UserError, match=re.escape(WRONG[wrong])) as error:
+        composed(*wrong.split())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", BY_COMMAND)
 def test_a_wrong_setting_is_answered_before_anything_is_made(cli: Cli, tmp_path: Path, wrong: str) -> None:
     done = cli(*wrong.split())
     refused(done, WRONG[wrong])
@@ -290,9 +299,11 @@ WRONG_ONLINE = {
 
 
 @pytest.mark.parametrize("wrong", WRONG_ONLINE)
-def test_what_only_the_environment_can_tell_ends_in_one_line(cli: Cli, wrong: str) -> None:
+def test_what_only_the_environment_can_tell_is_said_in_one_line(wrong: str, tmp_path: Path) -> None:
     phased = [option for option in ONLINE if not ("interleaved" in wrong and option.startswith("schedule."))]
-    refused(cli(*phased, *wrong.split()), WRONG_ONLINE[wrong])
+    with pytest.raises(UserError, match=re.escape(WRONG_ONLINE[wrong])) as error:
+        experiment.train([composed(*phased, *wrong.split())], [tmp_path])
+    assert "\n" not in str(error.value)
 
 
 def test_a_run_that_cannot_be_built_begins_no_record_of_itself(cli: Cli, tmp_path: Path) -> None:
@@ -301,7 +312,7 @@ def test_a_run_that_cannot_be_built_begins_no_record_of_itself(cli: Cli, tmp_pat
 
 
 def test_a_killed_worker_costs_a_run_nothing(tmp_path: Path, datasets: Path) -> None:
-    options = [*ONLINE, "advantage=td_lambda", "trainer.env_steps=6400", "trainer.workers=2"]
+    options = [*ONLINE, "advantage=td_lambda", "trainer.env_steps=2560", "trainer.workers=2"]
     values = []
     for folder, kills in (("whole", False), ("killed", True)):
         process = start(tmp_path, datasets, *options, f"hydra.run.dir={tmp_path / folder}")
@@ -320,7 +331,7 @@ def test_a_killed_worker_costs_a_run_nothing(tmp_path: Path, datasets: Path) -> 
 
 def test_an_online_run_killed_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> None:
     """With a replay that is full, open episodes, and a kill between reports."""
-    options = [*ONLINE, "advantage=td_lambda", "trainer.env_steps=12800", "trainer.checkpoint_interval=192"]
+    options = [*ONLINE, "advantage=td_lambda", "trainer.env_steps=3840", "trainer.checkpoint_interval=192"]
     folders = {name: tmp_path / name for name in ("whole", "killed")}
     for folder in folders.values():
         folder.mkdir()
@@ -344,7 +355,7 @@ def test_an_online_run_killed_resumes_to_the_bit(tmp_path: Path, datasets: Path)
         assert torch.equal(value, expected[name]), name
     assert rows(run) == rows(only_run(folders["whole"]))
     assert {"collect/return_mean", "eval/return_mean", "train/ess"} <= {row["name"] for row in rows(run)}
-    assert {row["env_steps"] for row in rows(run) if row["name"] == "train/ess"} == set(range(128, 12801, 128))
+    assert {row["env_steps"] for row in rows(run) if row["name"] == "train/ess"} == set(range(128, 3841, 128))
 
 
 def test_an_online_sweep_is_one_group(cli: Cli, tmp_path: Path) -> None:
@@ -366,13 +377,21 @@ WRONG_LATER = {
     "dataset=minari dataset.id=no/such-v0": "data set 'no/such-v0' is not in",
     "dataset=minari dataset.id=nonsense": "is not a Minari id",
     "device=cuda:99": "device=cuda:99 is not there",
-    "agent.actor_lr=1e30 agent.critic_lr=1e30": "training diverged before update",
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG_LATER)
-def test_what_only_the_data_can_tell_ends_in_one_line(cli: Cli, wrong: str) -> None:
-    refused(cli(*SMALL, *wrong.split()), WRONG_LATER[wrong])
+def test_what_only_the_data_can_tell_is_said_in_one_line(
+    wrong: str, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    with pytest.raises(UserError, match=re.escape(WRONG_LATER[wrong])) as error:
+        experiment.train([composed(*SMALL, *wrong.split())], [tmp_path])
+    assert "\n" not in str(error.value)
+
+
+def test_what_only_the_data_can_tell_ends_a_command(cli: Cli) -> None:
+    refused(cli(*SMALL, "head=categorical"), WRONG_LATER["head=categorical"])
 
 
 @pytest.mark.parametrize("argument", ["--help", "agent.beta=-1", "agent.betaa=1"])
@@ -386,19 +405,8 @@ def test_help_and_mistakes_never_wait_for_torch(argument: str, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
-def test_a_sweep_runs_each_beta_in_its_own_folder(cli: Cli, tmp_path: Path) -> None:
-    done = cli("-m", *SMALL, "env=none", "agent.beta=0.05,1.0")
-    assert done.returncode == 0, done.stdout
-    jobs = sorted(tmp_path.glob("outputs/sweeps/*/*/[0-9]"))
-    betas = [re.findall(r"beta: (.*?) ", (job / ".hydra" / "config.yaml").read_text() + " ") for job in jobs]
-    assert len(jobs) == 2
-    assert all((job / "metrics.jsonl").exists() for job in jobs), betas
-
-
-def test_a_policy_of_a_stranger_is_not_called(cli: Cli, tmp_path: Path) -> None:
-    assert cli(*SMALL, "env=none").returncode == 0
-    run = only_run(tmp_path)
-    found = checkpoint.latest(run)
+def test_a_policy_of_a_stranger_is_not_called(finished: Path, tmp_path: Path) -> None:
+    found = checkpoint.latest(finished)
     assert found is not None
     state, facts = found
     facts["head"]["_target_"] = "os.system"

@@ -43,6 +43,7 @@ def _ensure(id: str, env_id: str, plan: Plan, worst: behaviour.Behaviour, best: 
     """Collect the data set unless it is there. It appears whole or not at all, whoever else collects it too."""
     if export.exists(id):
         return
+    export.make_place(id)
     log.info("collecting %s in %s (once)", id, root())
     env = gymnasium.make(env_id)
     rng = np.random.default_rng(child_seed(0, id))

@@ -253,15 +253,16 @@ def test_code_named_by_a_data_set_is_not_followed(root: Path) -> None:
 
 @pytest.mark.parametrize("dataset", [pendulum_mixed, cartpole_mixed])
 def test_a_builtin_data_set_is_collected_once(
-    dataset: Callable[[], Any], root: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Callable[[], Any], datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     data = dataset()
     assert data.info.ref_min_score < data.info.return_mean < data.info.ref_max_score
     assert 0 < data.info.normalized_score(data.info.return_mean) < 1
     assert everything(data).truncated.any()
     if dataset is cartpole_mixed:
         assert everything(data).terminated.any()
-    assert [path.name for path in (root / "awr_exp").iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in (datasets / "awr_exp").iterdir() if path.name.startswith(".")] == []
     monkeypatch.setattr(gymnasium, "make", None)
     assert dataset().info.fingerprint == data.info.fingerprint
 

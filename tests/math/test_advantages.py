@@ -28,18 +28,19 @@ def episodes(seed: int, rows: int, members: int = 2) -> dict[str, Tensor]:
 
 def walk(data: dict[str, Tensor], steps: int) -> Tensor:
     """The n-step target, one row at a time, from its definition."""
-    out = torch.zeros_like(data["next_value"])
-    rows = out.shape[1]
-    for k in range(out.shape[0]):
+    reward, discount, value, last = (data[name].tolist() for name in ("reward", "discount", "next_value", "last"))
+    rows = len(reward)
+    out = [[0.0] * rows for _ in discount]
+    for k, own in enumerate(discount):
         for t in range(rows):
             gain = 1.0
             for i in range(t, min(t + steps, rows)):
-                out[k, t] += gain * data["reward"][i]
-                gain *= data["discount"][k, i]
-                if data["last"][i] or i == t + steps - 1:
-                    out[k, t] += gain * data["next_value"][k, i]
+                out[k][t] += gain * reward[i]
+                gain *= own[i]
+                if last[i] or i == t + steps - 1:
+                    out[k][t] += gain * value[k][i]
                     break
-    return out
+    return torch.tensor(out, dtype=torch.float64)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 70))

@@ -41,7 +41,7 @@ def files(job: Path) -> set[str]:
 
 
 def test_jobs_are_as_if_each_had_run_alone(cli: Cli, tmp_path: Path) -> None:
-    options = [*GRID, "logger=[jsonl,wandb]"]
+    options = [*GRID, "logger=[jsonl,wandb]", "trainer.updates=100", "trainer.eval_interval=50"]
     fused = cli("-m", *options, f"hydra.sweep.dir={tmp_path}/fused")
     assert fused.returncode == 0, fused.stdout
     basic = cli("-m", *options, f"hydra.sweep.dir={tmp_path}/basic", "hydra/launcher=basic")
@@ -74,9 +74,9 @@ def test_jobs_are_as_if_each_had_run_alone(cli: Cli, tmp_path: Path) -> None:
     assert len(returns) == 4
     assert returns == sorted(returns, reverse=True)
     # A member goes on as any run does.
-    more = cli(f"resume={tmp_path}/fused/2", "trainer.updates=250")
+    more = cli(f"resume={tmp_path}/fused/2", "trainer.updates=150")
     assert more.returncode == 0, more.stdout
-    assert read(tmp_path / "fused" / "2")[-1]["update"] == 250
+    assert read(tmp_path / "fused" / "2")[-1]["update"] == 150
 
 
 def test_failing_members_fail_alone(cli: Cli, tmp_path: Path) -> None:
@@ -96,18 +96,26 @@ def test_failing_members_fail_alone(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_stacked_forms_another_group(cli: Cli, tmp_path: Path) -> None:
-    options = ["network.hidden=[8],[16]", "agent.beta=0.1,1.0,2.0", "hydra.launcher.max_members=2"]
+    options = [
+        "network.hidden=[8],[16]",
+        "agent.beta=0.1,1.0,2.0",
+        "hydra.launcher.max_members=2",
+        "trainer.updates=20",
+    ]
     done = cli("-m", *SMALL, "env=none", *options)
     assert done.returncode == 0, done.stdout
     # Three of each width, of which two fit a group.
     assert "jobs to train: 6, groups: 4," in done.stdout
+    found = jobs(only_sweep(tmp_path))
+    assert [OmegaConf.load(job / ".hydra" / "config.yaml").agent.beta for job in found] == [0.1, 1.0, 2.0] * 2
+    assert all((job / "metrics.jsonl").exists() for job in found)
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_an_interrupted_sweep_goes_on(tmp_path: Path, datasets: Path, cli: Cli, number: int) -> None:
     """Two groups, stopped in the second: the first is not trained again."""
     sweep = tmp_path / "sweep"
-    options = [*SMALL, "env=none", "agent.beta=0.1,1.0", "trainer.checkpoint_interval=20", "trainer.updates=100,700"]
+    options = [*SMALL, "env=none", "agent.beta=0.1,1.0", "trainer.checkpoint_interval=20", "trainer.updates=100,300"]
     process = start(tmp_path, datasets, "-m", *options, f"hydra.sweep.dir={sweep}")
     last = [sweep / "1", sweep / "3"]
     deadline = time.monotonic() + 120
@@ -121,7 +129,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, datasets: Path, cli: Cli, 
     if number == signal.SIGTERM:
         assert f"sweep.resume={sweep}" in output
     before = [(job / "metrics.jsonl").read_bytes() for job in (sweep / "0", sweep / "2")]
-    wrong = cli("-m", *SMALL, "env=none", "agent.beta=0.5,1.0", "trainer.updates=100,700", f"sweep.resume={sweep}")
+    wrong = cli("-m", *SMALL, "env=none", "agent.beta=0.5,1.0", "trainer.updates=100,300", f"sweep.resume={sweep}")
     assert wrong.returncode == 1
     assert "give the same command to go on with it" in wrong.stdout
     done = cli("-m", *options, f"sweep.resume={sweep}")
@@ -131,10 +139,10 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, datasets: Path, cli: Cli, 
         assert result(job)["status"] == "finished"
         updates = [row["update"] for row in read(job) if row["name"] == "train/value_loss"]
         assert updates == sorted(set(updates))
-        assert updates[-1] == 700
+        assert updates[-1] == 300
         found = checkpoint.latest(job)
         assert found is not None
-        assert found[1]["update"] == 700
+        assert found[1]["update"] == 300
     assert "nothing left to train" in cli("-m", *options, f"sweep.resume={sweep}").stdout
 
 

@@ -211,6 +211,7 @@ def test_what_cannot_be_compiled_is_said_once(
 def test_the_compiled_library_is_kept_and_made_again_where_it_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(native, "FLAGS", [flag.replace("-O3", "-O0") for flag in native.FLAGS])
     first, second = (tmp_path / name / "awr_exp" / "native" for name in ("first", "second"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
     assert native.library.__wrapped__() is not None
@@ -228,6 +229,7 @@ def test_the_compiled_library_is_kept_and_made_again_where_it_is_broken(
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "FLAGS", [flag.replace("-O3", "-O0") for flag in native.FLAGS])
     (tmp_path / "file").touch()
     shared = tmp_path / "shared" / "awr_exp" / "native"
     shared.mkdir(parents=True)
