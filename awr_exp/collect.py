@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import signal
 import sys
 from contextlib import closing
 from itertools import islice
@@ -195,6 +196,8 @@ def _known_best(content: dict[str, Any]) -> list[float]:
 
 
 def main() -> None:
+    # As Ctrl-C: what is half written is taken away.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with command.plain_errors():
         run()
 

@@ -281,6 +281,32 @@ WRONG = {
 }
 
 
+def test_a_signal_stops_it_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["collect", "policy=random", "env=cartpole", "dataset_id=test/mine-v0"])
+    create = export.create
+
+    def stopped(id: str, buffers: Any, *others: Any) -> bool:
+        def interrupted() -> Any:
+            yield next(buffers)
+            signal.raise_signal(signal.SIGTERM)
+
+        return create(id, interrupted(), *others)
+
+    monkeypatch.setattr(export, "create", stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            module.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.endswith("stopped: the same command goes on\n")
+    assert [path.name for path in (tmp_path / "test").iterdir()] == [".collecting-mine-v0"]
+
+
 BY_COMMAND = "policy=random env=cartpole", "policy=/nowhere dataset_id=aa/b-v0 env=cartpole", "polcy=random"
 
 
