@@ -402,12 +402,14 @@ def test_a_turn_that_fails_while_it_learns_is_undone(tmp_path: Path, monkeypatch
 
 def test_with_overlap_the_others_learn_no_turn_twice_where_one_gives_up(tmp_path: Path) -> None:
     schedule, folders = Phased(60, 5, 7, 280, overlap=True), [tmp_path / "unlucky", tmp_path / "other"]
+    later = {child_seed(0, "episode", env, number) >> 32 for env in range(3) for number in range(4, 99)}
     run = trainer(
-        folders, agent(CARTPOLE, schedule, [0, 9]), schedule, lambda: Crashing(MAKE[CARTPOLE](), UNLUCKY, 0), workers=1
+        folders, agent(CARTPOLE, schedule, [0, 9]), schedule, lambda: Crashing(MAKE[CARTPOLE](), later, 0), workers=1
     )
     run.evaluator = None
     run.run()
     assert "RuntimeError: the simulator crashed" in str(run.failed[0])
+    assert 0 < run.member_update(0) < run.member_update(1)
     alone = trainer([tmp_path / "alone"], agent(CARTPOLE, schedule, [9]), schedule, workers=1)
     alone.run()
     assert (run.failed[1], run.member_update(1)) == (None, alone.update)
