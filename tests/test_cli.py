@@ -130,6 +130,15 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> Non
         assert rows(run) == rows(only_run(tmp_path / "whole"))
 
 
+def test_a_terminal_that_cannot_be_written_costs_what_would_be_said_there(tmp_path: Path, datasets: Path) -> None:
+    env = os.environ | {"MINARI_DATASETS_PATH": str(datasets)}
+    command = [sys.executable, "-m", "awr_exp.main", *SMALL, "trainer.updates=100", f"hydra.run.dir={tmp_path}/run"]
+    with Path("/dev/full").open("w") as full:
+        subprocess.run(command, cwd=tmp_path, env=env, stdout=full, stderr=subprocess.PIPE, timeout=100, check=False)
+    assert results.read(tmp_path / "run").status == "finished"
+    assert (tmp_path / "run" / "curves.png").exists()
+
+
 def test_a_folder_takes_one_run_only(cli: Cli, finished: Path) -> None:
     place = f"hydra.run.dir={finished}"
     config = (finished / ".hydra" / "config.yaml").read_text()

@@ -1,6 +1,6 @@
 """Advantage-weighted regression (Peng et al. 2019, algorithm 1) for K members at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,9 @@ from awr_exp.agents.value import ValueAgent
 from awr_exp.math import weights
 from awr_exp.math.advantages import Estimator
 from awr_exp.math.members import Hyper, Limit, Switch
+from awr_exp.math.weights import Weighting
 from awr_exp.networks.policy import MakeHead, MakeNetwork
 from awr_exp.types import Batch, Metrics, Spec
-
-Weighting = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class AWR(ValueAgent):

@@ -17,9 +17,13 @@ def weighted_nll(log_prob: Tensor, weight: Tensor) -> Tensor:
 
 
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:
-    """[K]: 1 - Var(target - V) / Var(target). 1 is a perfect critic, 0 one that knows only the mean."""
+    """[K]: 1 - Var(target - V) / Var(target). 1 is a perfect critic, 0 one that knows only the mean.
+
+    At least -1: where all targets are alike, one batch would else decide the mean of many.
+    """
     _same_shape(value, target)
-    return 1 - (target - value).var(-1) / target.var(-1).clamp(min=torch.finfo(target.dtype).tiny)
+    share = (target - value).var(-1) / target.var(-1).clamp(min=torch.finfo(target.dtype).tiny)
+    return (1 - share).clamp(min=-1)
 
 
 def _same_shape(a: Tensor, b: Tensor) -> None:

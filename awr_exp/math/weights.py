@@ -4,8 +4,13 @@ beta [K, 1] divides the advantage: small is greedy, large is cloning. max_weight
 only `exp_clip` needs it. A weighting is any function of this signature.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+Weighting = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From advantages [K, B], beta and max_weight [K, 1] to weights [K, B]."""
 
 PRACTICALLY_ZERO = 1e-3
 """A row with less than this share of the mean weight no longer counts."""
@@ -32,6 +37,12 @@ def indicator(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
 def constant(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
     """1 everywhere: behaviour cloning."""
     return torch.ones_like(advantage)
+
+
+def depends_on_beta(weighting: Weighting) -> bool:
+    """Whether beta does anything to the weights, tried on two advantages."""
+    advantage, one = torch.tensor([[-1.0, 1.0]]), torch.ones(1, 1)
+    return not torch.equal(weighting(advantage, one, 20 * one), weighting(advantage, 2 * one, 20 * one))
 
 
 def standardize(advantage: Tensor) -> Tensor:

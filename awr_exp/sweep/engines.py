@@ -39,7 +39,10 @@ def joblib(groups: Sequence[Group], folder: Path, workers: int, options: Mapping
     import joblib as engine
 
     # Loky tells each worker by OMP_NUM_THREADS how many cores are its share.
-    run = engine.Parallel(n_jobs=workers, backend="loky", batch_size=1, **options)
+    try:
+        run = engine.Parallel(n_jobs=workers, backend="loky", batch_size=1, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"hydra.launcher.options: {first_line(error)}") from None
     tasks = [engine.delayed(_train)(group, folder) for group in groups]
     for _ in range(2):
         try:

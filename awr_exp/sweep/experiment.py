@@ -108,7 +108,7 @@ def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]
         if first.get("baseline"):
             baselines = fit("baseline", pretrain or trainer, [folder / "baseline" for folder in folders], "baseline")
             for levels, outcome in zip(known, baselines, strict=True):
-                if "eval/return_mean" in outcome.metrics:
+                if outcome.error is None and "eval/return_mean" in outcome.metrics:
                     levels["baseline/return_mean"] = outcome.metrics["eval/return_mean"]
         if begins and not begin:
             sources = [folder / "offline" for folder in folders]
@@ -132,8 +132,8 @@ def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]
             signal.raise_signal(signal.SIGUSR2)
         raise
     if not any(names) and outcomes[0].error is None:
-        baseline = baselines[0].metrics if baselines else None
-        closing.show(data and data.info, outcomes[0].metrics, baseline, folders[0], first)
+        baseline = baselines[0] if baselines else None
+        closing.show(data and data.info, outcomes[0], baseline, folders[0], first)
     trained = iter(outcomes)
     return [refused.get(member) or next(trained) for member in members]
 

@@ -1,8 +1,9 @@
 """A group of jobs that train together: all that another process or machine has to know of them."""
 
 import logging
+import resource
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +38,7 @@ class Group:
         # Here, for a process that only ships groups need not import torch.
         from awr_exp.sweep import experiment
 
+        _allow_many_files()
         outcomes: dict[int, Outcome] = {}
         reached: dict[tuple[tuple[int, int], ...], list[int]] = {}
         with self._logs():
@@ -107,6 +109,13 @@ class Group:
             for file in files:
                 root.removeHandler(file)
                 file.close()
+
+
+def _allow_many_files() -> None:
+    """As many as this process may open: each job has its log and its lock open, and 1024 are a usual limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def divided(groups: Sequence[Sequence[Any]], workers: int, most: int | None) -> list[Sequence[Any]]:

@@ -61,13 +61,18 @@ class Fused(Launcher):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.max_members, self.via, self.options = max_members, via, options or {}
-        self.workers = workers or (cores() if via == "joblib" else 1)
+        self.workers = workers if workers is not None else cores() if via == "joblib" else 1
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
     def check(self) -> None:
-        """Raises UserError if there is no such engine, or if it is not installed."""
+        """Raises UserError if there is no such engine, if it is not installed, or for numbers that mean nothing."""
+        for name, number in (("max_members", self.max_members), ("workers", self.workers)):
+            if number is not None and number < 1:
+                raise UserError(f"hydra.launcher.{name} is {number}; it must be a whole number of at least 1, or null")
+        if self.via is None and self.workers > 1:
+            raise UserError("hydra.launcher.workers is of an engine: give hydra.launcher.via=joblib, or leave it out")
         engines.find(self.via)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -82,6 +87,7 @@ class Fused(Launcher):
         # torch takes a second to import: not before a sweep is known to be right.
         from awr_exp.sweep import stacking
 
+        self.check()
         engine = engines.find(self.via)
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)

@@ -134,6 +134,9 @@ def start(name: str, threads: int | None) -> torch.device:
         raise UserError(f"device={name} is not there: use device=auto or device=cpu")
     if device.type == "cpu":
         fast_float32_products()
+    else:
+        # An earlier job of this process, on the CPU, may have allowed what on a GPU means TF32.
+        torch.set_float32_matmul_precision("highest")
     return device
 
 

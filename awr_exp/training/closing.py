@@ -61,14 +61,17 @@ def run(trainer: Trainer, loggers: Sequence[Logger], folders: Sequence[Path]) ->
 
 def show(
     data: DataInfo | None,
-    result: Mapping[str, float],
-    baseline: Mapping[str, float] | None,
+    result: Outcome,
+    baseline: Outcome | None,
     folder: Path,
     cfg: Mapping[str, Any],
 ) -> None:
     """Print the returns of the data set, the baseline and the agent, and where everything is."""
 
-    def outcome(metrics: Mapping[str, float]) -> str:
+    def told(outcome: Outcome) -> str:
+        metrics = outcome.metrics
+        if outcome.error is not None:
+            return f"failed: {outcome.error}"
         if "eval/return_mean" not in metrics:
             return "not evaluated (env=none)"
         text = f"{metrics['eval/return_mean']:10.1f} ± {metrics['eval/return_std']:.1f}"
@@ -77,8 +80,8 @@ def show(
 
     rows = [(f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}")] if data else []
     if baseline is not None:
-        rows.append((f"baseline {_name(cfg['baseline'])}", outcome(baseline)))
-    rows.append((_name(cfg["agent"]), outcome(result)))
+        rows.append((f"baseline {_name(cfg['baseline'])}", told(baseline)))
+    rows.append((_name(cfg["agent"]), told(result)))
     notes = [("results", str(folder))]
     if (folder / "curves.png").exists():
         notes.append(("curves", str(folder / "curves.png")))

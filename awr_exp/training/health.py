@@ -18,9 +18,12 @@ def at_start(value_iters: int | None) -> Iterator[tuple[str, str]]:
 
 
 def of_metrics(metrics: Mapping[str, float], beta: float | None, standardized: bool) -> Iterator[tuple[str, str]]:
-    """(name, sentence) of what one report of a member says; the name lets each be said once."""
+    """(name, sentence) of what one report of a member says; the name lets each be said once.
+
+    beta: None where the weights do not depend on it.
+    """
     ess, spread = metrics.get("ess"), metrics.get("std_advantage")
-    if ess is None or spread is None or beta is None:
+    if ess is None or spread is None:
         return
     spread = 1.0 if standardized else spread
     if metrics.get("mean_weight", 1) == 0:
@@ -28,12 +31,14 @@ def of_metrics(metrics: Mapping[str, float], beta: float | None, standardized: b
             "collapsed",
             "all weights are 0: no advantage is positive; check the critic, or try another weighting",
         )
-    elif ess < COLLAPSED:
+    elif beta is not None and ess < COLLAPSED:
         yield (
             "collapsed",
             f"the weights collapsed: {ess:.1%} of a batch decides each step; try agent.beta={_round(spread)}, "
             "a smaller agent.max_weight or agent.standardize_advantages=true with agent.beta=1",
         )
+    if beta is None:
+        return
     if beta < GREEDY * spread:
         yield (
             "small_beta",

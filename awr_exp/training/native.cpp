@@ -421,7 +421,9 @@ class Descent {
         const auto variance = [&](double sum, double square) { return (square - sum * sum / n) / (n - 1); };
         const double least = std::numeric_limits<float>::min();
         p.metrics[0] += all.error_square / n;
-        p.metrics[1] += 1 - variance(all.error, all.error_square) / std::max(variance(all.target, all.target_square), least);
+        const double spread = std::max(variance(all.target, all.target_square), least);
+        const double explained = 1 - variance(all.error, all.error_square) / spread;
+        p.metrics[1] += explained < -1 ? -1 : explained;  // a nan stays
     }
 };
 

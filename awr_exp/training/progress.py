@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich import get_console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -64,10 +65,15 @@ def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value, *others in rows:
         table.add_row(Text(name), Text(value, style="bold"), *map(Text, others))
-    console = get_console()
-    console.print("", table, "")
+    _print("", table, "")
     for name, value in notes:
-        console.print(Text(f"{name}: {value}"), soft_wrap=True)
+        _print(Text(f"{name}: {value}"), soft_wrap=True)
+
+
+def _print(*objects: Any, **options: Any) -> None:
+    """On the terminal, or on nothing where that is a full disk or a pipe whose end is closed."""
+    with suppress(OSError, SystemExit):
+        get_console().print(*objects, **options)
 
 
 SCREEN = logging.INFO + 1
@@ -111,4 +117,4 @@ class TerminalHandler(logging.Handler):
         name = speaker[1] if speaker else ""
         if not name or record.levelno >= logging.WARNING:
             text = f"{name}: {self.format(record)}" if name else self.format(record)
-            get_console().print(text, soft_wrap=True, markup=False, highlight=False)
+            _print(text, soft_wrap=True, markup=False, highlight=False)

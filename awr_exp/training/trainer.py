@@ -19,6 +19,7 @@ from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
+from awr_exp.math.weights import depends_on_beta
 from awr_exp.training import checkpoint, health
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Logger
@@ -247,7 +248,8 @@ class Trainer:
         raw = self.step <= self.report_interval < self.total
         if beta is not None and not raw:
             standardized = bool(self.agent.standardize[member])  # type: ignore[attr-defined]
-            yield from health.of_metrics(metrics, float(beta[member]), standardized)
+            own = float(beta[member]) if depends_on_beta(self.agent.weighting) else None  # type: ignore[attr-defined]
+            yield from health.of_metrics(metrics, own, standardized)
 
     def warn(self, member: int, name: str, sentence: str) -> None:
         """Say it once in the member's log, and on the terminal only for the first member that it holds of."""

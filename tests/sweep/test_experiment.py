@@ -227,6 +227,18 @@ def test_what_a_full_disk_costs_in_the_end_fails_the_run(tmp_path: Path, monkeyp
         assert results.read(tmp_path / name).status == "finished"
 
 
+def test_a_baseline_that_fails_is_no_baseline_and_costs_the_run_nothing(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    cfg = composed(*SMALL, "baseline=bc", "baseline.actor_lr=1e30", "trainer.updates=100", "trainer.eval_interval=50")
+    (outcome,) = experiment.train([cfg], [tmp_path])
+    assert outcome.error is None
+    assert "baseline BC" in (shown := capsys.readouterr().out)
+    assert "failed: training diverged before update 50" in shown
+    assert "baseline/return_mean" not in {row["name"] for row in read(tmp_path)}
+
+
 def test_recorder_settings_without_a_data_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"recorder\.last_steps is of a data set: give it a recorder\.dataset_id"):
         experiment.train([composed(*ONLINE, "recorder.last_steps=100", "trainer.env_steps=96")], [tmp_path / "run"])

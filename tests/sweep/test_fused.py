@@ -155,6 +155,14 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, datasets: Path, cli: Cli, 
         (["seed=0,1", "resume=somewhere"], r"^error: job 0 .*: resume continues a single run"),
         (["seed=0,1", "sweep.resume=nowhere"], r"^error: nowhere is not the folder of a sweep"),
         (["seed=0,1", "hydra.sweep.dir=/proc/nothing"], r"^error: /proc/nothing cannot be written"),
+        (
+            ["seed=0,1", "hydra.launcher.max_members=-1"],
+            r"^error: hydra.launcher.max_members is -1; it must be a whole",
+        ),
+        (
+            ["seed=0,1", "hydra.launcher.workers=2"],
+            r"^error: hydra.launcher.workers is of an engine: give hydra.launcher",
+        ),
         (["network=mlp,mpl"], r"^error: network=mlp,mpl: choose network=<one of mlp, mlp_deep, mlp_paper>"),
     ],
 )

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from awr_exp.agents.awr import AWR
 from awr_exp.data.transitions import DataInfo, Transitions
+from awr_exp.math import losses, weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.policy import MakeHead
@@ -222,6 +223,12 @@ def test_a_checkpoint_that_cannot_be_written_costs_a_warning(tmp_path: Path, cap
     assert "the newest checkpoint could not be written: make room, then resume" in str(run.lost[0])
 
 
+def test_one_batch_of_equal_targets_does_not_decide_the_explained_variance() -> None:
+    value = torch.randn(2, 50, dtype=torch.float64)
+    target = torch.stack([torch.zeros(50, dtype=torch.float64), value[1]])
+    assert losses.explained_variance(value, target).tolist() == [-1, 1]
+
+
 HEALTHY = {"ess": 0.4, "std_advantage": 1.0, "mean_weight": 1.0}
 
 
@@ -234,16 +241,39 @@ HEALTHY = {"ess": 0.4, "std_advantage": 1.0, "mean_weight": 1.0}
         ({"std_advantage": 100.0}, 1.0, True, []),
         ({"ess": 0.01}, 0.3, False, ["collapsed"]),
         ({"mean_weight": 0.0, "ess": 0.0}, 0.3, False, ["collapsed"]),
+        # Of weights that do not depend on beta.
+        ({"mean_weight": 0.0, "ess": 0.0}, None, False, ["collapsed"]),
+        ({"std_advantage": 100.0, "ess": 0.01}, None, False, []),
     ],
 )
 def test_each_ill_has_one_sentence(
-    metrics: dict[str, float], beta: float, standardized: bool, names: list[str]
+    metrics: dict[str, float], beta: float | None, standardized: bool, names: list[str]
 ) -> None:
     found = dict(health.of_metrics(HEALTHY | metrics, beta, standardized))
     assert list(found) == names
     assert all("try" in sentence and "\n" not in sentence for sentence in found.values())
     assert [name for name, _ in health.at_start(1)] == ["value_iters"]
     assert not list(health.at_start(5))
+
+
+@pytest.mark.parametrize(("weighting", "warns"), [(weights.exp_clip, True), (weights.indicator, False)])
+def test_a_beta_that_does_nothing_is_not_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, weighting: Any, warns: bool
+) -> None:
+    trainer([tmp_path], make_awr(beta=1e-3, weighting=weighting)).run()
+    assert ("is very small" in caplog.text) == warns
+
+
+def test_a_run_resumed_with_another_estimator_has_its_targets(tmp_path: Path) -> None:
+    """Whole-episode targets at once, and none of them with one that needs none."""
+    for name, before, after in (("more", 0.0, 0.9), ("less", 0.9, 0.0)):
+        first = trainer([tmp_path / name], make_awr(advantage=LambdaReturn(before)), updates=30)
+        first.run()
+        second = trainer([tmp_path / name], make_awr(advantage=LambdaReturn(after)), refresh_interval=1_000)
+        second.resume()
+        second.run()
+        assert second.failed == [None]
+        assert (second.blocks[0].target is None) == (after == 0)
 
 
 def test_a_warning_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
