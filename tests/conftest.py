@@ -129,7 +129,8 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(cwd: Path, datasets: Path, *arguments: str, **env: str) -> "subprocess.Popen[str]":
+def start(cwd: Path, datasets: Path, *arguments: str, session: bool = False, **env: str) -> "subprocess.Popen[str]":
+    """session: in a process group of its own, as from a terminal."""
     surroundings = os.environ | {"MINARI_DATASETS_PATH": str(datasets), "WANDB_MODE": "offline", "COLUMNS": "200"} | env
     return subprocess.Popen(
         [sys.executable, "-m", "awr_exp.main", *arguments],
@@ -138,6 +139,7 @@ def start(cwd: Path, datasets: Path, *arguments: str, **env: str) -> "subprocess
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=session,
     )
 
 

@@ -37,7 +37,8 @@ class Stretch:
 
     action: as the policy gave it; the environment got it clipped to its bounds. next_obs is the true one also where an
     episode ends. broken: the step begins an episode because the environment failed in the one before. episode: the
-    number of each open episode, failures: of each environment since the last stretch, [K, E]; reasons: of those.
+    number of each open episode, failures: of each environment since the last stretch, [K, E]; reasons: of those, each
+    with its member.
     """
 
     obs: NDArray[np.float32]
@@ -49,7 +50,7 @@ class Stretch:
     broken: NDArray[np.bool_]
     episode: NDArray[np.int64] = field(kw_only=True)
     failures: NDArray[np.int64] = field(kw_only=True)
-    reasons: Sequence[str] = field(kw_only=True)
+    reasons: Sequence[tuple[int, str]] = field(kw_only=True)
 
 
 class Rollouts:
@@ -67,7 +68,7 @@ class Rollouts:
         self.envs: dict[int, gymnasium.Env] = {}
         self.lanes = [(seed, number) for seed in seeds for number in numbers]
         self.episode, self.failures = np.zeros((2, len(self.lanes)), np.int64)
-        self.reasons: list[str] = []
+        self.reasons: list[tuple[int, str]] = []
         self.obs = np.stack([self._begin(lane) for lane in range(len(self.lanes))])
         self.bounds = bounds(make_env, self.envs[0].action_space)
 
@@ -91,7 +92,7 @@ class Rollouts:
 
     def _failed(self, lane: int, reason: str) -> None:
         self.failures[lane] += 1
-        self.reasons.append(reason)
+        self.reasons.append((lane // self.shape[1], reason))
         drop(self.envs, lane)
 
     def _clipped(self, action: NDArray[Any]) -> NDArray[Any]:
@@ -130,7 +131,7 @@ class Rollouts:
                     self.episode[lane] += 1
                     self.obs[lane] = self._begin(lane)
             else:
-                raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {self.reasons[-1]}")
+                raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {self.reasons[-1][1]}")
             obs[step] = self.obs
             actions.append(action)
             self.obs[:] = next_obs[step]

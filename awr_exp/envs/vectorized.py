@@ -28,7 +28,7 @@ class Vectorized:
         # By member; one that failed is not among them.
         self.envs: dict[int, VectorEnv] = {}
         self.episode, self.failures = np.zeros((2, *self.shape), np.int64)
-        self.reasons: list[str] = []
+        self.reasons: list[tuple[int, str]] = []
         self._begin_all()
         self.bounds = bounds(make_env, self.envs[0].single_action_space)
 
@@ -59,7 +59,7 @@ class Vectorized:
     def _failed(self, member: int, reason: str) -> None:
         # By its first copy: the others did not fail.
         self.failures[member, 0] += 1
-        self.reasons.append(reason)
+        self.reasons.append((member, reason))
         drop(self.envs, member)
 
     def play(self, player: Player, steps: int, key: object) -> Stretch:

@@ -4,7 +4,9 @@ Every engine takes groups and gives back their outcomes in order. A process that
 """
 
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -43,15 +45,57 @@ def joblib(groups: Sequence[Group], folder: Path, workers: int, options: Mapping
         run = engine.Parallel(n_jobs=workers, backend="loky", batch_size=1, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"hydra.launcher.options: {first_line(error)}") from None
-    tasks = [engine.delayed(_train)(group, folder) for group in groups]
-    for _ in range(2):
-        try:
-            return list(run(tasks))
-        except Exception as error:
-            # With a process that dies its whole pool is lost. Once, all groups go on in a new one: where they were.
-            lost = error
-            log.warning("a worker process was lost: %s", first_line(error))
-    return [_lost(group, folder, lost) for group in groups]
+    tasks = [engine.delayed(_train_unless_stopped)(group, folder) for group in groups]
+    with _handed_on(folder) as received:
+        for _ in range(2):
+            try:
+                outcomes = list(run(tasks))
+                break
+            except (Exception, KeyboardInterrupt) as error:
+                if received:
+                    break
+                # With a process that dies its whole pool is lost. Once, all groups go on in a new one: where they were.
+                log.warning("a worker process was lost: %s", first_line(error))
+                outcomes = [_lost(group, folder, error) for group in groups]
+    if received:
+        raise SystemExit(128 + received[0])
+    return outcomes
+
+
+STOPPED = ".stopped"
+"""In a sweep's folder: no more groups begin."""
+
+
+@contextmanager
+def _handed_on(folder: Path) -> Iterator[list[int]]:
+    """Collects SIGTERM, which the worker processes get, too, and SIGINT, which a terminal sends to all of them.
+
+    Those that train write checkpoints and end. A second signal does not wait for that.
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        (folder / STOPPED).touch()
+        for worker in multiprocessing.active_children() if number == signal.SIGTERM else ():
+            worker.terminate()
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
+    (folder / STOPPED).unlink(missing_ok=True)
+    try:
+        yield received
+    finally:
+        (folder / STOPPED).unlink(missing_ok=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _train_unless_stopped(group: Group, folder: Path) -> Outcomes:
+    if (folder / STOPPED).exists():
+        return _unfinished(group, folder, "the sweep was stopped")
+    return _train(group, folder)
 
 
 def submitit(
@@ -158,7 +202,7 @@ def _result(fetch: Callable[[], Outcomes], group: Group, folder: Path) -> Outcom
         return _lost(group, folder, error)
 
 
-def _lost(group: Group, folder: Path, error: Exception) -> Outcomes:
+def _lost(group: Group, folder: Path, error: BaseException) -> Outcomes:
     return _unfinished(group, folder, f"its process is lost ({type(error).__name__}: {first_line(error)})")
 
 

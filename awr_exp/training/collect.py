@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from awr_exp.envs.worker import Stopped, Worker, WorkerDiedError, WorkerError
 from awr_exp.errors import UserError
 from awr_exp.networks import acting
 from awr_exp.seeding import generator
+from awr_exp.training.progress import speaking
 from awr_exp.training.recorder import Recorder
 from awr_exp.types import Batch
 
@@ -58,8 +60,9 @@ class Collector:
 
     workers: processes that share the environments, or 0 to step them in this one. One that dies is started again, and
     its open episodes are played again up to where they were. reward_scale: multiplies the rewards that the replay gets;
-    recorders: one a member, if any; stopped: as workers want it. Raises UserError where the environment does not begin,
-    or the policy has no form for workers.
+    recorders: one a member, if any; runs: folder and name of each, if it has one, whose log has what happens to it;
+    stopped: as workers want it. Raises UserError where the environment does not begin, or the policy has no form for
+    workers.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Collector:
         workers: int = 0,
         reward_scale: float = 1.0,
         recorders: Sequence[Recorder] = (),
+        runs: Sequence[tuple[Path, str]] = (),
         stopped: Stopped = lambda: False,
     ) -> None:
         if workers and agent.player() is None:
@@ -90,7 +94,7 @@ class Collector:
         self.finished: list[list[Sequence[float]]] = [[] for _ in agent.seeds]
         self.failures = np.zeros(agent.members, np.int64)
         self.forgiven = self.failures
-        self.recorders = recorders
+        self.recorders, self.runs = recorders, runs
 
     def _host(self, share: NDArray[np.int64]) -> Host:
         kind = Vectorized if getattr(self.make_env, "vectorized", False) else Rollouts
@@ -120,11 +124,15 @@ class Collector:
             parts = [self._answer(share) for share in range(len(self.hosts))]
         stretch = _merge(parts, self.shares)
         failures = self.failures + stretch.failures.sum(1)
-        if stretch.reasons:
-            log.warning("an environment failed and was made anew: %s", stretch.reasons[-1])
-            if (failures - self.forgiven > MOST_FAILURES).any():
+        # Of each member the last.
+        reasons = dict(stretch.reasons)
+        for member, reason in reasons.items():
+            with speaking(*self.runs[member]) if self.runs else nullcontext():
+                log.warning("an environment failed and was made anew: %s", reason)
+        for member, reason in reasons.items():
+            if failures[member] - self.forgiven[member] > MOST_FAILURES:
                 # Before anything of it counts: the run can go on from where it was.
-                raise UserError(f"environments failed {failures.max()} times, the last time so: {stretch.reasons[-1]}")
+                raise UserError(f"environments failed {failures[member]} times, the last time so: {reason}")
         self.failures = failures
         self._record(stretch)
         self._follow(stretch)

@@ -193,7 +193,10 @@ class Online(Trainer):
             own = agent.some(members)
             replay = Replay(agent.spec, own.members, envs, replay_size, agent.device, self.data)
             learn = {name: function(own, replay) for name, function in functions.items()}
-            collector = Collector(make_env, own, replay, workers, self.reward_scale, recorders[members], self.stopped)
+            runs = list(zip(self.folders, self.names, strict=False))[members]
+            collector = Collector(
+                make_env, own, replay, workers, self.reward_scale, recorders[members], runs, self.stopped
+            )
             return Learner(own, schedule, replay, collector, batch_size, self.anneal_steps, learn, self.offline_share)
 
         self.learner, self.learners = learner, [learner(members) for members in parts]

@@ -73,7 +73,7 @@ def test_a_failure_ends_one_episode(way: str) -> None:
     assert stretch.episode.tolist() == [[0, 0], [3, 0]]
     assert stretch.failures.tolist() == [[0, 0], [3, 0]]
     assert len(stretch.reasons) == 3
-    assert reason in stretch.reasons[0]
+    assert reason in stretch.reasons[0][1]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -182,7 +182,7 @@ def test_a_vectorised_form_that_fails_is_made_anew(way: str) -> None:
     assert all(np.isfinite(part).all() for part in (second.obs, second.next_obs, second.reward))
     assert second.failures.tolist() == [[1, 0, 0], [0, 0, 0]]
     assert second.episode.tolist() == [[3, 3, 3], [3, 3, 3]]
-    assert reason in second.reasons[0]
+    assert reason in second.reasons[0][1]
     np.testing.assert_array_equal(first.obs[:, 1], alone.obs[:10, 0])
 
 

@@ -14,6 +14,7 @@ import pytest
 from awr_exp import results
 from awr_exp.sweep.engines import _result
 from awr_exp.sweep.group import Group, divided
+from awr_exp.training import checkpoint
 from tests.conftest import SMALL, Cli, start, trainer_of
 
 TWO = [*SMALL, "env=none", "agent.beta=0.1,1.0"]
@@ -154,6 +155,38 @@ def test_a_stopped_worker_costs_its_own_group(tmp_path: Path, datasets: Path) ->
     assert process.returncode == 1, output
     assert statuses(sweep) == ["stopped", "finished"]
     assert "failed: its process was stopped with exit code 143: the same command with" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_sweep_stops_its_workers_which_save(tmp_path: Path, datasets: Path, cli: Cli, number: int) -> None:
+    """Three groups of which two train: the third is not begun."""
+    pytest.importorskip("joblib")
+    sweep = tmp_path / "sweep"
+    command = [
+        *SMALL, "env=none", "agent.beta=0.1,1.0,2.0", "hydra.launcher.max_members=1", "hydra.launcher.via=joblib",
+        "hydra.launcher.workers=2", "trainer.updates=1500", "trainer.report_interval=20",
+        "trainer.checkpoint_interval=10000",
+    ]  # fmt: skip
+    process = start(tmp_path, datasets, "-m", *command, f"hydra.sweep.dir={sweep}", session=True)
+    trainers = [trainer_of(process, sweep / name) for name in "01"]
+    if number == signal.SIGTERM:
+        process.send_signal(number)
+    else:
+        # As a terminal does.
+        os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, output
+    assert "Traceback" not in output
+    assert f"sweep.resume={sweep}" in output
+    assert not any(Path(f"/proc/{trainer}").exists() for trainer in trainers)
+    assert statuses(sweep)[:2] == ["stopped", "stopped"]
+    found = [checkpoint.latest(sweep / name) for name in "01"]
+    assert all(one is not None and one[1]["update"] > 0 for one in found)
+    assert not (sweep / "2" / "metrics.jsonl").exists()
+    done = cli("-m", *command, f"sweep.resume={sweep}")
+    assert done.returncode == 0, done.stdout
+    assert statuses(sweep) == ["finished"] * 3
 
 
 @pytest.mark.slow

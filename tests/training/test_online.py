@@ -1,5 +1,6 @@
 """Online runs: what is collected is true, members are as if alone, resumed is as uninterrupted, and it learns."""
 
+import logging
 import os
 import signal
 import time
@@ -30,6 +31,7 @@ from awr_exp.training.collect import Collector
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.online import Learner, Online, split
+from awr_exp.training.progress import OfRun
 from awr_exp.training.recorder import Recorder
 from awr_exp.training.schedules import Interleaved, Phased, Schedule
 from awr_exp.training.trainer import signals
@@ -579,13 +581,20 @@ UNLUCKY = {child_seed(0, "episode", env, number) >> 32 for env in range(3) for n
 """What the episodes of the member with seed 0 begin with, from the second one of each environment on."""
 
 
-def test_failures_of_a_member_are_its_own() -> None:
-    """What another one collects and counts is the same as where nothing fails."""
-    both = []
+def test_failures_of_a_member_are_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What another one collects and counts, and its log, is the same as where nothing fails."""
+    both, runs = [], [(tmp_path / "unlucky", "unlucky"), (tmp_path / "other", "other")]
+    caplog.handler.addFilter(OfRun(tmp_path / "other"))
+    logged = logging.FileHandler(tmp_path / "unlucky.log")
+    logged.addFilter(OfRun(tmp_path / "unlucky"))
+    logging.getLogger().addHandler(logged)
     for make_env in (MAKE[CARTPOLE], lambda: Crashing(MAKE[CARTPOLE](), UNLUCKY, 5)):
-        collector = Collector(make_env, agent(CARTPOLE, PHASED, [0, 9]), Replay(CARTPOLE, 2, 3, 1_000))
+        collector = Collector(make_env, agent(CARTPOLE, PHASED, [0, 9]), Replay(CARTPOLE, 2, 3, 1_000), runs=runs)
         play(collector, 3)
         both.append(collector)
+    logging.getLogger().removeHandler(logged)
+    assert caplog.text == ""
+    assert "RuntimeError: the simulator crashed" in (tmp_path / "unlucky.log").read_text()
     whole, unlucky = both
     assert unlucky.failures[0] > 3
     assert unlucky.failures[1] == 0
