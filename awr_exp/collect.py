@@ -96,7 +96,7 @@ def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, make_
     begun = json.loads(place.read_text())
     if begun | {"parameters": wanted["parameters"]} != wanted:
         raise UserError(f"{id} was begun with other settings: give the same ones to go on, or delete {folder}")
-    if begun != wanted:
+    if begun.get("parameters", wanted["parameters"]) != wanted["parameters"]:
         raise UserError(
             f"{content['policy']} has learnt on since {id} was begun with it: delete {folder} to begin anew"
         )

@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> float | None:
     """Train one run; returns the final value of `cfg.objective`, or None where it was not measured."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     # A log on a full disk costs the log alone: no tracebacks about it.
-    logging.raiseExceptions = False
+    logging.raiseExceptions, content = False, None
     try:
         cfg = command.resumed(cfg)
         content = command.content(cfg)
@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> float | None:
         raise
     if failure is None:
         return outcome.metrics.get(cfg.objective)
-    if any(folder.rglob("checkpoint")):
+    if content and any((folder / part / "checkpoint").exists() for part in ("", "baseline", "offline")):
         log.info("go on with: %s", command.to_go_on(folder, cfg, content))
     if HydraConfig.get().mode == RunMode.RUN:
         sys.exit(1)

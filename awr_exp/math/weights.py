@@ -39,10 +39,14 @@ def constant(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
     return torch.ones_like(advantage)
 
 
-def depends_on_beta(weighting: Weighting) -> bool:
-    """Whether beta does anything to the weights, tried on two advantages."""
-    advantage, one = torch.tensor([[-1.0, 1.0]]), torch.ones(1, 1)
-    return not torch.equal(weighting(advantage, one, 20 * one), weighting(advantage, 2 * one, 20 * one))
+def depends_on_beta(weighting: Weighting, like: Tensor) -> bool:
+    """Whether beta does anything to the weights, tried on some advantages of the device and dtype of `like`."""
+    advantage, one = torch.linspace(-3, 3, 64).to(like).unsqueeze(0), torch.ones(1, 1).to(like)
+    try:
+        return not torch.equal(weighting(advantage, one, 20 * one), weighting(advantage, 2 * one, 20 * one))
+    except Exception:
+        # One's own, for other batches than this.
+        return True
 
 
 def standardize(advantage: Tensor) -> Tensor:

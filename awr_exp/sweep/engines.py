@@ -42,7 +42,7 @@ def joblib(groups: Sequence[Group], folder: Path, workers: int, options: Mapping
 
     # Loky tells each worker by OMP_NUM_THREADS how many cores are its share.
     try:
-        run = engine.Parallel(n_jobs=workers, backend="loky", batch_size=1, **options)
+        run = engine.Parallel(n_jobs=workers, backend="loky", batch_size=1, initializer=_until_it_trains, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"hydra.launcher.options: {first_line(error)}") from None
     tasks = [engine.delayed(_train_unless_stopped)(group, folder) for group in groups]
@@ -92,10 +92,31 @@ def _handed_on(folder: Path) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+_working = False
+"""Whether this worker process has a group."""
+
+
+def _until_it_trains() -> None:
+    """A signal ends a worker's group where nothing is to be saved yet; a worker without one, whose end would be that of
+    all, does not mind. While it trains, the trainer decides."""
+
+    def receive(number: int, frame: Any) -> None:
+        if _working:
+            raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, receive)
+
+
 def _train_unless_stopped(group: Group, folder: Path) -> Outcomes:
-    if (folder / STOPPED).exists():
-        return _unfinished(group, folder, "the sweep was stopped")
-    return _train(group, folder)
+    global _working
+    _working = True
+    try:
+        if (folder / STOPPED).exists():
+            return _unfinished(group, folder, "the sweep was stopped")
+        return _train(group, folder)
+    finally:
+        _working = False
 
 
 def submitit(

@@ -34,8 +34,8 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     """Train checked configurations as the members of one agent, each in its folder; a single run is one member.
 
     They may differ in what `stacking.group_key` leaves out, and go on from where their folders are, which must be the
-    same place (see `reached`). One whose recorder cannot be built fails alone. names: what each is called on the
-    screen, where there are several. Raises UserError for what is wrong with all of them.
+    same place (see `reached`). One whose recorder cannot be built, or whose offline part fails, fails alone. names:
+    what each is called on the screen, where there are several. Raises UserError for what is wrong with all of them.
     """
     with ExitStack() as stack:
         for folder in folders:
@@ -113,7 +113,13 @@ def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]
         if begins and not begin:
             sources = [folder / "offline" for folder in folders]
             pretrained = fit("agent", pretrain, sources, "offline")
-            refused |= {number: one for number, one in zip(others, pretrained, strict=True) if one.error}
+            for number, folder, one in zip(others, folders, pretrained, strict=True):
+                if one.error:
+                    refused[number] = one
+                    results.write(
+                        folder,
+                        {"status": results.FAILED, "error": str(one.error), "update": 0, "metrics": dict(one.metrics)},
+                    )
             # What one did not learn to the end is nothing to go on from.
             stay = [row for row, one in enumerate(pretrained) if one.error is None]
             if not stay:

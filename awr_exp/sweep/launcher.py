@@ -69,9 +69,9 @@ class Fused(Launcher):
     def check(self) -> None:
         """Raises UserError if there is no such engine, if it is not installed, or for numbers that mean nothing."""
         for name, number in (("max_members", self.max_members), ("workers", self.workers)):
-            if number is not None and number < 1:
+            if number is not None and not (isinstance(number, int) and number >= 1):
                 raise UserError(f"hydra.launcher.{name} is {number}; it must be a whole number of at least 1, or null")
-        if self.via is None and self.workers > 1:
+        if self.via is None and self.workers != 1:
             raise UserError("hydra.launcher.workers is of an engine: give hydra.launcher.via=joblib, or leave it out")
         engines.find(self.via)
 

@@ -93,9 +93,8 @@ class Tuner(Grid):
         trainer: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
         if "schedule" in trainer:
             try:
-                build(trainer["schedule"]).check(
-                    trainer["env_steps"], trainer["envs"], trainer["workers"], bool(cfg.dataset)
-                )
+                # Of workers there are as many in every rung.
+                build(trainer["schedule"]).check(trainer["env_steps"], trainer["envs"], 1, bool(cfg.dataset))
             except UserError as error:
                 raise UserError(f"of the first of {self.rungs} hydra.sweeper.rungs: {error}, or fewer rungs") from None
 

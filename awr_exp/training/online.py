@@ -210,16 +210,17 @@ class Online(Trainer):
         with Team(self.learners, torch.get_num_threads()) as self.team:
             super().run()
         # All is trained: a signal waits for what there is to write, a second one does not.
-        with signals():
+        with signals() as self.received:
             for member, recorder in enumerate(self.recorders):
-                if self.failed[member] is not None and self.agent.alive[member]:
-                    # Once its environments are mended, it can be resumed and go on recording.
+                if self.failed[member] is not None:
+                    # Resumed once it is mended, it goes on recording.
                     continue
                 with speaking(self.folders[member], self.names[member]):
                     unwritten = recorder.finish(self.make_env, self.best[member])
                     if unwritten is not None:
                         log.error("error: %s", unwritten)
                         self.lost[member] = self.lost[member] or unwritten
+            self.leave()
 
     def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
         step = self.team.train(goal, stopped, progress)

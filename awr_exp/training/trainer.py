@@ -79,6 +79,7 @@ class Trainer:
         """What could not be kept of those that did not fail."""
         self.said: set[tuple[int, str]] = set()
         self.evaluating = 0.0
+        self.beta_matters = hasattr(agent, "weighting") and depends_on_beta(agent.weighting, agent.obs_mean)
         self.owed = self.evaluates_first
         """Whether an evaluation is to be made before anything else."""
         self.resumed = False
@@ -235,7 +236,7 @@ class Trainer:
                 )
 
     def fail(self, member: int, error: Exception) -> None:
-        """Give up a member: it keeps what it has, and the others go on."""
+        """Give up a member: its last sound state is kept, and the others go on."""
         if self.failed[member] is None:
             self.save_member(member)
             self.failed[member] = error
@@ -248,8 +249,7 @@ class Trainer:
         raw = self.step <= self.report_interval < self.total
         if beta is not None and not raw:
             standardized = bool(self.agent.standardize[member])  # type: ignore[attr-defined]
-            own = float(beta[member]) if depends_on_beta(self.agent.weighting) else None  # type: ignore[attr-defined]
-            yield from health.of_metrics(metrics, own, standardized)
+            yield from health.of_metrics(metrics, float(beta[member]) if self.beta_matters else None, standardized)
 
     def warn(self, member: int, name: str, sentence: str) -> None:
         """Say it once in the member's log, and on the terminal only for the first member that it holds of."""

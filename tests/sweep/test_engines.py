@@ -158,18 +158,22 @@ def test_a_stopped_worker_costs_its_own_group(tmp_path: Path, datasets: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_sweep_stops_its_workers_which_save(tmp_path: Path, datasets: Path, cli: Cli, number: int) -> None:
-    """Three groups of which two train: the third is not begun."""
+def test_a_stopped_sweep_stops_its_workers_which_save(
+    tmp_path: Path, datasets: Path, cli: Cli, number: int, workers: int
+) -> None:
+    """Of three groups two train, and the third is not begun; or all, beside a worker that has none."""
     pytest.importorskip("joblib")
     sweep = tmp_path / "sweep"
     command = [
         *SMALL, "env=none", "agent.beta=0.1,1.0,2.0", "hydra.launcher.max_members=1", "hydra.launcher.via=joblib",
-        "hydra.launcher.workers=2", "trainer.updates=1500", "trainer.report_interval=20",
+        f"hydra.launcher.workers={workers}", "trainer.updates=3000", "trainer.report_interval=20",
         "trainer.checkpoint_interval=10000",
     ]  # fmt: skip
     process = start(tmp_path, datasets, "-m", *command, f"hydra.sweep.dir={sweep}", session=True)
-    trainers = [trainer_of(process, sweep / name) for name in "01"]
+    begun = "01" if workers == 2 else "012"
+    trainers = [trainer_of(process, sweep / name) for name in begun]
     if number == signal.SIGTERM:
         process.send_signal(number)
     else:
@@ -180,10 +184,10 @@ def test_a_stopped_sweep_stops_its_workers_which_save(tmp_path: Path, datasets: 
     assert "Traceback" not in output
     assert f"sweep.resume={sweep}" in output
     assert not any(Path(f"/proc/{trainer}").exists() for trainer in trainers)
-    assert statuses(sweep)[:2] == ["stopped", "stopped"]
-    found = [checkpoint.latest(sweep / name) for name in "01"]
+    assert statuses(sweep)[: len(begun)] == ["stopped"] * len(begun)
+    found = [checkpoint.latest(sweep / name) for name in begun]
     assert all(one is not None and one[1]["update"] > 0 for one in found)
-    assert not (sweep / "2" / "metrics.jsonl").exists()
+    assert (sweep / "2" / "metrics.jsonl").exists() == (workers == 4)
     done = cli("-m", *command, f"sweep.resume={sweep}")
     assert done.returncode == 0, done.stdout
     assert statuses(sweep) == ["finished"] * 3

@@ -191,6 +191,8 @@ def test_a_member_that_did_not_learn_offline_does_not_go_online(tmp_path: Path) 
     diverged, other = experiment.train(cfgs, folders, ["diverging", "other"])
     assert "training diverged" in str(diverged.error)
     assert not (folders[0] / "checkpoint").exists()
+    assert (failed := results.read(folders[0])).status == "failed"
+    assert "training diverged" in str(failed.error)
     assert other.error is None
     assert results.read(folders[1]).env_steps == 512
     (alone,) = experiment.train([cfgs[0]], [tmp_path / "alone"])

@@ -771,8 +771,9 @@ def test_a_signal_waits_for_the_data_set(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Recorder, "finish", interrupted)
     recorder = Recorder("test/mine-v0", None, None, 1, tmp_path, CARTPOLE, 3)
     run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorders=[recorder])
-    run.run()
-    assert run.lost == [None]
+    with pytest.raises(SystemExit) as stop:
+        run.run()
+    assert (stop.value.code, run.lost) == (130, [None])
     assert load("test/mine-v0").info.episodes > 5
 
 
