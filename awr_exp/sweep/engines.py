@@ -97,8 +97,10 @@ _working = False
 
 
 def _until_it_trains() -> None:
-    """A signal ends a worker's group where nothing is to be saved yet; a worker without one, whose end would be that of
-    all, does not mind. While it trains, the trainer decides."""
+    """A signal ends what a worker does before its trainer listens; one that does nothing lives on.
+
+    Its end would be that of the others.
+    """
 
     def receive(number: int, frame: Any) -> None:
         if _working:
