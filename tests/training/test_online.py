@@ -584,14 +584,14 @@ UNLUCKY = {child_seed(0, "episode", env, number) >> 32 for env in range(3) for n
 def test_failures_of_a_member_are_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What another one collects and counts, and its log, is the same as where nothing fails."""
     both, runs = [], [(tmp_path / "unlucky", "unlucky"), (tmp_path / "other", "other")]
-    caplog.handler.addFilter(OfRun(tmp_path / "other"))
     logged = logging.FileHandler(tmp_path / "unlucky.log")
     logged.addFilter(OfRun(tmp_path / "unlucky"))
     logging.getLogger().addHandler(logged)
-    for make_env in (MAKE[CARTPOLE], lambda: Crashing(MAKE[CARTPOLE](), UNLUCKY, 5)):
-        collector = Collector(make_env, agent(CARTPOLE, PHASED, [0, 9]), Replay(CARTPOLE, 2, 3, 1_000), runs=runs)
-        play(collector, 3)
-        both.append(collector)
+    with caplog.filtering(OfRun(tmp_path / "other")):
+        for make_env in (MAKE[CARTPOLE], lambda: Crashing(MAKE[CARTPOLE](), UNLUCKY, 5)):
+            collector = Collector(make_env, agent(CARTPOLE, PHASED, [0, 9]), Replay(CARTPOLE, 2, 3, 1_000), runs=runs)
+            play(collector, 3)
+            both.append(collector)
     logging.getLogger().removeHandler(logged)
     assert caplog.text == ""
     assert "RuntimeError: the simulator crashed" in (tmp_path / "unlucky.log").read_text()
