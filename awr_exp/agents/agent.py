@@ -32,6 +32,9 @@ class Agent:
     A member whose gradient is not finite is frozen as it was; see `alive`.
     """
 
+    whole_episodes = False
+    """Whether its targets are of whole episodes, as `refresh` makes them; a batch suffices otherwise."""
+
     def __init__(
         self,
         spec: Spec,

@@ -41,7 +41,7 @@ class ValueAgent(Agent):
         **options: Any,
     ) -> None:
         super().__init__(spec, network, head, seeds, actor_lr, max_grad_norm, **options)
-        self.advantage = advantage
+        self.advantage, self.whole_episodes = advantage, not advantage.one_step
         self.gamma, self.critic_lr = self.hyper(gamma), self.hyper(critic_lr)
         normalized = self.hyper(normalize_values).bool()
         if bool((normalized & (self.gamma == 1)).any()):
@@ -73,13 +73,13 @@ class ValueAgent(Agent):
 
     def refresh(self, episodes: Episodes) -> Tensor | None:
         """The targets of `targets`; None for a one-step estimator, which needs no more than a batch."""
-        return None if self.advantage.one_step else self.targets(episodes)[0]
+        return self.targets(episodes)[0] if self.whole_episodes else None
 
     def target(self, batch: Batch, next_obs: Tensor) -> Tensor:
         """[K, B], no gradient: from the last refresh, or else r + gamma (1 - terminated) V(s')."""
         if batch.target is not None:
             return batch.target
-        if not self.advantage.one_step:
+        if self.whole_episodes:
             raise ValueError("this estimator walks whole episodes: pass Batch.target from agent.refresh")
         return batch.reward + self.gamma * ~batch.terminated * self.value(self.critic.theta, next_obs)
 

@@ -90,10 +90,8 @@ class Block:
             self.train_once()
 
     def train_once(self) -> None:
-        estimator = getattr(self.agent, "advantage", None)
         # Resumed with another estimator than before, it may have none.
-        lacking = self.target is None and estimator is not None and not estimator.one_step
-        if lacking or self.step % self.refresh_interval == 0:
+        if (self.target is None and self.agent.whole_episodes) or self.step % self.refresh_interval == 0:
             self.target = self.agent.refresh(self.data)
         if self.rows is None or self.step % ROW_BLOCK == 0:
             shape, names = (ROW_BLOCK, self.batch_size), (self.step // ROW_BLOCK,)
@@ -119,10 +117,8 @@ class Block:
     def load(self, update: int, summed: int, state: dict[str, Tensor]) -> None:
         """Go on from the `state` of all of the agent's members."""
         mine = {name: tensor[self.members].to(self.agent.device) for name, tensor in state.items()}
-        self.step, self.target = update, mine.pop("target", None)
-        estimator = getattr(self.agent, "advantage", None)
-        if estimator is None or estimator.one_step:
-            self.target = None
+        self.step, target = update, mine.pop("target", None)
+        self.target = target if self.agent.whole_episodes else None
         self.means.load(mine, summed)
 
 

@@ -60,8 +60,7 @@ def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.
     """
     size = agent.obs_mean.element_size()
     numbers = COPIES * sum(network.theta[0].numel() for network in agent.networks.values())
-    estimator = getattr(agent, "advantage", None)
-    if not (estimator is None or estimator.one_step):
+    if agent.whole_episodes:
         # Whole-data targets, and their forerunners while they are made.
         numbers += 2 * max(rows, kept)
     numbers += kept * width(agent.spec)

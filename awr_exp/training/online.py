@@ -124,7 +124,7 @@ class Learner:
         first = facts[0]
         self.step, self.update, self.refreshed = first["step"], first["update"], first.get("refreshed", 0)
         # Another estimator than before may need none.
-        keeps = "target" in state and not self.agent.advantage.one_step
+        keeps = "target" in state and self.agent.whole_episodes
         self.target = state["target"].to(self.agent.device) if keeps else None
         try:
             self.replay.load(state["replay"], first["added"])

@@ -210,7 +210,7 @@ class Interleaved:
 
     def learn(self, run: "Learner", count: int) -> None:
         """`count` updates."""
-        if not run.agent.advantage.one_step:
+        if run.agent.whole_episodes:
             self.refresh(run)
         targets = () if run.target is None else (run.target,)
         for slots in run.slots("batch", count, draw_rows, run.replay.added - run.refreshed if targets else 0):
