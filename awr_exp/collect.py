@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from awr_exp import command, config, results, settings
+from awr_exp import command, config, reading, results, settings
 from awr_exp.envs.episode import Act, Stage, at_random
 from awr_exp.errors import UserError
 
@@ -93,8 +93,8 @@ def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, make_
     place = folder / "settings.json"
     if not place.exists():
         results.put(place, json.dumps(wanted, sort_keys=True).encode())
-    begun = json.loads(place.read_text())
-    if begun | {"parameters": wanted["parameters"]} != wanted:
+    begun = reading.read_json(place)
+    if not isinstance(begun, dict) or begun | {"parameters": wanted["parameters"]} != wanted:
         raise UserError(f"{id} was begun with other settings: give the same ones to go on, or delete {folder}")
     if begun.get("parameters", wanted["parameters"]) != wanted["parameters"]:
         raise UserError(

@@ -22,6 +22,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from awr_exp import results
 from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config, to_resume
 from awr_exp.errors import UserError
+from awr_exp.reading import check_links
 from awr_exp.settings import check
 
 NAME_LENGTH = 128
@@ -144,6 +145,7 @@ class Check(Callback):
                 # What the options of its groups leave open, such as env.id, it says itself.
                 task = OmegaConf.merge(saved_config(Path(task.resume), task.trust), task)
             check(task)
+            check_links(Path(config.hydra.run.dir))
             if task.resume is None:
                 check_same(Path(config.hydra.run.dir), config.hydra.overrides.task)
         except UserError as error:

@@ -1,5 +1,6 @@
 """A trained policy as a function of NumPy observations: `awr_exp.load(run_folder)`."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from numpy.typing import ArrayLike, NDArray
 
+from awr_exp import settings
 from awr_exp.config import check_trusted
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 from awr_exp.math.observations import normalize
 from awr_exp.networks import acting
 from awr_exp.networks.policy import Policy
@@ -83,11 +86,28 @@ def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[s
     if found is None:
         raise UserError(f"{path} is neither the folder of a run with a checkpoint nor a checkpoint file")
     state, facts = found
-    for part in ("network", "head"):
-        check_trusted(facts[part], path, trust)
-    spec = Spec.from_json(facts["spec"])
-    parts = {part: instantiate(facts[part], _convert_="all") for part in ("network", "head")}
-    return TrainedPolicy(spec, Policy(spec, **parts), state, seed)
+    nodes = {part: facts[part] for part in ("network", "head")}
+    check_trusted(nodes, path, trust)
+    try:
+        settings.check_ranges(nodes)
+        spec = Spec.from_json(facts["spec"])
+        policy = Policy(spec, **{part: instantiate(node, _convert_="all") for part, node in nodes.items()})
+        check_tensors(spec, policy, state)
+    except (UserError, InstantiationException, TypeError, ValueError) as error:
+        raise UserError(f"the policy of {path} cannot be built: {first_line(error)}") from error
+    return TrainedPolicy(spec, policy, state, seed)
+
+
+def check_tensors(spec: Spec, policy: Policy, state: checkpoint.State) -> None:
+    """Raises UserError where the state of a checkpoint is not that of such a policy."""
+    shapes = {"actor.theta": (1, sum(map(math.prod, policy.shapes.values())))}
+    shapes |= {"normalizer.mean": (1, spec.obs_dim), "normalizer.std": (1, spec.obs_dim), "normalizer.limit": (1, 1)}
+    for name, shape in shapes.items():
+        if name not in state or state[name].shape != shape:
+            found = tuple(state[name].shape) if name in state else "nothing"
+            raise UserError(f"its '{name}' should be {shape}, found {found}")
+        if not state[name].is_floating_point() or state[name].isnan().any():
+            raise UserError(f"its '{name}' holds what are no numbers")
 
 
 class TrainedPolicy:

@@ -204,6 +204,12 @@ def values(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"{name} is missing: give {name}=...") from None
     except (InterpolationResolutionError, OmegaConfBaseException) as error:
         raise UserError(first_line(error)) from None
+    check_ranges(content)
+    return dict(content)
+
+
+def check_ranges(content: dict[str, Any]) -> None:
+    """Raises UserError for a value of our own parts, in resolved content, that is not in its range."""
     # The shallow first: agent.network is only a reference to network, where the user set the value.
     for path, value in sorted(_settings(content, ""), key=lambda setting: setting[0].count(".")):
         name = path.rpartition(".")[2]
@@ -212,7 +218,6 @@ def values(cfg: DictConfig) -> dict[str, Any]:
         accepts, wanted = RULES[name]
         if not accepts(value):
             raise UserError(f"{path} is {json.dumps(value, default=str)}; it must be {wanted}")
-    return dict(content)
 
 
 def _settings(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

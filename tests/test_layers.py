@@ -18,6 +18,7 @@ ORDER = [
     "envs",
     "data",
     "results",
+    "guard",
     "config",
     "settings",
     "command",

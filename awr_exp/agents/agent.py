@@ -153,11 +153,16 @@ class Agent:
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over a `state_dict` in place. Raises ValueError that names what is missing or of another shape."""
+        """Take over a `state_dict` in place.
+
+        Raises ValueError that names what is missing, of another shape, or no number.
+        """
         for name, tensor in self.state_dict().items():
             if name not in state or state[name].shape != tensor.shape:
                 found = tuple(state[name].shape) if name in state else "nothing"
                 raise ValueError(f"'{name}' should be {tuple(tensor.shape)}, found {found}")
+            if not state[name].is_floating_point() or state[name].isnan().any():
+                raise ValueError(f"'{name}' holds what are no numbers")
             tensor.copy_(state[name])
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.data.transitions import Transitions
+from awr_exp.errors import UserError
 from awr_exp.types import Batch, Spec, Value
 
 
@@ -186,10 +187,19 @@ class Replay:
     def load(self, state: Tensor, added: int) -> None:
         """Take over the `state` of all members, [K, T', E, W], after `added` steps.
 
-        Raises ValueError if it is of another size.
+        Raises ValueError if it is of another size, and UserError if it holds what nobody has collected.
         """
         self.added = added
         wanted = (self.members, self.collected, self.envs, self.width)
         if state.shape != wanted:
             raise ValueError(f"a replay of {wanted} was to be restored, found {tuple(state.shape)}")
+        action = state[..., 2 * self.spec.obs_dim]
+        # Actions count outputs of the policy: whoever looks up one that is not there reads other memory.
+        if (
+            self.spec.num_actions
+            and not ((action >= 0) & (action < self.spec.num_actions) & (action == action.round())).all()
+        ):
+            raise UserError("the run to resume has a replay of actions that its task has not: it is damaged")
+        if state.dtype != self.ring.dtype or not state.isfinite().all():
+            raise UserError("the run to resume has a replay of values that are no finite numbers: it is damaged")
         self.ring.index_copy_(1, self._turning_slots(self.collected), state.to(self.device))

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from awr_exp import command, settings
 from awr_exp.errors import UserError
+from awr_exp.reading import check_links
 from awr_exp.sweep import closing
 
 
@@ -49,6 +50,7 @@ class Grid(BasicSweeper):
         self.check_launcher()
         for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
             with _naming(number, overrides):
+                check_links(place)
                 command.check_same(place, overrides)
         self.make(folder)
         returns: list[JobReturn] = []
@@ -71,6 +73,7 @@ class Grid(BasicSweeper):
 
     def make(self, folder: Path) -> None:
         """Make the sweep's folder and keep its configuration there. Raises UserError if it cannot be written."""
+        check_links(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(self.config, folder / "multirun.yaml")
