@@ -2,6 +2,7 @@
 
 import math
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,6 +34,28 @@ def cache_home() -> Path | None:
     with suppress(RuntimeError):
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return None
+
+
+def own_cache(name: str) -> Path | None:
+    """A folder among the user's caches, if it can be written, and by nobody else: for what is run from there."""
+    home = cache_home()
+    return own_folder(home / "awr_exp" / name) if home else None
+
+
+def own_folder(path: Path) -> Path | None:
+    """The folder, made if it is not there; None where it cannot be made or written, or where others can write to it."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        if is_own(path) and os.access(path, os.W_OK):
+            return path
+    return None
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file or folder is this user's, no link, and nobody else can write to it. Raises OSError."""
+    facts = path.lstat()
+    return facts.st_uid == os.getuid() and not stat.S_ISLNK(facts.st_mode) and not facts.st_mode & 0o022
 
 
 def _folders(controller: str, groups: Path, proc: Path) -> Iterator[Path]:

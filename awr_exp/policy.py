@@ -86,6 +86,8 @@ def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[s
     if found is None:
         raise UserError(f"{path} is neither the folder of a run with a checkpoint nor a checkpoint file")
     state, facts = found
+    if missing := [name for name in ("spec", "network", "head") if name not in facts]:
+        raise UserError(f"{path} is no checkpoint of a policy: it does not say its {', '.join(missing)}")
     nodes = {part: facts[part] for part in ("network", "head")}
     check_trusted(nodes, path, trust)
     try:

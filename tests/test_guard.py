@@ -14,18 +14,8 @@ from awr_exp.errors import UserError
 
 BOMB = "a: &a [1]\n" + "\n".join(f"{new}: &{new} [{old}]" for old, new in [("*a, " * 9, "b"), ("*b, " * 9, "c")])
 
-LINKS = [
-    "train.log",
-    "metrics.jsonl",
-    ".result.json.tmp",
-    "checkpoint",
-    "recording/steps.bin",
-    "wandb/x/y",
-    "offline",
-    "baseline/train.log",
-    ".hydra",
-    "other.log",
-]
+LINKS = ["train.log", "metrics.jsonl", ".result.json.tmp", "checkpoint", "recording/steps.bin", "wandb/x/y", "offline"]
+LINKS += ["baseline/train.log", ".hydra", "other.log"]
 
 TEXTS = st.text() | st.text("[]{}:,-?!&*<>='\"\\n\\ 0x_1e.~#%|@\\\\a", max_size=40)
 

@@ -3,9 +3,11 @@
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.errors import UserError, first_line
-from awr_exp.machine import cores
+from awr_exp.machine import cores, own_cache, own_folder
 from awr_exp.types import Batch, Metrics
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ def accelerate(
     """
     if not pays_off(mode, updates, device):
         return partial(partial, function)
+    keep_compiled_code()
     # A sweep compiles the same code for one agent after another: without this it would hit the limit of variants.
     torch.compiler.reset()
     # Calls between kernels from C++: a fifth faster where networks are small, and outside Python's lock.
@@ -58,6 +61,17 @@ def accelerate(
     if device.type == "cuda":
         return lambda *owners: Graphed(partial(compiled, *owners))
     return partial(partial, compiled)
+
+
+def keep_compiled_code() -> None:
+    """Where the compiler keeps what it runs later: a folder that nobody else can write to, unless the user chose one.
+
+    By itself it takes one in /tmp, whosever that is.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        temporary = Path(tempfile.gettempdir(), f"awr_exp_inductor_{os.getuid()}")
+        kept = own_cache("inductor") or own_folder(temporary) or tempfile.mkdtemp(prefix="awr_exp_inductor_")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(kept)
 
 
 class _Guarded:

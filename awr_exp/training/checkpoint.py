@@ -19,7 +19,6 @@ from torch import Tensor
 from awr_exp import reading
 from awr_exp.errors import UserError, first_line
 from awr_exp.settings import FLAG, Rule
-from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 KEEP = 2
@@ -68,12 +67,8 @@ def read(path: Path, tensors: bool = True) -> tuple[State, dict[str, Any]]:
     if not isinstance(facts, dict):
         raise UserError(f"checkpoint {path} cannot be read: its facts are no mapping")
     for name, (accepts, wanted) in FACTS.items():
-        if (name in facts or name in NEEDED) and not accepts(facts.get(name)):
+        if (name in facts or name == "update") and not accepts(facts.get(name)):
             raise UserError(f"checkpoint {path} cannot be read: its {name} must be {wanted}")
-    try:
-        Spec.from_json(facts["spec"])
-    except ValueError as error:
-        raise UserError(f"checkpoint {path} cannot be read: {error}") from None
     return state, facts
 
 
@@ -116,7 +111,6 @@ FACTS: dict[str, Rule] = {
     "recorder": (_mapping, "a mapping"),
 }
 """What the facts of a checkpoint are that anything is made of; others are only compared."""
-NEEDED = ("update", "spec", "network", "head")
 
 
 def latest(folder: Path, tensors: bool = True) -> tuple[State, dict[str, Any]] | None:
