@@ -141,11 +141,12 @@ class Check(Callback):
         try:
             if task.sweep.resume is not None:
                 raise UserError("sweep.resume goes on with a sweep: add -m and the values that it was started with")
+            for folder in {config.hydra.run.dir, task.resume} - {None}:
+                check_links(Path(folder))
             if task.resume is not None:
                 # What the options of its groups leave open, such as env.id, it says itself.
                 task = OmegaConf.merge(saved_config(Path(task.resume), task.trust), task)
             check(task)
-            check_links(Path(config.hydra.run.dir))
             if task.resume is None:
                 check_same(Path(config.hydra.run.dir), config.hydra.overrides.task)
         except UserError as error:
