@@ -1,14 +1,16 @@
 """Whatever somebody else sends is data: nothing of it runs, is written to, or goes to the network."""
 
+import html
 import json
 import math
 import os
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,132 +23,21 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 import awr_exp
-from awr_exp import config, guard, reading
+from awr_exp import command, config, guard, machine, reading, results
 from awr_exp.data import export, minari
 from awr_exp.errors import UserError
 from awr_exp.policy import policy_facts
+from awr_exp.report import page
+from awr_exp.sweep import engines
+from awr_exp.training import accelerate, native
 from awr_exp.types import Spec
-from tests.conftest import composed, make_awr
+from tests.conftest import Cli, composed, make_awr, refused
+from tests.report.test_report import make_run
 
 GYM, JSONL = "awr_exp.envs.make.gym", "awr_exp.training.loggers.Jsonl"
 AUTO = "awr_exp.networks.heads.auto"
 CALL = {"_target_": "planted.run"}
 MLP = {"_target_": "awr_exp.networks.mlp.MLP", "_partial_": True}
-LINKS = ["train.log", "metrics.jsonl", ".result.json.tmp", "checkpoint", "recording/steps.bin", "wandb/x/y", "offline"]
-LINKS += ["baseline/train.log", ".hydra", "other.log"]
-
-TEXTS = st.text() | st.text("[]{}:,-?!&*<>='\"\\n\\ 0x_1e.~#%|@\\\\a", max_size=40)
-
-
-def refused(action: Callable[..., Any], *arguments: Any) -> str | None:
-    """The one line with which it ends, if it does; any other exception is a fault."""
-    try:
-        action(*arguments)
-    except UserError as error:
-        return str(error)
-    return None
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "a: &a [1]\nb: *a",
-        "[" * 200_000,
-        "- " * 100_000,
-        "? " * 100_000,
-        "a: !!python/object/apply:os.system [touch ran]",
-        "a: !!bool x",
-        "&a a: *a",
-        "a: 1" + "0" * 30,
-        "a: 0x" + "f" * 10_000,
-        "a: " + "1" * 5_000,
-        "1\n---\n2",
-        "a: [",
-        "a: 1\n#" + "a" * reading.LARGEST_YAML,
-        b"a: \xff",
-        b"\0",
-    ],
-    ids=lambda content: repr(content[:12]),
-)
-def test_yaml_that_would_grow_or_is_not_plain_is_refused_in_one_line(content: str | bytes, tmp_path: Path) -> None:
-    (tmp_path / "it").write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(UserError, match="cannot be read") as refused:
-        reading.read_yaml(tmp_path / "it")
-    assert "\n" not in str(refused.value)
-    assert len(str(refused.value)) < 300
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["[" * 200_000, "{", "1" * 5_000, "1e5 2", '{"a": 1' + "0" * 30 + "}", "[" * 40 + "]" * 40, b"\xff", b""],
-    ids=lambda content: repr(content[:12]),
-)
-def test_json_that_is_too_deep_or_none_is_refused_in_one_line(content: str | bytes, tmp_path: Path) -> None:
-    (tmp_path / "it").write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(UserError, match="cannot be read") as refused:
-        reading.read_json(tmp_path / "it")
-    assert "\n" not in str(refused.value)
-
-
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for place in (tmp_path / "pipe", tmp_path, Path("/dev/zero"), tmp_path / "nothing"):
-        with pytest.raises(UserError, match="cannot be read"):
-            reading.read_yaml(place)
-
-
-@given(TEXTS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-def test_any_text_is_read_or_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "it").write_bytes(text.encode(errors="replace"))
-    for read in (reading.read_yaml, reading.read_json):
-        assert "\n" not in (refused(read, tmp_path / "it") or "")
-
-
-def test_numbers_and_dates_are_read_as_omegaconf_does(tmp_path: Path) -> None:
-    (tmp_path / "it").write_text("a: 1e-3\nb: 2024-01-01\nc: 2.5e+4\nd: null")
-    assert reading.read_yaml(tmp_path / "it") == {"a": 0.001, "b": "2024-01-01", "c": 25_000.0, "d": None}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "train.log",
-        "metrics.jsonl",
-        ".result.json.tmp",
-        "checkpoint",
-        "recording/steps.bin",
-        "wandb/x/y",
-        "offline",
-        "baseline/train.log",
-        ".hydra",
-        "other.log",
-    ],
-)
-def test_a_link_that_leaves_the_folder_is_refused(name: str, tmp_path: Path) -> None:
-    (run := tmp_path / "run").mkdir()
-    (run / name).parent.mkdir(parents=True, exist_ok=True)
-    (run / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="leads out"):
-        reading.check_links(run)
-    (run / name).unlink()
-    os.mkfifo(run / name)
-    with pytest.raises(UserError, match="neither a file"):
-        reading.check_links(run)
-
-
-def test_links_inside_the_folder_and_of_others_are_fine(tmp_path: Path) -> None:
-    (run := tmp_path / "run").mkdir()
-    (run / "wandb").mkdir()
-    (run / "wandb" / "run-1").mkdir()
-    (run / "wandb" / "latest-run").symlink_to("run-1")
-    (run / "data").symlink_to("/tmp")
-    (tmp_path / "link").symlink_to(run)
-    reading.check_links(run)
-    reading.check_links(tmp_path / "link")
-    reading.check_links(tmp_path / "nothing")
-
-
 NODES: dict[str, tuple[str, Any]] = {
     "a module by position": ("env", {"_target_": GYM, "_args_": [None, None, "planted:X-v0"]}),
     "a module by name": ("env", {"_target_": GYM, "id": "planted:X-v0"}),
@@ -490,3 +381,148 @@ def targets(node: Any) -> Iterator[Any]:
         assert not {"_args_", "_recursive_", "_convert_", "_mode_"} & set(node)
     for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         yield from targets(inner)
+
+
+@pytest.mark.parametrize("option", ["resume", "hydra.run.dir"])
+def test_nothing_is_written_through_a_link_of_a_run(
+    option: str, planted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = saved(planted, composed())
+    (run / "train.log").symlink_to(planted / "metrics.jsonl")
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        cfg = compose("config", [f"{option}={run}"], return_hydra_config=True)
+    with pytest.raises(SystemExit, match=r"train\.log is a link that leads out of its run's folder"):
+        command.Check().on_run_start(cfg)
+
+
+def test_nothing_is_written_through_a_link_of_a_sweep(planted: Path, cli: Cli) -> None:
+    (planted / "run" / "0").mkdir()
+    (planted / "run" / "0" / ".result.json.tmp").symlink_to(planted / "metrics.jsonl")
+    done = cli("-m", "seed=0", "hydra.sweep.dir=run")
+    assert done.returncode == 1
+    assert "tmp is a link that leads out of its run's folder" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_library_that_somebody_planted_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    place = machine.own_cache("native")
+    assert place == tmp_path / "awr_exp" / "native"
+    assert place.stat().st_mode & 0o777 == 0o700
+    # Where others can write, nothing is looked for.
+    for mode in (0o777, 0o770, 0o702):
+        place.chmod(mode)
+        assert machine.own_cache("native") is None
+    place.rmdir()
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    place.symlink_to(tmp_path / "theirs")
+    assert machine.own_cache("native") is None
+    place.unlink()
+    place.mkdir(mode=0o700)
+
+    def run(command: list[str], **options: Any) -> Any:
+        if "-o" in command:
+            Path(command[command.index("-o") + 1]).write_bytes(b"ours")
+        return SimpleNamespace(stdout="")
+
+    monkeypatch.setattr(native.subprocess, "run", run)
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda name: Path(name))
+    made = native._loaded("c++", place)
+    assert made.read_bytes() == b"ours"
+    # Other content under its name, and its own content from a link or where others can write.
+    made.write_bytes(b"theirs")
+    assert native._loaded("c++", place).read_bytes() == b"ours"
+    made.chmod(0o777)
+    assert native._loaded("c++", place).stat().st_mode & 0o022 == 0
+    (tmp_path / "theirs.so").write_bytes(b"ours")
+    made.unlink()
+    made.symlink_to(tmp_path / "theirs.so")
+    assert not native._loaded("c++", place).is_symlink()
+
+
+def test_compiled_code_is_not_taken_from_where_others_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def kept() -> Path:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        accelerate.keep_compiled_code()
+        return Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+
+    assert kept() == tmp_path / "cache" / "awr_exp" / "inductor"
+    kept().chmod(0o777)
+    temporary = kept()
+    assert temporary == tmp_path / f"awr_exp_inductor_{os.getuid()}"
+    temporary.chmod(0o777)
+    assert kept() not in (temporary, tmp_path / "cache" / "awr_exp" / "inductor")
+    assert kept().stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "mine")
+    accelerate.keep_compiled_code()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "mine"
+
+
+def test_submitit_takes_no_pickle_that_lies_in_a_sweep(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+
+    def executor(folder: Path, cluster: str) -> None:
+        places.append(folder.parent)
+        raise RuntimeError("no cluster")
+
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=executor))
+    for _ in range(2):
+        with pytest.raises(UserError, match="no cluster"):
+            engines.submitit("slurm", [], planted / "run", 1, {})
+    assert len(set(places)) == 2
+
+
+RESULTS: list[dict[str, Any]] = [
+    *({"status": status} for status in (["finished"], None, "done", {})),
+    *({"update": update} for update in ("1", None, [1], HUGE)),
+    *({"metrics": metrics} for metrics in (None, [1], {"eval/return_mean": "x"}, {"eval/return_mean": [1]})),
+    *({"returns": returns} for returns in ("1, 2", [[1], [2, 3]], ["x"], {"a": 1})),
+    {"env_steps": "x"},
+]
+
+
+@pytest.mark.parametrize("change", RESULTS, ids=lambda change: repr(change)[:30])
+def test_a_result_that_is_none_says_nothing(change: dict[str, Any], tmp_path: Path) -> None:
+    good = {"status": "finished", "error": None, "update": 1, "metrics": {"a": 1.0}, "returns": [1.0], "env_steps": 2}
+    (tmp_path / "result.json").write_text(json.dumps(good))
+    assert results.read(tmp_path).status == "finished"
+    for content in (good | change, [good], [], 3, "x", None, {}):
+        (tmp_path / "result.json").write_text(json.dumps(content))
+        assert results.read(tmp_path) == results.Run(tmp_path, {})
+
+
+def test_a_terminal_obeys_nothing_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text('["+x=\\e]0;title\\a", "seed=1"]')
+    error = "\x1b[2Jgone\x07"
+    result = {"status": "failed", "error": error, "update": 1, "metrics": {}}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    found = results.read(tmp_path)
+    assert found.error is not None
+    assert "\x1b" not in found.error + str(found.overrides)
+    assert found.overrides["seed"] == "1"
+    for content in ("3", "{a: 1", "null", "[[1], {a: b}]", "a: &a [*a]", "a" * 300_000):
+        (tmp_path / ".hydra" / "overrides.yaml").write_text(content)
+        results.overrides(tmp_path)
+
+
+SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>"
+
+
+def test_a_page_shows_what_a_run_is_called_and_runs_none_of_it(tmp_path: Path) -> None:
+    (sweep := tmp_path / "<b>sweep").mkdir()
+    for number in range(4):
+        make_run(
+            sweep / f"<i>{number}", 0.1 + number, number, 1.0 + number, data=f"{SCRIPT}/x-v0", head=SCRIPT + str(number)
+        )
+    for path in sweep.glob("*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "failed", "error": SCRIPT}))
+    text = page.write([sweep], tmp_path / "out")[0].read_text()
+    inside = text[text.index("<body>") : text.index("<script>")]
+    assert "&lt;script&gt;" in inside
+    assert not re.search(r"<(script|b>|i>|img src=x)|onerror=[^ ]*>", inside.replace(html.escape(SCRIPT), ""))
