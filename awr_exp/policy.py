@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from numpy.typing import ArrayLike, NDArray
 
 from awr_exp import settings
+from awr_exp.agents.agent import AVERAGE
 from awr_exp.config import check_trusted
 from awr_exp.errors import UserError, first_line
 from awr_exp.math.observations import normalize
@@ -103,12 +104,13 @@ def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[s
 def check_tensors(spec: Spec, policy: Policy, state: checkpoint.State) -> None:
     """Raises UserError where the state of a checkpoint is not that of such a policy."""
     shapes = {"actor.theta": (1, sum(map(math.prod, policy.shapes.values())))}
+    shapes |= {AVERAGE: shapes["actor.theta"]} if AVERAGE in state else {}
     shapes |= {"normalizer.mean": (1, spec.obs_dim), "normalizer.std": (1, spec.obs_dim), "normalizer.limit": (1, 1)}
     for name, shape in shapes.items():
         if name not in state or state[name].shape != shape:
             found = tuple(state[name].shape) if name in state else "nothing"
             raise UserError(f"its '{name}' should be {shape}, found {found}")
-        if not state[name].is_floating_point() or state[name].isnan().any():
+        if state[name].dtype not in (torch.float32, torch.float64) or state[name].isnan().any():
             raise UserError(f"its '{name}' holds what are no numbers")
 
 
@@ -117,7 +119,7 @@ class TrainedPolicy:
 
     def __init__(self, spec: Spec, policy: Policy, state: checkpoint.State, seed: int) -> None:
         self.spec, self.policy = spec, policy
-        self.theta = state["actor.theta"]
+        self.theta = state.get(AVERAGE, state["actor.theta"])
         self.normalizer = [state[f"normalizer.{name}"] for name in ("mean", "std", "limit")]
         self.generators = [generator(seed, "policy")]
 

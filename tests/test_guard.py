@@ -285,6 +285,8 @@ TENSORS: dict[str, dict[str, torch.Tensor]] = {
     "limit": {"normalizer.limit": torch.full((1, 1), math.nan)},
     "mean": {"normalizer.mean": torch.zeros(1, 4)},
     "std": {"normalizer.std": torch.zeros(3)},
+    "average": {"actor.average": torch.zeros(1, 3)},
+    "half": {"actor.theta": STATE["actor.theta"].bfloat16()},
     "complex": {"actor.theta": STATE["actor.theta"].to(torch.complex64)},
 }
 
@@ -384,9 +386,7 @@ def targets(node: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("option", ["resume", "hydra.run.dir"])
-def test_nothing_is_written_through_a_link_of_a_run(
-    option: str, planted: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_written_through_a_link_of_a_run(option: str, planted: Path) -> None:
     run = saved(planted, composed())
     (run / "train.log").symlink_to(planted / "metrics.jsonl")
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
