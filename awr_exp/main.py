@@ -10,7 +10,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from awr_exp import command, config, results, sweep
+from awr_exp import command, config, results, surroundings, sweep
 from awr_exp.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ def run(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """The command `awr-exp`; `awr-exp report`, `dashboard` and `collect` are commands of their own."""
+    surroundings.begin()
     if sys.argv[1:2] == ["report"]:
         from awr_exp.report.__main__ import main as report
 

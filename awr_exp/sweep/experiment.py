@@ -17,6 +17,7 @@ from awr_exp.envs.make import task
 from awr_exp.errors import UserError, first_line
 from awr_exp.policy import difference, policy_facts
 from awr_exp.results import Outcome
+from awr_exp.surroundings import kept, usual
 from awr_exp.sweep import stacking
 from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.loggers import Jsonl, Many
@@ -37,7 +38,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     same place (see `reached`). One whose recorder cannot be built, or whose offline part fails, fails alone. names:
     what each is called on the screen, where there are several. Raises UserError for what is wrong with all of them.
     """
-    with ExitStack() as stack:
+    with usual(), ExitStack() as stack:
         for folder in folders:
             stack.enter_context(results.alone(folder))
         return _train(cfgs, folders, names)
@@ -236,6 +237,7 @@ def _forget_others_moments(agent: Any, theirs: Sequence[Config], mine: Sequence[
             network.forget_moments()
 
 
+@usual()
 def parts(cfgs: Sequence[Config]) -> list[slice]:
     """Configurations that may train as one, divided so that the memory takes each part."""
     first = cfgs[0]
@@ -287,6 +289,7 @@ def _data(node: Config, device: Any) -> Any:
     return _held[1]
 
 
+@kept()
 def build(node: Config, **parts: Any) -> Any:
     """The one place where a configuration becomes an object: calls its `_target_` with its values and `parts`."""
     try:
