@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from awr_exp import command, settings
 from awr_exp.errors import UserError
 from awr_exp.sweep import closing
+from awr_exp.training.progress import heard
 
 
 class Grid(BasicSweeper):
@@ -33,6 +34,7 @@ class Grid(BasicSweeper):
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Train all jobs and show them; ends the program with one line if something is wrong with any of them."""
         assert self.config is not None
+        heard()
         try:
             returns, failed = self.train(arguments, Path(self.config.hydra.sweep.dir))
         except UserError as error:

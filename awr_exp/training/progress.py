@@ -79,6 +79,9 @@ def _print(*objects: Any, **options: Any) -> None:
 SCREEN = logging.INFO + 1
 """Level of what is said of several runs together: of interest while they last, but to none of their logs."""
 
+CLOSING = logging.WARNING - 1
+"""Level of what a command ends with, such as how to go on: it is said even where logging is switched off."""
+
 _speaker: ContextVar[tuple[Path, str] | None] = ContextVar("speaker", default=None)
 
 
@@ -118,3 +121,13 @@ class TerminalHandler(logging.Handler):
         if not name or record.levelno >= logging.WARNING:
             text = f"{name}: {self.format(record)}" if name else self.format(record)
             _print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def heard() -> None:
+    """However logging is configured: warnings, errors and closing lines come to the terminal, if by nobody else."""
+    root = logging.getLogger()
+    for logger in map(logging.getLogger, [name for name in root.manager.loggerDict if name.startswith("awr_exp")]):
+        logger.disabled = False
+    if all(isinstance(handler, logging.FileHandler | logging.NullHandler) for handler in root.handlers):
+        root.addHandler(TerminalHandler(CLOSING))
+        root.setLevel(min(root.level, CLOSING))
