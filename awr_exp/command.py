@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,7 +23,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from awr_exp import results
 from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config, to_resume
 from awr_exp.errors import UserError
-from awr_exp.settings import check
+from awr_exp.settings import check, check_origin
 
 NAME_LENGTH = 128
 """What W&B takes as the name of a run."""
@@ -65,7 +66,7 @@ def plain_errors() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
-    except CompactHydraException as error:
+    except (CompactHydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {said(error).removeprefix('error: ')}")
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
@@ -132,20 +133,33 @@ def check_same(folder: Path, overrides: Iterable[str]) -> None:
         )
 
 
+def make_folder(folder: Path, setting: str) -> None:
+    """Raises UserError, which names the setting, where a folder cannot be made or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}; choose another {setting}") from None
+
+
 class Check(Callback):
     """Ends a single run with one line before it has a folder, if its configuration is wrong."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         task: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
+            check_origin(task)
             if task.sweep.resume is not None:
                 raise UserError("sweep.resume goes on with a sweep: add -m and the values that it was started with")
             if task.resume is not None:
                 # What the options of its groups leave open, such as env.id, it says itself.
                 task = OmegaConf.merge(saved_config(Path(task.resume), task.trust), task)
             check(task)
+            folder = Path(config.hydra.run.dir)
             if task.resume is None:
-                check_same(Path(config.hydra.run.dir), config.hydra.overrides.task)
+                check_same(folder, config.hydra.overrides.task)
+            make_folder(folder, "hydra.run.dir")
         except UserError as error:
             sys.exit(f"error: {error}")
 
@@ -174,7 +188,8 @@ def register() -> None:
     # A new folder a run, to the microsecond: two runs in one second must not share one.
     OmegaConf.register_new_resolver(
         "folder",
-        lambda resume, kind: resume or f"outputs/{kind}/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
+        # Whatever is no folder's name is refused by whoever goes on with it.
+        lambda resume, kind: (resume if resume is None else str(resume)) or f"outputs/{kind}/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
         replace=True,
         use_cache=True,
     )

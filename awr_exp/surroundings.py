@@ -27,6 +27,10 @@ def begin() -> None:
         os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": os.environ.get("PYTHONIOENCODING", "ascii")}
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        sys.exit("error: the current folder is gone: change to one that is there")
     codecs.register_error("awr_exp", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

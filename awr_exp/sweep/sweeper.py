@@ -73,12 +73,8 @@ class Grid(BasicSweeper):
 
     def make(self, folder: Path) -> None:
         """Make the sweep's folder and keep its configuration there. Raises UserError if it cannot be written."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(self.config, folder / "multirun.yaml")
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(f"{folder} cannot be written: {reason}; choose another hydra.sweep.dir") from None
+        command.make_folder(folder, "hydra.sweep.dir")
+        OmegaConf.save(self.config, folder / "multirun.yaml")
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job. Raises UserError if there is none."""
@@ -97,6 +93,7 @@ class Grid(BasicSweeper):
     def check(self, jobs: Sequence[list[str]], folder: Path) -> list[Path]:
         """The folders of the jobs. Raises UserError that names the first whose configuration is wrong."""
         assert self.config is not None
+        settings.check_origin(self.config)
         resume = self.config.sweep.resume
         if resume and not (folder / "multirun.yaml").exists():
             raise UserError(f"{resume} is not the folder of a sweep: it has no multirun.yaml")
