@@ -189,7 +189,9 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "folder",
         # Whatever is no folder's name is refused by whoever goes on with it.
-        lambda resume, kind: (resume if resume is None else str(resume)) or f"outputs/{kind}/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
+        lambda resume, kind: (
+            (resume if resume is None else str(resume)) or f"outputs/{kind}/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}"
+        ),
         replace=True,
         use_cache=True,
     )

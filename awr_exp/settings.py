@@ -139,7 +139,9 @@ RULES: dict[str, Rule] = {
         lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", v) is not None,
         "auto, cpu, cuda or cuda:<number>",
     ),
-    "threads": _optional((lambda v: _integer(v) and 1 <= v <= MOST_THREADS, f"a whole number from 1 to {MOST_THREADS}")),
+    "threads": _optional(
+        (lambda v: _integer(v) and 1 <= v <= MOST_THREADS, f"a whole number from 1 to {MOST_THREADS}")
+    ),
     "dataset_id": _optional(TEXT),
     "policy": TEXT,
     "noise": NOT_NEGATIVE,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from hydra.errors import InstantiationException
 from awr_exp import results
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError, first_line
+from awr_exp.networks.policy import Policy
 from awr_exp.policy import difference, policy_facts
 from awr_exp.results import Outcome
 from awr_exp.surroundings import kept, usual
@@ -41,6 +43,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     with usual(), ExitStack() as stack:
         for folder in folders:
             stack.enter_context(results.alone(folder))
+        stack.enter_context(memory.exhausted())
         return _train(cfgs, folders, names)
 
 
@@ -48,6 +51,7 @@ def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]
     first, names = cfgs[0], names or [""] * len(cfgs)
     device = accelerate.start(first["device"], first["threads"])
     data, make_env, spec = _task(first, device)
+    _check_memory(first, spec, data, device)
     recorders, refused = _recorders(cfgs, folders, names, make_env)
     if len(refused) == len(cfgs):
         return list(refused.values())
@@ -143,6 +147,24 @@ def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]
         closing.show(data and data.info, outcomes[0], baseline, folders[0], first)
     trained = iter(outcomes)
     return [refused.get(member) or next(trained) for member in members]
+
+
+def _check_memory(cfg: Config, spec: Spec, data: Any, device: Any) -> None:
+    """Raises UserError where a part of a run, before it is made, is known to take more memory than there is."""
+    trainer, rows = cfg["trainer"], len(data) if data else 0
+    pretrain = trainer.get("pretrain")
+    own, first = ("trainer", trainer), ("trainer.pretrain", pretrain) if pretrain else ("trainer", trainer)
+    for node, (name, part) in ((cfg["agent"], own), (cfg.get("baseline"), first), (cfg["agent"], first)):
+        if node:
+            memory.check(cfg | {"trainer": part}, spec, _parameters(node, spec), rows, device, name)
+
+
+def _parameters(agent: Config, spec: Spec) -> int:
+    """Numbers that the networks of an agent learn, without making them."""
+    parts = maker(agent).keywords
+    policy = Policy(spec, parts["network"], parts["head"])
+    critic = parts["network"](inputs=spec.obs_dim, outputs=1).shapes if "advantage" in parts else {}
+    return sum(math.prod(shape) for shapes in (policy.shapes, critic) for shape in shapes.values())
 
 
 def _logger(cfg: Config, folder: Path, found: Found | None, all_of_them: bool) -> Many:
@@ -245,6 +267,7 @@ def parts(cfgs: Sequence[Config]) -> list[slice]:
         return [slice(0, 1)]
     device = accelerate.start(first["device"], first["threads"])
     data, _, spec = _task(first, device)
+    _check_memory(first, spec, data, device)
     sample, trainer = build(first["agent"], spec=spec, seeds=[0]), first["trainer"]
     rows = len(data) if data else 0
     kept = trainer.get("replay_size", 0)
@@ -289,11 +312,16 @@ def _data(node: Config, device: Any) -> Any:
     return _held[1]
 
 
+def maker(node: Config) -> Any:
+    """What `build` calls, its own parts built."""
+    return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+
+
 @kept()
 def build(node: Config, **parts: Any) -> Any:
     """The one place where a configuration becomes an object: calls its `_target_` with its values and `parts`."""
     try:
-        return hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**parts)
+        return maker(node)(**parts)
     except InstantiationException as error:
         # Of a part within this one, the cause says more than that it failed.
         reason = " ".join(str(error.__cause__ or first_line(error)).split())
