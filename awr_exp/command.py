@@ -20,10 +20,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from awr_exp import results
+from awr_exp import help, results
 from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config, to_resume
 from awr_exp.errors import UserError
 from awr_exp.settings import check, check_origin
+from awr_exp.vocabulary import names, near
 
 NAME_LENGTH = 128
 """What W&B takes as the name of a run."""
@@ -34,6 +35,13 @@ PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "swee
 
 def check_arguments(arguments: Sequence[str]) -> None:
     """End with one line for options that are not there and launchers not installed, where Hydra writes a page."""
+    first = arguments[0] if arguments else ""
+    if re.fullmatch(r"[^\W\d][\w-]*", first):
+        others = f"{', '.join(help.SUBCOMMANDS[:-1])} and {help.SUBCOMMANDS[-1]}"
+        sys.exit(
+            f"error: there is no command '{first}': there are {others}, and settings such as agent.beta=0.05"
+            f"{near(first, help.SUBCOMMANDS)}"
+        )
     elsewhere = any(argument.startswith(("--config-dir", "-cd", "hydra.searchpath")) for argument in arguments)
     for before, argument in pairwise(["", *arguments]):
         if before in ("-p", "--package"):
@@ -46,7 +54,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
         # Own ones may lie elsewhere; what is no plain name is Hydra's to understand.
         unknown = [name for name in option.split(",") if re.fullmatch(r"\w+", name) and name not in known]
         if known and (option in ("null", "") or (unknown and not elsewhere)):
-            sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(known)}> or leave it out")
+            close = near(unknown[0], known) if unknown else ""
+            sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(known)}> or leave it out{close}")
 
 
 def _installed(module: str) -> bool:
@@ -78,11 +87,25 @@ def said(error: Exception) -> str:
     if (name := re.match("Could not override '(.+)'", text)) and isinstance(
         cause, ConfigAttributeError | ConfigKeyError
     ):
-        return f"there is no {name[1]} with the options that are chosen: --cfg job shows what there is"
+        return _no_setting(name[1])
+    if option := re.search(r"Could not find '([\w/]+)/([^/']+)'\s+Available options in .*?:\n((?:\t.*\n?)*)", text):
+        there = option[3].split()
+        return f"{option[1]}={option[2]}: choose one of {', '.join(there)}{near(option[2], there)}"
+    if word := re.match(r"Error parsing override '([^'=]+)'\s+missing EQUAL", text):
+        return f"'{word[1]}' is no setting: write name=value, such as agent.beta=0.05"
     if name := re.match("Could not append to config. An item is already at '(.+)'", text):
         return f"{name[1]} is a setting already: leave out the +"
     told = f"{text} {cause}" if isinstance(cause, OmegaConfBaseException) else text
+    told = re.sub(r"full_key: .*", "", told, flags=re.DOTALL).partition("See https://hydra.cc")[0]
     return " ".join(told.split())
+
+
+def _no_setting(name: str) -> str:
+    """What is said of a name that is not there: where it is, or what was meant."""
+    there = names().get(name.lstrip("+~"))
+    if there:
+        return f"there is no {name} with the options that are chosen: it is a setting of {', '.join(there)}"
+    return f"there is no {name} with the options that are chosen{near(name, names()) or ': --help lists them'}"
 
 
 def choices_to_resume(arguments: Iterable[str]) -> list[str]:
@@ -189,11 +212,10 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "folder",
         # Whatever is no folder's name is refused by whoever goes on with it.
-        lambda resume, kind: (
-            (resume if resume is None else str(resume)) or f"outputs/{kind}/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}"
-        ),
+        lambda resume, kind: str(resume) if resume else f"outputs/{kind}/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
         replace=True,
         use_cache=True,
     )
+    OmegaConf.register_new_resolver("help", help.text, replace=True)
     # A continued run keeps the configuration it was started with.
     OmegaConf.register_new_resolver("hydra_subdir", lambda resume: None if resume else ".hydra", replace=True)

@@ -15,6 +15,8 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from awr_exp.config import GROUPS, options
 from awr_exp.errors import UserError, first_line
+from awr_exp.vocabulary import names as vocabulary
+from awr_exp.vocabulary import near
 
 REQUIRED = ("agent", "advantage", "weighting", "network", "head", "optimizer", "env", "trainer")
 
@@ -221,7 +223,7 @@ def values(cfg: DictConfig) -> dict[str, Any]:
     for path, value in sorted(_settings(content, ""), key=lambda setting: setting[0].count(".")):
         name = path.rpartition(".")[2]
         if name not in RULES:
-            raise UserError(f"{path} is not a setting of awr_exp: remove it")
+            raise UserError(f"{path} is not a setting of awr_exp: remove it{near(path, vocabulary())}")
         check_value(path, value)
     return dict(content)
 

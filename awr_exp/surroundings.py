@@ -137,7 +137,7 @@ def _settings_of(*names: str) -> dict[str, Setting]:
 
 
 def _set_warnings(filters: list[Any]) -> None:
-    warnings.filters[:] = filters
+    warnings.filters[:] = filters  # type: ignore[index]
     # Modules remember what they have warned of by the number of changes.
     warnings._filters_mutated()  # type: ignore[attr-defined]
 
