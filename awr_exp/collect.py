@@ -21,6 +21,8 @@ from awr_exp.envs.episode import Act, Stage, at_random
 from awr_exp.errors import UserError
 from awr_exp.surroundings import usual
 
+command.register()
+
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="collection")
 def run(cfg: DictConfig) -> None:

@@ -25,9 +25,8 @@ WIDTH = 44
 def text(config: str = "config") -> str:
     """Of the command whose primary configuration this is."""
     own = read(CONF / f"{config}.yaml", CONF)
-    defaults = re.findall(
-        r"^  - (?:override )?/?([\w/]+): ([^#\n]+)", (CONF / f"{config}.yaml").read_text("utf-8"), re.M
-    )
+    lines = (CONF / f"{config}.yaml").read_text("utf-8")
+    defaults = re.findall(r"^  - (?:override )?/?([\w/]+): ([^#\n]+)", lines, re.MULTILINE)
     chosen = {group: re.findall(r"\w+", names) for group, names in defaults}
     found = sorted(options(_own_folders()), key=lambda option: option.group)
     parts = []
