@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from awr_exp.networks.policy import Policy
 from awr_exp.policy import difference, policy_facts
 from awr_exp.results import Outcome
 from awr_exp.surroundings import kept, usual
-from awr_exp.sweep import stacking
+from awr_exp.sweep import contracts, stacking
 from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.loggers import Jsonl, Many
 from awr_exp.training.progress import speaking
@@ -160,8 +161,9 @@ def _check_memory(cfg: Config, spec: Spec, data: Any, device: Any) -> None:
 
 
 def _parameters(agent: Config, spec: Spec) -> int:
-    """Numbers that the networks of an agent learn, without making them."""
-    parts = maker(agent).keywords
+    """Numbers that the networks of an agent learn, without making them. Raises UserError for parts that are none."""
+    parts = _maker(agent).keywords
+    contracts.check(agent, parts, spec)
     policy = Policy(spec, parts["network"], parts["head"])
     critic = parts["network"](inputs=spec.obs_dim, outputs=1).shapes if "advantage" in parts else {}
     return sum(math.prod(shape) for shapes in (policy.shapes, critic) for shape in shapes.values())
@@ -312,20 +314,25 @@ def _data(node: Config, device: Any) -> Any:
     return _held[1]
 
 
-def maker(node: Config) -> Any:
-    """What `build` calls, its own parts built."""
-    return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+def _maker(node: Config) -> Any:
+    """What `build` calls, with the parts within it built."""
+    try:
+        return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    except InstantiationException as error:
+        # Of a part within this one, the cause says more than that it failed.
+        reason = " ".join(str(error.__cause__ or first_line(error)).split())
+        part = re.search(r"full_key: (\w+)$", str(error))
+        if part and part[1] in contracts.CONTRACTS and isinstance(error.__cause__, TypeError):
+            raise contracts.broken(part[1], node[part[1]], reason) from error
+        raise UserError(f"{node['_target_']} cannot be built: {reason}") from error
 
 
 @kept()
 def build(node: Config, **parts: Any) -> Any:
     """The one place where a configuration becomes an object: calls its `_target_` with its values and `parts`."""
+    make = _maker(node)
     try:
-        return maker(node)(**parts)
-    except InstantiationException as error:
-        # Of a part within this one, the cause says more than that it failed.
-        reason = " ".join(str(error.__cause__ or first_line(error)).split())
-        raise UserError(f"{node['_target_']} cannot be built: {reason}") from error
+        return make(**parts)
     except TypeError as error:
         # A key that the constructor does not know, added with + or from an own yaml.
         if "argument" in str(error):
