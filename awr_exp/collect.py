@@ -19,6 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from awr_exp import command, config, reading, results, settings
 from awr_exp.envs.episode import Act, Stage, at_random
 from awr_exp.errors import UserError
+from awr_exp.surroundings import usual
+
+command.register()
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="collection")
@@ -37,6 +40,7 @@ def run(cfg: DictConfig) -> None:
         sys.exit(130)
 
 
+@usual()
 def collect(content: dict[str, Any]) -> None:
     """Play what is missing of the episodes, then write the data set.
 

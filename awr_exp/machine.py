@@ -16,10 +16,8 @@ UNLIMITED = sys.maxsize
 
 def cores(groups: Path = GROUPS, proc: Path = PROC) -> int:
     """As many as this process may use: those of its affinity, or the share of their time that its groups get."""
-    if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    else:
-        allowed = os.cpu_count() or 1  # macOS and Windows cannot hold a process to some of the cores
+    # macOS and Windows cannot hold a process to some of the cores.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in _folders("cpu", groups, proc) if (quota := _quota(folder)) is not None]
     return max(1, min([allowed, *(math.ceil(quota) for quota in quotas)]))
 
@@ -83,8 +81,8 @@ def _quota(folder: Path) -> float | None:
         quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
         return int(quota) / int(period)
     with suppress(OSError, ValueError, ZeroDivisionError):
-        quota, period = (_number(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-        return quota / period if quota > 0 else None
+        share, whole = (_number(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+        return share / whole if share > 0 else None
     return None
 
 

@@ -20,6 +20,7 @@ from awr_exp.math.observations import normalize
 from awr_exp.networks import acting
 from awr_exp.networks.policy import Policy
 from awr_exp.seeding import generator
+from awr_exp.surroundings import usual
 from awr_exp.training import checkpoint
 from awr_exp.types import Spec
 
@@ -70,6 +71,7 @@ def _settings(facts: Facts, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, list(value) if isinstance(value, tuple) else value
 
 
+@usual()
 def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[str] = ()) -> "TrainedPolicy":
     """The policy of a run folder or of one checkpoint file.
 
@@ -123,6 +125,7 @@ class TrainedPolicy:
         self.normalizer = [state[f"normalizer.{name}"] for name in ("mean", "std", "limit")]
         self.generators = [generator(seed, "policy")]
 
+    @usual()
     def player(self, sample: bool) -> Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]:
         """From one observation and a generator to one action, the quickest way; sample: drawn, not the mode.
 
@@ -160,7 +163,7 @@ class TrainedPolicy:
         array = np.asarray(obs, dtype=np.float32)
         if array.ndim not in (1, 2) or array.shape[-1] != self.spec.obs_dim:
             raise UserError(f"observations of shape {array.shape}; this policy takes (…, {self.spec.obs_dim})")
-        rows = torch.as_tensor(array).reshape(1, -1, self.spec.obs_dim)
+        rows = torch.as_tensor(array, device="cpu").reshape(1, -1, self.spec.obs_dim)
         batch = normalize(rows, *(each.unsqueeze(1) for each in self.normalizer))
         if deterministic:
             action = self.policy.mode(self.theta, batch)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from awr_exp.errors import UserError, first_line
 from awr_exp.machine import cores, own_cache, own_folder
+from awr_exp.settings import MOST_THREADS
+from awr_exp.training.progress import compiling
 from awr_exp.types import Batch, Metrics
 
 log = logging.getLogger(__name__)
@@ -85,7 +87,8 @@ class _Guarded:
             return self.call(*arguments)
         with self.lock:
             try:
-                return self.call(*arguments)
+                with compiling("about 20 s"):
+                    return self.call(*arguments)
             except Exception as error:
                 # The compiler wraps what went wrong in a message whose first line does not say it.
                 cause = getattr(error, "inner_exception", error)
@@ -140,7 +143,8 @@ def start(name: str, threads: int | None) -> torch.device:
     Raises UserError if the device is not there.
     """
     share = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(threads or (int(share) if share.isdecimal() and int(share) else cores()))
+    own = int(share) if share.isdecimal() and int(share) else cores()
+    torch.set_num_threads(threads or min(own, MOST_THREADS))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

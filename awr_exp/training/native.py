@@ -28,6 +28,7 @@ from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.networks.policy import Policy
 from awr_exp.training.accelerate import compiler
+from awr_exp.training.progress import compiling
 from awr_exp.types import Metrics
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ def _loaded(cxx: str, folder: Path) -> ctypes.CDLL:
         library.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as place:
         made = Path(place) / "made.so"
-        run(cxx, *FLAGS, "-o", str(made), str(SOURCE))
+        with compiling("a few seconds"):
+            run(cxx, *FLAGS, "-o", str(made), str(SOURCE))
         made.chmod(0o700)
         # At once: two processes may be at it.
         library = made.replace(folder / f"{name}-{_hash(made.read_bytes())}.so")
