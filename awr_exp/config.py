@@ -1,5 +1,6 @@
 """Where configurations lie, and what one from a file may call. Nothing here imports torch."""
 
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,4 +72,5 @@ def choices(folder: Path) -> dict[str, str]:
         found = reading.read_yaml(folder / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["choices"].items()
     except (UserError, KeyError, TypeError, AttributeError):
         return {}
-    return {group: option for group, option in found if group in GROUPS and option in options(group)}
+    known = {group: option for group, option in found if isinstance(option, str) and re.fullmatch(r"[\w-]+", option)}
+    return {group: option for group, option in known.items() if group in GROUPS and option in options(group)}

@@ -8,6 +8,7 @@ import pickle
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -526,3 +527,27 @@ def test_a_page_shows_what_a_run_is_called_and_runs_none_of_it(tmp_path: Path) -
     inside = text[text.index("<body>") : text.index("<script>")]
     assert "&lt;script&gt;" in inside
     assert not re.search(r"<(script|b>|i>|img src=x)|onerror=[^ ]*>", inside.replace(html.escape(SCRIPT), ""))
+
+
+def test_the_options_of_a_run_to_resume_are_plain_names(planted: Path) -> None:
+    chosen = {"agent": "../../planted", "env": "none hydra.run.dir=x", "head": ["auto"], "network": "mlp", "x": "mlp"}
+    (planted / "run" / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": chosen}}}))
+    assert config.choices(planted / "run") == {"network": "mlp"}
+    for content in ("hydra: 3", "[1]", "hydra: {runtime: {choices: [1]}}", BOMBS["aliases"], BOMBS["an object"]):
+        (planted / "run" / ".hydra" / "hydra.yaml").write_text(content)
+        assert config.choices(planted / "run") == {}
+
+
+@pytest.mark.parametrize("option", ["resume", "hydra.run.dir"])
+@pytest.mark.parametrize("file", ["config.yaml", "overrides.yaml", "hydra.yaml"])
+def test_what_lies_in_a_run_is_read_in_one_way_only(
+    option: str, file: str, planted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = saved(planted, composed())
+    (run / ".hydra" / file).write_text(BOMBS["aliases"])
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        cfg = compose("config", [f"{option}={run}"], return_hydra_config=True)
+    # It would be a minute's wait.
+    monkeypatch.setattr(OmegaConf, "load", lambda file: pytest.fail(f"{file} is read without limits"))
+    with suppress(SystemExit):
+        command.Check().on_run_start(cfg)

@@ -48,6 +48,7 @@ class Replay:
             # The share ends wherever its last row lies in an episode.
             batch.truncated[:, -1] = ~batch.terminated[:, -1]
             self.ring[:, : self.kept, env] = self._packed(batch)
+        self._check(self.ring[:, : self.kept], f"data set '{data.info.id}' has")
 
     @property
     def steps(self) -> int:
@@ -193,13 +194,15 @@ class Replay:
         wanted = (self.members, self.collected, self.envs, self.width)
         if state.shape != wanted:
             raise ValueError(f"a replay of {wanted} was to be restored, found {tuple(state.shape)}")
-        action = state[..., 2 * self.spec.obs_dim]
-        # Actions count outputs of the policy: whoever looks up one that is not there reads other memory.
-        if (
-            self.spec.num_actions
-            and not ((action >= 0) & (action < self.spec.num_actions) & (action == action.round())).all()
-        ):
-            raise UserError("the run to resume has a replay of actions that its task has not: it is damaged")
-        if state.dtype != self.ring.dtype or not state.isfinite().all():
-            raise UserError("the run to resume has a replay of values that are no finite numbers: it is damaged")
+        self._check(state, "the run to resume has a replay of")
         self.ring.index_copy_(1, self._turning_slots(self.collected), state.to(self.device))
+
+    def _check(self, rows: Tensor, what: str) -> None:
+        """Raises UserError, which begins with `what`, where rows [..., W] from a file are none of the task's."""
+        action = rows[..., 2 * self.spec.obs_dim]
+        count = self.spec.num_actions
+        # They count outputs of the policy: whoever looks up one that is not there reads other memory.
+        if count and not ((action >= 0) & (action < count) & (action == action.round())).all():
+            raise UserError(f"{what} actions that its task has not: it is damaged")
+        if rows.dtype != self.ring.dtype or not rows.isfinite().all():
+            raise UserError(f"{what} values that are no finite numbers: it is damaged")
