@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from awr_exp import command, config, results, settings
+from awr_exp import command, config, reading, results, settings
 from awr_exp.envs.episode import Act, Stage, at_random
 from awr_exp.errors import UserError
+from awr_exp.surroundings import usual
+
+command.register()
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="collection")
@@ -37,6 +40,7 @@ def run(cfg: DictConfig) -> None:
         sys.exit(130)
 
 
+@usual()
 def collect(content: dict[str, Any]) -> None:
     """Play what is missing of the episodes, then write the data set.
 
@@ -93,8 +97,8 @@ def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, make_
     place = folder / "settings.json"
     if not place.exists():
         results.put(place, json.dumps(wanted, sort_keys=True).encode())
-    begun = json.loads(place.read_text())
-    if begun | {"parameters": wanted["parameters"]} != wanted:
+    begun = reading.read_json(place)
+    if not isinstance(begun, dict) or begun | {"parameters": wanted["parameters"]} != wanted:
         raise UserError(f"{id} was begun with other settings: give the same ones to go on, or delete {folder}")
     if begun.get("parameters", wanted["parameters"]) != wanted["parameters"]:
         raise UserError(

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,10 +20,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from awr_exp import results
+from awr_exp import help, results
 from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config, to_resume
 from awr_exp.errors import UserError
-from awr_exp.settings import check
+from awr_exp.reading import check_links
+from awr_exp.settings import check, check_origin
+from awr_exp.vocabulary import names, near
 
 NAME_LENGTH = 128
 """What W&B takes as the name of a run."""
@@ -33,6 +36,13 @@ PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "swee
 
 def check_arguments(arguments: Sequence[str]) -> None:
     """End with one line for options that are not there and launchers not installed, where Hydra writes a page."""
+    first = arguments[0] if arguments else ""
+    if re.fullmatch(r"[^\W\d][\w-]*", first):
+        others = f"{', '.join(help.SUBCOMMANDS[:-1])} and {help.SUBCOMMANDS[-1]}"
+        sys.exit(
+            f"error: there is no command '{first}': there are {others}, and settings such as agent.beta=0.05"
+            f"{near(first, help.SUBCOMMANDS)}"
+        )
     elsewhere = any(argument.startswith(("--config-dir", "-cd", "hydra.searchpath")) for argument in arguments)
     for before, argument in pairwise(["", *arguments]):
         if before in ("-p", "--package"):
@@ -45,7 +55,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
         # Own ones may lie elsewhere; what is no plain name is Hydra's to understand.
         unknown = [name for name in option.split(",") if re.fullmatch(r"\w+", name) and name not in known]
         if known and (option in ("null", "") or (unknown and not elsewhere)):
-            sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(known)}> or leave it out")
+            close = near(unknown[0], known) if unknown else ""
+            sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(known)}> or leave it out{close}")
 
 
 def _installed(module: str) -> bool:
@@ -65,7 +76,7 @@ def plain_errors() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
-    except CompactHydraException as error:
+    except (CompactHydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {said(error).removeprefix('error: ')}")
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
@@ -77,11 +88,27 @@ def said(error: Exception) -> str:
     if (name := re.match("Could not override '(.+)'", text)) and isinstance(
         cause, ConfigAttributeError | ConfigKeyError
     ):
-        return f"there is no {name[1]} with the options that are chosen: --cfg job shows what there is"
+        return _no_setting(name[1])
+    if option := re.search(r"Could not find '([\w/]+)/([^/']+)'\s+Available options in .*?:\n((?:\t.*\n?)*)", text):
+        there = option[3].split()
+        return f"{option[1]}={option[2]}: choose one of {', '.join(there)}{near(option[2], there)}"
+    if name := re.match("Could not delete from config. '(.+)' does not exist", text):
+        return _no_setting(name[1])
+    if word := re.match(r"Error parsing override '([^'=]+)'\s+missing EQUAL", text):
+        return f"'{word[1]}' is no setting: write name=value, such as agent.beta=0.05"
     if name := re.match("Could not append to config. An item is already at '(.+)'", text):
         return f"{name[1]} is a setting already: leave out the +"
     told = f"{text} {cause}" if isinstance(cause, OmegaConfBaseException) else text
+    told = re.sub(r"full_key: .*", "", told, flags=re.DOTALL).partition("See https://hydra.cc")[0]
     return " ".join(told.split())
+
+
+def _no_setting(name: str) -> str:
+    """What is said of a name that is not there: where it is, or what was meant."""
+    there = names().get(name.lstrip("+~"))
+    if there:
+        return f"there is no {name} with the options that are chosen: it is a setting of {', '.join(there)}"
+    return f"there is no {name} with the options that are chosen{near(name, names()) or ': --help lists them'}"
 
 
 def choices_to_resume(arguments: Iterable[str]) -> list[str]:
@@ -132,20 +159,35 @@ def check_same(folder: Path, overrides: Iterable[str]) -> None:
         )
 
 
+def make_folder(folder: Path, setting: str) -> None:
+    """Raises UserError, which names the setting, where a folder cannot be made or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}; choose another {setting}") from None
+
+
 class Check(Callback):
     """Ends a single run with one line before it has a folder, if its configuration is wrong."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         task: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
+            check_origin(task)
             if task.sweep.resume is not None:
                 raise UserError("sweep.resume goes on with a sweep: add -m and the values that it was started with")
+            for folder in {config.hydra.run.dir, task.resume} - {None}:
+                check_links(Path(folder))
             if task.resume is not None:
                 # What the options of its groups leave open, such as env.id, it says itself.
                 task = OmegaConf.merge(saved_config(Path(task.resume), task.trust), task)
             check(task)
+            folder = Path(config.hydra.run.dir)
             if task.resume is None:
-                check_same(Path(config.hydra.run.dir), config.hydra.overrides.task)
+                check_same(folder, config.hydra.overrides.task)
+            make_folder(folder, "hydra.run.dir")
         except UserError as error:
             sys.exit(f"error: {error}")
 
@@ -174,9 +216,11 @@ def register() -> None:
     # A new folder a run, to the microsecond: two runs in one second must not share one.
     OmegaConf.register_new_resolver(
         "folder",
-        lambda resume, kind: resume or f"outputs/{kind}/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
+        # Whatever is no folder's name is refused by whoever goes on with it.
+        lambda resume, kind: str(resume) if resume else f"outputs/{kind}/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}",
         replace=True,
         use_cache=True,
     )
+    OmegaConf.register_new_resolver("help", help.text, replace=True)
     # A continued run keeps the configuration it was started with.
     OmegaConf.register_new_resolver("hydra_subdir", lambda resume: None if resume else ".hydra", replace=True)

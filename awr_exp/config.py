@@ -2,14 +2,14 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from awr_exp.errors import UserError, first_line
+from awr_exp import guard, reading
+from awr_exp.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -29,74 +29,48 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@cache
-def known_targets() -> frozenset[str]:
-    """Every `_target_` that a shipped yaml names: what a configuration from a file may instantiate."""
-    return frozenset(
-        target
-        for path in CONF.rglob("*.yaml")
-        for target in re.findall(r"^\s*_target_:\s*(\S+)\s*$", path.read_text(), re.MULTILINE)
-    )
-
-
 def check_trusted(content: Any, origin: Path, trust: Iterable[str] = ()) -> None:
-    """Refuse with UserError what a resolved configuration from a file would call beyond our own parts and `trust`."""
-    for name, what in _foreign(content):
+    """Refuse with UserError what a resolved configuration, or some of its places by name, has from a file beyond our
+    own parts, each where it belongs, plain values, and `trust`."""
+    for name, what in guard.refusals(content, CONF):
         if name is None:
-            raise UserError(f"{origin} {what}: not trusted")
+            raise UserError(f"{origin} {what}")
         if name not in trust:
             raise UserError(f"{origin} {what}; if it is yours, trust=['{name}']")
 
 
-def _foreign(content: Any) -> Iterator[tuple[str | None, str]]:
-    """What a resolved configuration would call or import beyond our own parts: its name, if it has one, and how."""
-    # Here, since gymnasium would double what --help takes.
-    from awr_exp.envs.make import foreign_module
-
-    if isinstance(content, dict):
-        target = content.get("_target_")
-        if target is not None and target not in known_targets():
-            yield target, f"wants to call '{target}', which is not a part of awr_exp"
-        module = foreign_module(str(content.get("id", "")))
-        if module:
-            yield module, f"wants to import '{module}' for its environment"
-        content = list(content.values())
-    if isinstance(content, list):
-        for value in content:
-            yield from _foreign(value)
-    elif isinstance(content, str) and "${" in content:
-        # What it resolves to later could be anything.
-        yield None, f"holds '{content}', which is not a plain value"
-
-
 def to_resume(folder: Path, content: Any, changes: Iterable[str] = ()) -> str:
     """The command that goes on with a run of this configuration; changes: overrides of those it was started with."""
-    names = sorted({name for name, _ in _foreign(content) if name})
+    names = sorted({name for name, _ in guard.refusals(content, CONF) if name})
     trust = [f"trust=[{','.join(names)}]"] if names else []
     return f"python -m awr_exp.main {shlex.join([f'resume={folder}', *changes, *trust])}"
 
 
 def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
-    """The configuration that a run was started with. Raises UserError if it is missing or not trusted."""
+    """The configuration that a run was started with, but for what would go to the network by itself.
+
+    Raises UserError if it is missing or not trusted.
+    """
     path = folder / ".hydra" / "config.yaml"
-    try:
-        cfg = OmegaConf.load(path)
-        content = OmegaConf.to_container(cfg, resolve=True)
-    except FileNotFoundError:
-        raise UserError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml") from None
-    except Exception as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
-    if not isinstance(cfg, DictConfig):
+    if not path.exists():
+        raise UserError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml")
+    content = reading.read_yaml(path)
+    if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read: it is not a mapping")
-    check_trusted(content, path, trust)
-    return cfg
+    check_trusted(guard.resolved(content, path), path, trust)
+    # Whether to go there is up to the command, and to this machine's own settings.
+    for place, name, online, here in (("dataset", "download", True, False), ("wandb", "mode", "online", "auto")):
+        node = ((content.get("logger") or {}) if place == "wandb" else content).get(place) or {}
+        if isinstance(node, dict) and node.get(name) == online:
+            node[name] = here
+    return OmegaConf.create(content)
 
 
 def choices(folder: Path) -> dict[str, str]:
     """The options of our groups that a run was started with, as far as we have them."""
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "hydra.yaml"))
-        found = content["hydra"]["runtime"]["choices"].items()
-    except Exception:
+        found = reading.read_yaml(folder / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["choices"].items()
+    except (UserError, KeyError, TypeError, AttributeError):
         return {}
-    return {group: option for group, option in found if group in GROUPS and option in options(group)}
+    known = {group: option for group, option in found if isinstance(option, str) and re.fullmatch(r"[\w-]+", option)}
+    return {group: option for group, option in known.items() if group in GROUPS and option in options(group)}

@@ -10,8 +10,9 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from awr_exp import command, config, results, sweep
+from awr_exp import command, config, results, surroundings, sweep
 from awr_exp.errors import UserError
+from awr_exp.training import progress
 
 log = logging.getLogger(__name__)
 command.register()
@@ -24,11 +25,12 @@ def run(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     # A log on a full disk costs the log alone: no tracebacks about it.
     logging.raiseExceptions, content = False, None
+    progress.heard()
     try:
         cfg = command.resumed(cfg)
         content = command.content(cfg)
         if cfg.resume is None and results.finished(before := results.read(folder), content):
-            log.info("nothing left to train: %s", folder)
+            log.log(progress.CLOSING, "nothing left to train: %s", folder)
             return before.metrics.get(cfg.objective)
         # Everything heavy is imported here, so that --help and a mistake are answered at once.
         from awr_exp.sweep import experiment
@@ -36,7 +38,7 @@ def run(cfg: DictConfig) -> float | None:
         (outcome,) = experiment.train([content], [folder])
         failure = outcome.error
     except SystemExit:
-        log.info("go on with: %s", command.to_go_on(folder, cfg, content))
+        log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg, content))
         raise
     except UserError as error:
         log.error("error: %s", error)
@@ -48,7 +50,7 @@ def run(cfg: DictConfig) -> float | None:
     if failure is None:
         return outcome.metrics.get(cfg.objective)
     if content and any((folder / part / "checkpoint").exists() for part in ("", "baseline", "offline")):
-        log.info("go on with: %s", command.to_go_on(folder, cfg, content))
+        log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg, content))
     if HydraConfig.get().mode == RunMode.RUN:
         sys.exit(1)
     raise CompactHydraException(f"error: {failure}")
@@ -56,6 +58,7 @@ def run(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """The command `awr-exp`; `awr-exp report`, `dashboard` and `collect` are commands of their own."""
+    surroundings.begin()
     if sys.argv[1:2] == ["report"]:
         from awr_exp.report.__main__ import main as report
 

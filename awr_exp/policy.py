@@ -1,5 +1,6 @@
 """A trained policy as a function of NumPy observations: `awr_exp.load(run_folder)`."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -7,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from numpy.typing import ArrayLike, NDArray
 
+from awr_exp import settings
 from awr_exp.agents.agent import AVERAGE
 from awr_exp.config import check_trusted
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 from awr_exp.math.observations import normalize
 from awr_exp.networks import acting
 from awr_exp.networks.policy import Policy
 from awr_exp.seeding import generator
+from awr_exp.surroundings import usual
 from awr_exp.training import checkpoint
 from awr_exp.types import Spec
 
@@ -67,6 +71,7 @@ def _settings(facts: Facts, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, list(value) if isinstance(value, tuple) else value
 
 
+@usual()
 def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[str] = ()) -> "TrainedPolicy":
     """The policy of a run folder or of one checkpoint file.
 
@@ -84,11 +89,31 @@ def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[s
     if found is None:
         raise UserError(f"{path} is neither the folder of a run with a checkpoint nor a checkpoint file")
     state, facts = found
-    for part in ("network", "head"):
-        check_trusted(facts[part], path, trust)
-    spec = Spec.from_json(facts["spec"])
-    parts = {part: instantiate(facts[part], _convert_="all") for part in ("network", "head")}
-    return TrainedPolicy(spec, Policy(spec, **parts), state, seed)
+    if missing := [name for name in ("spec", "network", "head") if name not in facts]:
+        raise UserError(f"{path} is no checkpoint of a policy: it does not say its {', '.join(missing)}")
+    nodes = {part: facts[part] for part in ("network", "head")}
+    check_trusted(nodes, path, trust)
+    try:
+        settings.check_ranges(nodes)
+        spec = Spec.from_json(facts["spec"])
+        policy = Policy(spec, **{part: instantiate(node, _convert_="all") for part, node in nodes.items()})
+        check_tensors(spec, policy, state)
+    except (UserError, InstantiationException, TypeError, ValueError) as error:
+        raise UserError(f"the policy of {path} cannot be built: {first_line(error)}") from error
+    return TrainedPolicy(spec, policy, state, seed)
+
+
+def check_tensors(spec: Spec, policy: Policy, state: checkpoint.State) -> None:
+    """Raises UserError where the state of a checkpoint is not that of such a policy."""
+    shapes = {"actor.theta": (1, sum(map(math.prod, policy.shapes.values())))}
+    shapes |= {AVERAGE: shapes["actor.theta"]} if AVERAGE in state else {}
+    shapes |= {"normalizer.mean": (1, spec.obs_dim), "normalizer.std": (1, spec.obs_dim), "normalizer.limit": (1, 1)}
+    for name, shape in shapes.items():
+        if name not in state or state[name].shape != shape:
+            found = tuple(state[name].shape) if name in state else "nothing"
+            raise UserError(f"its '{name}' should be {shape}, found {found}")
+        if state[name].dtype not in (torch.float32, torch.float64) or state[name].isnan().any():
+            raise UserError(f"its '{name}' holds what are no numbers")
 
 
 class TrainedPolicy:
@@ -100,6 +125,7 @@ class TrainedPolicy:
         self.normalizer = [state[f"normalizer.{name}"] for name in ("mean", "std", "limit")]
         self.generators = [generator(seed, "policy")]
 
+    @usual()
     def player(self, sample: bool) -> Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]:
         """From one observation and a generator to one action, the quickest way; sample: drawn, not the mode.
 
@@ -137,7 +163,7 @@ class TrainedPolicy:
         array = np.asarray(obs, dtype=np.float32)
         if array.ndim not in (1, 2) or array.shape[-1] != self.spec.obs_dim:
             raise UserError(f"observations of shape {array.shape}; this policy takes (…, {self.spec.obs_dim})")
-        rows = torch.as_tensor(array).reshape(1, -1, self.spec.obs_dim)
+        rows = torch.as_tensor(array, device="cpu").reshape(1, -1, self.spec.obs_dim)
         batch = normalize(rows, *(each.unsqueeze(1) for each in self.normalizer))
         if deterministic:
             action = self.policy.mode(self.theta, batch)

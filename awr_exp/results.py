@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from awr_exp.errors import UserError
+from awr_exp import reading
+from awr_exp.errors import UserError, printable
 
 log = logging.getLogger(__name__)
 
@@ -82,19 +81,27 @@ def alone(folder: Path) -> Iterator[None]:
 def read(folder: Path, started_with: Mapping[str, str] | None = None) -> Run:
     """What is known of the run in `folder`; files that are missing or broken say nothing."""
     try:
-        content: dict[str, Any] = json.loads((folder / RESULT).read_text())
-        known = {name: content[name] for name in ("status", "error", "update", "metrics")}
-        known |= {"returns": content.get("returns") or (), "env_steps": content.get("env_steps", 0)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = _known(reading.read_json(folder / RESULT))
+    except (UserError, KeyError, TypeError, AttributeError):
         known = {}
     return Run(folder, (overrides(folder) or {}) if started_with is None else started_with, **known)
+
+
+def _known(content: Any) -> dict[str, Any]:
+    """Of a run from its result. Raises KeyError, TypeError or AttributeError for what is none."""
+    known = {name: content[name] for name in ("status", "error", "update", "metrics")}
+    known |= {"returns": content.get("returns") or (), "env_steps": content.get("env_steps", 0)}
+    numbers = [known["update"], known["env_steps"], *known["metrics"].values(), *known["returns"]]
+    if known["status"] not in (FINISHED, FAILED, STOPPED) or any(type(one) not in (int, float) for one in numbers):
+        raise TypeError
+    return known | {"error": None if known["error"] is None else printable(str(known["error"]))}
 
 
 def overrides(folder: Path) -> dict[str, str] | None:
     """The overrides of the run in `folder` by name, without those that choose the sweep itself; None if unknown."""
     try:
-        return parsed(yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) or [])
-    except (OSError, yaml.YAMLError, TypeError):
+        return parsed(map(printable, map(str, reading.read_yaml(folder / ".hydra" / "overrides.yaml") or [])))
+    except (UserError, TypeError):
         return None
 
 

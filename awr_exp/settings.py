@@ -15,6 +15,8 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from awr_exp.config import GROUPS, options
 from awr_exp.errors import UserError, first_line
+from awr_exp.vocabulary import names as vocabulary
+from awr_exp.vocabulary import near
 
 REQUIRED = ("agent", "advantage", "weighting", "network", "head", "optimizer", "env", "trainer")
 
@@ -53,9 +55,20 @@ WHOLE: Rule = (lambda v: _integer(v) and v >= 0, "a whole number of at least 0")
 
 FLAG: Rule = (lambda v: isinstance(v, bool), "true or false")
 
+MOST_THREADS = 1024
+"""More than any machine has cores; of many more, starting them ends the process."""
+
 TEXT: Rule = (lambda v: isinstance(v, str) and v != "", "a text")
 
+PARTS = frozenset({"_target_", "_partial_"})
+"""What makes a node a part: what is called, and whether with more than its values."""
+
 RULES: dict[str, Rule] = {
+    "_target_": (
+        lambda v: isinstance(v, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", v) is not None,
+        "the dotted name of what is called, such as my_module.MyNetwork",
+    ),
+    "_partial_": FLAG,
     "beta": (POSITIVE[0], "a positive, finite number: it divides the advantage"),
     "max_weight": (lambda v: _number(v) and v >= 1, "a finite number of at least 1"),
     "gamma": UNIT,
@@ -129,7 +142,9 @@ RULES: dict[str, Rule] = {
         lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", v) is not None,
         "auto, cpu, cuda or cuda:<number>",
     ),
-    "threads": _optional(COUNT),
+    "threads": _optional(
+        (lambda v: _integer(v) and 1 <= v <= MOST_THREADS, f"a whole number from 1 to {MOST_THREADS}")
+    ),
     "dataset_id": _optional(TEXT),
     "policy": TEXT,
     "noise": NOT_NEGATIVE,
@@ -205,23 +220,42 @@ def values(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"{name} is missing: give {name}=...") from None
     except (InterpolationResolutionError, OmegaConfBaseException) as error:
         raise UserError(first_line(error)) from None
+    check_ranges(content)
+    return dict(content)
+
+
+def check_ranges(content: dict[str, Any]) -> None:
+    """Raises UserError for a value of our own parts, in resolved content, that is not in its range."""
     # The shallow first: agent.network is only a reference to network, where the user set the value.
     for path, value in sorted(_settings(content, ""), key=lambda setting: setting[0].count(".")):
         name = path.rpartition(".")[2]
         if name not in RULES:
-            raise UserError(f"{path} is not a setting of awr_exp: remove it")
-        accepts, wanted = RULES[name]
-        if not accepts(value):
-            raise UserError(f"{path} is {json.dumps(value, default=str)}; it must be {wanted}")
-    return dict(content)
+            raise UserError(f"{path} is not a setting of awr_exp: remove it{near(path, vocabulary())}")
+        check_value(path, value)
+
+
+def check_origin(cfg: DictConfig) -> None:
+    """As `check`, of what says where a configuration goes on from, which is needed before the others can be checked."""
+    for path in ("resume", "sweep.resume", "trust"):
+        value = OmegaConf.select(cfg, path)
+        check_value(path, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+
+
+def check_value(path: str, value: Any) -> None:
+    """Raises UserError where the value is not what its name asks for."""
+    accepts, wanted = RULES[path.rpartition(".")[2]]
+    if not accepts(value):
+        raise UserError(f"{path} is {json.dumps(value, default=str)}; it must be {wanted}")
 
 
 def _settings(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    if node.get("_target_", "awr_exp.").partition(".")[0] != "awr_exp":
+    for key in PARTS & node.keys():
+        yield f"{prefix}{key}", node[key]
+    if str(node.get("_target_", "awr_exp.")).partition(".")[0] != "awr_exp":
         return
     for key, value in node.items():
         path = f"{prefix}{key}"
         if isinstance(value, dict) and key not in RULES:
             yield from _settings(value, f"{path}.")
-        elif not (key in ("_target_", "_partial_") or (value is None and key in GROUPS)):
+        elif key not in PARTS and not (value is None and key in GROUPS):
             yield path, value

@@ -30,9 +30,26 @@ class Spec:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Spec":
-        """From `dataclasses.asdict` after a round trip through JSON, which turns tuples into lists."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-        return cls(**fields)
+        """From `dataclasses.asdict` after a round trip through JSON, which turns tuples into lists.
+
+        Raises ValueError for what is none.
+        """
+        try:
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+            spec = cls(**fields)
+            counts = [spec.obs_dim, spec.action_dim, spec.num_actions if spec.discrete else 1]
+            bounds = [*spec.action_low, *spec.action_high]
+        except (TypeError, AttributeError):
+            raise ValueError("it describes no task") from None
+        if not all(type(count) is int and count >= 1 for count in counts):
+            raise ValueError("its task has sizes that are no whole numbers of at least 1")
+        if not all(type(bound) in (int, float) for bound in bounds):
+            raise ValueError("its task has action bounds that are no numbers")
+        if any(
+            len(bound) != (0 if spec.discrete else spec.action_dim) for bound in (spec.action_low, spec.action_high)
+        ):
+            raise ValueError("its task has other numbers of action bounds than of actions")
+        return spec
 
 
 @dataclass(frozen=True)

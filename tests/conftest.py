@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 from awr_exp import command, config, sweep
 from awr_exp.agents.awr import AWR
 from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
+from awr_exp.errors import UserError
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
@@ -205,3 +206,12 @@ def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     content = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(content, dict)
     return content  # type: ignore[return-value]
+
+
+def refused(action: Callable[..., Any], *arguments: Any) -> str | None:
+    """The one line with which it ends, if it does; any other exception is a fault."""
+    try:
+        action(*arguments)
+    except UserError as error:
+        return str(error)
+    return None

@@ -8,7 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "awr_exp"
 ORDER = [
     "errors",
+    "reading",
     "machine",
+    "surroundings",
     "types",
     "seeding",
     "math",
@@ -17,8 +19,11 @@ ORDER = [
     "envs",
     "data",
     "results",
+    "guard",
     "config",
+    "vocabulary",
     "settings",
+    "help",
     "command",
     "training",
     "policy",

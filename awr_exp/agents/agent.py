@@ -178,13 +178,15 @@ class Agent:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over a `state_dict` in place; an average that it lacks begins where the actor is.
 
-        Raises ValueError that names what is missing or of another shape.
+        Raises ValueError that names what is missing, of another shape, or no number.
         """
         state = {AVERAGE: state["actor.theta"], **state} if "actor.theta" in state else state
         for name, tensor in self.state_dict().items():
             if name not in state or state[name].shape != tensor.shape:
                 found = tuple(state[name].shape) if name in state else "nothing"
                 raise ValueError(f"'{name}' should be {tuple(tensor.shape)}, found {found}")
+            if not state[name].is_floating_point() or state[name].isnan().any():
+                raise ValueError(f"'{name}' holds what are no numbers")
             tensor.copy_(state[name])
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from awr_exp.data.transitions import DataInfo, Transitions, select
 from awr_exp.envs.make import spec_of
 from awr_exp.errors import UserError, first_line
+from awr_exp.machine import cache_home, free_memory
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,11 @@ def load(
 
 
 def root() -> Path:
-    """Where Minari keeps its data sets."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+    """Where Minari keeps its data sets. Raises UserError for a user who has no home and says no other place."""
+    try:
+        return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+    except RuntimeError:
+        raise UserError("this user has no home folder to keep data sets in: set MINARI_DATASETS_PATH") from None
 
 
 def _find(id: str, download: bool) -> Path:
@@ -315,7 +319,8 @@ def _digest(packed: Tensor, lengths: Tensor) -> str:
 
 def _cache_folders(folder: Path) -> Iterator[Path]:
     yield folder / ".awr_exp_cache"
-    yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "awr_exp"
+    if home := cache_home():
+        yield home / "awr_exp"
 
 
 def _read_cache(folder: Path, key: str) -> tuple[Tensor, Tensor, Spec] | None:
@@ -327,7 +332,7 @@ def _read_cache(folder: Path, key: str) -> tuple[Tensor, Tensor, Spec] | None:
             # Copy on write: torch wants writable memory, the file stays as it is.
             packed = np.load(place / f"{key}.npy", mmap_mode="c")
             if packed.shape == (lengths.sum() + len(lengths), spec.obs_dim + spec.action_dim + 3):
-                small = packed.nbytes < _free_memory() / 2
+                small = packed.nbytes < free_memory() / 2
                 return (
                     torch.from_numpy(np.array(packed) if small else packed),
                     torch.from_numpy(lengths),
@@ -336,10 +341,6 @@ def _read_cache(folder: Path, key: str) -> tuple[Tensor, Tensor, Spec] | None:
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.debug("no cache in %s: %s", place, error)
     return None
-
-
-def _free_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _write_cache(folder: Path, key: str, packed: Tensor, lengths: Tensor, spec: Spec) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.data.transitions import Transitions
+from awr_exp.errors import UserError
 from awr_exp.types import Batch, Spec, Value
 
 
@@ -47,6 +48,7 @@ class Replay:
             # The share ends wherever its last row lies in an episode.
             batch.truncated[:, -1] = ~batch.terminated[:, -1]
             self.ring[:, : self.kept, env] = self._packed(batch)
+        self._check(self.ring[:, : self.kept], f"data set '{data.info.id}' has")
 
     @property
     def steps(self) -> int:
@@ -186,10 +188,21 @@ class Replay:
     def load(self, state: Tensor, added: int) -> None:
         """Take over the `state` of all members, [K, T', E, W], after `added` steps.
 
-        Raises ValueError if it is of another size.
+        Raises ValueError if it is of another size, and UserError if it holds what nobody has collected.
         """
         self.added = added
         wanted = (self.members, self.collected, self.envs, self.width)
         if state.shape != wanted:
             raise ValueError(f"a replay of {wanted} was to be restored, found {tuple(state.shape)}")
+        self._check(state, "the run to resume has a replay of")
         self.ring.index_copy_(1, self._turning_slots(self.collected), state.to(self.device))
+
+    def _check(self, rows: Tensor, what: str) -> None:
+        """Raises UserError, which begins with `what`, where rows [..., W] from a file are none of the task's."""
+        action = rows[..., 2 * self.spec.obs_dim]
+        count = self.spec.num_actions
+        # They count outputs of the policy: whoever looks up one that is not there reads other memory.
+        if count and not ((action >= 0) & (action < count) & (action == action.round())).all():
+            raise UserError(f"{what} actions that its task has not: it is damaged")
+        if rows.dtype != self.ring.dtype or not rows.isfinite().all():
+            raise UserError(f"{what} values that are no finite numbers: it is damaged")

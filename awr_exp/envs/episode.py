@@ -13,6 +13,7 @@ from awr_exp.envs.rollout import BrokenEnvError, finite
 from awr_exp.errors import FAILURES, UserError, named
 from awr_exp.networks.acting import Uniform
 from awr_exp.seeding import child_seed, numpy_generator
+from awr_exp.surroundings import kept
 
 if TYPE_CHECKING:
     from awr_exp.types import Spec
@@ -26,6 +27,7 @@ Act = Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]
 """From one observation [obs_dim] to one action."""
 
 
+@kept()
 def play(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
     """Its steps from `seed` on, [S, ...] each; truncated at the latest after LONGEST.
 

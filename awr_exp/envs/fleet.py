@@ -11,6 +11,7 @@ from awr_exp.envs.make import MakeEnv, observed, rewarded
 from awr_exp.envs.rollout import NOT_FINITE, bounds, drop
 from awr_exp.envs.worker import Stopped, Worker
 from awr_exp.errors import FAILURES, named
+from awr_exp.surroundings import kept
 
 Numbers = NDArray[np.int64]
 Reasons = NDArray[np.object_]
@@ -42,6 +43,7 @@ class Here:
         self.make_env, self.shape = make_env, (obs_dim,)
         self.envs: dict[int, gymnasium.Env] = {}
 
+    @kept()
     def reset(self, numbers: Numbers, seeds: Numbers) -> Begun:
         obs, said = np.full((len(numbers), *self.shape), np.nan, np.float32), {}
         for place, (number, seed) in enumerate(zip(numbers.tolist(), seeds.tolist(), strict=True)):
@@ -54,6 +56,7 @@ class Here:
         good: Any = np.isfinite(obs).all(1)
         return obs, self._failures(numbers, good, said)
 
+    @kept()
     def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step:
         chosen = [self.envs[number] for number in numbers.tolist()]
         if limits := bounds(self.make_env, chosen[0].action_space):

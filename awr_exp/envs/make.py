@@ -16,6 +16,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from awr_exp.errors import FAILURES, UserError, first_line, named
+from awr_exp.surroundings import kept
 
 if TYPE_CHECKING:
     # It would bring torch into workers that only step environments.
@@ -50,9 +51,11 @@ class Make:
     vectorized: bool = False
     clip_actions: bool = True
 
+    @kept()
     def __call__(self) -> gymnasium.Env:
         return _make(self.id, self.kwargs)
 
+    @kept()
     def vector(self, count: int) -> gymnasium.vector.VectorEnv:
         """`count` copies in one."""
         return gymnasium.make_vec(self.id, count, "vector_entry_point", **self.kwargs)

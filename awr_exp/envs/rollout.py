@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from awr_exp.envs.make import LARGEST, MakeEnv, clips, observed, rewarded
 from awr_exp.errors import FAILURES, named
 from awr_exp.seeding import child_seed, numpy_generator
+from awr_exp.surroundings import kept
 
 NOT_FINITE = "it returned an observation or a reward that is not finite"
 ATTEMPTS = 10
@@ -72,6 +73,7 @@ class Rollouts:
         self.obs = np.stack([self._begin(lane) for lane in range(len(self.lanes))])
         self.bounds = bounds(make_env, self.envs[0].action_space)
 
+    @kept()
     def _begin(self, lane: int) -> NDArray[np.float32]:
         """The first observation of a lane's episode. Raises BrokenEnvError."""
         seed, number = self.lanes[lane]
@@ -98,6 +100,7 @@ class Rollouts:
     def _clipped(self, action: NDArray[Any]) -> NDArray[Any]:
         return np.clip(action, *self.bounds) if self.bounds else action
 
+    @kept()
     def play(self, player: Player, steps: int, key: object) -> Stretch:
         """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
         count, (members, envs), shape = len(self.lanes), self.shape, self.obs.shape[1:]
@@ -110,7 +113,8 @@ class Rollouts:
         for step in range(steps):
             lanes: Sequence[int] = range(count)
             for _ in range(ATTEMPTS):
-                action = player(self.obs.reshape(members, envs, -1), noise[step])
+                with np.errstate(all="ignore"):
+                    action = player(self.obs.reshape(members, envs, -1), noise[step])
                 action, said = action.reshape(count, *action.shape[2:]), dict.fromkeys(lanes, NOT_FINITE)
                 played = self._clipped(action)
                 for lane in lanes:

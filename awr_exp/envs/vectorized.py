@@ -11,6 +11,7 @@ from awr_exp.envs.make import Make, observed
 from awr_exp.envs.rollout import ATTEMPTS, BrokenEnvError, Player, Stretch, bounds, drop, finite
 from awr_exp.errors import FAILURES, named
 from awr_exp.seeding import child_seed, numpy_generator
+from awr_exp.surroundings import kept
 
 
 class Vectorized:
@@ -41,6 +42,7 @@ class Vectorized:
         # Failures of each member since its last step.
         self.in_a_row = np.zeros(len(self.seeds), np.int64)
 
+    @kept()
     def _begin(self, member: int) -> NDArray[np.float32]:
         """The first observations of a member's copies, [E, obs_dim]. Raises BrokenEnvError."""
         for _ in range(ATTEMPTS):
@@ -62,6 +64,7 @@ class Vectorized:
         self.reasons.append((member, reason))
         drop(self.envs, member)
 
+    @kept()
     def play(self, player: Player, steps: int, key: object) -> Stretch:
         """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
         rngs = [[numpy_generator(seed, "actions", number, key) for number in self.numbers] for seed in self.seeds]
@@ -69,7 +72,9 @@ class Vectorized:
         while (lacking := (self.open.sum(0) < steps).any(1)).any():
             if count % steps == 0:
                 noise = np.stack([np.stack([player.draw(rng, steps) for rng in own], 1) for own in rngs], 1)
-            self._step(player(self.obs, noise[count % steps]), lacking)
+            with np.errstate(all="ignore"):
+                action = player(self.obs, noise[count % steps])
+            self._step(action, lacking)
             count += 1
         columns = [np.stack(column) for column in zip(*self.waiting, strict=True)]
         chosen = np.argsort(~self.open, axis=0, kind="stable")[:steps]

@@ -11,7 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from awr_exp import results
 from awr_exp.errors import UserError
-from awr_exp.training.progress import closing_table
+from awr_exp.training.progress import CLOSING, closing_table
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def _report(folder: Path) -> Path | None:
         from awr_exp.report import page
 
         path, answer = page.write([folder], folder)
-        log.info("%s", answer)
+        log.log(CLOSING, "%s", answer)
         return path
     except UserError as error:
         log.info("no report: %s", error)

@@ -6,6 +6,7 @@ Every engine takes groups and gives back their outcomes in order. A process that
 import logging
 import multiprocessing
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,7 +133,9 @@ def submitit(
 
     local = cluster == "local"
     try:
-        executor = engine.AutoExecutor(folder=folder / ".submitit" / "%j", cluster=cluster)
+        # It takes results from pickles: none but its own may lie where it looks for them.
+        place = folder / ".submitit" / secrets.token_hex(8)
+        executor = engine.AutoExecutor(folder=place / "%j", cluster=cluster)
         executor.update_parameters(**({"name": "awr_exp"} | (_this_machine() if local else {}) | dict(options)))
         # A job of a cluster uses the cores that it is given there.
         with _threads(len(groups)) if local else nullcontext():

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import re
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,9 +18,11 @@ from awr_exp import results
 from awr_exp.agents.agent import AVERAGE
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError, first_line
+from awr_exp.networks.policy import Policy
 from awr_exp.policy import difference, policy_facts
 from awr_exp.results import Outcome
-from awr_exp.sweep import stacking
+from awr_exp.surroundings import kept, usual
+from awr_exp.sweep import contracts, stacking
 from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.loggers import Jsonl, Many
 from awr_exp.training.progress import speaking
@@ -38,9 +42,10 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
     same place (see `reached`). One whose recorder cannot be built, or whose offline part fails, fails alone. names:
     what each is called on the screen, where there are several. Raises UserError for what is wrong with all of them.
     """
-    with ExitStack() as stack:
+    with usual(), ExitStack() as stack:
         for folder in folders:
             stack.enter_context(results.alone(folder))
+        stack.enter_context(memory.exhausted())
         return _train(cfgs, folders, names)
 
 
@@ -48,6 +53,7 @@ def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]
     first, names = cfgs[0], names or [""] * len(cfgs)
     device = accelerate.start(first["device"], first["threads"])
     data, make_env, spec = _task(first, device)
+    _check_memory(first, spec, data, device)
     recorders, refused = _recorders(cfgs, folders, names, make_env)
     if len(refused) == len(cfgs):
         return list(refused.values())
@@ -145,6 +151,25 @@ def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]
     return [refused.get(member) or next(trained) for member in members]
 
 
+def _check_memory(cfg: Config, spec: Spec, data: Any, device: Any) -> None:
+    """Raises UserError where a part of a run, before it is made, is known to take more memory than there is."""
+    trainer, rows = cfg["trainer"], len(data) if data else 0
+    pretrain = trainer.get("pretrain")
+    own, first = ("trainer", trainer), ("trainer.pretrain", pretrain) if pretrain else ("trainer", trainer)
+    for node, (name, part) in ((cfg["agent"], own), (cfg.get("baseline"), first), (cfg["agent"], first)):
+        if node:
+            memory.check(cfg | {"trainer": part}, spec, _parameters(node, spec), rows, device, name)
+
+
+def _parameters(agent: Config, spec: Spec) -> int:
+    """Numbers that the networks of an agent learn, without making them. Raises UserError for parts that are none."""
+    parts = _maker(agent).keywords
+    contracts.check(agent, parts, spec)
+    policy = Policy(spec, parts["network"], parts["head"])
+    critic = parts["network"](inputs=spec.obs_dim, outputs=1).shapes if "advantage" in parts else {}
+    return sum(math.prod(shape) for shapes in (policy.shapes, critic) for shape in shapes.values())
+
+
 def _logger(cfg: Config, folder: Path, found: Found | None, all_of_them: bool) -> Many:
     """What a run logs to, from its newest checkpoint on, if it has one."""
     start: Config = found[1] if found else {"update": 0, "run_id": None}
@@ -239,6 +264,7 @@ def _forget_others_moments(agent: Any, theirs: Sequence[Config], mine: Sequence[
             network.forget_moments()
 
 
+@usual()
 def parts(cfgs: Sequence[Config]) -> list[slice]:
     """Configurations that may train as one, divided so that the memory takes each part."""
     first = cfgs[0]
@@ -246,6 +272,7 @@ def parts(cfgs: Sequence[Config]) -> list[slice]:
         return [slice(0, 1)]
     device = accelerate.start(first["device"], first["threads"])
     data, _, spec = _task(first, device)
+    _check_memory(first, spec, data, device)
     sample, trainer = build(first["agent"], spec=spec, seeds=[0]), first["trainer"]
     rows = len(data) if data else 0
     kept = trainer.get("replay_size", 0)
@@ -290,14 +317,25 @@ def _data(node: Config, device: Any) -> Any:
     return _held[1]
 
 
-def build(node: Config, **parts: Any) -> Any:
-    """The one place where a configuration becomes an object: calls its `_target_` with its values and `parts`."""
+def _maker(node: Config) -> Any:
+    """What `build` calls, with the parts within it built."""
     try:
-        return hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**parts)
+        return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     except InstantiationException as error:
         # Of a part within this one, the cause says more than that it failed.
         reason = " ".join(str(error.__cause__ or first_line(error)).split())
+        part = re.search(r"full_key: (\w+)$", str(error))
+        if part and part[1] in contracts.CONTRACTS and isinstance(error.__cause__, TypeError):
+            raise contracts.broken(part[1], node[part[1]], reason) from error
         raise UserError(f"{node['_target_']} cannot be built: {reason}") from error
+
+
+@kept()
+def build(node: Config, **parts: Any) -> Any:
+    """The one place where a configuration becomes an object: calls its `_target_` with its values and `parts`."""
+    make = _maker(node)
+    try:
+        return make(**parts)
     except TypeError as error:
         # A key that the constructor does not know, added with + or from an own yaml.
         if "argument" in str(error):

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.results import Outcome
-from awr_exp.training.progress import OfRun
+from awr_exp.training.progress import OfRun, heard
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class Group:
     def _logs(self) -> Iterator[None]:
         """The terminal for all; for each its own log file with what is said of it and of nobody in particular."""
         configure_log(self.logging, self.verbose)
+        heard()
         root = logging.getLogger()
         files = []
         for first in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
@@ -95,7 +96,7 @@ class Group:
             first.close()
             for folder in self.folders:
                 try:
-                    file = logging.FileHandler(folder / Path(first.baseFilename).name)
+                    file = logging.FileHandler(folder / Path(first.baseFilename).name, encoding=first.encoding)
                 except OSError as error:
                     log.warning("%s has no log: %s", folder, error.strerror or error)
                     continue

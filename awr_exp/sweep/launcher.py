@@ -21,6 +21,7 @@ from awr_exp.machine import cores
 from awr_exp.results import Outcome
 from awr_exp.sweep import engines
 from awr_exp.sweep.group import Group, divided
+from awr_exp.training import progress
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Fused(Launcher):
         engine = engines.find(self.via)
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        progress.heard()
         folder = Path(self.config.hydra.sweep.dir)
         jobs = [self.open(overrides, number) for number, overrides in numbered.items()]
         found = [
@@ -113,8 +115,9 @@ class Fused(Launcher):
             log.info("jobs to train: %d, groups: %d, folder: %s", sum(map(len, ready)), len(ready), folder)
             self.train(ready, partial(engine, folder=folder, workers=self.workers, options=self.options))
         else:
-            log.info("nothing left to train: %s", folder)
+            log.log(progress.CLOSING, "nothing left to train: %s", folder)
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        progress.heard()
         return [job.result for job in jobs]
 
     def open(self, overrides: Sequence[str], number: int) -> Job:

@@ -19,7 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from awr_exp import command, settings
 from awr_exp.errors import UserError
+from awr_exp.reading import check_links
 from awr_exp.sweep import closing
+from awr_exp.training.progress import heard
 
 
 class Grid(BasicSweeper):
@@ -33,6 +35,7 @@ class Grid(BasicSweeper):
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Train all jobs and show them; ends the program with one line if something is wrong with any of them."""
         assert self.config is not None
+        heard()
         try:
             returns, failed = self.train(arguments, Path(self.config.hydra.sweep.dir))
         except UserError as error:
@@ -49,6 +52,7 @@ class Grid(BasicSweeper):
         self.check_launcher()
         for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
             with _naming(number, overrides):
+                check_links(place)
                 command.check_same(place, overrides)
         self.make(folder)
         returns: list[JobReturn] = []
@@ -71,12 +75,9 @@ class Grid(BasicSweeper):
 
     def make(self, folder: Path) -> None:
         """Make the sweep's folder and keep its configuration there. Raises UserError if it cannot be written."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(self.config, folder / "multirun.yaml")
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(f"{folder} cannot be written: {reason}; choose another hydra.sweep.dir") from None
+        check_links(folder)
+        command.make_folder(folder, "hydra.sweep.dir")
+        OmegaConf.save(self.config, folder / "multirun.yaml")
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job. Raises UserError if there is none."""
@@ -95,6 +96,7 @@ class Grid(BasicSweeper):
     def check(self, jobs: Sequence[list[str]], folder: Path) -> list[Path]:
         """The folders of the jobs. Raises UserError that names the first whose configuration is wrong."""
         assert self.config is not None
+        settings.check_origin(self.config)
         resume = self.config.sweep.resume
         if resume and not (folder / "multirun.yaml").exists():
             raise UserError(f"{resume} is not the folder of a sweep: it has no multirun.yaml")

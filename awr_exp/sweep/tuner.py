@@ -16,6 +16,7 @@ from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.sweep import closing
 from awr_exp.sweep.sweeper import Grid, one_line
+from awr_exp.training.progress import CLOSING
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ class Tuner(Grid):
         failed = closing.show(folder, jobs, places, self.returns, pruned)
         if any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
             best = [job for job in jobs[study.best_trial.number] if not job.startswith("sweep.")]
-            log.info("best, %.4g: python -m awr_exp.main %s", study.best_value, shlex.join(best))
+            log.log(CLOSING, "best, %.4g: python -m awr_exp.main %s", study.best_value, shlex.join(best))
         return failed
 
 

@@ -3,9 +3,11 @@
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -13,7 +15,9 @@ import torch
 from torch import Tensor
 
 from awr_exp.errors import UserError, first_line
-from awr_exp.machine import cores
+from awr_exp.machine import cores, own_cache, own_folder
+from awr_exp.settings import MOST_THREADS
+from awr_exp.training.progress import compiling
 from awr_exp.types import Batch, Metrics
 
 log = logging.getLogger(__name__)
@@ -50,6 +54,7 @@ def accelerate(
     """
     if not pays_off(mode, updates, device):
         return partial(partial, function)
+    keep_compiled_code()
     # A sweep compiles the same code for one agent after another: without this it would hit the limit of variants.
     torch.compiler.reset()
     # Calls between kernels from C++: a fifth faster where networks are small, and outside Python's lock.
@@ -58,6 +63,17 @@ def accelerate(
     if device.type == "cuda":
         return lambda *owners: Graphed(partial(compiled, *owners))
     return partial(partial, compiled)
+
+
+def keep_compiled_code() -> None:
+    """Where the compiler keeps what it runs later: a folder that nobody else can write to, unless the user chose one.
+
+    By itself it takes one in /tmp, whosever that is.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        temporary = Path(tempfile.gettempdir(), f"awr_exp_inductor_{os.getuid()}")
+        kept = own_cache("inductor") or own_folder(temporary) or tempfile.mkdtemp(prefix="awr_exp_inductor_")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(kept)
 
 
 class _Guarded:
@@ -71,7 +87,8 @@ class _Guarded:
             return self.call(*arguments)
         with self.lock:
             try:
-                return self.call(*arguments)
+                with compiling("about 20 s"):
+                    return self.call(*arguments)
             except Exception as error:
                 # The compiler wraps what went wrong in a message whose first line does not say it.
                 cause = getattr(error, "inner_exception", error)
@@ -126,7 +143,8 @@ def start(name: str, threads: int | None) -> torch.device:
     Raises UserError if the device is not there.
     """
     share = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(threads or (int(share) if share.isdecimal() and int(share) else cores()))
+    own = int(share) if share.isdecimal() and int(share) else cores()
+    torch.set_num_threads(threads or min(own, MOST_THREADS))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

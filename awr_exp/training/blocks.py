@@ -115,10 +115,12 @@ class Block:
         return state if self.target is None else state | {"target": self.target[row : row + 1]}
 
     def load(self, update: int, summed: int, state: dict[str, Tensor]) -> None:
-        """Go on from the `state` of all of the agent's members."""
+        """Go on from the `state` of all of the agent's members. Raises ValueError where it does not fit the data."""
         mine = {name: tensor[self.members].to(self.agent.device) for name, tensor in state.items()}
         self.step, target = update, mine.pop("target", None)
         self.target = target if self.agent.whole_episodes else None
+        if self.target is not None and self.target.shape != (self.agent.members, len(self.data)):
+            raise ValueError("its value targets are not one number a transition")
         self.means.load(mine, summed)
 
 

@@ -6,6 +6,8 @@ A file appears under its name only once it is complete, so a run that is killed 
 import json
 import logging
 import os
+import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from awr_exp import reading
 from awr_exp.errors import UserError, first_line
+from awr_exp.settings import FLAG, Rule
 
 log = logging.getLogger(__name__)
 KEEP = 2
@@ -47,13 +51,66 @@ def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: b
 
 
 def read(path: Path, tensors: bool = True) -> tuple[State, dict[str, Any]]:
-    """Tensors, unless they are not asked for, and facts of a checkpoint file. Raises UserError if it is damaged."""
+    """Tensors, unless they are not asked for, and facts of a checkpoint file.
+
+    Raises UserError if it is damaged, or if a fact is not what it should be.
+    """
     try:
+        reading.check_header(path)
         with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            return {name: file.get_tensor(name) for name in file.keys() if tensors}, facts  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            facts = reading.parse_json((file.metadata() or {})["facts"], path)
+            state = {name: file.get_tensor(name) for name in file.keys() if tensors}  # noqa: SIM118
+    except KeyError:
+        raise UserError(f"checkpoint {path} cannot be read: it has no facts, and was not written by awr_exp") from None
+    except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"checkpoint {path} cannot be read: {first_line(error)}") from None
+    if not isinstance(facts, dict):
+        raise UserError(f"checkpoint {path} cannot be read: its facts are no mapping")
+    for name, (accepts, wanted) in FACTS.items():
+        if (name in facts or name == "update") and not accepts(facts.get(name)):
+            raise UserError(f"checkpoint {path} cannot be read: its {name} must be {wanted}")
+    return state, facts
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _list_of(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(accepts, value))
+
+
+def _mapping_of(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(accepts, value.values()))
+
+
+_RUN_ID = re.compile(r"[-\w]{1,128}")
+"""What a folder may be called by."""
+_mapping = _mapping_of(lambda value: True)
+FACTS: dict[str, Rule] = {
+    "update": (_whole, "a whole number of at least 0"),
+    "spec": (_mapping, "a mapping"),
+    "network": (_mapping, "a mapping"),
+    "head": (_mapping, "a mapping"),
+    "best": (_number, "a number"),
+    "latest": (_mapping_of(_number), "a mapping of numbers"),
+    "returns": (_list_of(_number), "a list of numbers"),
+    "owed": FLAG,
+    "run_id": (lambda v: v is None or (isinstance(v, str) and bool(_RUN_ID.fullmatch(v))), "the id of a W&B run"),
+    "step": (_whole, "a whole number of at least 0"),
+    "added": (_whole, "a whole number of at least 0"),
+    "refreshed": (_whole, "a whole number of at least 0"),
+    "summed": (_whole, "a whole number of at least 0"),
+    "counts": (_mapping_of(_whole), "a mapping of whole numbers"),
+    "finished": (_list_of(_list_of(_number)), "a list of pairs of numbers"),
+    "began": (_list_of(_number), "a list of numbers"),
+    "recorder": (_mapping, "a mapping"),
+}
+"""What the facts of a checkpoint are that anything is made of; others are only compared."""
 
 
 def latest(folder: Path, tensors: bool = True) -> tuple[State, dict[str, Any]] | None:

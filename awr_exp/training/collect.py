@@ -248,13 +248,18 @@ class Collector:
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from the `state` of all members: open episodes are played again.
 
-        Where that does not lead to where they were, they end there, truncated, and new ones begin.
+        Where that does not lead to where they were, they end there, truncated, and new ones begin. Raises ValueError or
+        KeyError where the state is of another shape.
         """
-        self.episode, self.length, self.total = (
-            state[f"collect.{name}"].numpy().copy() for name in ("episode", "length", "return")
-        )
-        self.sums, self.failures = (state[f"collect.{name}"].numpy().copy() for name in ("sums", "failures"))
+        names = {"episode": "episode", "length": "length", "total": "return", "sums": "sums", "failures": "failures"}
+        for own, name in names.items():
+            before, found = getattr(self, own), state[f"collect.{name}"].numpy().copy()
+            if found.shape != before.shape or found.dtype != before.dtype:
+                raise ValueError(f"'collect.{name}' should be {before.shape}, found {found.shape} of {found.dtype}")
+            setattr(self, own, found)
         self.forgiven = self.failures
+        if self.length.min() < 0 or self.length.sum() != len(state["collect.actions"]):
+            raise ValueError("its open episodes are of other lengths than their actions")
         pieces = np.split(state["collect.actions"].numpy(), self.length.flatten().cumsum()[:-1])
         for place, piece in zip(self.actions, pieces, strict=True):
             self.actions[place] = [piece]

@@ -36,6 +36,9 @@ class Means:
         return {f"sums.{name}": value[member : member + 1] for name, value in self.sums.items()}
 
     def load(self, state: dict[str, Tensor], counts: dict[str, int] | int) -> None:
-        """Go on from the `state` of all members; counts: of each metric, or of all alike."""
+        """Go on from the `state` of all members; counts: of each metric, or of all alike. Raises ValueError or KeyError
+        where they do not fit."""
         self.sums = {name.removeprefix("sums."): value for name, value in state.items() if name.startswith("sums.")}
-        self.counts = dict.fromkeys(self.sums, counts) if isinstance(counts, int) else dict(counts)
+        if any(value.dim() != 1 or not value.is_floating_point() for value in self.sums.values()):
+            raise ValueError("its sums of metrics are not one number a member")
+        self.counts = {name: counts if isinstance(counts, int) else counts[name] for name in self.sums}

@@ -1,46 +1,120 @@
-"""How many members fit a device."""
+"""What runs take of the memory: whether it is there at all, and how many members fit a device."""
 
-import sys
-from pathlib import Path
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.replay import width
 from awr_exp.errors import UserError
-from awr_exp.training.blocks import COPIES
+from awr_exp.machine import free_memory
+from awr_exp.training.blocks import COPIES, ROW_BLOCK
 from awr_exp.types import Spec
 
 SHARE = 0.8
 """Of what is free now; the rest is for the allocator, the evaluation and others."""
-UNKNOWN = sys.maxsize
 ACTIVATIONS = 12
 """Tensors as large as all hidden layers of a batch that an update holds at once, measured generously."""
+
+
+NUMBER, ROW = 4, 8
+"""Bytes of a float32, and of the number of a row."""
+ENVIRONMENT = 3_000
+"""Bytes of the smallest environment there is, in gymnasium's wrappers."""
+PROCESS = 20_000_000
+"""Bytes of a worker process that does nothing yet."""
 
 
 def available(device: torch.device) -> int:
     """Bytes that may still be taken on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min(_of_machine(Path("/proc/meminfo")), _of_container(Path("/sys/fs/cgroup")))
+    return free_memory()
 
 
-def _of_machine(meminfo: Path) -> int:
+def check(
+    cfg: Mapping[str, Any],
+    spec: Spec,
+    parameters: int,
+    rows: int,
+    device: torch.device,
+    trainer: str = "trainer",
+) -> None:
+    """Raises UserError where one member alone takes more than there is, at the very least, before anything is made.
+
+    cfg: of a run, whose trainer is the one in question, called so; parameters: of all networks; rows: of the data set.
+    """
+    on_device = dict(_on_device(cfg, spec, parameters, rows))
+    on_host = dict(_on_host(cfg, spec))
+    groups = [(on_device | on_host, device)] if device.type == "cpu" else [(on_device, device), (on_host, HOST)]
+    for needs, place in groups:
+        free = available(place)
+        if sum(needs.values()) > free:
+            name = max(needs, key=lambda name: needs[name])
+            group, _, setting = name.partition(".")
+            where = f"{trainer}.{setting}" if group == "trainer" else name
+            raise UserError(
+                f"{where}={cfg[group][setting]} takes at least {_size(needs[name])} of memory, and {_size(free)} are "
+                f"free on {place}: give a smaller one"
+            )
+
+
+HOST = torch.device("cpu")
+
+
+def _on_device(cfg: Mapping[str, Any], spec: Spec, parameters: int, rows: int) -> Iterator[tuple[str, int]]:
+    """Bytes, by the setting that they are due to."""
+    trainer, schedule = cfg["trainer"], cfg["schedule"]
+    batch, hidden = trainer["batch_size"], cfg["network"].get("hidden", [])
+    layers, learns = NUMBER * COPIES * parameters, NUMBER * batch * 2 * width(spec)
+    # The outputs of all layers and their gradients are due to whichever is more.
+    outputs = NUMBER * 3 * batch * sum(hidden)
+    wide = sum(hidden) > batch
+    yield "network.hidden" if hidden else "network._target_", layers + (outputs if wide else 0)
+    learns += 0 if wide else outputs
+    if "replay_size" not in trainer:
+        yield "trainer.batch_size", learns + ROW * ROW_BLOCK * batch
+        return
+    steps, name = max((schedule.get(name, 1), f"schedule.{name}") for name in ("actor_steps", "critic_steps"))
+    slots = ROW * steps * batch
+    if steps > batch:
+        yield name, slots
+    yield "trainer.batch_size", learns + (0 if steps > batch else slots)
+    yield "trainer.replay_size", NUMBER * width(spec) * (rows + max(trainer["replay_size"], trainer["envs"]))
+
+
+def _on_host(cfg: Mapping[str, Any], spec: Spec) -> Iterator[tuple[str, int]]:
+    """As `_on_device`, of environments and what they are stepped with."""
+    trainer, each = cfg["trainer"], ENVIRONMENT + NUMBER * spec.obs_dim
+    if not cfg["env"].get("_target_", "").endswith(".none"):
+        yield "trainer.eval_episodes", each * trainer["eval_episodes"]
+    if "envs" in trainer:
+        yield "trainer.envs", (0 if cfg["env"].get("vectorized") else each) * trainer["envs"]
+        yield "trainer.workers", PROCESS * trainer["workers"]
+        samples = cfg["schedule"].get("samples_per_iteration", 1)
+        yield "schedule.samples_per_iteration", NUMBER * width(spec) * min(samples, trainer["env_steps"])
+
+
+def _size(amount: int) -> str:
+    """Such as 3.2 GB."""
+    units = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
+    power = min(int(math.log10(max(1, amount)) / 3), len(units) - 1)
+    return f"{amount / 1000**power:.3g} {units[power]}"
+
+
+@contextmanager
+def exhausted() -> Iterator[None]:
+    """That there is no memory left, whoever says so, is one line."""
     try:
-        (line,) = (line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:"))
-        return 1024 * int(line.split()[1])
-    except (OSError, ValueError):
-        return UNKNOWN
-
-
-def _of_container(group: Path) -> int:
-    """What a container or a scheduler leaves of its limit; files that are only kept in memory do not count."""
-    try:
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        (line,) = (line for line in (group / "memory.stat").read_text().splitlines() if line[:14] == "inactive_file ")
-        return limit - used + int(line.split()[1])
-    except (OSError, ValueError):  # no limit, or no such thing here
-        return UNKNOWN
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU torch has no class of its own for it.
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise UserError("no memory is left: give a smaller network, batch or replay, or fewer members") from error
 
 
 def check_replay(spec: Spec, members: int, steps: int, device: torch.device) -> None:

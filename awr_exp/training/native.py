@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import logging
 import math
-import os
 import platform
 import subprocess
 import tempfile
@@ -23,11 +22,13 @@ from torch import Tensor
 
 from awr_exp.agents.awr import AWR
 from awr_exp.data.replay import Replay
+from awr_exp.machine import is_own, own_cache
 from awr_exp.math.optimizers import Optimizer, Parameters, adam, momentum
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.networks.policy import Policy
 from awr_exp.training.accelerate import compiler
+from awr_exp.training.progress import compiling
 from awr_exp.types import Metrics
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,11 @@ def library() -> ctypes.CDLL | None:
     if cxx is None:
         return None
     try:
+        if kept := own_cache("native"):
+            with suppress(OSError):  # it is full, or what lies there may not be run
+                return _loaded(cxx, kept)
         with tempfile.TemporaryDirectory() as place:
-            return _loaded(cxx, _cache() or Path(place))
+            return _loaded(cxx, Path(place))
     except OSError as error:
         said = str(error)
     except subprocess.CalledProcessError as error:
@@ -87,12 +91,14 @@ def _loaded(cxx: str, folder: Path) -> ctypes.CDLL:
     name = _hash(repr(facts).encode())
     for library in folder.glob(f"{name}-*.so"):
         # A disk may have lost half of it, and to load that may end the process.
-        if library.stem == f"{name}-{_hash(library.read_bytes())}":
+        if is_own(library) and library.stem == f"{name}-{_hash(library.read_bytes())}":
             return ctypes.CDLL(str(library))
         library.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as place:
         made = Path(place) / "made.so"
-        run(cxx, *FLAGS, "-o", str(made), str(SOURCE))
+        with compiling("a few seconds"):
+            run(cxx, *FLAGS, "-o", str(made), str(SOURCE))
+        made.chmod(0o700)
         # At once: two processes may be at it.
         library = made.replace(folder / f"{name}-{_hash(made.read_bytes())}.so")
     return ctypes.CDLL(str(library))
@@ -108,18 +114,6 @@ def _processor() -> list[str]:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
         return [line for line in lines if line.startswith(("model name", "flags", "Features"))]
     return [platform.processor(), platform.node()]
-
-
-def _cache() -> Path | None:
-    """The user's cache folder, if it can be written, and by nobody else: what lies there is run."""
-    with suppress(OSError, RuntimeError):  # the second where there is no home
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "awr_exp" / "native"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        facts = folder.stat()
-        if os.access(folder, os.W_OK) and facts.st_uid == os.getuid() and not facts.st_mode & 0o022:
-            return folder
-    return None
 
 
 def fits(agent: AWR) -> bool:

@@ -120,7 +120,10 @@ class Learner:
         return own | {"step": self.step, "added": self.replay.added, "refreshed": self.refreshed}
 
     def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
-        """Go on from the `facts` and `state` of all of its members."""
+        """Go on from the `facts` and `state` of all of its members.
+
+        Raises UserError for a replay of another size, and ValueError or KeyError for what fits none.
+        """
         first = facts[0]
         self.step, self.update, self.refreshed = first["step"], first["update"], first.get("refreshed", 0)
         # Another estimator than before may need none.
@@ -132,6 +135,8 @@ class Learner:
             raise UserError(
                 "the run to resume has another replay: give its trainer.envs and trainer.replay_size"
             ) from None
+        if self.target is not None and self.target.shape != self.replay.ring[..., 0].flatten(1).shape:
+            raise ValueError("its value targets are not one number a transition")
         self.collector.load(state)
         self.collector.finished = [fact["finished"] for fact in facts]
         on_device = {name: tensor.to(self.agent.device) for name, tensor in state.items() if name.startswith("sums.")}

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -39,15 +39,20 @@ class Bar:
             transient=True,
             disable=not get_console().is_terminal,
         )
+        self.title = title
         self.task = self.progress.add_task(title, total=total, completed=done, evaluation="", health="")
 
     def __enter__(self) -> "Bar":
+        global _bar
         self.progress.start()
+        _bar = self
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        global _bar
+        _bar = None
         self.progress.stop()
 
     def advance(self, done: int) -> None:
@@ -58,6 +63,26 @@ class Bar:
             self.progress.update(self.task, evaluation=evaluation)
         if health is not None:
             self.progress.update(self.task, health=health)
+
+
+_bar: Bar | None = None
+"""The one that is on the terminal."""
+
+
+@contextmanager
+def compiling(seconds: str) -> Iterator[None]:
+    """The bar says that the compiler is at work, and for about how long, since nothing else moves meanwhile."""
+    bar, text = _bar, f"compiling, {seconds}, once"
+    if bar is None:
+        # It works before there is anything to count.
+        with get_console().status(text) if get_console().is_terminal else nullcontext():
+            yield
+        return
+    bar.progress.update(bar.task, description=text)
+    try:
+        yield
+    finally:
+        bar.progress.update(bar.task, description=bar.title)
 
 
 def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]]) -> None:
@@ -78,6 +103,9 @@ def _print(*objects: Any, **options: Any) -> None:
 
 SCREEN = logging.INFO + 1
 """Level of what is said of several runs together: of interest while they last, but to none of their logs."""
+
+CLOSING = logging.WARNING - 1
+"""Level of what a command ends with, such as how to go on: it is said even where logging is switched off."""
 
 _speaker: ContextVar[tuple[Path, str] | None] = ContextVar("speaker", default=None)
 
@@ -118,3 +146,13 @@ class TerminalHandler(logging.Handler):
         if not name or record.levelno >= logging.WARNING:
             text = f"{name}: {self.format(record)}" if name else self.format(record)
             _print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def heard() -> None:
+    """However logging is configured: warnings, errors and closing lines come to the terminal, if by nobody else."""
+    root = logging.getLogger()
+    for logger in map(logging.getLogger, [name for name in root.manager.loggerDict if name.startswith("awr_exp")]):
+        logger.disabled = False
+    if all(isinstance(handler, logging.FileHandler | logging.NullHandler) for handler in root.handlers):
+        root.addHandler(TerminalHandler(CLOSING))
+        root.setLevel(min(root.level, CLOSING))

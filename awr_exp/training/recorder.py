@@ -54,7 +54,7 @@ class Recorder:
         """Of each environment, whether its open episode is one to keep."""
         self.note = folder / "recorded.txt"
         """Names the data set, from just before it is written on."""
-        if export.exists(dataset_id) and self.note.exists() and self.note.read_text() == dataset_id:
+        if export.exists(dataset_id) and self.note.exists() and self.note.read_bytes() == dataset_id.encode():
             log.info("data set %s is written: what comes from now on is not recorded", dataset_id)
             # Of a run that was killed in between.
             shutil.rmtree(folder / "recording", ignore_errors=True)

@@ -18,7 +18,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.worker import HangsError
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 from awr_exp.math.weights import depends_on_beta
 from awr_exp.training import checkpoint, health
 from awr_exp.training.evaluate import Evaluator
@@ -26,6 +26,9 @@ from awr_exp.training.loggers import Logger
 from awr_exp.training.progress import SCREEN, Bar, speaking
 
 log = logging.getLogger(__name__)
+
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+"""What is raised where something of a checkpoint is missing or of another shape."""
 
 
 class Trainer:
@@ -135,7 +138,17 @@ class Trainer:
         found = [checkpoint.latest(folder) for folder in self.folders]
         if None in found:
             raise UserError(f"{self.folders[found.index(None)]} has no checkpoint to resume from")
-        states, facts = zip(*(one for one in found if one is not None), strict=True)
+        try:
+            self._go_on(*zip(*(one for one in found if one is not None), strict=True))
+        except MALFORMED as error:
+            raise UserError(
+                f"the run to resume has a checkpoint that is damaged, or of another version ({first_line(error)}): "
+                "start the run anew"
+            ) from None
+        log.info("going on from %s %d", self.unit, self.step)
+
+    def _go_on(self, states: Sequence[dict[str, Tensor]], facts: Sequence[dict[str, Any]]) -> None:
+        """From all members' checkpoints."""
         if self.data and any(fact.get("data") != self.data.info.fingerprint for fact in facts):
             raise UserError(
                 f"the run to resume was trained on other data than '{self.data.info.id}' is now: "
@@ -152,7 +165,6 @@ class Trainer:
         self.best, self.latest = [fact["best"] for fact in facts], [fact["latest"] for fact in facts]
         self.returns = [fact.get("returns", []) for fact in facts]
         self.owed, self.resumed = any(fact.get("owed", False) for fact in facts), True
-        log.info("going on from %s %d", self.unit, self.step)
 
     def run(self) -> None:
         """Train to the end; `failed` then has the errors of those members that did not get there.

@@ -1,0 +1,82 @@
+"""What --help says: every command, every group and every setting in a line, in the words of the yaml files."""
+
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from awr_exp.config import CONF
+from awr_exp.settings import RULES
+from awr_exp.vocabulary import Option, Setting, options, read
+
+COMMANDS = {
+    "awr-exp": "train, as python -m awr_exp.main does",
+    "awr-exp report FOLDER ...": "the report of runs or sweeps: a page, figures, and an answer",
+    "awr-exp collect policy=... dataset_id=...": "a Minari data set from any policy",
+    "awr-exp dashboard": "a workspace for the runs on W&B",
+}
+SUBCOMMANDS = [name.split()[1] for name in COMMANDS if " " in name]
+WIDTH = 44
+
+
+def text(config: str = "config") -> str:
+    """Of the command whose primary configuration this is."""
+    own = read(CONF / f"{config}.yaml", CONF)
+    lines = (CONF / f"{config}.yaml").read_text("utf-8")
+    defaults = re.findall(r"^  - (?:override )?/?([\w/]+): ([^#\n]+)", lines, re.MULTILINE)
+    chosen = {group: re.findall(r"\w+", names) for group, names in defaults}
+    found = sorted(options(_own_folders()), key=lambda option: option.group)
+    parts = []
+    if config == "config":
+        parts += ["Commands:", *(_line(name, about) for name, about in COMMANDS.items()), ""]
+    else:
+        found = [option for option in found if option.group in chosen]
+    groups = {group: list(some) for group, some in groupby(found, lambda option: option.group)}
+    parts += ["Groups, each with its options (group=option; * is what is chosen by itself):"]
+    for group, some in groups.items():
+        parts.append(f"  {group}")
+        for option in some:
+            star = " *" if option.name in chosen.get(group, ()) else ""
+            parts.append(_line(f"  {group}={option.name}{star}", option.about))
+    parts += ["", "Settings (name=value):"]
+    parts += [_setting(name, setting) for name, setting in own.settings.items()]
+    for group, some in groups.items():
+        if group not in ("experiment", "sweep", "baseline"):
+            parts += _settings(some, chosen.get(group, []))
+    # For the template of Hydra that this is a part of.
+    return "\n".join(parts).replace("$", "$$")
+
+
+def _own_folders() -> list[Path]:
+    """Folders of configurations that the command line names."""
+    named = re.findall(r"(?:--config-dir|-cd)[ =](\S+)", " ".join(sys.argv[1:]))
+    return [Path(one) for one in named if Path(one).is_dir()]
+
+
+def _settings(some: list[Option], chosen: list[str]) -> Iterator[str]:
+    """Of the options of a group, each once: as the chosen one has it, or else with one that has it."""
+    told: dict[str, str] = {}
+    for option in sorted(some, key=lambda option: option.name not in chosen):
+        only = "" if option.name in chosen else f" ({option.group}={option.name})"
+        # What it brings for other groups is theirs.
+        place = "recorder" if option.group == "collect" else option.group.replace("/", ".")
+        for name, setting in option.settings.items():
+            if not name.startswith(f"{place}."):
+                continue
+            told.setdefault(name, _setting(name, setting, only))
+    yield from told.values()
+
+
+def _setting(name: str, setting: Setting, only: str = "") -> str:
+    rule = RULES.get(name.rpartition(".")[2])
+    return _line(f"{name}={setting.value}", (setting.comment or (rule[1] if rule else "")) + only)
+
+
+def _line(name: str, about: str) -> str:
+    width = max(80, shutil.get_terminal_size().columns)
+    whole = f"  {name:<{WIDTH}} {about}".rstrip()
+    indent = " " * (WIDTH + 3)
+    return textwrap.fill(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,102 @@
+"""Checkpoints that are damaged or made up: a run that should go on from one says in a line why it cannot."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from awr_exp.errors import UserError
+from awr_exp.math.advantages import LambdaReturn
+from awr_exp.training.trainer import Trainer
+from tests.conftest import CONTINUOUS, make_awr
+from tests.training import test_offline, test_online
+from tests.training.test_online import CARTPOLE, REFRESHED
+
+INTERVALS = {"report_interval": 1000, "eval_interval": 1000}
+
+
+def offline(folder: Path) -> Trainer:
+    agent = make_awr(CONTINUOUS, [0], advantage=LambdaReturn(0.9))
+    return test_offline.trainer([folder], agent, updates=4, checkpoint_interval=3, **INTERVALS)
+
+
+def online(folder: Path) -> Trainer:
+    agent = test_online.agent(CARTPOLE, REFRESHED, [0])
+    return test_online.trainer([folder], agent, REFRESHED, env_steps=100, checkpoint_interval=75, **INTERVALS)
+
+
+@pytest.fixture(scope="module", params=[offline, online])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """What trains, and a run of it that was killed on its way."""
+    folder = tmp_path_factory.mktemp("run")
+    request.param(folder).run()
+    _, last = sorted((folder / "checkpoint").glob("update_*"))
+    last.unlink()
+    return request.param, folder
+
+
+FACTS: list[tuple[str, Any]] = [
+    *[(name, value) for name in ("update", "summed", "step", "added", "counts") for value in (None, "1", -1, [], 1.5)],
+    *[(name, {}) for name in ("finished", "returns", "best")],
+    ("latest", {"train/ess": "x"}),
+    ("latest", ["train/ess"]),
+    ("returns", [["x"]]),
+    ("best", "high"),
+    ("owed", "no"),
+    ("finished", [3]),
+    ("counts", {}),
+    ("added", 10**9),
+]
+STATE: list[tuple[str, Callable[[Tensor], Tensor] | None]] = [
+    *[(name, None) for name in ("actor.theta", "critic.alive", "replay", "collect.length", "collect.actions")],
+    *[(name, lambda tensor: tensor[..., :-1]) for name in ("actor.theta", "replay", "target", "collect.sums")],
+    *[(name, lambda tensor: tensor.unsqueeze(0)) for name in ("critic.theta", "sums.ess", "collect.return")],
+    *[(name, lambda tensor: tensor.bool()) for name in ("actor.mean", "sums.ess", "collect.length", "replay")],
+    *[(name, lambda tensor: tensor * math.nan) for name in ("actor.theta", "critic.square", "replay")],
+    ("replay", lambda replay: replay.index_fill(-1, torch.tensor([8]), 10.0**9)),
+    ("replay", lambda replay: replay.index_fill(-1, torch.tensor([8]), -1)),
+    ("replay", lambda replay: replay.index_fill(-1, torch.tensor([8]), 0.5)),
+    ("collect.length", lambda length: -length),
+    ("collect.length", lambda length: length + 10**12),
+    ("collect.actions", lambda actions: actions[:0]),
+]
+
+
+def test_it_goes_on_from_nothing_that_does_not_fit(run: tuple[Callable[[Path], Trainer], Path], tmp_path: Path) -> None:
+    make, whole = run
+    folder = shutil.copytree(whole, tmp_path / "run")
+    (path,) = (folder / "checkpoint").glob("update_*")
+    with safe_open(path, "pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts = json.loads(file.metadata()["facts"])
+    cases = 0
+    for name, change in [*FACTS, *STATE]:
+        if name in facts:
+            save_file(state, path, {"facts": json.dumps(facts | {name: change})})
+        elif name in state:
+            others = {other: tensor for other, tensor in state.items() if other != name}
+            here = {name: change(state[name]).contiguous()} if change else {}
+            save_file(others | here, path, {"facts": json.dumps(facts)})
+        else:
+            continue
+        cases += 1
+        with pytest.raises(UserError) as refused:
+            make(folder).resume()
+        assert "\n" not in str(refused.value), (name, change)
+    assert cases > 25
+
+
+def test_it_goes_on_from_what_it_has_written(run: tuple[Callable[[Path], Trainer], Path], tmp_path: Path) -> None:
+    make, whole = run
+    trainer = make(shutil.copytree(whole, tmp_path / "run"))
+    trainer.resume()
+    trainer.run()
+    assert trainer.failed == [None]
