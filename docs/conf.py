@@ -24,6 +24,8 @@ exclude_patterns = ["_templates"]
 
 html_theme = "furo"
 html_title = "awr_exp"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 highlight_language = "bash"
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]

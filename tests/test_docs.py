@@ -1,11 +1,9 @@
 """What README and docs/ say: every command composes, what takes seconds is run, and all that is linked to is there."""
 
-import importlib
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,11 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 import awr_exp
-from awr_exp import command, config, settings
+from awr_exp import command, config, dashboard, settings
+from awr_exp.data import minari
+from awr_exp.report.__main__ import main as report
 from awr_exp.sweep import experiment
+from awr_exp.training import loggers
 from tests.conftest import SMALL, Cli, composed
 
 ROOT = Path(__file__).parent.parent
@@ -76,76 +77,58 @@ def jobs(arguments: list[str]) -> list[list[str]]:
     return ends(given) if sweeps or "-m" in arguments else [given]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def hydra_knows_our_parts() -> None:
+    composed()
+
+
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_composes(
-    line: str, datasets: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    composed()  # teaches Hydra our parts
+def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, arguments = parts(line, finished)
     if "--help" in arguments or "--config-dir" in arguments:
         return
-    if module in ("report", "dashboard"):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("awr_exp.training.loggers.has_key", lambda: False)
-        if module == "dashboard":
-            pytest.importorskip("wandb_workspaces")
-        name = "awr_exp.report.__main__" if module == "report" else "awr_exp.dashboard"
-        return importlib.import_module(name).main(arguments or [str(finished)] if module == "report" else arguments)
-    if "--cfg" in arguments:
-        arguments = [argument for argument in arguments if argument not in ("--cfg", "job")]
-    command.check_arguments(arguments)
-    arguments += command.choices_to_resume(arguments)
-    name = "config" if module == "main" else "collection"
-    for overrides in jobs(arguments) if module == "main" else [arguments]:
-        launcher = next((word for word in overrides if word.startswith("hydra/launcher=")), "").partition("=")[2]
-        if (
-            launcher in command.PLUGINS
-            and find_spec(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher") is None
-        ):
-            pytest.skip(f"{launcher} is not installed")
+    if module == "report":
+        return report([*arguments, str(finished), "--out", str(tmp_path)])
+    if module == "dashboard":
+        pytest.importorskip("wandb_workspaces")
+        monkeypatch.setattr(loggers, "has_key", lambda: False)
+        return dashboard.main([*arguments, "--out", str(tmp_path / "dashboard.json")])
+    overrides = [word for word in arguments if word not in ("--cfg", "job")]
+    for plugin in re.findall(r"hydra/launcher=([a-z]+)", line):
+        if plugin in command.PLUGINS:
+            pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
+    command.check_arguments(overrides)
+    for job in jobs([*overrides, *command.choices_to_resume(overrides)]) if module == "main" else [overrides]:
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
-            cfg = compose(name, overrides, return_hydra_config=True)
-        task: Any = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+            cfg = compose("config" if module == "main" else "collection", job, return_hydra_config=True)
+        task: Any = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         if module == "collect":
-            assert arguments == [] or settings.values(task)["dataset_id"]
-        elif "resume" in dict(word.partition("=")[::2] for word in overrides):
+            # Alone, it is named and not given.
+            assert not job or settings.values(task)["dataset_id"]
+        elif any(word.startswith("resume=") for word in job):
             command.Check().on_run_start(cfg)
         else:
             settings.check(task)
 
 
-QUICK = {
-    "offline": ["trainer.updates=4", "trainer.report_interval=2", "trainer.checkpoint_interval=4"],
-    "online": ["trainer.env_steps=64", "trainer.envs=2", "trainer.checkpoint_interval=64"],
-}
-SHORT = {"samples_per_iteration": 32, "critic_steps": 2, "actor_steps": 2, "learning_starts": 32}
+ELSEWHERE = re.compile(r" -m | -|\+sweep=|<|dataset=minari|nexus|lunarlander|halfcheetah|online_paper|logger")
+"""Sweeps, runs to resume, tasks that need a download or an extra, and choices of loggers."""
+QUICK = [line for line in COMMANDS if re.match(r"python -m awr_exp.main\b(?!.*(" + ELSEWHERE.pattern + "))", line)]
+SHORT = {
+    "updates": 4, "env_steps": 64, "envs": 2, "report_interval": 2, "eval_interval": 64,
+    "samples_per_iteration": 32, "critic_steps": 2, "actor_steps": 2, "learning_starts": 32,
+}  # fmt: skip
 
 
-def quick() -> list[str]:
-    """Single runs on the built-in data sets and in the environments that come with Gymnasium."""
-    words = ("-m", "--", "+sweep", "<", "mujoco/", "minari", "lunarlander", "halfcheetah", "gym ", "paper")
-    return [
-        line
-        for line in COMMANDS
-        if line.startswith("python -m awr_exp.main")
-        and not any(word in line for word in words if word != "-m")
-        and " -m " not in line.removeprefix("python -m")
-    ]
-
-
-@pytest.mark.parametrize("line", quick())
+@pytest.mark.parametrize("line", QUICK)
 def test_what_takes_seconds_runs(line: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, given = parts(line, tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(_root(datasets, tmp_path)))
     small = ["network.hidden=[8]", "logger=jsonl", "trainer.eval_episodes=1", "trainer.compile=false"]
-    cfg = composed(*[word for word in given if not word.startswith("logger")], *small)
-    trainer, kind = cfg["trainer"], "online" if "env_steps" in cfg["trainer"] else "offline"
-    for node in (trainer, trainer.get("pretrain") or {}):
-        node |= {name: 64 if "env_steps" in node else 4 for name in node if name in ("env_steps", "updates")}
-    if kind == "online":
-        trainer |= {"envs": 2, "report_interval": 32, "eval_interval": 64}
-        for node in (trainer["schedule"], cfg["schedule"]):
-            node |= {name: number for name, number in SHORT.items() if name in node}
+    cfg = composed(*given, *small)
+    trainer = cfg["trainer"]
+    for node in (trainer, trainer.get("pretrain") or {}, trainer.get("schedule") or {}):
+        node |= {name: number for name, number in SHORT.items() if name in node}
     (outcome,) = experiment.train([cfg], [tmp_path / "run"])
     assert outcome.error is None
     assert "eval/return_mean" in outcome.metrics
@@ -172,13 +155,7 @@ def test_the_python_of_a_page_runs(
     if page.name == "quickstart.md":
         assert names["action"].shape == (1,)
     elif page.name == "data.md":
-        assert awr_exp_load("mine/pendulum-v0").info.episodes == 3
-
-
-def awr_exp_load(id: str) -> Any:
-    from awr_exp.data.minari import load
-
-    return load(id)
+        assert minari.load("mine/pendulum-v0").info.episodes == 3
 
 
 def test_the_own_part_of_the_guide_runs_as_it_says(cli: Cli, tmp_path: Path) -> None:
@@ -212,10 +189,8 @@ def test_every_option_is_in_the_table_of_groups() -> None:
 
 
 def test_every_metric_that_is_logged_is_in_the_table_of_metrics(smoke_run: Path) -> None:
-    from awr_exp.training.loggers import read
-
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert {row["name"] for row in read(smoke_run) if f"`{row['name']}`" not in text} <= {"env_steps"}
+    assert {row["name"] for row in loggers.read(smoke_run) if f"`{row['name']}`" not in text} <= {"env_steps"}
 
 
 def test_the_readme_is_short_and_the_version_is_the_same_everywhere() -> None:
