@@ -96,10 +96,9 @@ def mismatch(spec: "Spec", env: gymnasium.Env) -> str | None:
     if spec.observation and entries and spec.observation != entries:
         return f"observations of {described(spec.observation)}, the environment of {described(entries)}"
     if bool(spec.observation) != bool(entries) and _flattens_otherwise(own):
-        flat, parts = ("observations in parts", "flat ones") if spec.observation else ("flat observations", "a Dict")
-        return (
-            f"{flat}, the environment {parts}, of keys in another order than the alphabet's: which is which is unknown"
-        )
+        ours, theirs = ("observations in parts", "flat ones") if spec.observation else ("flat observations", "a Dict")
+        order = "keys in another order than the alphabet's, so that nobody knows which column is which"
+        return f"{ours}, the environment {theirs} of {order}"
     if isinstance(action, spaces.Discrete) and action.start != spec.action_start:
         return f"actions that begin at {spec.action_start}, the environment ones that begin at {action.start}"
     return None
