@@ -154,7 +154,8 @@ class TrainedPolicy:
     def _flat(self, obs: Any) -> NDArray[np.float32]:
         """[..., obs_dim]. Raises UserError."""
         try:
-            flat = self._read(obs)
+            with np.errstate(over="ignore"):
+                flat = self._read(obs)
             if not np.isfinite(flat).all():
                 raise ValueError("it holds a number that is not finite, or none that float32 has")
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
