@@ -32,7 +32,7 @@ def of_rewards(reward: Tensor, terminated: Tensor, scale: float, online: bool) -
         outcome = "nothing is learnt until one differs" if online else "the result is behaviour cloning"
         yield (
             "rewards",
-            f"all rewards{so_far} are {low / scale:g}, so that no action is better than another and {outcome}: "
+            f"all rewards{so_far} are {low / scale + 0.0:g}, so that no action is better than another and {outcome}: "
             "check where they come from",
         )
 

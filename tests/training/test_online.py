@@ -931,3 +931,28 @@ def test_what_cannot_be_trained_online(tmp_path: Path, caplog: pytest.LogCapture
     gelu = agent(CARTPOLE, PHASED, [0], network=partial(MLP, hidden=(8,), activation="gelu"))
     with pytest.raises(UserError, match=r"no NumPy form, in which workers act: choose trainer\.workers=0"):
         trainer([tmp_path], gelu, PHASED, workers=1)
+
+
+class Unrewarded(gymnasium.RewardWrapper):
+    """No reward before a certain step of all."""
+
+    steps = 0
+
+    def reward(self, reward: Any) -> float:
+        Unrewarded.steps += 1
+        return float(Unrewarded.steps > self.until) * reward
+
+    until = 10**9
+
+
+@pytest.mark.parametrize("until", [10**9, 130])
+def test_rewards_that_are_alike_so_far_are_said_to_be_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, until: int
+) -> None:
+    monkeypatch.setattr(Unrewarded, "until", until)
+    monkeypatch.setattr(Unrewarded, "steps", 0)
+    own = agent(PENDULUM, PHASED, [0], beta=1e9)
+    trainer([tmp_path], own, PHASED, lambda: Unrewarded(MAKE[PENDULUM]())).run()
+    assert caplog.text.count("all rewards so far are 0, so that no action is better than another and nothing is") == 1
+    # Once there are some, beta may be advised on.
+    assert ("is very large" in caplog.text) == (until == 130)
