@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from awr_exp import layout
 from awr_exp.data.transitions import DataInfo, Transitions, select
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line
-from awr_exp.layout import Entry, column_names
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,6 @@ FORMAT = 2
 """Version of the cache: a change of its content makes old ones useless."""
 ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 HUB = ("huggingface.co", 443)
-LARGE, COARSE = 1000, 100
-"""An observation's entry has a large mean and a small spread if that is above the one, and this less than the other
-times the distance of neighbours in float32."""
 JPEG = b"\xff\xd8\xff"
 """How JPEG files begin, in which Minari keeps images unless it is told not to."""
 BOUND_TOLERANCE = 1e-4
@@ -74,11 +71,7 @@ def load(
         _write_cache(folder, key, *cached)
     packed, lengths, spec, coarse = cached
     if coarse:
-        log.warning(
-            "warning: data set '%s': %s %s little around a large mean, and float32 can hardly tell the values apart: "
-            "subtract a constant from them in the data and in the environment",
-            *(id, ", ".join(coarse), "varies" if len(coarse) == 1 else "vary"),
-        )
+        log.warning("warning: data set '%s': %s", id, layout.about_coarse(coarse, "in the data and in the environment"))
     info = DataInfo(
         id=id,
         episode_returns=_returns(packed, lengths),
@@ -172,7 +165,7 @@ def _read(id: str, file: Path, metadata: dict[str, Any]) -> Content:
         packed[:, spec.obs_dim] -= spec.action_start
         _zero_final_rows(packed, lengths, spec)
     _check_content(id, packed, lengths, spec)
-    known = column_names(spec.observation, spec.obs_dim)
+    known = layout.column_names(spec.observation, spec.obs_dim)
     return torch.from_numpy(packed), torch.from_numpy(lengths), spec, [known[column] for column in coarse]
 
 
@@ -188,7 +181,7 @@ def _read_episodes(id: str, source: h5py.File, spec: Spec) -> tuple[Array, NDArr
     starts = (lengths + 1).cumsum() - (lengths + 1)
     # One array a field, read into directly: h5py's convenient reads cost several times as much an episode.
     column, coarse = 0, []
-    for entry in spec.observation or [Entry((), (spec.obs_dim,))]:
+    for entry in spec.observation or [layout.Entry((), (spec.obs_dim,))]:
         # As Minari calls the parts of a Tuple.
         steps = (f"_index_{step}" if isinstance(step, int) else step for step in entry.path)
         field = "/".join(("observations", *steps))
@@ -270,14 +263,13 @@ def _coarse(field: str, groups: list[Any], stacked: Array) -> list[int]:
 
     stacked: the whole field in float32, in which such a column may seem constant.
     """
-    largest = np.abs(stacked).max(0)
-    step = COARSE * np.spacing(largest)
-    suspects = np.flatnonzero((largest > LARGE) & (np.ptp(stacked, 0) < 10 * step))
+    nearly = np.ptp(stacked, 0) < 10 * layout.COARSE * np.spacing(np.abs(stacked).max(0))
+    suspects = np.flatnonzero(nearly & (np.abs(stacked).max(0) > layout.LARGE))
     if not suspects.size:
         return []
     some = [group[field] for group in groups[:: 1 + len(groups) // 100]]
     exact = np.concatenate([part[()].reshape(len(part), -1)[:, suspects].astype(np.float64) for part in some])
-    return suspects[(np.ptp(exact, 0) > 0) & (exact.std(0) < step[suspects])].tolist()
+    return suspects[layout.coarse(exact)].tolist()
 
 
 def _begins_with(data: Any, mark: bytes) -> bool:
