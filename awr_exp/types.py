@@ -4,18 +4,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from awr_exp import layout
 
 Metrics = dict[str, Tensor]
 """Name to a [K] tensor on the training device."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spec:
     """Shapes and bounds of a task.
 
-    A discrete task has `num_actions` and no bounds. A continuous one has `action_dim` entries an action and
-    their bounds, which may be infinite.
+    A discrete task has `num_actions`, which the environment counts from `action_start` on and everybody else from 0,
+    and no bounds. A continuous one has `action_dim` entries an action and their bounds, which may be infinite.
+    observation: the parts that the obs_dim columns of an observation come from, where that is no vector by itself.
     """
 
     obs_dim: int
@@ -23,10 +28,32 @@ class Spec:
     num_actions: int | None = None
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
+    action_start: int = 0
+    observation: layout.Entries = ()
 
     @property
     def discrete(self) -> bool:
         return self.num_actions is not None
+
+    def __repr__(self) -> str:
+        parts = f" of {layout.described(self.observation)}" if self.observation else ""
+        if self.num_actions is not None:
+            last = self.action_start + self.num_actions - 1
+            actions = f"{self.num_actions} discrete ones, {self.action_start} to {last}"
+        else:
+            bounds = [f"{low:g} to {high:g}" for low, high in zip(self.action_low, self.action_high, strict=True)]
+            actions = f"{_numbers(self.action_dim)}, {', '.join(dict.fromkeys(bounds))}"
+        return f"Spec(observations: {_numbers(self.obs_dim)}{parts}; actions: {actions})"
+
+    def flatten(self, obs: ArrayLike | Any) -> NDArray[np.float32]:
+        """An observation as the environment gives it, or a batch of them, as [..., obs_dim].
+
+        Raises ValueError where it is of another kind.
+        """
+        array = layout.flatten(self.observation, obs) if self.observation else np.asarray(obs, np.float32)
+        if array.ndim == 0 or array.shape[-1] != self.obs_dim:
+            raise ValueError(f"it has the shape {array.shape}, its space {(self.obs_dim,)}")
+        return array
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Spec":
@@ -36,20 +63,29 @@ class Spec:
         """
         try:
             fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-            spec = cls(**fields)
+            entries = tuple(map(layout.Entry.from_json, fields.pop("observation", ())))
+            spec = cls(**fields, observation=entries)
             counts = [spec.obs_dim, spec.action_dim, spec.num_actions if spec.discrete else 1]
             bounds = [*spec.action_low, *spec.action_high]
         except (TypeError, AttributeError):
             raise ValueError("it describes no task") from None
         if not all(type(count) is int and count >= 1 for count in counts):
             raise ValueError("its task has sizes that are no whole numbers of at least 1")
+        if type(spec.action_start) is not int:
+            raise ValueError("its task has actions that begin at no whole number")
         if not all(type(bound) in (int, float) for bound in bounds):
             raise ValueError("its task has action bounds that are no numbers")
         if any(
             len(bound) != (0 if spec.discrete else spec.action_dim) for bound in (spec.action_low, spec.action_high)
         ):
             raise ValueError("its task has other numbers of action bounds than of actions")
+        if entries and sum(entry.width for entry in entries) != spec.obs_dim:
+            raise ValueError("its task has observations whose parts are not as many numbers as the whole")
         return spec
+
+
+def _numbers(count: int) -> str:
+    return "1 number" if count == 1 else f"{count} numbers"
 
 
 @dataclass(frozen=True)

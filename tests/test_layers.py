@@ -11,6 +11,7 @@ ORDER = [
     "reading",
     "machine",
     "surroundings",
+    "layout",
     "types",
     "seeding",
     "math",
