@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "awr_exp"
 ORDER = [
     "errors",
+    "reading",
     "machine",
     "types",
     "seeding",
