@@ -23,7 +23,7 @@ REFERENCES = {"dataset/return_mean": ("data", "#777777"), "baseline/return_mean"
 MOST = 14
 """Settings that a legend or an axis can name."""
 Budget = dict[int, tuple[float, statistics.Interval | None]]
-"""From evaluation episodes to the return to expect after them, and its interval, from ENOUGH policies on."""
+"""From evaluation episodes to the return to expect after them, and its interval, if all settings have ENOUGH runs."""
 PULLS = 60
 """Evaluation episodes up to which the worth of tuning is drawn."""
 
@@ -131,7 +131,7 @@ def worth_of_tuning(compared: Comparison) -> tuple[Figure, Budget] | None:
     figure, (axes,) = _panels(1)
     pulls = np.arange(1, PULLS + 1)
     axes.plot(pulls, mean, color="#3366aa")
-    if many := len(policies) >= ENOUGH:
+    if many := all(len(found) >= ENOUGH for found in compared.groups.values()):
         axes.fill_between(pulls, low, high, color="#3366aa", alpha=0.15, linewidth=0)
     values = [policy.mean() for policy in policies]
     for value, label, style in ((max(values), "best policy", ":"), (float(np.mean(values)), "any policy", "--")):

@@ -110,19 +110,23 @@ def _put(out: Path, pictures: Mapping[str, bytes], table: str, page: str) -> Non
         raise UserError(f"{out} cannot be written: {error.strerror or error}; choose another with --out") from None
 
 
-FEW = f"with {ENOUGH} runs of a setting or more"
 NOTES = {
-    "beta": f"Every run is a point, diamonds are interquartile means; {FEW}, bars are their 95% bootstrap intervals.",
-    "curves": f"The mean over the runs of a setting; {FEW}, the band is its 95% bootstrap interval, and otherwise thin "
-    "lines are the runs.",
+    "beta": "Every run is a point, and diamonds are interquartile means.",
+    "curves": "Lines are means over the runs of a setting; thin lines are its runs, where these are few.",
     "health": "Effective sample size: near 0 a handful of rows decides, and 1 is cloning. Where most weights are "
     "clipped, that alone makes it high. Much clipped and much near zero: beta is so small that weights are a switch.",
-    "profile": f"The share of runs above each score {FEW}, with 95% bootstrap bands.",
+    "profile": "The share of runs above each score.",
     "tuning": "If you may play n evaluation episodes before you must choose one of these policies: the return to "
     "expect when an upper-confidence-bound bandit spends them (Jackson et al. 2025). A number tuned with unlimited "
-    f"evaluation is the dotted line. With {ENOUGH} policies or more, the band is the 95% bootstrap interval over which "
-    "policies were trained.",
+    "evaluation is the dotted line.",
 }
+INTERVALS = {
+    "beta": f" Bars are 95% bootstrap intervals, of settings with {ENOUGH} runs or more.",
+    "curves": f" Bands are 95% bootstrap intervals of the mean, from {ENOUGH} runs on.",
+    "profile": " Bands are 95% bootstrap intervals.",
+    "tuning": " The band is the 95% bootstrap interval over which policies were trained.",
+}
+"""What there is to say of pictures where there are enough runs."""
 TITLES = {
     "beta": "How good each setting is",
     "curves": "Learning curves",
@@ -147,13 +151,17 @@ def _section(compared: Comparison) -> tuple[str, str, dict[str, bytes]]:
             "profile": figures.performance_profile(compared),
             "tuning": tuning and tuning[0],
         }
+    runs = [len(found) for found in compared.groups.values()]
+    # Tuning is over all settings.
+    sure = dict.fromkeys(NOTES, max(runs, default=0) >= ENOUGH) | {"tuning": min(runs, default=0) >= ENOUGH}
     below = {"beta": tables.aggregates(compared, rows), "tuning": tables.budget(tuning[1]) if tuning else ""}
     for name, figure in drawn.items():
         if figure:
             images[name] = _png(figure)
             title, image = escape(TITLES[name]), base64.b64encode(images[name]).decode()
             body.append(f'<h3>{title}</h3><img alt="{title}" src="data:image/png;base64,{image}">')
-            body.append(f'<p class="note">{escape(NOTES[name])}</p>{below.get(name, "")}')
+            note = NOTES[name] + (INTERVALS.get(name, "") if sure[name] else "")
+            body.append(f'<p class="note">{escape(note)}</p>{below.get(name, "")}')
     return answer, "".join(body), images
 
 

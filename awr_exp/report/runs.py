@@ -91,7 +91,7 @@ def read(folder: Path) -> Result:
         _check(path, BETA, config.get(BETA), is_number(config.get(BETA)), "a positive, finite number")
     for name in GOALS:
         goal = config.get(name)
-        _check(path, name, goal, goal is None or isinstance(goal, int), "a whole number of at least 1")
+        _check(path, name, goal, goal is None or type(goal) is int, "a whole number of at least 1")
     series, unit = _series(folder)
     named = [
         {"updates": "updates", "env_steps": "environment steps"}[g.partition(".")[2]] for g in GOALS if g in config
