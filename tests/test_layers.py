@@ -10,6 +10,7 @@ ORDER = [
     "errors",
     "reading",
     "machine",
+    "layout",
     "types",
     "seeding",
     "math",

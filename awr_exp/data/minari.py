@@ -16,21 +16,23 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from awr_exp import layout
 from awr_exp.data.transitions import DataInfo, Transitions, select
-from awr_exp.envs.make import spec_of
+from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the cache: a change of its content makes old ones useless."""
 ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 HUB = ("huggingface.co", 443)
+JPEG = b"\xff\xd8\xff"
+"""How JPEG files begin, in which Minari keeps images unless it is told not to."""
 BOUND_TOLERANCE = 1e-4
 """How far an action may lie outside its bounds, relative to their distance: float32 rounding, not a mistake."""
 
@@ -67,7 +69,9 @@ def load(
     if cached is None:
         cached = _read(id, file, metadata)
         _write_cache(folder, key, *cached)
-    packed, lengths, spec = cached
+    packed, lengths, spec, coarse = cached
+    if coarse:
+        log.warning("warning: data set '%s': %s", id, layout.about_coarse(coarse, "in the data and in the environment"))
     info = DataInfo(
         id=id,
         episode_returns=_returns(packed, lengths),
@@ -135,7 +139,11 @@ def _env_source(metadata: dict[str, Any]) -> EnvSource | None:
         return None
 
 
-def _read(id: str, file: Path, metadata: dict[str, Any]) -> tuple[Tensor, Tensor, Spec]:
+Content = tuple[Tensor, Tensor, Spec, list[str]]
+"""Of a data set: packed rows, lengths of the episodes, their task, and the entries that float32 is too coarse for."""
+
+
+def _read(id: str, file: Path, metadata: dict[str, Any]) -> Content:
     """The whole data set, packed and checked."""
     from minari.serialization import deserialize_space
 
@@ -144,45 +152,25 @@ def _read(id: str, file: Path, metadata: dict[str, Any]) -> tuple[Tensor, Tensor
         action_space = deserialize_space(metadata["action_space"])
     except Exception as error:
         raise UserError(f"data set '{id}': a space in its metadata cannot be read: {first_line(error)}") from None
-    leaves = list(_leaves(id, observation_space, ()))
-    spec = spec_of(f"data set '{id}'", sum(_width(leaf) for _, leaf in leaves), action_space)
+    spec = spec_of(f"data set '{id}'", observation_space, action_space)
     try:
         with h5py.File(file) as source:
-            packed, lengths = _read_episodes(id, source, leaves, spec)
+            packed, lengths, coarse = _read_episodes(id, source, spec)
     except FileNotFoundError:
         kind = metadata.get("data_format")
         raise UserError(f"data set '{id}' has no {file.name} (its format is {kind}): only hdf5 is read") from None
     except (OSError, RuntimeError) as error:
         raise UserError(f"data set '{id}': {file} is damaged ({first_line(error)}); fetch it again") from None
     if spec.discrete:
-        packed[:, spec.obs_dim] -= int(action_space.start)
+        packed[:, spec.obs_dim] -= spec.action_start
         _zero_final_rows(packed, lengths, spec)
     _check_content(id, packed, lengths, spec)
-    return torch.from_numpy(packed), torch.from_numpy(lengths), spec
+    known = layout.column_names(spec.observation, spec.obs_dim)
+    return torch.from_numpy(packed), torch.from_numpy(lengths), spec, [known[column] for column in coarse]
 
 
-def _leaves(id: str, space: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The numeric parts of an observation with their place in the file, in the order of gymnasium's flatten."""
-    if isinstance(space, spaces.Dict):
-        for key, part in space.spaces.items():
-            yield from _leaves(id, part, (*path, str(key)))
-    elif isinstance(space, spaces.Tuple):
-        for index, part in enumerate(space.spaces):
-            yield from _leaves(id, part, (*path, f"_index_{index}"))
-    elif isinstance(space, spaces.Box | spaces.Discrete):
-        yield path, space
-    else:
-        where = "/".join(path) or "the observation"
-        raise UserError(f"data set '{id}': {where} is a {type(space).__name__}; use one of Box, Discrete, Dict, Tuple")
-
-
-def _width(leaf: Any) -> int:
-    return int(leaf.n) if isinstance(leaf, spaces.Discrete) else int(np.prod(leaf.shape))
-
-
-def _read_episodes(
-    id: str, source: h5py.File, leaves: list[tuple[tuple[str, ...], Any]], spec: Spec
-) -> tuple[Array, NDArray[np.int64]]:
+def _read_episodes(id: str, source: h5py.File, spec: Spec) -> tuple[Array, NDArray[np.int64], list[int]]:
+    """Packed rows, lengths and the columns of observations that float32 is too coarse for."""
     names = sorted((name for name in source if name.startswith("episode_")), key=lambda name: int(name[8:]))
     if not names:
         raise UserError(f"data set '{id}' has no episodes")
@@ -192,12 +180,18 @@ def _read_episodes(
     packed = np.zeros((total + len(lengths), spec.obs_dim + spec.action_dim + 3), np.float32)
     starts = (lengths + 1).cumsum() - (lengths + 1)
     # One array a field, read into directly: h5py's convenient reads cost several times as much an episode.
-    column = 0
-    for path, leaf in leaves:
-        field = "/".join(("observations", *path))
-        stacked = _stack(id, names, groups, field, leaf.shape, lengths + 1)
-        if isinstance(leaf, spaces.Discrete):
-            stacked = _one_hot(id, field, stacked, leaf)
+    column, coarse = 0, []
+    for entry in spec.observation or [layout.Entry((), (spec.obs_dim,))]:
+        # As Minari calls the parts of a Tuple.
+        steps = (f"_index_{step}" if isinstance(step, int) else step for step in entry.path)
+        field = "/".join(("observations", *steps))
+        stacked = _stack(id, names, groups, field, entry.shape, lengths + 1)
+        if not entry.counts:
+            coarse += [column + own for own in _coarse(field, groups, stacked)]
+        try:
+            stacked = entry.columns(stacked.reshape(-1, *entry.shape))
+        except ValueError as error:
+            raise UserError(f"data set '{id}': {field}: {error}") from None
         packed[:, column : column + stacked.shape[1]] = stacked
         column += stacked.shape[1]
     at = np.arange(total) + np.repeat(np.arange(len(lengths)), lengths)
@@ -221,7 +215,7 @@ def _read_episodes(
     inner = np.ones(len(packed), bool)
     inner[ends] = False
     packed[inner, -1] = 0
-    return packed, lengths
+    return packed, lengths, coarse
 
 
 def _length(id: str, name: str, group: Any) -> int:
@@ -253,17 +247,35 @@ def _stack(
                 "an episode of T steps has T + 1 observations and T of everything else"
             )
         if int(np.prod(found[1:])) != width:
+            if _begins_with(data, JPEG):
+                raise UserError(
+                    f"data set '{id}', {name}: {field} holds JPEG images, not pixels: write the data set anew with "
+                    "Minari's jpeg_encoding=False, or with numbers that a wrapper of the environment makes of images"
+                )
             raise UserError(f"data set '{id}', {name}: {field} has shape {found[1:]}, its space has {shape}")
         data.id.read(h5py.h5s.ALL, h5py.h5s.ALL, out[start : start + count].reshape(found))
         start += count
     return out
 
 
-def _one_hot(id: str, field: str, values: Array, space: Any) -> Array:
-    index = values[:, 0] - int(space.start)
-    if not ((index >= 0) & (index < space.n) & (index == index.round())).all():
-        raise UserError(f"data set '{id}': {field} holds values outside {space}")
-    return np.eye(int(space.n), dtype=np.float32)[index.astype(np.int64)]
+def _coarse(field: str, groups: list[Any], stacked: Array) -> list[int]:
+    """The columns of a field whose values float32 can hardly tell apart, such as those of a clock.
+
+    stacked: the whole field in float32, in which such a column may seem constant.
+    """
+    nearly = np.ptp(stacked, 0) < 10 * layout.COARSE * np.spacing(np.abs(stacked).max(0))
+    suspects = np.flatnonzero(nearly & (np.abs(stacked).max(0) > layout.LARGE))
+    if not suspects.size:
+        return []
+    some = [group[field] for group in groups[:: 1 + len(groups) // 100]]
+    exact = np.concatenate([part[()].reshape(len(part), -1)[:, suspects].astype(np.float64) for part in some])
+    return suspects[layout.coarse(exact)].tolist()
+
+
+def _begins_with(data: Any, mark: bytes) -> bool:
+    """Whether the first row of bytes, each of its own length or all of one, is of a kind of file."""
+    kind = h5py.check_vlen_dtype(data.dtype) or data.dtype
+    return kind == np.uint8 and bytes(np.ravel(data[0])[: len(mark)]) == mark
 
 
 def _zero_final_rows(packed: Array, lengths: NDArray[np.int64], spec: Spec) -> None:
@@ -297,7 +309,9 @@ def _check_content(id: str, packed: Array, lengths: NDArray[np.int64], spec: Spe
         refuse("actions", wrong & transition, f"its space counts {spec.num_actions} actions")
     else:
         low, high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
-        slack = np.where(np.isfinite(high - low), BOUND_TOLERANCE * (high - low), 0)
+        span = high - low
+        size = np.where(np.isfinite(span) & (span > 0), span, np.fmin(np.abs(low), np.abs(high)))
+        slack = np.where(np.isfinite(size), BOUND_TOLERANCE * size, 0)
         wrong = (action < low - slack) | (action > high + slack)
         refuse("actions", wrong & transition, "it is outside the bounds of its space: clip it or widen the space")
 
@@ -318,7 +332,7 @@ def _cache_folders(folder: Path) -> Iterator[Path]:
     yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "awr_exp"
 
 
-def _read_cache(folder: Path, key: str) -> tuple[Tensor, Tensor, Spec] | None:
+def _read_cache(folder: Path, key: str) -> Content | None:
     for place in _cache_folders(folder):
         try:
             facts = json.loads((place / f"{key}.json").read_text())
@@ -332,6 +346,7 @@ def _read_cache(folder: Path, key: str) -> tuple[Tensor, Tensor, Spec] | None:
                     torch.from_numpy(np.array(packed) if small else packed),
                     torch.from_numpy(lengths),
                     spec,
+                    list(facts["coarse"]),
                 )
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.debug("no cache in %s: %s", place, error)
@@ -342,9 +357,9 @@ def _free_memory() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _write_cache(folder: Path, key: str, packed: Tensor, lengths: Tensor, spec: Spec) -> None:
+def _write_cache(folder: Path, key: str, packed: Tensor, lengths: Tensor, spec: Spec, coarse: list[str]) -> None:
     """Beside the data set, or in the user's cache where that folder is read-only, or nowhere."""
-    facts = json.dumps({"spec": asdict(spec), "lengths": lengths.tolist()})
+    facts = json.dumps({"spec": asdict(spec), "lengths": lengths.tolist(), "coarse": coarse})
     for place in _cache_folders(folder):
         try:
             place.mkdir(parents=True, exist_ok=True)

@@ -74,6 +74,13 @@ class Transitions:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        info = self.info
+        returns = f"return {info.return_mean:.1f} ± {info.return_std:.1f}"
+        return (
+            f"Transitions({info.id}: {len(self)} in {info.episodes} episodes, {returns}, on {self.device}; {self.spec})"
+        )
+
     def to(self, device: torch.device | str) -> "Transitions":
         """Move to the device, in place; the packed rows stay on the host if they would crowd a GPU."""
         self.device = torch.device(device)

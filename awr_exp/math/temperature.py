@@ -43,9 +43,10 @@ def judge(
         none = metrics.get("mean_weight") == 0
         fact, advice = "all weights are 0: no advantage is positive", "check the critic, or try another weighting"
         return Judgement("all zero", fact, advice, "any") if none else None
-    if metrics["std_advantage"] <= FLAT:
-        fact = "all advantages are the same: no action is better than another"
-        return Judgement("all equal", fact, "check that the rewards differ, for no beta changes that", "any")
+    if metrics["std_advantage"] <= FLAT or metrics.get("equal_rewards"):
+        what = "rewards" if metrics.get("equal_rewards") else "advantages"
+        fact = f"all {what} are the same, so that no action is better than another"
+        return Judgement("all equal", fact, "check where the rewards come from, for no beta changes that", "any")
     spread = 1.0 if standardized else metrics["std_advantage"]
     # Where weights pass max_weight, the weighting does not heed it.
     limited = max_weight is not None and metrics.get("max_weight", 0.0) <= max_weight * 1.001

@@ -50,9 +50,13 @@ class Comparison:
     def judgement(self, setting: Setting) -> tuple[Judgement | None, bool]:
         """Of the weights at the end of a setting's runs, by their mean metrics; and whether there were any weights."""
         mine = self.groups[setting]
-        names = {name for run in mine for name in run.series if name.startswith("train/")}
-        values = {name: [v for run in mine if (v := run.last(name)) is not None] for name in names}
-        means = {name.removeprefix("train/"): sum(found) / len(found) for name, found in values.items()}
+        ends = [max(run.series["train/ess"]) if "train/ess" in run.series else -1 for run in mine]
+        values: dict[str, list[float]] = defaultdict(list)
+        for run, end in zip(mine, ends, strict=True):
+            for name, series in run.series.items():
+                if name.startswith("train/") and end in series:
+                    values[name.removeprefix("train/")].append(series[end])
+        means = {name: sum(found) / len(found) for name, found in values.items()}
         config = mine[0].config
         beta, limit = config.get(BETA), config.get("agent.max_weight")
         if "ess" not in means or not is_number(beta):

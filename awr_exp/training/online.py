@@ -1,7 +1,7 @@
 """Training on what the policy itself collects."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from awr_exp import layout
 from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.data import export
@@ -17,7 +18,7 @@ from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv, opened
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
-from awr_exp.training import memory
+from awr_exp.training import health, memory
 from awr_exp.training.accelerate import Update
 from awr_exp.training.blocks import Team
 from awr_exp.training.collect import Collector
@@ -30,6 +31,8 @@ from awr_exp.training.trainer import Trainer, signals
 log = logging.getLogger(__name__)
 
 
+SOME = 1_000
+"""Observations of one environment that are looked at for what is wrong with them."""
 FEW = 8
 """Members a thread from which one more or less makes little difference."""
 
@@ -250,6 +253,18 @@ class Online(Trainer):
             return [part]
         part.collector.close()
         return alone
+
+    def of_rewards(self, member: int) -> Iterator[tuple[str, str]]:
+        learner, row = self.places[member]
+        reward, terminated, _ = learner.replay.rows(row)[..., -3:].unbind(-1)
+        return health.of_rewards(reward, terminated, self.reward_scale, online=True)
+
+    def complaints(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        yield from super().complaints(member, metrics)
+        learner, row = self.places[member]
+        spec = self.agent.spec
+        newest = learner.replay.rows(row)[-SOME:, 0, : spec.obs_dim]
+        yield from health.of_observations(newest, layout.column_names(spec.observation, spec.obs_dim))
 
     def value_iters(self) -> int | None:
         return super().value_iters() if "batch" in self.learners[0].functions else None

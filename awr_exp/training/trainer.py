@@ -210,10 +210,15 @@ class Trainer:
         speeds, ills = self.speeds(time.perf_counter() - self.started[0]), ""
         for member, metrics in enumerate(self.read()):
             named = {name if "/" in name else f"train/{name}": value for name, value in metrics.items()}
+            complaints = dict(self.complaints(member, metrics))
+            if "rewards" in complaints:
+                # A report on the run, which does not see its data, gives no advice on beta either.
+                named["train/equal_rewards"] = 1.0
             self.log(member, named | speeds)
-            for name, sentence in self.complaints(member, metrics):
+            for name, sentence in complaints.items():
                 self.warn(member, name, sentence)
-                ills += f" ({name})" if member == 0 else ""
+            if member == 0:
+                ills = "".join(f" ({name})" for name in complaints)
         self.fail_diverged()
         if "train/ess" in (first := self.latest[0]):
             bar.tell(health=f"ess {first['train/ess']:.2f} w {first['train/mean_weight']:.2f}{ills}")
@@ -242,11 +247,21 @@ class Trainer:
             with speaking(self.folders[member], self.names[member]):
                 log.error("error: %s", error)
 
+    def of_rewards(self, member: int) -> Iterator[tuple[str, str]]:
+        """See `health.of_rewards`, of what a member learns from."""
+        yield from ()
+
     def complaints(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         beta = getattr(self.agent, "beta", None)
+        if beta is None:
+            return
+        if constant := next(self.of_rewards(member), None):
+            # Advantages are the critic's errors alone, and no beta makes sense of them.
+            yield constant
+            return
         # The first report of a run is that of a raw critic, whose errors are no advantages.
         raw = self.step <= self.report_interval < self.total
-        if beta is not None and not raw:
+        if not raw:
             standardized = bool(self.agent.standardize[member])  # type: ignore[attr-defined]
             yield from health.of_metrics(
                 metrics,

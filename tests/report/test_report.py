@@ -162,6 +162,15 @@ def test_the_advice_is_that_of_the_warning(
         assert sentence.partition("; compare")[0].partition("; try")[0].casefold() in answer.casefold()
 
 
+def test_rewards_that_are_all_the_same_leave_no_advice_on_beta(tmp_path: Path) -> None:
+    for number, beta in enumerate((0.05, 0.3, 1.0)):
+        make_run(tmp_path / str(number), beta, 0, -float(number), agent=of_agent(beta))
+        with_weights(tmp_path / str(number), **SWITCH, **{"train/equal_rewards": 1.0})
+    answer = report(tmp_path)
+    assert "All rewards are the same" in answer
+    assert not re.search("smaller|compare with", answer)
+
+
 def test_standardised_advantages_spread_by_one(tmp_path: Path) -> None:
     """Raw ones may spread by anything: beta is in standard deviations."""
     for number, beta in enumerate((0.5, 1.0, 2.0)):
