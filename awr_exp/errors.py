@@ -18,6 +18,11 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def printable(text: str) -> str:
+    """A text from a file without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 def named(error: BaseException) -> str:
     """Its name and its whole message, in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

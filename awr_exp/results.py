@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, printable
 from awr_exp.reading import read_json, read_yaml
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def load(folder: Path, started_with: Mapping[str, str]) -> Run:
         folder,
         started_with,
         known("status", status in (FINISHED, FAILED, STOPPED, UNFINISHED, PRUNED), "that of a run"),
-        known("error", error is None or isinstance(error, str), "a text"),
+        known("error", error is None or isinstance(error, str), "a text") and printable(str(error)),
         metrics=_finite(known("metrics", isinstance(metrics, dict) and all(map(_number, metrics.values())), "numbers")),
         returns=list(_finite(dict(enumerate(known("returns", _numbers(returns), "a list of numbers") or ()))).values()),
         **counts,
@@ -147,7 +147,7 @@ def overrides(folder: Path) -> dict[str, str] | None:
         lines = read_yaml(folder / ".hydra" / "overrides.yaml")
     except UserError:
         return None
-    return parsed(lines or []) if isinstance(lines, list | None) else None
+    return parsed(map(printable, map(str, lines or []))) if isinstance(lines, list | None) else None
 
 
 def parsed(overrides: Iterable[str]) -> dict[str, str]:

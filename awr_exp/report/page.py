@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from awr_exp import results
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, printable
 from awr_exp.report import comparison, figures, tables, verdict
 from awr_exp.report.comparison import Comparison
 from awr_exp.report.statistics import ENOUGH
@@ -73,14 +73,14 @@ def write(folders: Sequence[Path], out: Path) -> tuple[Path, list[str]]:
         raise UserError(f"{out} is the folder of a run, which is left as it is: choose another with --out")
     compared, left_out = comparison.load(folders)
     for line in left_out:
-        log.warning("%s", line)
+        log.warning("%s", _one_line(line))
     pictures: dict[str, bytes] = {}
     answers, sections = [], []
     for number, one in enumerate(compared):
         said, section, images = _section(one)
         of_task, mark = (f"{one.task}: ", f"_{number}") if len(compared) > 1 else ("", "")
         pictures |= {f"{name}{mark}": png for name, png in images.items()}
-        answers.append(f"{of_task}{said}")
+        answers.append(_one_line(f"{of_task}{said}"))
         sections.append((f"<h2>{escape(one.task)}</h2>" if of_task else "") + section)
     found = [result for one in compared for result in one.found]
     notes = "".join(f'<p class="note">{escape(line)}</p>' for line in (tables.state(found), *left_out))
@@ -92,6 +92,11 @@ def write(folders: Sequence[Path], out: Path) -> tuple[Path, list[str]]:
     )
     _put(out, pictures, tables.rows(found), page)
     return out / PAGE, answers
+
+
+def _one_line(text: str) -> str:
+    """As a terminal can show it, whatever somebody named a run."""
+    return " ".join(printable(text).split())
 
 
 def _put(out: Path, pictures: Mapping[str, bytes], table: str, page: str) -> None:
