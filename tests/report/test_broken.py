@@ -167,7 +167,7 @@ ODD = [
     "<script>alert(1)</script>",
     "\ud800",
     "$x_{$",
-    "a\nb\r\0c",
+    "a\nb\r\0\x1b[2Jc",
     "_hidden",
     "x" * 5000,
     "名前🎲",
