@@ -4,8 +4,10 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -56,6 +58,13 @@ def parse_json(text: str, origin: Path) -> Any:
         raise UserError(f"{origin} cannot be read: it holds a number that is too large") from None
 
 
+def check_header(path: Path) -> None:
+    """Raises UserError if a safetensors file is no file, or says that its header, which is JSON, is too large."""
+    with _opened(path) as file:
+        if int.from_bytes(file.read(8), "little") > LARGEST_JSON:
+            raise UserError(f"{path} cannot be read: its header is larger than {LARGEST_JSON} bytes, or it is damaged")
+
+
 def check_links(folder: Path) -> None:
     """Raises UserError if what a run reads and writes in its folder leads out of it, or is no ordinary file.
 
@@ -63,6 +72,8 @@ def check_links(folder: Path) -> None:
     """
     home = folder.resolve()
     for place in (folder / name for name in (os.listdir(folder) if folder.is_dir() else ())):
+        if place.name == "optuna.journal.lock":
+            continue  # a link that is made and removed, and never opened
         if place.name.endswith(".log") or place.name.lstrip(".").startswith(_OF_A_RUN):
             _check_link(place, home)
             # Links are not followed: those that stay inside lead to what is looked at anyway.
@@ -91,10 +102,7 @@ def _check_link(place: Path, home: Path) -> None:
 
 def _text(path: Path, largest: int) -> str:
     try:
-        # A pipe would be waited for.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UserError(f"{path} cannot be read: it is no file")
+        with _opened(path) as file:
             content = file.read(largest + 1)
         if len(content) > largest:
             raise UserError(f"{path} cannot be read: it is larger than {largest} bytes")
@@ -103,6 +111,15 @@ def _text(path: Path, largest: int) -> str:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} cannot be read: it is no text in UTF-8") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Raises OSError, and UserError for what is no ordinary file, such as a pipe, which would be waited for."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UserError(f"{path} cannot be read: it is no file")
+        yield file
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
