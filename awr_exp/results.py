@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,21 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from awr_exp import reading
 from awr_exp.errors import UserError, printable
+from awr_exp.reading import read_json, read_yaml
 
 log = logging.getLogger(__name__)
 
 RESULT = "result.json"
-FINISHED, FAILED, STOPPED, UNFINISHED = "finished", "failed", "stopped", "unfinished"
+FINISHED, FAILED, STOPPED, UNFINISHED, PRUNED = "finished", "failed", "stopped", "unfinished", "pruned"
+LARGEST = 1e100
+"""Numbers are below: those of a run in float32 end at 3e38."""
 
 
 @dataclass(frozen=True)
 class Run:
     """A run's folder, the overrides that it was started with, and how it ended.
 
-    status: finished, failed (see error), stopped by a signal, or unfinished: still running, or killed.
-    metrics: the last of each; returns: of the episodes of the last evaluation.
+    status: finished, failed (see error), stopped by a signal, pruned by a search, or unfinished: still running, or
+    killed. metrics: the last of each that is a finite number; returns: of the episodes of the last evaluation.
     """
 
     folder: Path
@@ -80,29 +83,71 @@ def alone(folder: Path) -> Iterator[None]:
 
 def read(folder: Path, started_with: Mapping[str, str] | None = None) -> Run:
     """What is known of the run in `folder`; files that are missing or broken say nothing."""
+    started_with = (overrides(folder) or {}) if started_with is None else started_with
     try:
-        known = _known(reading.read_json(folder / RESULT))
-    except (UserError, KeyError, TypeError, AttributeError):
-        known = {}
-    return Run(folder, (overrides(folder) or {}) if started_with is None else started_with, **known)
+        return load(folder, started_with)
+    except UserError:
+        return Run(folder, started_with)
 
 
-def _known(content: Any) -> dict[str, Any]:
-    """Of a run from its result. Raises KeyError, TypeError or AttributeError for what is none."""
-    known = {name: content[name] for name in ("status", "error", "update", "metrics")}
-    known |= {"returns": content.get("returns") or (), "env_steps": content.get("env_steps", 0)}
-    numbers = [known["update"], known["env_steps"], *known["metrics"].values(), *known["returns"]]
-    if known["status"] not in (FINISHED, FAILED, STOPPED) or any(type(one) not in (int, float) for one in numbers):
-        raise TypeError
-    return known | {"error": None if known["error"] is None else printable(str(known["error"]))}
+def load(folder: Path, started_with: Mapping[str, str]) -> Run:
+    """As `read`, but raises UserError if there is a result and it is not one."""
+    path = folder / RESULT
+    if not path.exists():
+        return Run(folder, started_with)
+    content = read_json(path)
+
+    def known(name: str, is_right: bool, what: str) -> Any:
+        if not is_right:
+            raise UserError(f"{path} cannot be read: its {name} is not {what}")
+        return content.get(name)
+
+    if not isinstance(content, dict):
+        raise UserError(f"{path} cannot be read: it is not a mapping")
+    status, error, metrics = content.get("status"), content.get("error"), content.get("metrics")
+    returns = content.get("returns") or []
+    counts = {name: known(name, _count(content.get(name, 0)), "a count") or 0 for name in ("update", "env_steps")}
+    return Run(
+        folder,
+        started_with,
+        known("status", status in (FINISHED, FAILED, STOPPED, UNFINISHED, PRUNED), "that of a run"),
+        known("error", error is None or isinstance(error, str), "a text") and printable(str(error)),
+        metrics=_finite(known("metrics", isinstance(metrics, dict) and all(map(_number, metrics.values())), "numbers")),
+        returns=list(_finite(dict(enumerate(known("returns", _numbers(returns), "a list of numbers") or ()))).values()),
+        **counts,
+    )
+
+
+def mark(folder: Path, status: str) -> None:
+    """Change the status of the result in `folder`, if it has one."""
+    with suppress(UserError):
+        write(folder, read_json(folder / RESULT) | {"status": status})
+
+
+def _number(value: Any) -> bool:
+    """Whether it is one that can be used, or none at all such as nan."""
+    return value is None or (type(value) in (int, float) and not LARGEST <= abs(value) < math.inf)
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_number, value))
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _finite(values: Mapping[Any, Any]) -> dict[Any, float]:
+    return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
 
 
 def overrides(folder: Path) -> dict[str, str] | None:
     """The overrides of the run in `folder` by name, without those that choose the sweep itself; None if unknown."""
     try:
-        return parsed(map(printable, map(str, reading.read_yaml(folder / ".hydra" / "overrides.yaml") or [])))
-    except (UserError, TypeError):
+        lines = read_yaml(folder / ".hydra" / "overrides.yaml")
+    except UserError:
         return None
+    return parsed(map(printable, map(str, lines or []))) if isinstance(lines, list | None) else None
 
 
 def parsed(overrides: Iterable[str]) -> dict[str, str]:
@@ -119,11 +164,16 @@ def finished(run: Run, content: Mapping[str, Any]) -> bool:
 
 
 def runs(folder: Path) -> list[Run]:
-    """All runs in a folder and below, in order of their names; a sweep's jobs in order of their numbers."""
+    """All runs in a folder and below, in the order of `folders`."""
+    return [read(path) for path in folders(folder)]
+
+
+def folders(folder: Path) -> list[Path]:
+    """Of all runs in a folder and below, in order of their names; a sweep's jobs in order of their numbers."""
     found = {path.parent for name in (".hydra", "metrics.jsonl") for path in folder.rglob(name)}
     # A baseline belongs to the run in whose folder it lies.
     found = {path for path in found if path.parent not in found}
-    return [read(path) for path in sorted(found, key=lambda path: [(len(part), part) for part in path.parts])]
+    return sorted(found, key=lambda path: [(len(part), part) for part in path.parts])
 
 
 def varied(found: list[Run]) -> list[str]:

@@ -1,16 +1,17 @@
-"""The pictures of a report. Each function draws on a figure of its own, or says that there is nothing to draw."""
+"""The pictures of a comparison. Each function draws on a figure of its own, or says that there is nothing to draw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from awr_exp.report import runs, statistics
-from awr_exp.report.runs import RETURN, Result, Setting
-
-Groups = Mapping[Setting, Sequence[Result]]
+from awr_exp.report import statistics
+from awr_exp.report.comparison import Comparison, Groups
+from awr_exp.report.runs import RETURN, Result
+from awr_exp.report.settings import LONGEST, Setting, name
+from awr_exp.report.statistics import ENOUGH
 
 HEALTH = {
     "train/ess": "effective sample size",
@@ -21,166 +22,209 @@ HEALTH = {
 REFERENCES = {"dataset/return_mean": ("data", "#777777"), "baseline/return_mean": ("baseline", "#cc6633")}
 MOST = 14
 """Settings that a legend or an axis can name."""
+Budget = dict[int, tuple[float, statistics.Interval | None]]
+"""From evaluation episodes to the return to expect after them, and its interval, if all settings have ENOUGH runs."""
 PULLS = 60
 """Evaluation episodes up to which the worth of tuning is drawn."""
 
 
-def score_by_beta(groups: Groups, tasks: Sequence[str], kind: str) -> Figure:
-    """Every seed as a point, the interquartile mean and its interval as a line over beta, or over settings."""
-    figure, panels = _panels(tasks)
-    for task, axes in zip(tasks, panels, strict=True):
-        mine = {s: [r for r in found if r.task == task] for s, found in groups.items()}
-        mine = {s: found for s, found in mine.items() if found}
-        lines = _lines(mine)
-        for (name, settings), colour in zip(lines.items(), _colours(len(lines)), strict=False):
-            x = [_x(setting, list(mine)) for setting in settings]
-            values = [np.array([r.score for r in mine[setting]], dtype=float) for setting in settings]
-            for place, points in zip(x, values, strict=True):
-                axes.plot([place] * len(points), points, "o", color=colour, alpha=0.35, markersize=4, zorder=2)
-            mean = [float(statistics.iqm(points)) for points in values]
-            edges = [statistics.bootstrap([points]) for points in values]
-            error = np.abs(np.array(edges).T - mean)
-            style = {"color": colour, "marker": "D", "markersize": 5, "capsize": 3, "zorder": 3}
-            axes.errorbar(x, mean, error, label=name or None, **style)
-        _x_axis(axes, list(mine))
-        if kind == "return":
-            _references(axes, [r for found in mine.values() for r in found])
-        axes.set_ylabel(kind)
-        axes.set_title(task, fontsize="medium")
-        _legend(axes)
+def score_by_beta(compared: Comparison) -> Figure:
+    """Every run as a point; the interquartile mean over beta, or over settings, with its interval from ENOUGH runs."""
+    figure, (axes,) = _panels(1)
+    place = _places(compared)
+    lines = _lines(compared)
+    for (label, settings), colour in zip(lines, _colours(len(lines)), strict=True):
+        values = [_scores(compared.groups[setting]) for setting in settings]
+        x = [place(setting) for setting in settings]
+        for at, points in zip(x, values, strict=True):
+            axes.plot([at] * len(points), points, "o", color=colour, alpha=0.35, markersize=4, zorder=2)
+        mean = [float(statistics.iqm(points)) for points in values]
+        edges = [statistics.bootstrap(p) if len(p) >= ENOUGH else (m, m) for p, m in zip(values, mean, strict=True)]
+        error = np.abs(np.array(edges).T - mean)
+        error[:, [len(points) < ENOUGH for points in values]] = np.nan
+        style = {"color": colour, "marker": "D", "markersize": 5, "capsize": 3, "zorder": 3}
+        axes.errorbar(x, mean, error, label=_text(label) or None, **style)
+    _roomy(axes)
+    _x_axis(axes, compared)
+    if compared.metric == RETURN:
+        _references(axes, compared.found)
+    axes.set_ylabel(_text(compared.kind))
+    _legend(axes)
     return figure
 
 
-def learning_curves(groups: Groups, tasks: Sequence[str]) -> Figure:
-    """Mean evaluation return over training, with its bootstrap interval over seeds, a line a setting."""
-    figure, panels = _panels(tasks)
-    for task, axes in zip(tasks, panels, strict=True):
-        for (setting, found), colour in zip(groups.items(), _colours(len(groups)), strict=True):
-            curves = [r.series[RETURN] for r in found if r.task == task and RETURN in r.series]
-            steps = sorted(set().union(*curves)) if curves else []
-            # Seeds may be at different points of a running sweep: each point takes those that are there.
-            points = [np.array([curve[step] for curve in curves if step in curve]) for step in steps]
-            if not points:
-                continue
-            edges = np.array([statistics.bootstrap([p], lambda v: v.mean(-1)) for p in points])
-            mean = [p.mean() for p in points]
-            axes.plot(steps, mean, color=colour, marker="o", markersize=3, label=runs.name(setting))
-            axes.fill_between(steps, edges[:, 0], edges[:, 1], color=colour, alpha=0.12, linewidth=0)
-        _references(axes, [r for found in groups.values() for r in found if r.task == task])
-        axes.set_xlabel(" or ".join(sorted({r.unit for found in groups.values() for r in found if r.task == task})))
-        axes.set_ylabel("evaluation return")
-        axes.set_title(task, fontsize="medium")
-        _legend(axes)
+def learning_curves(compared: Comparison) -> Figure:
+    """The score over training, the mean of a setting's runs, with its bootstrap interval from ENOUGH on, or each."""
+    figure, (axes,) = _panels(1)
+    together = {setting: [r for r in compared.found if r.setting == setting] for setting in compared.names}
+    last = max(step for r in compared.found for step in r.series.get(compared.metric, {0: 0.0}))
+    for (setting, found), colour in zip(together.items(), _colours(len(together)), strict=True):
+        curves = [r.series[compared.metric] for r in found if compared.metric in r.series]
+        steps = sorted(set().union(*curves))
+        # Seeds may be at different points of a running sweep: each point takes those that are there.
+        points = [np.array([curve[step] for curve in curves if step in curve]) for step in steps]
+        if not points:
+            continue
+        label = _text(compared.names[setting])
+        axes.plot(steps, [p.mean() for p in points], color=colour, marker="o", markersize=3, label=label)
+        if len(curves) < ENOUGH:
+            for curve in curves if len(curves) > 1 else ():
+                axes.plot(sorted(curve), [curve[s] for s in sorted(curve)], color=colour, alpha=0.3, linewidth=0.8)
+            continue
+        many = [step for step, p in zip(steps, points, strict=True) if len(p) >= ENOUGH]
+        edges = [statistics.bootstrap(p, lambda v: v.mean(-1)) for p in points if len(p) >= ENOUGH]
+        axes.fill_between(many, *np.array(edges).T, color=colour, alpha=0.12, linewidth=0)
+    _roomy(axes)
+    axes.set_xlim(0, 1.03 * max(last, 1))
+    if compared.metric == RETURN:
+        _references(axes, compared.found)
+    axes.set_xlabel(compared.unit)
+    axes.set_ylabel(_text(compared.kind))
+    _legend(axes)
     return figure
 
 
-def health_by_beta(groups: Groups) -> Figure | None:
+def health_by_beta(compared: Comparison) -> Figure | None:
     """The weights' metrics at the end of training, a point a run."""
-    everyone = [result for found in groups.values() for result in found]
-    measured = {name: title for name, title in HEALTH.items() if any(r.last(name) is not None for r in everyone)}
+    everyone = [result for found in compared.groups.values() for result in found]
+    measured = {metric: title for metric, title in HEALTH.items() if any(r.last(metric) is not None for r in everyone)}
     if not measured:
         return None
-    figure, panels = _panels(list(measured), height=2.6)
+    figure, panels = _panels(len(measured), height=2.6)
+    place = _places(compared)
     for (metric, title), axes in zip(measured.items(), panels, strict=True):
-        for setting, found in groups.items():
+        for setting, found in compared.groups.items():
             values = [value for r in found if (value := r.last(metric)) is not None]
-            axes.plot([_x(setting, list(groups))] * len(values), values, "o", color="#338866", alpha=0.5, markersize=4)
-        _x_axis(axes, list(groups))
+            axes.plot([place(setting)] * len(values), values, "o", color="#338866", alpha=0.5, markersize=4)
+        _roomy(axes)
+        _x_axis(axes, compared)
         axes.set_title(title, fontsize="medium")
         if metric != "train/mean_weight":
             axes.set_ylim(-0.03, 1.05)
     return figure
 
 
-def performance_profile(groups: Groups, tasks: Sequence[str], kind: str) -> Figure:
-    """Share of runs that reach at least a score, a line a setting: what is further right is better."""
-    figure, (axes,) = _panels([""])
-    everything = np.array([r.score for found in groups.values() for r in found], dtype=float)
-    thresholds = np.linspace(everything.min() - 1e-9, everything.max(), 101)
-    for (setting, found), colour in zip(groups.items(), _colours(len(groups)), strict=True):
-        share, low, high = statistics.profile(list(runs.scores(found, tasks).values()), thresholds)
-        axes.plot(thresholds, share, color=colour, label=runs.name(setting))
+def performance_profile(compared: Comparison) -> Figure | None:
+    """Share of runs that reach at least a score, a line a setting of ENOUGH runs: what is further right is better."""
+    groups = {s: _scores(found) for s, found in compared.groups.items() if len(found) >= ENOUGH}
+    if not groups:
+        return None
+    figure, (axes,) = _panels(1)
+    thresholds = np.linspace(*_widened(np.concatenate(list(groups.values()))), 101)
+    for (setting, scores), colour in zip(groups.items(), _colours(len(groups)), strict=True):
+        share, low, high = statistics.profile(scores, thresholds)
+        axes.plot(thresholds, share, color=colour, label=_text(compared.names[setting]))
         axes.fill_between(thresholds, low, high, color=colour, alpha=0.1, linewidth=0)
-    axes.set_xlabel(kind)
+    axes.set_xlabel(_text(compared.kind))
     axes.set_ylabel("share of runs above")
     _legend(axes)
     return figure
 
 
-def worth_of_tuning(found: Sequence[Result], task: str) -> tuple[Figure, dict[int, tuple[float, float, float]]] | None:
+def worth_of_tuning(compared: Comparison) -> tuple[Figure, Budget] | None:
     """The return to expect after so many evaluation episodes, and the same as numbers."""
-    policies = [returns for r in found if r.task == task and (returns := r.returns) is not None]
+    runs = [result for found in compared.groups.values() for result in found]
+    policies = [returns for r in runs if (returns := r.returns) is not None]
     if len(policies) < 2:
         return None
     mean, low, high = statistics.tuning_budget(policies, PULLS)
-    figure, (axes,) = _panels([""])
+    figure, (axes,) = _panels(1)
     pulls = np.arange(1, PULLS + 1)
     axes.plot(pulls, mean, color="#3366aa")
-    axes.fill_between(pulls, low, high, color="#3366aa", alpha=0.15, linewidth=0)
+    if many := all(len(found) >= ENOUGH for found in compared.groups.values()):
+        axes.fill_between(pulls, low, high, color="#3366aa", alpha=0.15, linewidth=0)
     values = [policy.mean() for policy in policies]
     for value, label, style in ((max(values), "best policy", ":"), (float(np.mean(values)), "any policy", "--")):
         axes.axhline(value, color="#777777", linestyle=style, linewidth=1, label=f"{label} {value:.4g}")
+    _roomy(axes)
     axes.set_xlabel("evaluation episodes before choosing")
     axes.set_ylabel("return of the chosen policy")
-    axes.set_title(task, fontsize="medium")
     _legend(axes)
-    return figure, {n: (float(mean[n - 1]), float(low[n - 1]), float(high[n - 1])) for n in (1, 5, 10, 20, 50)}
+    edges = zip(low.tolist(), high.tolist(), strict=True)
+    rows = [(float(value), edge if many else None) for value, edge in zip(mean, edges, strict=True)]
+    return figure, {n: rows[n - 1] for n in (1, 5, 10, 20, 50)}
 
 
-def _panels(titles: Sequence[str], height: float = 3.6) -> tuple[Figure, list[Any]]:
-    columns = min(len(titles), 4 if height < 3 else 2)
-    rows = -(-len(titles) // columns)
-    width = {1: 7.0, 2: 12.0}.get(columns, 14.0)
-    figure = Figure(figsize=(width, height * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for axes in grid[len(titles) :]:
-        axes.remove()
-    for axes in grid[: len(titles)]:
+def _scores(found: Sequence[Result]) -> statistics.Array:
+    return np.array([r.score for r in found], dtype=np.float64)
+
+
+def _panels(count: int, height: float = 3.6) -> tuple[Figure, list[Any]]:
+    figure = Figure(figsize=(7.0 if count == 1 else 14.0, height), layout="constrained")
+    panels = figure.subplots(1, count, squeeze=False).flatten().tolist()
+    for axes in panels:
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-    return figure, grid[: len(titles)]
+        axes.ticklabel_format(useOffset=False)
+    return figure, panels
 
 
 def _colours(count: int) -> list[Any]:
     if count <= 1:
-        return ["#3366aa"]
+        return ["#3366aa"] * count
     return list(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, count)))
 
 
-def _lines(groups: Groups) -> dict[str, list[Setting]]:
-    """Settings along beta, a line for each choice of everything else."""
-    lines: dict[str, list[Setting]] = {}
-    for setting, found in groups.items():
-        lines.setdefault(runs.name(found[0].others) if found[0].others else "", []).append(setting)
-    return lines
+def _text(words: str) -> str:
+    """As it is: in pictures a dollar would begin a formula, and some characters have no picture."""
+    shown = words if len(words) <= 2 * LONGEST else f"{words[: 2 * LONGEST]}…"
+    return "".join(c if c.isprintable() else "?" for c in shown).replace("$", "\\$").lstrip("_")
 
 
-def _betas(settings: Sequence[Setting]) -> list[float | None]:
-    return [next((float(value) for key, value in setting if key == runs.BETA), None) for setting in settings]
+def _by_beta(compared: Comparison) -> bool:
+    """Whether settings lie along beta; else each has a place of its own."""
+    betas = [found[0].beta for found in compared.groups.values()]
+    return None not in betas and len(set(betas)) > 1
 
 
-def _x(setting: Setting, settings: Sequence[Setting]) -> float:
+def _lines(compared: Comparison) -> list[tuple[str, list[Setting]]]:
+    """Settings along beta, a named line for each choice of everything else; or each for itself."""
+    if not _by_beta(compared):
+        return [("", [setting]) for setting in compared.groups]
+    lines: dict[Setting, list[Setting]] = {}
+    for setting, found in compared.groups.items():
+        lines.setdefault(found[0].others, []).append(setting)
+    return [(name(others) if others else "", settings) for others, settings in lines.items()]
+
+
+def _places(compared: Comparison) -> Callable[[Setting], float]:
     """Where a setting stands on the axis: at its beta, or in its place where there is none."""
-    if None in _betas(settings):
-        return float(list(settings).index(setting))
-    return _betas([setting])[0] or 0.0
+    groups = compared.groups
+    if _by_beta(compared):
+        return lambda setting: groups[setting][0].beta or 0.0
+    return list(groups).index
 
 
-def _x_axis(axes: Any, settings: Sequence[Setting]) -> None:
-    betas = _betas(settings)
-    if None in betas and len(settings) > MOST:
-        axes.set_xlabel("settings, as in the table")
-        return
-    if None in betas:
-        axes.set_xticks(range(len(settings)), [runs.name(setting) for setting in settings], rotation=20, ha="right")
-        axes.margins(x=0.1)
+def _x_axis(axes: Any, compared: Comparison) -> None:
+    groups: Groups = compared.groups
+    if not _by_beta(compared):
+        if len(groups) > MOST:
+            axes.set_xlabel("settings, as in the table")
+        else:
+            names = [_text(compared.names[setting]) for setting in groups]
+            axes.set_xticks(range(len(groups)), names, rotation=20, ha="right")
+        axes.set_xlim(-0.5, len(groups) - 0.5)
         return
     axes.set_xscale("log")
-    ticks = sorted({beta for beta in betas if beta is not None})
+    ticks = sorted({found[0].beta or 0.0 for found in groups.values()})
     if len(ticks) <= MOST:
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
         axes.set_xticks([], minor=True)
     axes.set_xlabel("beta")
+
+
+def _widened(values: Any) -> tuple[float, float]:
+    """The least and the largest value, apart from one another even where they are the same."""
+    low, high = float(np.min(values)), float(np.max(values))
+    pad = 0.0 if high - low > 1e-6 * max(abs(low), abs(high)) else 0.05 * max(abs(low), abs(high)) or 1.0
+    return low - pad, high + pad
+
+
+def _roomy(axes: Any) -> None:
+    """Give the vertical axis a range where all values are the same, to rounding."""
+    low, high = axes.dataLim.y0, axes.dataLim.y1
+    if np.isfinite([low, high]).all() and _widened([low, high]) != (low, high):
+        axes.set_ylim(*_widened([low, high]))
 
 
 def _references(axes: Any, found: Sequence[Result]) -> None:

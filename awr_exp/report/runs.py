@@ -1,50 +1,57 @@
-"""From folders to comparable runs: which settings they had, on which task, with which seed, and how they did."""
+"""What the files of one run say, as far as a report is concerned; or why nothing can be believed of them."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from awr_exp import results
 from awr_exp.errors import UserError
+from awr_exp.reading import LARGEST, read_yaml
+from awr_exp.report import settings
+from awr_exp.report.settings import BETA, GOALS, Config, Setting
 from awr_exp.training import loggers
-from awr_exp.training.loggers import Series
+from awr_exp.training.loggers import METRICS, Series
 
 RETURN, SCORE = "eval/return_mean", "eval/normalized_score"
-BETA = "agent.beta"
-NOT_SETTINGS = ("seed", "resume", "trust", "objective", "device", "threads", "logger", "sweep")
-"""What does not make two runs different methods: bookkeeping."""
-TASK = ("dataset", "dataset.id", "dataset.download")
-"""Nor does the task. How its data are used does: other settings of the data set count where one task has several."""
-
-Setting = tuple[tuple[str, Any], ...]
+LARGEST_FILE, LONGEST_LINE = 2**30, 2**12
+"""Bytes of metrics.jsonl, whose rows have about a hundred."""
 
 
 @dataclass(frozen=True)
 class Result:
     """A run as far as the report is concerned.
 
-    setting: the values in which runs differ, in a fixed order; task: data set and environment; series: of each metric;
-    unit: what these are counted in; score: the last evaluation's return, or its normalised form; None where nothing was
-    evaluated.
+    config: all its values by dotted names; task: data set and environment; series: of each metric; unit: what these are
+    counted in; budget: of which it had so many when it was last judged, or None; setting: the values in which the runs
+    of its task differ; score: its objective then; None where that was not measured, or not at the budget of others.
     """
 
     run: results.Run
-    setting: Setting
+    config: Config
     task: str
-    seed: Any
     series: Mapping[str, Series]
     unit: str
+    budget: int | None = None
+    setting: Setting = ()
     score: float | None = None
 
     @property
+    def seed(self) -> Any:
+        return self.config.get("seed")
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came as far as it was to, if only for a first judgement."""
+        return self.run.status in (results.FINISHED, results.PRUNED)
+
+    @property
     def beta(self) -> float | None:
-        return next((float(value) for name, value in self.setting if name == BETA), None)
+        """If it is among that in which runs differ."""
+        return next((float(value) for name, value in self.setting if name == BETA and is_number(value)), None)
 
     @property
     def others(self) -> Setting:
@@ -54,6 +61,11 @@ class Result:
     def last(self, name: str) -> float | None:
         """The last value of a metric that is a number."""
         values = self.series.get(name)
+        return values[max(values)] if values else None
+
+    def at(self, name: str, budget: int) -> float | None:
+        """The last value of a metric until then."""
+        values = {step: value for step, value in self.series.get(name, {}).items() if step <= budget}
         return values[max(values)] if values else None
 
     @property
@@ -66,131 +78,55 @@ class Result:
         return None if mean is None else mean + std * np.sqrt(1.5) * np.array([-1.0, 0.0, 1.0])
 
 
-def load(folders: Sequence[Path]) -> tuple[list[Result], str]:
-    """The runs in the folders and below, and what their scores are: returns, or normalised ones over several tasks.
-
-    Raises UserError for a folder without runs.
-    """
-    runs: dict[Path, results.Run] = {}
-    for folder in folders:
-        found = results.runs(folder) if folder.is_dir() else []
-        if not found:
-            raise UserError(f"{folder} holds no results: give the folder of a run or of a sweep")
-        runs |= {run.folder.resolve(): run for run in found}
-    configs = [_flat(_config(run.folder)) for run in runs.values()]
-    tasks = [_task(config) for config in configs]
-    varied = _varied(configs, tasks)
-    loaded = [
-        Result(
-            run,
-            tuple((name, _plain(config[name])) for name in varied if name in config),
-            task,
-            config.get("seed"),
-            *_series(run.folder),
-        )
-        for run, config, task in zip(runs.values(), configs, tasks, strict=True)
+def read(folder: Path) -> Result:
+    """Raises UserError if a file is broken, or holds what no run has."""
+    path = folder / ".hydra" / "config.yaml"
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} cannot be read: it is not a mapping")
+    config = settings.flat(content)
+    agent = content.get("agent")
+    # What beta is to somebody's own agent is theirs to say.
+    if isinstance(agent, dict) and "beta" in agent and str(agent.get("_target_", "awr_exp.")).startswith("awr_exp."):
+        _check(path, BETA, config.get(BETA), is_number(config.get(BETA)), "a positive, finite number")
+    for name in GOALS:
+        goal = config.get(name)
+        _check(path, name, goal, goal is None or type(goal) is int, "a whole number of at least 1")
+    series, unit = _series(folder)
+    named = [
+        {"updates": "updates", "env_steps": "environment steps"}[g.partition(".")[2]] for g in GOALS if g in config
     ]
-    if all(result.last(RETURN) is None for result in loaded):
-        places = ", ".join(map(str, folders))
-        raise UserError(f"{places} holds no evaluation yet: train on, or with an environment (env=from_dataset)")
-    evaluated = [result for result in loaded if result.last(RETURN) is not None]
-    if len({result.task for result in evaluated}) == 1:
-        return [replace(result, score=result.last(RETURN)) for result in loaded], "return"
-    if all(result.last(SCORE) is not None for result in evaluated):
-        return [replace(result, score=result.last(SCORE)) for result in loaded], "normalised score"
-    # Without references the returns of several tasks compare only by where they lie among those of their task.
-    returns: dict[str, list[float]] = defaultdict(list)
-    for result in evaluated:
-        returns[result.task].append(result.last(RETURN) or 0.0)
-    ranges = {task: (min(values), (max(values) - min(values)) or 1.0) for task, values in returns.items()}
-
-    def scaled(result: Result) -> float | None:
-        value, (low, width) = result.last(RETURN), ranges.get(result.task, (0.0, 1.0))
-        return None if value is None else (value - low) / width
-
-    return [replace(result, score=scaled(result)) for result in loaded], "return, from 0 to 1 within each task,"
+    run = results.load(folder, results.overrides(folder) or {})
+    return Result(run, config, "", series, named[0] if named else unit)
 
 
-def groups(found: Sequence[Result]) -> dict[Setting, list[Result]]:
-    """Runs of one setting together, evaluated ones only, in order of their settings."""
-    together: dict[Setting, list[Result]] = defaultdict(list)
-    for result in found:
-        if result.score is not None:
-            together[result.setting].append(result)
-    return dict(sorted(together.items(), key=lambda item: [_order(value) for _, value in item[0]]))
-
-
-def scores(runs: Sequence[Result], tasks: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """An array of scores for each task that has any."""
-    by_task = {task: np.array([r.score for r in runs if r.task == task], dtype=np.float64) for task in tasks}
-    return {task: values for task, values in by_task.items() if len(values)}
-
-
-def name(setting: Setting) -> str:
-    """A setting in words, such as "beta=0.3 network.hidden=[64, 64]"."""
-    return " ".join(f"{key.removeprefix('agent.')}={_short(value)}" for key, value in setting) or "all runs"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) and len(str(value)) > 7 else str(value)
-
-
-def _order(value: Any) -> tuple[int, float, str]:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (0, float(value), "") if number else (1, 0.0, str(value))
-
-
-def _plain(value: Any) -> Any:
-    return str(value).rpartition(".")[2] if isinstance(value, str) and value.startswith("awr_exp.") else value
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted names to values. Lists become texts: they are compared and shown, no more."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        path = f"{prefix}{key}".removesuffix("._target_")
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[path] = str(value) if isinstance(value, list) else value
-    return flat
-
-
-def _varied(configs: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
-    # What a configuration lacks altogether goes without saying: another agent has other settings.
-    values: dict[str, set[str]] = defaultdict(set)
-    within: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for config, task in zip(configs, tasks, strict=True):
-        for name, value in config.items():
-            values[name].add(str(value))
-            within[name][task].add(str(value))
-
-    def counts(name: str) -> bool:
-        group = name.partition(".")[0]
-        if group in NOT_SETTINGS or name in TASK or group == "env":
-            return False
-        return group != "dataset" or any(len(found) > 1 for found in within[name].values())
-
-    return [name for name, found in values.items() if len(found) > 1 and counts(name)]
-
-
-def _task(config: Mapping[str, Any]) -> str:
-    data = config.get("dataset.id") or _plain(config.get("dataset", "?"))
-    env = config.get("env.id")
-    options = [f"{key.rpartition('.')[2]}={value}" for key, value in config.items() if key.startswith("env.kwargs.")]
-    return " ".join([str(data), *(["in", str(env)] if env else []), *options])
+def _check(path: Path, name: str, value: Any, is_right: bool, wanted: str) -> None:
+    if not is_right or (value is not None and value <= 0):
+        text = str(value)
+        raise UserError(f"{path} has {name}={text[:40]}{'…' * (len(text) > 40)}, which must be {wanted}")
 
 
 def _series(folder: Path) -> tuple[dict[str, Series], str]:
+    """As `loggers.series`. Raises UserError for what no logger of ours has written."""
+    path = folder / METRICS
     try:
-        return loggers.series(folder)
-    except OSError:
-        return {}, "updates"
+        # Of a pipe one would wait for the other end.
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} cannot be read: it is no file")
+        if path.exists() and path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{path} cannot be read: it is larger than {LARGEST_FILE} bytes")
+        if path.exists() and any(len(line) > LONGEST_LINE for line in path.read_bytes().splitlines()):
+            raise UserError(f"{path} cannot be read: it has a line that is longer than {LONGEST_LINE} bytes")
+        series, unit = loggers.series(folder)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except OverflowError:
+        raise UserError(f"{path} cannot be read: it holds a number that is too large") from None
+    for name, values in series.items():
+        if max(map(abs, values.values())) >= results.LARGEST or max(map(abs, values)) >= LARGEST:
+            raise UserError(f"{path} cannot be read: {name} has a number that is too large")
+    return series, unit
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < results.LARGEST

@@ -1,7 +1,4 @@
-"""Aggregates over seeds and tasks, with intervals (Agarwal et al. 2021, arXiv 2108.13264), and the worth of tuning.
-
-`scores` is always a list with one array of runs a task; the bootstrap resamples the runs of each task apart.
-"""
+"""Aggregates over runs of a setting, with intervals (Agarwal et al. 2021, arXiv 2108.13264); the worth of tuning."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Scores = Sequence[Array]
 Interval = tuple[float, float]
 
 RESAMPLES = 2_000
 LEVEL = 0.95
+ENOUGH = 5
+"""Runs from which the bootstrap says something: of fewer, its intervals miss the truth far more often than they say."""
 
 
 def iqm(values: Array) -> Array:
@@ -28,15 +26,15 @@ def interval(samples: Array) -> Interval:
     return float(low), float(high)
 
 
-def resampled(scores: Scores, seed: int = 0) -> list[Array]:
-    """[RESAMPLES, runs] of each task: its runs, drawn with replacement."""
+def resampled(scores: Array, seed: int = 0) -> Array:
+    """[RESAMPLES, runs]: the runs [runs], drawn with replacement."""
     rng = np.random.default_rng(seed)
-    return [task[rng.integers(len(task), size=(RESAMPLES, len(task)))] for task in scores]
+    return scores[rng.integers(len(scores), size=(RESAMPLES, len(scores)))]
 
 
-def bootstrap(scores: Scores, statistic: Callable[[Array], Array] = iqm) -> Interval:
-    """The stratified interval of a statistic over all runs of all tasks, which reduces the last axis."""
-    return interval(statistic(np.concatenate(resampled(scores), -1)))
+def bootstrap(scores: Array, statistic: Callable[[Array], Array] = iqm) -> Interval:
+    """The interval of a statistic of runs, which reduces the last axis."""
+    return interval(statistic(resampled(scores)))
 
 
 def _improves(x: Array, y: Array) -> Array:
@@ -44,20 +42,22 @@ def _improves(x: Array, y: Array) -> Array:
     return (higher + 0.5 * equal).mean((-1, -2))
 
 
-def probability_of_improvement(x: Scores, y: Scores) -> tuple[float, Interval]:
-    """How likely a run of x beats a run of y on the same task, the mean over tasks, and its interval."""
-    value = float(np.mean([_improves(a, b) for a, b in zip(x, y, strict=True)]))
-    drawn = zip(resampled(x, 0), resampled(y, 1), strict=True)
-    return value, interval(np.mean([_improves(a, b) for a, b in drawn], 0))
+def probability_of_improvement(x: Array, y: Array) -> float:
+    """The share of all pairs of runs in which that of x is better; of a tie, half."""
+    return float(_improves(x, y))
 
 
-def profile(scores: Scores, thresholds: Array) -> tuple[Array, Array, Array]:
+def improvement_interval(x: Array, y: Array) -> Interval:
+    """Of `probability_of_improvement`."""
+    return interval(_improves(resampled(x, 0), resampled(y, 1)))
+
+
+def profile(scores: Array, thresholds: Array) -> tuple[Array, Array, Array]:
     """Share of runs above each threshold, and its interval point by point."""
-    share = (np.concatenate(list(scores))[:, None] > thresholds).mean(0)
-    drawn = np.concatenate(resampled(scores), -1)
+    drawn = resampled(scores)
     samples = np.stack([(drawn > threshold).mean(-1) for threshold in thresholds], -1)
     low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return share, low, high
+    return (scores[:, None] > thresholds).mean(0), low, high
 
 
 def tuning_budget(

@@ -1,96 +1,147 @@
 """The answer in plain words: which setting to use, and how sure that is."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from awr_exp.report import runs, statistics
-from awr_exp.report.runs import Result, Setting
-from awr_exp.report.statistics import Interval
-
-Groups = Mapping[Setting, Sequence[Result]]
+from awr_exp.math.temperature import Judgement
+from awr_exp.report import settings, statistics
+from awr_exp.report.comparison import Comparison
+from awr_exp.report.settings import BETA, Setting
+from awr_exp.report.statistics import ENOUGH, Interval
 
 
 @dataclass(frozen=True)
 class Row:
-    """A setting's aggregate over seeds and tasks; `improvement` is the best setting's chance to beat it."""
+    """A setting's aggregate over its runs.
+
+    interval: of the interquartile mean, from ENOUGH runs on; low, high: the least and the best run; ahead: the share of
+    pairs of runs in which the best setting's is better, and its interval, from ENOUGH runs of both on; judgement: of
+    its weights, where it has some.
+    """
 
     setting: Setting
     runs: int
     iqm: float
-    interval: Interval
-    mean: float
-    improvement: float | None = None
-    improvement_interval: Interval | None = None
+    low: float
+    high: float
+    interval: Interval | None
+    judgement: Judgement | None
+    weighted: bool
+    ahead: float | None = None
+    ahead_interval: Interval | None = None
 
 
-def aggregate(groups: Groups, tasks: Sequence[str]) -> list[Row]:
-    """One row a setting, the best interquartile mean first."""
-    by_task = {setting: runs.scores(found, tasks) for setting, found in groups.items()}
-    scores = {setting: list(found.values()) for setting, found in by_task.items()}
-    everything = {setting: np.concatenate(values) for setting, values in scores.items()}
-    # A setting that was tried on more of the tasks comes first: of the others nobody knows.
-    ranked = sorted(everything, key=lambda one: (-len(scores[one]), -float(statistics.iqm(everything[one]))))
-    rows = []
-    for setting in ranked:
-        values = everything[setting]
-        comparison: tuple[float, Interval] | tuple[None, None] = (None, None)
-        if setting != ranked[0] and by_task[setting].keys() == by_task[ranked[0]].keys():
-            comparison = statistics.probability_of_improvement(scores[ranked[0]], scores[setting])
-        rows.append(
-            Row(
-                setting,
-                len(values),
-                float(statistics.iqm(values)),
-                statistics.bootstrap(scores[setting]),
-                float(values.mean()),
-                *comparison,
-            )
-        )
-    return rows
+def aggregate(compared: Comparison) -> list[Row]:
+    """One row a setting that compares, the best interquartile mean first."""
+    scores = {s: np.array([run.score for run in runs], dtype=np.float64) for s, runs in compared.groups.items()}
+    ranked = sorted(scores, key=lambda one: -float(statistics.iqm(scores[one])))
+    return [_row(compared, setting, scores[ranked[0]], scores[setting], setting != ranked[0]) for setting in ranked]
 
 
-def sentence(rows: Sequence[Row], kind: str, early: int = 0) -> str:
-    """Which setting to use and how sure that is, in one or two sentences; early: runs that did not reach their end."""
-    best = rows[0]
-    low, high = best.interval
-    worth = f"interquartile mean of the {kind} {best.iqm:.4g}"
-    if best.runs > 1:
-        worth += f", 95% interval {low:.4g} to {high:.4g} over {best.runs} runs"
-    if len(rows) == 1:
-        return f"There is one setting only, {runs.name(best.setting)}: {worth}. Nothing to compare it with."
-    answer = f"Use {runs.name(best.setting)} ({worth})."
-    rivals = [row for row in rows[1:] if not _sure(best, row)]
-    if best.runs < 2 or any(row.runs < 2 for row in rows):
-        return f"{answer} Not sure at all: with a single run of a setting chance cannot be told from merit; add seeds."
-    if early:
-        which = "1 run has" if early == 1 else f"{early} runs have"
-        answer += f" Not sure: {which} not reached the end and count with the last evaluation."
-    elif rivals:
-        row = rivals[0]
-        chance = f" (probability {row.improvement:.2f} to beat the first of these)" if row.improvement else ""
-        names = ", ".join(runs.name(row.setting) for row in rivals[:3]) + (" and others" if len(rivals) > 3 else "")
-        answer += f" Not sure: these runs cannot tell it from {names}{chance}; add seeds before you rely on it."
+def _row(compared: Comparison, setting: Setting, best: statistics.Array, mine: statistics.Array, other: bool) -> Row:
+    many = len(mine) >= ENOUGH
+    judgement, weighted = compared.judgement(setting)
+    return Row(
+        setting,
+        len(mine),
+        float(statistics.iqm(mine)),
+        float(mine.min()),
+        float(mine.max()),
+        statistics.bootstrap(mine) if many else None,
+        judgement,
+        weighted,
+        statistics.probability_of_improvement(best, mine) if other else None,
+        statistics.improvement_interval(best, mine) if other and many and len(best) >= ENOUGH else None,
+    )
+
+
+def answer(compared: Comparison, rows: Sequence[Row]) -> str:
+    """Which setting to use and how sure that is, in a few sentences."""
+    if not rows:
+        return "Nothing was evaluated here yet."
+    best, worth = rows[0], _worth(rows[0], compared.kind)
+    name = compared.names[best.setting]
+    if settings.is_number(name):
+        name += f", which is {settings.name(best.setting)}"
+    if len(rows) > 1 and min(row.low for row in rows) == max(row.high for row in rows):
+        said = f"All runs of all {len(rows)} settings have the same {compared.kind}, {best.iqm:.4g}: none is better."
+        return said + _left_behind(compared)
+    if len(rows) > 1:
+        said = f"Use {name} ({worth}).{_certainty(compared, rows)}"
+    elif len(compared.names) > 1:
+        said = f"Use {name} ({worth}): no other setting was judged at {compared.budget} {compared.unit}."
     else:
-        worst = min(row.improvement or 0.0 for row in rows[1:])
-        answer += f" Fairly sure: it beats each of the others with probability {worst:.2f} or more."
-    return answer + _edge(rows)
+        said = f"There is one setting only, {name}: {worth}. There is nothing to compare it with."
+    return said + _left_behind(compared) + _about_beta(rows)
+
+
+def _worth(best: Row, kind: str) -> str:
+    if best.runs == 1:
+        return f"{kind} {best.iqm:.4g} of 1 run"
+    text = f"interquartile mean of the {kind} {best.iqm:.4g}"
+    if best.interval is None:
+        return f"{text}, {best.runs} runs from {best.low:.4g} to {best.high:.4g}"
+    return f"{text}, 95% interval {best.interval[0]:.4g} to {best.interval[1]:.4g} over {best.runs} runs"
+
+
+def _certainty(compared: Comparison, rows: Sequence[Row]) -> str:
+    best = rows[0]
+    if any(row.runs < 2 for row in rows):
+        return " Not sure at all: with a single run of a setting chance cannot be told from merit; add seeds."
+    missing = sum(not run.finished and run.setting in compared.groups for run in compared.found)
+    if missing:
+        have = "1 run has" if missing == 1 else f"{missing} runs have"
+        return f" Not sure: of these settings {have} failed, or not reached the end."
+    rivals = [row for row in rows[1:] if not _sure(best, row)]
+    if not rivals:
+        least = min(row.ahead or 0.0 for row in rows[1:])
+        return (
+            f" Fairly sure: its runs are better than those of each other setting in {least:.0%} of all pairs or more."
+        )
+    names = ", ".join(compared.names[row.setting] for row in rivals[:3]) + (" and others" if len(rivals) > 3 else "")
+    close = next((row for row in rivals if row.high >= best.low), None)
+    if close is None:
+        fewest = min(best.runs, *(row.runs for row in rivals))
+        return (
+            f" Not sure: all its runs are better than those of {names}, but {fewest} of a setting are few; add seeds."
+        )
+    those = "those" if len(rivals) == 1 else f"those of {compared.names[close.setting]}"
+    pairs = f"its runs are better than {those} in {close.ahead:.0%} of all pairs"
+    return f" Not sure: these runs cannot tell it from {names} ({pairs}); add seeds before you rely on it."
 
 
 def _sure(best: Row, other: Row) -> bool:
-    # So few runs that their order alone could be chance once in twenty times show nothing, whatever the interval.
-    enough = math.comb(best.runs + other.runs, best.runs) >= 20
-    return enough and other.improvement_interval is not None and other.improvement_interval[0] > 0.5
+    # So few runs that their order alone could be chance once in twenty times show nothing, whatever it is.
+    if math.comb(best.runs + other.runs, best.runs) < 20:
+        return False
+    # Of some more, order is all there is.
+    return best.low > other.high if other.ahead_interval is None else other.ahead_interval[0] > 0.5
 
 
-def _edge(rows: Sequence[Row]) -> str:
-    """Whether the best beta is the first or last of those tried: the optimum may lie beyond."""
-    betas = sorted({float(value) for row in rows for key, value in row.setting if key == runs.BETA})
-    best = next((float(value) for key, value in rows[0].setting if key == runs.BETA), None)
-    if best is None or len(betas) < 3 or best not in (betas[0], betas[-1]):
+def _left_behind(compared: Comparison) -> str:
+    """Of runs that do not compare."""
+    behind = [run for run in compared.found if run.score is None and run.last(compared.metric) is not None]
+    if not behind:
         return ""
-    if best == betas[0]:
-        return " It is the smallest beta tried: try smaller ones."
-    return " It is the largest beta tried: try larger ones."
+    have, are = ("1 run has", "is") if len(behind) == 1 else (f"{len(behind)} runs have", "are")
+    return f" {have} been judged elsewhere than at {compared.budget} {compared.unit}, and {are} not compared."
+
+
+def _about_beta(rows: Sequence[Row]) -> str:
+    """Where better betas may lie, by the weights of the best, and by those that were tried."""
+    best, found = rows[0], rows[0].judgement
+    betas = {row.setting: beta for row in rows if isinstance(beta := dict(row.setting).get(BETA), int | float)}
+    said = ""
+    if best.setting in betas and len(set(betas.values())) > 2:
+        beta = betas[best.setting]
+        for end, beyond in ((min, "smaller"), (max, "larger")):
+            if beta == end(betas.values()) and not (found and found.useless in (beyond, "any")):
+                said += f" It is the {beyond.removesuffix('r')}st beta tried: try {beyond} ones."
+    if found:
+        # What it would say to try may have been tried.
+        tried = found.beta is not None and any(found.beta / 2 <= beta <= found.beta * 2 for beta in betas.values())
+        said += f" {found.fact[0].upper()}{found.fact[1:]}{'' if tried else f'; {found.advice}'}."
+    return said

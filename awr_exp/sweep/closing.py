@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,16 +23,12 @@ def show(
     jobs: Sequence[Sequence[str]],
     places: Sequence[Path],
     returns: Mapping[int, JobReturn],
-    pruned: Collection[int] = (),
 ) -> bool:
     """Print a table of the sweep's jobs, best first, and where they are; True if any failed.
 
-    jobs, places: the overrides and the folder of each; returns: what came back of those that were launched, by number;
-    pruned: numbers of those that were given up early.
+    jobs, places: the overrides and the folder of each; returns: what came back of those that were launched, by number.
     """
     runs = [results.read(place, results.parsed(job)) for place, job in zip(places, jobs, strict=True)]
-    for number in pruned:
-        runs[number] = replace(runs[number], status="pruned")
     for number, result in returns.items():
         if result.status == JobStatus.FAILED:
             error = str(result._return_value).removeprefix("error: ")
@@ -45,7 +41,8 @@ def show(
             f"{run.status}: {run.error}" if run.error else run.status,
             os.path.relpath(run.folder, folder),
         )
-        for run in sorted(runs, key=lambda run: -run.metrics.get(RETURN, -math.inf))
+        # What was given up early was judged early: its return compares with no other.
+        for run in sorted(runs, key=lambda run: (run.status == results.PRUNED, -run.metrics.get(RETURN, -math.inf)))
     ]
     notes = [("sweep", str(folder))]
     if next(folder.glob("*/wandb/offline-run-*"), None):
@@ -66,8 +63,9 @@ def _report(folder: Path) -> Path | None:
         # Drawing takes a second to import.
         from awr_exp.report import page
 
-        path, answer = page.write([folder], folder)
-        log.log(CLOSING, "%s", answer)
+        path, answers = page.write([folder], folder)
+        for answer in answers:
+            log.log(CLOSING, "%s", answer)
         return path
     except UserError as error:
         log.info("no report: %s", error)

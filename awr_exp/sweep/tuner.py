@@ -172,6 +172,7 @@ class Tuner(Grid):
                 elif promising(value, _at(study, rung)):
                     active.append(trial)
                 else:
+                    results.mark(self.place(_overrides(trial, fixed), trial.number), results.PRUNED)
                     study.tell(trial, state=state.PRUNED)
 
     def shortened(self, overrides: list[str], number: int, rung: int) -> list[str]:
@@ -200,9 +201,8 @@ class Tuner(Grid):
         optuna = _optuna()
         trials = study.get_trials(deepcopy=False)
         jobs = [_overrides(trial, fixed) for trial in trials]
-        pruned = [trial.number for trial in trials if trial.state == optuna.trial.TrialState.PRUNED]
         places = [self.place(job, number) for number, job in enumerate(jobs)]
-        failed = closing.show(folder, jobs, places, self.returns, pruned)
+        failed = closing.show(folder, jobs, places, self.returns)
         if any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
             best = [job for job in jobs[study.best_trial.number] if not job.startswith("sweep.")]
             log.log(CLOSING, "best, %.4g: python -m awr_exp.main %s", study.best_value, shlex.join(best))

@@ -106,6 +106,12 @@ def _value_loss(axes: Any, name: str, series: Mapping[str, Series]) -> None:
 
 def _ess(axes: Any, name: str, series: Mapping[str, Series]) -> None:
     _line(axes, series[name], _GREEN)
+    if clipped := series.get("train/clipped"):
+        # Where most weights are at max_weight, the other curve is high for no good reason.
+        axes.plot(
+            list(clipped), list(clipped.values()), color=_GREY, linewidth=1.2, linestyle=":", label="share clipped"
+        )
+        axes.legend(frameon=False, fontsize="small")
     axes.set_ylim(0, 1.05)
     axes.set_title("effective sample size of the weights", fontsize="medium")
 

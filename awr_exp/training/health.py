@@ -1,4 +1,4 @@
-"""One plain sentence for each thing that the metrics of a run say is wrong."""
+"""One plain sentence for each thing that the settings, data or metrics of a run say is wrong."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -6,11 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from awr_exp import layout
-
-COLLAPSED = 0.05
-"""Effective sample size, as a share of the batch, below which a handful of rows decides each step."""
-GREEDY, CLONING = 0.05, 10.0
-"""beta in standard deviations of the advantage: below the first the weights are a switch, above the second 1."""
+from awr_exp.math.temperature import judge
 
 
 def at_start(value_iters: int | None) -> Iterator[tuple[str, str]]:
@@ -47,42 +43,10 @@ def of_observations(obs: Tensor, names: Sequence[str]) -> Iterator[tuple[str, st
         yield "coarse", layout.about_coarse([names[column] for column in coarse], "in the environment")
 
 
-def of_metrics(metrics: Mapping[str, float], beta: float | None, standardized: bool) -> Iterator[tuple[str, str]]:
-    """(name, sentence) of what one report of a member says; the name lets each be said once.
-
-    beta: None where the weights do not depend on it.
-    """
-    ess, spread = metrics.get("ess"), metrics.get("std_advantage")
-    if ess is None or spread is None:
-        return
-    spread = 1.0 if standardized else spread
-    if metrics.get("mean_weight", 1) == 0:
-        yield (
-            "collapsed",
-            "all weights are 0: no advantage is positive; check the critic, or try another weighting",
-        )
-    elif beta is not None and ess < COLLAPSED:
-        yield (
-            "collapsed",
-            f"the weights collapsed: {ess:.1%} of a batch decides each step; try agent.beta={_round(spread)}, "
-            "a smaller agent.max_weight or agent.standardize_advantages=true with agent.beta=1",
-        )
-    if beta is None:
-        return
-    if beta < GREEDY * spread:
-        yield (
-            "small_beta",
-            f"beta {beta:g} is very small for advantages that spread by {spread:.3g}: the weights act as a switch "
-            f"between 0 and max_weight; try agent.beta={_round(spread)} or agent.standardize_advantages=true "
-            "with agent.beta=1",
-        )
-    elif beta > CLONING * spread:
-        yield (
-            "large_beta",
-            f"beta {beta:g} is very large for advantages that spread by {spread:.3g}: all weights are nearly equal "
-            f"and the result is behaviour cloning; try agent.beta={_round(spread)}",
-        )
-
-
-def _round(value: float) -> str:
-    return f"{float(f'{value:.1g}'):g}" if value > 0 else "0.3"
+def of_metrics(
+    metrics: Mapping[str, float], beta: float | None, max_weight: float | None, standardized: bool
+) -> Iterator[tuple[str, str]]:
+    """(name, sentence) of what one report of a member says; the name lets each be said once. As `judge`."""
+    found = judge(metrics, beta, max_weight, standardized)
+    if found:
+        yield found.state, f"{found.fact}; {found.advice}"

@@ -124,7 +124,7 @@ Series = dict[int, float]
 def series(folder: Path) -> tuple[dict[str, Series], str]:
     """Each metric's numbers, and what they are counted in: environment steps where the run collects, or else updates.
 
-    Raises OSError as `read`.
+    Raises OSError as `read`, and OverflowError for a whole number that no run counts to.
     """
     rows = read(folder)
     counts, unit = (
@@ -132,7 +132,7 @@ def series(folder: Path) -> tuple[dict[str, Series], str]:
     )
     found: dict[str, Series] = {}
     for row in rows:
-        if row["value"] is not None:
+        if row["value"] is not None and math.isfinite(row["value"]):
             found.setdefault(row["name"], {})[row[counts]] = float(row["value"])
     return found, unit
 

@@ -219,17 +219,21 @@ class Trainer:
 
     def report(self, bar: Bar) -> None:
         """Read the metrics off the device, the only time between evaluations, and log their means."""
-        speeds = self.speeds(time.perf_counter() - self.started[0])
+        speeds, ills = self.speeds(time.perf_counter() - self.started[0]), ""
         for member, metrics in enumerate(self.read()):
             named = {name if "/" in name else f"train/{name}": value for name, value in metrics.items()}
+            complaints = dict(self.complaints(member, metrics))
+            if "rewards" in complaints:
+                # A report on the run, which does not see its data, gives no advice on beta either.
+                named["train/equal_rewards"] = 1.0
             self.log(member, named | speeds)
-            for name, sentence in self.complaints(member, metrics):
+            for name, sentence in complaints.items():
                 self.warn(member, name, sentence)
+            if member == 0:
+                ills = "".join(f" ({name})" for name in complaints)
         self.fail_diverged()
-        if "train/ess" in self.latest[0]:
-            bar.tell(
-                health=" ".join(f"ess {m['train/ess']:.2f} w {m['train/mean_weight']:.2f}" for m in self.latest[:1])
-            )
+        if "train/ess" in (first := self.latest[0]):
+            bar.tell(health=f"ess {first['train/ess']:.2f} w {first['train/mean_weight']:.2f}{ills}")
 
     def speeds(self, seconds: float) -> dict[str, float]:
         """Metrics of how fast it went in all the seconds since the start, which evaluation is not part of."""
@@ -271,7 +275,12 @@ class Trainer:
         raw = self.step <= self.report_interval < self.total
         if not raw:
             standardized = bool(self.agent.standardize[member])  # type: ignore[attr-defined]
-            yield from health.of_metrics(metrics, float(beta[member]) if self.beta_matters else None, standardized)
+            yield from health.of_metrics(
+                metrics,
+                float(beta[member]) if self.beta_matters else None,
+                float(self.agent.max_weight[member]),  # type: ignore[attr-defined]
+                standardized,
+            )
 
     def warn(self, member: int, name: str, sentence: str) -> None:
         """Say it once in the member's log, and on the terminal only for the first member that it holds of."""

@@ -15,19 +15,23 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from awr_exp import results
 from awr_exp.errors import UserError
-from awr_exp.report import page, runs, statistics, verdict
+from awr_exp.report import comparison, figures, page, settings, statistics, verdict
+from awr_exp.report.__main__ import main
+from awr_exp.training import health
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 Values = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12).map(np.array)
 
 
-def make_run(folder: Path, beta: float, seed: int, score: float, data: str = "a/b-v0", **more: Any) -> None:
-    """A run's result files, as if it had been trained."""
+def make_run(folder: Path, beta: float, seed: int, score: float, /, data: str = "a/b-v0", **more: Any) -> None:
+    """A run's result files, as if it had been trained to update 100; more: of its configuration."""
     config: dict[str, Any] = {
         "agent": {"_target_": "awr_exp.agents.awr.AWR", "beta": beta, "network": "${network}"},
         "network": {"hidden": [8, 8]},
         "dataset": {"_target_": "awr_exp.data.minari.load", "id": data},
+        "trainer": {"_target_": "awr_exp.training.offline.Offline", "updates": 100},
         "logger": {"wandb": {"name": None}},
         "seed": seed,
     } | more
@@ -45,76 +49,349 @@ def make_run(folder: Path, beta: float, seed: int, score: float, data: str = "a/
     (folder / "result.json").write_text(json.dumps(result))
 
 
+def read_one(*folders: Path) -> comparison.Comparison:
+    """Of runs of one task."""
+    ((one,), _) = comparison.load(folders)
+    return one
+
+
+def report(*folders: Path) -> str:
+    """The answer of a report on runs of one task."""
+    compared = read_one(*folders)
+    return verdict.answer(compared, verdict.aggregate(compared))
+
+
+def change(folder: Path, name: str, **values: Any) -> None:
+    """Of the result (result.json), or of every row of metrics.jsonl named `name`."""
+    if name == results.RESULT:
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+        return
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [row | (values if row["name"] == name else {}) for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """Beta 0.3 is best beyond doubt, the middle one of three; four seeds each."""
+    """Beta 0.3 is best beyond doubt, the middle one of three; five seeds each."""
     folder = tmp_path / "sweep"
-    for number, (beta, seed) in enumerate((beta, seed) for beta in (0.1, 0.3, 1.0) for seed in range(4)):
+    for number, (beta, seed) in enumerate((beta, seed) for beta in (0.1, 0.3, 1.0) for seed in range(5)):
         make_run(folder / str(number), beta, seed, {0.1: 20.0, 0.3: 60.0, 1.0: 40.0}[beta] + seed)
     return folder
 
 
 def test_the_answer_and_how_sure_it_is(sweep: Path) -> None:
-    _, answer = page.write([sweep], sweep)
-    assert answer.startswith("Use beta=0.3 (interquartile mean of the return 61.5, 95% interval 60")
-    assert "Fairly sure" in answer
+    answer = report(sweep)
+    assert answer.startswith("Use beta=0.3 (interquartile mean of the return 62, 95% interval 60")
+    assert "Fairly sure: its runs are better than those of each other setting in 100% of all pairs" in answer
     assert "smallest" not in answer
 
 
 def test_an_answer_that_is_not_sure_says_so(tmp_path: Path) -> None:
-    for number in range(8):
-        make_run(tmp_path / str(number), 0.1 if number < 4 else 1.0, number % 4, float(number % 4) + number / 100)
-    assert "Not sure: these runs cannot tell it from beta=0.1" in page.write([tmp_path], tmp_path)[1]
-    make_run(tmp_path / "8", 3.0, 0, 100.0)
-    assert "Not sure at all" in page.write([tmp_path], tmp_path)[1]
+    for number in range(10):
+        make_run(tmp_path / str(number), 0.1 if number < 5 else 1.0, number % 5, float(number % 5) + number / 100)
+    assert re.search(r"Not sure: these runs cannot tell it from beta=0.1 \(.* in 60% of all pairs\)", report(tmp_path))
+    make_run(tmp_path / "10", 3.0, 0, 100.0)
+    assert "Not sure at all" in report(tmp_path)
+
+
+@pytest.mark.parametrize(("seeds", "sure"), [(2, False), (3, True), (4, True)])
+def test_few_runs_are_points_and_have_no_interval(tmp_path: Path, seeds: int, sure: bool) -> None:
+    """In which order two times two runs lie may be chance, though all pairs are won."""
+    for number in range(2 * seeds):
+        make_run(tmp_path / str(number), 0.1 if number < seeds else 1.0, number % seeds, float(number))
+    compared = read_one(tmp_path)
+    rows = verdict.aggregate(compared)
+    answer = verdict.answer(compared, rows)
+    assert f"{seeds} runs from {seeds} to {2 * seeds - 1}" in answer
+    assert ("Fairly sure" in answer) == sure
+    assert ("all its runs are better than those of beta=0.1, but 2 of a setting are few" in answer) != sure
+    assert "cannot tell" not in answer
+    assert "95%" not in answer
+    assert [row.interval or row.ahead_interval for row in rows] == [None, None]
+    _, shown, pictures = page._section(compared)
+    assert "95%" not in shown
+    assert list(pictures) == ["beta", "curves", "health", "tuning"]
 
 
 def test_a_best_beta_at_the_edge_asks_for_more(sweep: Path) -> None:
-    for seed in range(4):
-        make_run(sweep / str(12 + seed), 3.0, seed, 90.0 + seed)
-    assert page.write([sweep], sweep)[1].endswith("It is the largest beta tried: try larger ones.")
+    for seed in range(5):
+        make_run(sweep / str(15 + seed), 3.0, seed, 90.0 + seed)
+    assert report(sweep).endswith("It is the largest beta tried: try larger ones.")
+
+
+SWITCH = {"train/std_advantage": 2.0, "train/clipped": 0.5, "train/zero_weight": 0.4, "train/max_weight": 20.0}
+
+
+def with_weights(folder: Path, **weights: float) -> None:
+    """A run's last report of its weights."""
+    rows = [{"update": 100, "env_steps": 0, "name": name, "value": value} for name, value in weights.items()]
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(f"{json.dumps(row)}\n" for row in rows)
+
+
+def of_agent(beta: float, **more: Any) -> dict[str, Any]:
+    return {"_target_": "awr_exp.agents.awr.AWR", "beta": beta, "max_weight": 20.0, **more}
+
+
+@pytest.mark.parametrize(
+    ("betas", "weights", "says", "never"),
+    [
+        ((0.05, 0.3, 1.0), SWITCH, "a smaller beta changes nothing.", "try smaller ones|compare with agent.beta=2"),
+        ((0.05, 0.1, 0.3), SWITCH, "a smaller beta changes nothing; compare with agent.beta=2", "try smaller ones"),
+        ((0.05, 0.3, 1.0), SWITCH | {"train/zero_weight": 0.1}, "the smallest beta tried: try smaller ones.", "switch"),
+        ((50, 0.3, 1.0), SWITCH | {"train/ess": 0.995, "train/clipped": 0.0, "train/zero_weight": 0.0},
+         "a larger beta changes nothing", "try larger ones"),
+        ((0.05, 0.3, 1.0), SWITCH | {"train/clipped": 0.9},
+         "an effective sample size of 0.50 is no sign of health", "smaller"),
+    ],
+)  # fmt: skip
+def test_the_advice_is_that_of_the_warning(
+    tmp_path: Path, betas: tuple[float, ...], weights: dict[str, float], says: str, never: str
+) -> None:
+    for number, beta in enumerate(betas):
+        make_run(tmp_path / str(number), beta, 0, -float(number), agent=of_agent(beta))
+        with_weights(tmp_path / str(number), **weights if number == 0 else {})
+    answer = report(tmp_path)
+    assert answer.startswith(f"Use beta={betas[0]}")
+    assert says in answer
+    assert not re.search(never, answer)
+    metrics = {"ess": 0.5} | {name.removeprefix("train/"): value for name, value in weights.items()}
+    for _, sentence in health.of_metrics(metrics, betas[0], 20.0, False):
+        assert sentence.partition("; compare")[0].partition("; try")[0].casefold() in answer.casefold()
+
+
+def test_rewards_that_are_all_the_same_leave_no_advice_on_beta(tmp_path: Path) -> None:
+    for number, beta in enumerate((0.05, 0.3, 1.0)):
+        make_run(tmp_path / str(number), beta, 0, -float(number), agent=of_agent(beta))
+        with_weights(tmp_path / str(number), **SWITCH, **{"train/equal_rewards": 1.0})
+    answer = report(tmp_path)
+    assert "All rewards are the same" in answer
+    assert not re.search("smaller|compare with", answer)
+
+
+def test_standardised_advantages_spread_by_one(tmp_path: Path) -> None:
+    """Raw ones may spread by anything: beta is in standard deviations."""
+    for number, beta in enumerate((0.5, 1.0, 2.0)):
+        agent = of_agent(beta, standardize_advantages=True)
+        make_run(tmp_path / str(number), beta, 0, -float(number), agent=agent)
+        with_weights(tmp_path / str(number), **SWITCH | {"train/std_advantage": 500.0})
+    assert "advantages that spread by 1:" in report(tmp_path)
+
+
+def test_a_beta_that_does_nothing_is_not_judged(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", 0.05, 0, 1.0, weighting={"_target_": "awr_exp.math.weights.indicator"})
+    with_weights(tmp_path / "0", **SWITCH)
+    assert "switch" not in report(tmp_path)
+
+
+def test_saturated_weights_are_told_from_healthy_ones(sweep: Path) -> None:
+    for number in range(15):
+        with_weights(sweep / str(number), **SWITCH | {"train/clipped": 0.95 if number < 5 else 0.1, "train/ess": 0.97})
+        config = sweep / str(number) / ".hydra" / "config.yaml"
+        config.write_text(config.read_text().replace("agent:\n", "agent:\n  max_weight: 20\n"))
+    rows = verdict.aggregate(read_one(sweep))
+    assert [row.judgement and row.judgement.state for row in rows] == [None, None, "saturated"]
+    text = page.write([sweep], sweep)[0].read_text()
+    assert text.count("<td>healthy</td>") == 2
+    assert text.count("<td>saturated</td>") == 1
+
+
+def test_runs_that_are_all_the_same_recommend_nothing(tmp_path: Path) -> None:
+    for number in range(4):
+        make_run(tmp_path / str(number), (0.1, 1.0)[number % 2], number // 2, -1000.0)
+    assert report(tmp_path) == "All runs of all 2 settings have the same return, -1000: none is better."
 
 
 def test_tables_have_every_run(sweep: Path) -> None:
-    page.write([sweep], sweep)
+    path, _ = page.write([sweep], sweep)
     with (sweep / "report.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 12
+    assert len(rows) == 15
     assert {row["agent.beta"] for row in rows} == {"0.1", "0.3", "1.0"}
     assert float(rows[0]["eval/return_mean"]) == 20.0
+    assert ">95% interval of the IQM<" in path.read_text()
     assert {path.name for path in (sweep / "report").iterdir()} == {
         "beta.png", "curves.png", "health.png", "profile.png", "tuning.png",
     }  # fmt: skip
 
 
-def test_broken_and_running_sweeps(sweep: Path) -> None:
+def test_running_and_failed_runs(sweep: Path) -> None:
     torn = sweep / "0" / "metrics.jsonl"
     torn.write_bytes(torn.read_bytes()[:-9] + b"\xff\x00")
     (sweep / "1" / "metrics.jsonl").unlink()
-    (sweep / "2" / "result.json").write_text("{not json")
-    (sweep / "3" / ".hydra" / "config.yaml").write_text(": [")
     (sweep / "4" / "result.json").unlink()
-    failed = {"status": "failed", "error": "<b>diverged</b>", "update": 3, "metrics": {}}
-    (sweep / "5" / "result.json").write_text(json.dumps(failed))
-    path, answer = page.write([sweep], sweep)
+    change(sweep / "5", results.RESULT, status="failed", error="<b>diverged</b>")
+    path, (answer,) = page.write([sweep], sweep)
     assert answer.startswith("Use beta=0.3")
+    # One has written all but its result; the torn one was last read at half of its updates.
+    assert "Not sure: of these settings 2 runs have failed, or not reached the end." in answer
     text = path.read_text()
-    assert "12 runs: 9 finished, 2 unfinished, 1 failed; 1 without an evaluation" in text
+    assert "15 runs: 13 finished, 1 unfinished, 1 failed; 1 without an evaluation, left out of all statistics." in text
     assert "&lt;b&gt;diverged" in text
     assert "<b>diverged" not in text
 
 
-def test_several_tasks_are_compared_by_normalised_scores(tmp_path: Path) -> None:
+def test_what_was_judged_at_another_budget_is_not_compared(tmp_path: Path) -> None:
+    """As a search leaves its trials: the hopeless ones were judged, and given up, at a quarter of the updates."""
+    for number, (beta, updates, score) in enumerate(
+        [(0.4, 25, -10.0), (0.5, 25, -12.0), (0.8, 100, -20.0), (0.9, 50, -9.0)]
+    ):
+        folder = tmp_path / "search" / str(number)
+        make_run(folder, beta, 0, score, trainer={"_target_": "awr_exp.training.offline.Offline", "updates": updates})
+        change(folder, results.RESULT, update=updates, status="finished" if updates == 100 else "pruned")
+        change(folder, "eval/return_mean", update=updates)
+    path, (answer,) = page.write([tmp_path / "search"], tmp_path / "search")
+    assert answer.startswith("Use beta=0.8 (return -20 of 1 run): no other setting was judged at 100 updates.")
+    assert "3 runs have been judged elsewhere than at 100 updates, and are not compared." in answer
+    assert "updates=" not in answer
+    assert "<td>pruned</td>" in path.read_text()
+
+
+def test_runs_on_their_way_compare_where_all_have_been(tmp_path: Path) -> None:
+    for number, (beta, reached) in enumerate([(0.1, 50), (1.0, 100)]):
+        make_run(tmp_path / str(number), beta, 0, 10.0 - number, trainer={"updates": 1000})
+        (tmp_path / str(number) / "result.json").unlink()
+        if reached == 50:
+            lines = (tmp_path / str(number) / "metrics.jsonl").read_text().splitlines()
+            kept = [line for line in lines if '"update": 100' not in line]
+            (tmp_path / str(number) / "metrics.jsonl").write_text("\n".join(kept))
+    compared = read_one(tmp_path)
+    assert compared.budget == 50
+    assert sorted(result.score or 0.0 for result in compared.found) == [4.5, 5.0]
+
+
+def test_whole_iterations_are_the_budget_that_was_asked_for(tmp_path: Path) -> None:
+    for number, envs in enumerate((2, 8)):
+        make_run(tmp_path / str(number), 0.1, 0, 1.0, trainer={"env_steps": 1000, "envs": envs}, dataset=None)
+        change(tmp_path / str(number), results.RESULT, env_steps=1000 + envs - 1)
+        change(tmp_path / str(number), "eval/return_mean", env_steps=1000 + envs - 1)
+    compared = read_one(tmp_path)
+    assert (compared.budget, len(compared.groups)) == (1000, 2)
+
+
+def test_the_score_is_what_was_maximised(tmp_path: Path) -> None:
+    for number, beta in enumerate((0.1, 1.0)):
+        make_run(tmp_path / str(number), beta, 0, float(number), objective="train/ess")
+        change(tmp_path / str(number), "train/ess", value=0.9 - number / 10)
+    assert report(tmp_path).startswith("Use beta=0.1 (train/ess 0.9 of 1 run)")
+
+
+def test_several_tasks_are_never_ranked_together(tmp_path: Path) -> None:
+    """Each has the answer of its own, though a run of the one has a return that the other's cannot reach."""
     for number, (beta, data) in enumerate((b, d) for b in (0.1, 1.0) for d in ("a/b-v0", "c/d-v0") for _ in range(3)):
-        folder = tmp_path / str(number)
-        make_run(folder, beta, number % 3, 1000.0 if data == "c/d-v0" else 1.0, data)
-        row = {"update": 100, "env_steps": 0, "name": "eval/normalized_score", "value": beta + number / 1000}
-        with (folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-    found, kind = runs.load([tmp_path])
-    assert kind == "normalised score"
-    assert {result.task for result in found} == {"a/b-v0", "c/d-v0"}
-    assert page.write([tmp_path], tmp_path)[1].startswith("Use beta=1.0")
+        score = {("a/b-v0", 0.1): 2, ("a/b-v0", 1.0): 1, ("c/d-v0", 0.1): 1000, ("c/d-v0", 1.0): 2000}[data, beta]
+        dataset = {"id": data, "reward_scale": {"a": 0.1, "c": 1.0}[data[0]]}
+        make_run(tmp_path / "s" / str(number), beta, number % 3, score + number / 100, dataset=dataset)
+    path, answers = page.write([tmp_path / "s"], tmp_path / "s")
+    assert [answer.partition(" (")[0] for answer in answers] == ["a/b-v0: Use beta=0.1", "c/d-v0: Use beta=1.0"]
+    assert path.read_text().count('class="answer"') == 2
+    assert {"beta_0.png", "beta_1.png"} <= {picture.name for picture in (tmp_path / "s" / "report").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tasks"),
+    [
+        ({"dataset": {"id": "a"}}, {"dataset": {"id": "b"}}, ["a", "b"]),
+        ({"env": {"id": "Ant-v5"}}, {"env": {"id": "Hopper-v5"}}, ["a/b-v0 in Ant-v5", "a/b-v0 in Hopper-v5"]),
+        (
+            {"env": {"id": "Ant-v5", "clip_actions": True}}, {"env": {"id": "Ant-v5", "clip_actions": False}},
+            ["a/b-v0 in Ant-v5 clip_actions=False", "a/b-v0 in Ant-v5 clip_actions=True"],
+        ),
+        ({"env": {"id": "E", "kwargs": {"x": 1}}}, {"env": {"id": "E"}}, ["a/b-v0 in E", "a/b-v0 in E x=1"]),
+        ({"env": {"vectorized": True}}, {"env": {"vectorized": False}}, ["a/b-v0"]),
+        # Updates and environment steps are no budgets that compare.
+        ({"trainer": {"updates": 100}}, {"trainer": {"env_steps": 100}}, ["a/b-v0", "a/b-v0"]),
+    ],
+)  # fmt: skip
+def test_what_makes_a_task(tmp_path: Path, first: Any, second: Any, tasks: list[str]) -> None:
+    make_run(tmp_path / "0", 0.1, 0, 1.0, **first)
+    make_run(tmp_path / "1", 0.1, 0, 2.0, **second)
+    assert [one.task for one in comparison.load([tmp_path])[0]] == tasks
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": 1}, {"device": "cuda"}, {"threads": 3}, {"resume": "x"}, {"trust": ["x"]}, {"objective": "train/ess"},
+        {"logger": {"jsonl": {"x": 1}}}, {"hydra": {"run": {"dir": "x"}}}, {"sweep": {"resume": "x"}},
+        {"recorder": {"dataset_id": "x"}}, {"baseline": {"_target_": "awr_exp.agents.bc.BC"}},
+        *({"trainer": {"updates": 100, name: 7}} for name in (
+            "report_interval", "eval_interval", "eval_episodes", "checkpoint_interval", "compile", "workers")),
+        {"dataset": {"id": "a/b-v0", "download": True}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bookkeeping_is_no_setting(tmp_path: Path, values: dict[str, Any]) -> None:
+    nothing = {name: {} if isinstance(value, dict) else None for name, value in values.items()}
+    nothing |= {"dataset": {"id": "a/b-v0"}, "trainer": {"updates": 100}}
+    make_run(tmp_path / "0", 0.1, 0, 1.0, **nothing)
+    make_run(tmp_path / "1", 0.1, 1, 2.0, **nothing | values)
+    assert [result.setting for result in read_one(tmp_path).found] == [(), ()]
+
+
+def test_the_policies_that_seeds_begin_with_are_no_setting(tmp_path: Path) -> None:
+    for number, (seed, policy) in enumerate([(0, "a"), (1, "b")]):
+        make_run(tmp_path / str(number), 0.1, seed, 1.0, resume_policy=policy)
+    assert len(read_one(tmp_path).groups) == 1
+    make_run(tmp_path / "2", 0.1, 0, 1.0, resume_policy="c")
+    assert len(read_one(tmp_path).groups) == 3
+
+
+def test_long_settings_are_numbered_and_listed(tmp_path: Path) -> None:
+    for number in range(2):
+        network = {"hidden": [256] * (number + 9), "activation": ("relu", "tanh")[number], "init": f"kaiming{number}"}
+        make_run(tmp_path / "s" / str(number), 0.1, 0, float(number), network=network)
+    path, (answer,) = page.write([tmp_path / "s"], tmp_path / "s")
+    full = f"network.activation=tanh network.hidden={[256] * 10} network.init=kaiming1"
+    assert answer.startswith(f"Use setting 2, which is {full} (")
+    assert f"<td>setting 2: {full}</td>" in path.read_text()
+    # So are those that look the same, with all their digits.
+    make_run(tmp_path / "t" / "0", 0.30000001, 0, 1.0)
+    make_run(tmp_path / "t" / "1", 0.30000002, 0, 2.0)
+    assert report(tmp_path / "t").startswith("Use setting 2, which is beta=0.3")
+    assert "setting 2: beta=0.30000002" in page.write([tmp_path / "t"], tmp_path / "t")[0].read_text()
+
+
+def test_a_value_that_refers_to_another_has_its_value(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", 0.1, 0, 1.0, agent={"beta": "${mine.beta}"}, mine={"beta": "${other}"}, other=0.7)
+    assert read_one(tmp_path).found[0].config["agent.beta"] == 0.7
+
+
+def test_nothing_is_written_into_the_folder_of_a_run(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted((sweep / "0").rglob("*"))
+    for folders, out in (
+        ([sweep], "sweep"),
+        ([sweep / "0"], "outputs/reports"),
+        ([sweep / "0", sweep], "outputs/reports"),
+    ):
+        main(list(map(str, folders)))
+        said = capsys.readouterr().out.rpartition("report: ")[2].strip()
+        assert Path(said).relative_to(tmp_path if Path(said).is_absolute() else ".").is_relative_to(out)
+        assert Path(said).exists()
+    with pytest.raises(SystemExit, match=r"sweep/1 is the folder of a run, which is left as it is: .*--out"):
+        main([str(sweep), "--out", str(sweep / "1")])
+    assert sorted((sweep / "0").rglob("*")) == before
+
+
+@pytest.mark.parametrize("value", [0.0, -1000.0, 1e99, 3.0])
+@pytest.mark.parametrize("runs", [1, 2])
+def test_axes_never_collapse(tmp_path: Path, value: float, runs: int) -> None:
+    for number in range(runs):
+        make_run(tmp_path / str(number), 0.3, number, value)
+        with_weights(tmp_path / str(number), **{"train/mean_weight": value, "train/zero_weight": float("nan")})
+    compared = read_one(tmp_path)
+    drawn = [figures.score_by_beta(compared), figures.learning_curves(compared), figures.health_by_beta(compared)]
+    for figure in drawn:
+        assert figure is not None
+        for axes in figure.axes:
+            for low, high in (axes.get_xlim(), axes.get_ylim()):
+                assert high - low > 1e-3 * max(abs(low), abs(high))
+    assert page._png(drawn[0]).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -122,16 +399,27 @@ def test_several_tasks_are_compared_by_normalised_scores(tmp_path: Path) -> None
     [
         (lambda folder: None, "holds no results: give the folder of a run or of a sweep"),
         (lambda folder: folder.mkdir(), "holds no results"),
-        (lambda folder: (folder / ".hydra").mkdir(parents=True), "holds no evaluation yet"),
+        (lambda folder: (folder / ".hydra").mkdir(parents=True), "holds no results that can be read: .*config.yaml"),
+        (lambda folder: not_evaluated(folder), "holds no evaluation yet"),
     ],
 )
 def test_a_folder_without_results(tmp_path: Path, make: Any, message: str) -> None:
     make(tmp_path / "folder")
+    with pytest.raises(SystemExit, match=rf"^error: \S+ {message}.*$"):
+        main([str(tmp_path / "folder")])
+
+
+def not_evaluated(folder: Path) -> None:
+    make_run(folder, 0.1, 0, 1.0)
+    (folder / "metrics.jsonl").unlink()
+
+
+def test_the_report_is_a_command(sweep: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "awr_exp.report", str(tmp_path / "folder")], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "awr_exp.report", str(sweep)], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1
-    assert re.fullmatch(rf"error: \S+ {message}.*\n", done.stderr)
+    assert done.stdout.startswith("Use beta=0.3")
+    assert done.stdout.endswith(f"report: {sweep}/report.html\n")
 
 
 def test_no_permission_to_write(sweep: Path) -> None:
@@ -175,20 +463,21 @@ def test_the_interquartile_mean_lies_between_the_quartiles(values: Any) -> None:
 
 def test_statistics_by_hand() -> None:
     assert statistics.iqm(np.array([0.0, 1.0, 2.0, 100.0])) == 1.5
-    same = [np.array([3.0, 3.0])]
-    assert statistics.bootstrap(same) == (3.0, 3.0)
-    value, edges = statistics.probability_of_improvement([np.array([2.0, 3.0])], [np.array([1.0, 2.0])])
+    assert statistics.bootstrap(np.array([3.0, 3.0])) == (3.0, 3.0)
+    x, y = np.array([2.0, 3.0]), np.array([1.0, 2.0])
+    value = statistics.probability_of_improvement(x, y)
     assert value == pytest.approx((0.5 + 1 + 1 + 1) / 4)
-    assert edges[0] <= value <= edges[1]
-    share, low, high = statistics.profile([np.array([1.0, 2.0, 3.0, 4.0])], np.array([0.0, 2.5, 5.0]))
+    low, high = statistics.improvement_interval(x, y)
+    assert low <= value <= high
+    share, below, above = statistics.profile(np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.0, 2.5, 5.0]))
     assert share.tolist() == [1.0, 0.5, 0.0]
-    assert (low <= share).all()
-    assert (share <= high).all()
+    assert (below <= share).all()
+    assert (share <= above).all()
 
 
 def test_the_bootstrap_agrees_with_the_normal_interval() -> None:
     values = np.random.default_rng(0).normal(5, 2, 400)
-    low, high = statistics.bootstrap([values], lambda v: v.mean(-1))
+    low, high = statistics.bootstrap(values, lambda v: v.mean(-1))
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05)
 
@@ -210,41 +499,22 @@ def test_tuning_finds_the_best_policy_in_the_end() -> None:
 def test_settings_are_what_differs(tmp_path: Path) -> None:
     make_run(tmp_path / "0", 0.1, 0, 1.0)
     make_run(tmp_path / "1", 0.1, 1, 2.0, network={"hidden": [64]})
-    found, _ = runs.load([tmp_path])
-    assert [runs.name(result.setting) for result in found] == ["network.hidden=[8, 8]", "network.hidden=[64]"]
-    rows = verdict.aggregate(runs.groups(found), ["a/b-v0"])
-    assert [row.iqm for row in rows] == [2.0, 1.0]
+    compared = read_one(tmp_path)
+    assert [settings.name(one.setting) for one in compared.found] == ["network.hidden=[8, 8]", "network.hidden=[64]"]
+    assert [row.iqm for row in verdict.aggregate(compared)] == [2.0, 1.0]
 
 
 def test_how_the_data_are_used_is_a_setting(tmp_path: Path) -> None:
     for number, (data, percent) in enumerate((data, percent) for data in "ab" for percent in (None, 10)):
         dataset = {"id": data, "top_percent": percent, "reward_scale": {"a": 0.1, "b": 1.0}[data]}
         make_run(tmp_path / str(number), 0.1, 0, float(number), dataset=dataset)
-    found, _ = runs.load([tmp_path])
-    assert [runs.name(result.setting) for result in found] == ["dataset.top_percent=None", "dataset.top_percent=10"] * 2
-    assert [result.task for result in found] == ["a", "a", "b", "b"]
-
-
-def test_settings_tried_on_different_tasks_are_not_compared(tmp_path: Path) -> None:
-    for seed in range(4):
-        make_run(tmp_path / f"a{seed}", 0.1, seed, 400.0 + seed, "a/b-v0")
-        make_run(tmp_path / f"b{seed}", 1.0, seed, 1.0 + seed, "c/d-v0")
-    assert "Not sure: these runs cannot tell it from" in page.write([tmp_path], tmp_path)[1]
-
-
-def test_returns_of_tasks_without_references_are_scaled(tmp_path: Path) -> None:
-    """Beta 1 is best by far in the task of small returns and a little worse in that of large ones."""
-    for number, (beta, data) in enumerate((b, d) for b in (0.1, 1.0) for d in ("small", "large") for _ in range(2)):
-        score = {("small", 0.1): 0.0, ("small", 1.0): 1.0, ("large", 0.1): 1000.0, ("large", 1.0): 990.0}[data, beta]
-        make_run(tmp_path / str(number), beta, number % 2, score + number % 2 * (100 if data == "large" else 0), data)
-    found, kind = runs.load([tmp_path])
-    assert kind == "return, from 0 to 1 within each task,"
-    assert {result.score for result in found if result.task == "small"} == {0.0, 1.0}
-    assert page.write([tmp_path], tmp_path)[1].startswith("Use beta=1.0")
+    for one in comparison.load([tmp_path])[0]:
+        names = [settings.name(result.setting) for result in one.found]
+        assert names == ["dataset.top_percent=None", "dataset.top_percent=10"]
 
 
 def test_runs_on_their_way_allow_no_certainty(sweep: Path) -> None:
     (sweep / "0" / "result.json").unlink()
-    answer = page.write([sweep], sweep)[1]
-    assert "Not sure: 1 run has not reached the end" in answer
+    answer = report(sweep)
+    assert "Not sure: of these settings 1 run has failed, or not reached the end." in answer
     assert "Fairly sure" not in answer

@@ -75,6 +75,16 @@ def test_hopeless_trials_stop_early_and_leave_their_places(cli: Cli, tmp_path: P
         ),
     )
     assert study.best_value == pytest.approx(finished[best])
+    # The report recommends the same, by the same number, and compares none that was judged earlier.
+    score = re.escape(f"{study.best_value:.4g}")
+    short = re.escape(f"{float(beta):.4g}")
+    assert re.search(rf"Use beta={short} \(return {score} of 1 run\)", done.stdout), done.stdout
+    assert f"best, {study.best_value:.4g}: " in done.stdout
+    assert f"{len(pruned)} runs have been judged elsewhere than at 100 updates" in done.stdout
+    assert {run.folder.name for run in runs if run.status == "pruned"} == set(pruned)
+    # In the table they come last, whatever they returned.
+    jobs = re.findall(r"^agent.beta=\S+ .* (finished|pruned) ", done.stdout, re.MULTILINE)
+    assert jobs == sorted(jobs)
 
 
 @pytest.mark.slow

@@ -232,29 +232,53 @@ def test_one_batch_of_equal_targets_does_not_decide_the_explained_variance() -> 
     assert losses.explained_variance(value, target).tolist() == [-1, 1]
 
 
-HEALTHY = {"ess": 0.4, "std_advantage": 1.0, "mean_weight": 1.0}
+HEALTHY = {"ess": 0.4, "std_advantage": 1.0, "mean_weight": 1.0, "max_weight": 20.0, "clipped": 0.1, "zero_weight": 0.1}
+SWITCH = {"ess": 0.5, "clipped": 0.5, "zero_weight": 0.4}
+SATURATED = {"ess": 0.98, "clipped": 0.95, "zero_weight": 0.0, "mean_advantage": 7.0}
 
 
 @pytest.mark.parametrize(
-    ("metrics", "beta", "standardized", "names"),
+    ("metrics", "beta", "standardized", "name", "advice"),
     [
-        ({}, 0.3, False, []),
-        ({}, 0.01, False, ["small_beta"]),
-        ({}, 30.0, False, ["large_beta"]),
-        ({"std_advantage": 100.0}, 1.0, True, []),
-        ({"ess": 0.01}, 0.3, False, ["collapsed"]),
-        ({"mean_weight": 0.0, "ess": 0.0}, 0.3, False, ["collapsed"]),
+        ({}, 0.3, False, "", ""),
+        (
+            SWITCH | {"std_advantage": 2.1},
+            0.05,
+            False,
+            "a switch",
+            "compare with agent.beta=2 or agent.standardize_adv",
+        ),
+        (SWITCH | {"std_advantage": 100.0}, 0.05, True, "a switch", "spread by 1: .*; compare with agent.beta=1$"),
+        ({"ess": 0.995, "clipped": 0.0, "zero_weight": 0.0}, 30.0, False, "nearly equal", "compare with agent.beta=1$"),
+        ({"std_advantage": 100.0}, 1.0, True, "", ""),
+        ({"ess": 0.01}, 0.3, False, "collapsed", "1.0% of a batch .*; try a smaller agent.max_weight, agent.beta=1 or"),
+        (SATURATED, 0.3, False, "saturated", "95% .* 0.98 is no sign of health; try agent.beta=7 or agent.standardize"),
+        (SATURATED, 0.3, True, "saturated", "; try a larger agent.max_weight$"),
+        # Weights beyond max_weight are of a weighting that does not heed it.
+        (SATURATED | {"max_weight": 90.0}, 0.3, False, "", ""),
+        (
+            {"mean_weight": 0.0, "ess": 0.0, "clipped": 0.0},
+            0.3,
+            False,
+            "all zero",
+            "far below 0 beside beta 0.3; try agent.beta=1 or",
+        ),
+        ({"std_advantage": 0.0, "ess": 1.0}, 0.3, False, "all equal", "check where the rewards come from"),
         # Of weights that do not depend on beta.
-        ({"mean_weight": 0.0, "ess": 0.0}, None, False, ["collapsed"]),
-        ({"std_advantage": 100.0, "ess": 0.01}, None, False, []),
+        ({"mean_weight": 0.0, "ess": 0.0}, None, False, "all zero", "check the critic"),
+        ({"std_advantage": 100.0, "ess": 0.01}, None, False, "", ""),
+        (SATURATED, None, False, "", ""),
     ],
 )
 def test_each_ill_has_one_sentence(
-    metrics: dict[str, float], beta: float | None, standardized: bool, names: list[str]
+    metrics: dict[str, float], beta: float | None, standardized: bool, name: str, advice: str
 ) -> None:
-    found = dict(health.of_metrics(HEALTHY | metrics, beta, standardized))
-    assert list(found) == names
-    assert all("try" in sentence and "\n" not in sentence for sentence in found.values())
+    found = dict(health.of_metrics(HEALTHY | metrics, beta, 20.0, standardized))
+    assert list(found) == [name] * bool(name)
+    assert all(re.search(advice, sentence) and "\n" not in sentence for sentence in found.values())
+
+
+def test_the_settings_alone_may_be_ill() -> None:
     assert [name for name, _ in health.at_start(1)] == ["value_iters"]
     assert not list(health.at_start(5))
 

@@ -1,0 +1,163 @@
+"""In what runs differ: which values of their configurations are settings, which are the task, and their names."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Setting = tuple[tuple[str, Any], ...]
+"""Names and values, in a fixed order."""
+Config = Mapping[str, Any]
+"""Dotted names to plain values."""
+
+BETA = "agent.beta"
+GOALS = ("trainer.updates", "trainer.env_steps")
+"""How long a run is: not in what two methods differ, but where they can be compared."""
+BOOKKEEPING = {
+    "seed",
+    "resume",
+    "trust",
+    "objective",
+    "device",
+    "threads",
+    "logger",
+    "sweep",
+    "recorder",
+    "baseline",
+    "hydra",
+}
+"""Groups that do not make two runs different methods."""
+HOUSEKEEPING = {"report_interval", "checkpoint_interval", "compile", "workers", "vectorized", "download"}
+"""Nor do these settings of trainers, environments and data sets, and those of evaluation."""
+LONGEST = 36
+"""Characters of a setting that a legend, or a sentence, has room for."""
+NUMBERED = "setting "
+SHOWN = 80
+"""Characters of a value."""
+
+
+def flat(node: Mapping[Any, Any]) -> dict[str, Any]:
+    """A nested configuration by dotted names, its parts by those of their classes, references followed."""
+    values = _flat(node, "")
+    return {name: _followed(value, values) for name, value in values.items()}
+
+
+def _flat(node: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            values |= _flat(value, f"{prefix}{key}.")
+        elif key not in ("_partial_", "_convert_", "_recursive_"):
+            values[f"{prefix}{key}".removesuffix("._target_")] = _plain(value)
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """What can be compared and shown: a number, a flag, None or a text."""
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    text = str(value)
+    return text.rpartition(".")[2] if text.startswith("awr_exp.") else text
+
+
+def _followed(value: Any, values: Config) -> Any:
+    """Where `${name}` leads to, if that is a value."""
+    for _ in range(9):
+        reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+        if not reference or reference[1] not in values:
+            return value
+        value = values[reference[1]]
+    return value
+
+
+def tasks(configs: Sequence[Config]) -> list[str]:
+    """What each run learns from and is judged in, with options of its environment that are its own or that differ."""
+    envs = [
+        {name: value for name, value in config.items() if name.startswith("env.") and not _is_bookkeeping(name)}
+        for config in configs
+    ]
+    differing = set(varied(envs, tasks=False))
+    return [
+        _task(config, {n: v for n, v in env.items() if n in differing or n.startswith("env.kwargs.")})
+        for config, env in zip(configs, envs, strict=True)
+    ]
+
+
+def _task(config: Config, options: Config) -> str:
+    data, env = config.get("dataset.id") or config.get("dataset"), config.get("env.id")
+    own = config.get("env")
+    env = env or (own if own not in (None, "from_dataset", "gym", "none") else None)
+    words = [f"{data} in {env}" if data and env else str(data or env or "unknown task")]
+    shown = [f"{name.rpartition('.')[2]}={_text(value)}" for name, value in options.items() if name != "env.id"]
+    return " ".join([*words, *shown])
+
+
+def varied(configs: Sequence[Config], tasks: bool = True) -> list[str]:
+    """The names of settings whose values differ; tasks: leaves out what makes the task.
+
+    What a configuration lacks altogether goes without saying: another agent has other settings.
+    """
+    values: dict[str, set[tuple[bool, Any]]] = defaultdict(set)
+    for config in configs:
+        for name, value in config.items():
+            # 1 is 1.0, but not true.
+            values[name].add((isinstance(value, bool), value))
+    names = [name for name, found in values.items() if len(found) > 1]
+    return [name for name in names if not tasks or _is_setting(name, configs)]
+
+
+def _is_setting(name: str, configs: Sequence[Config]) -> bool:
+    if name in GOALS or name in ("dataset", "dataset.id", "env") or name.startswith("env.") or _is_bookkeeping(name):
+        return False
+    if name == "resume_policy":
+        # Often each seed has its own, and then they differ as the seeds do.
+        by_seed: dict[str, set[str]] = defaultdict(set)
+        for config in configs:
+            by_seed[str(config.get("seed"))].add(str(config.get(name)))
+        return any(len(found) > 1 for found in by_seed.values())
+    return True
+
+
+def _is_bookkeeping(name: str) -> bool:
+    group, last = name.partition(".")[0], name.rpartition(".")[2]
+    mine = group in ("trainer", "env", "dataset")
+    return group in BOOKKEEPING or (mine and (last in HOUSEKEEPING or last.startswith("eval_")))
+
+
+def of(config: Config, names: Sequence[str]) -> Setting:
+    """The values of these settings, as far as a run has them."""
+    return tuple((name, config[name]) for name in names if name in config)
+
+
+def labels(settings: Sequence[Setting]) -> dict[Setting, str]:
+    """A short name of each: what it consists of, or where that is long, or not unique, its number."""
+    names = {setting: name(setting) for setting in settings}
+    if len(set(names.values())) == len(names) and max(map(len, names.values()), default=0) <= LONGEST:
+        return names
+    return {setting: f"{NUMBERED}{number}" for number, setting in enumerate(settings, 1)}
+
+
+def is_number(label: str) -> bool:
+    """Whether a label says nothing of what its setting is."""
+    return label.startswith(NUMBERED)
+
+
+def name(setting: Setting, full: bool = False) -> str:
+    """A setting in words, such as "beta=0.3 network.hidden=[64, 64]"; full: with all digits."""
+    return " ".join(f"{key.removeprefix('agent.')}={_text(value, full)}" for key, value in setting) or "all runs"
+
+
+def order(setting: Setting) -> list[tuple[int, float, str]]:
+    """To sort by: numbers first, and by their size."""
+    return [
+        (0, float(value), "")
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else (1, 0.0, str(value))
+        for _, value in setting
+    ]
+
+
+def _text(value: Any, full: bool = False) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) and not full and len(str(value)) > 7 else str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
