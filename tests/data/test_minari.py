@@ -16,7 +16,7 @@ from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 from minari.serialization import serialize_space
 
-from awr_exp.data import minari as reader
+from awr_exp.data import cache as cache_module
 from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
 from awr_exp.data.minari import load
 from awr_exp.errors import UserError
@@ -196,7 +196,7 @@ def test_damaged_files_are_named(root: Path) -> None:
     with pytest.raises(UserError, match="only hdf5 is read"):
         load(ID)
     (root / ID / "data" / "metadata.json").write_text('{"total')
-    with pytest.raises(UserError, match=r"metadata\.json cannot be read"):
+    with pytest.raises(UserError, match=r"metadata\.json is no JSON in UTF-8"):
         load(ID)
 
 
@@ -222,7 +222,7 @@ def test_the_cache_is_equal_and_rebuilt_when_stale(root: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(h5py, "File", None)
         assert torch.equal(load(ID).packed, first.packed)
-        patch.setattr(reader, "_free_memory", lambda: 0)
+        patch.setattr(cache_module, "_free_memory", lambda: 0)
         assert torch.equal(load(ID).packed, first.packed)  # mapped, not read
     (cache,) = (root / ID / "data" / ".awr_exp_cache").glob("*.npy")
     cache.write_bytes(cache.read_bytes()[:50])
