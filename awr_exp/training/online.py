@@ -184,7 +184,8 @@ class Online(Trainer):
         schedule.check(env_steps, envs, workers, self.data is not None)
         judge = make_env
         if self.data:
-            make_env = collecting(make_env, self.data.info, self.data.spec)
+            info: Any = self.data.info
+            make_env = collecting(make_env, info, self.data.spec)
         if recorders:
             with opened(make_env) as env:
                 export.check_env(env)
