@@ -1,6 +1,8 @@
 """A trained policy as a function of NumPy observations: `awr_exp.load(run_folder)`."""
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from awr_exp.config import check_trusted
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
+from awr_exp.layout import described
 from awr_exp.math.observations import normalize
 from awr_exp.networks import acting
 from awr_exp.networks.policy import Policy
@@ -47,7 +50,8 @@ def policy_facts(spec: Spec, agent: dict[str, Any], reward_scale: float = 1.0) -
         known["gamma"] = agent["gamma"]
     if "gamma" in agent:
         known["reward_scale"] = float(reward_scale)
-    return {"spec": asdict(spec), "network": agent["network"], "head": agent["head"], **known}
+    # As it will come back: JSON has no tuples.
+    return {"spec": json.loads(json.dumps(asdict(spec))), "network": agent["network"], "head": agent["head"], **known}
 
 
 def difference(before: Facts, now: Facts) -> str | None:
@@ -87,17 +91,24 @@ def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[s
         check_trusted(facts[part], path, trust)
     spec = Spec.from_json(facts["spec"])
     parts = {part: instantiate(facts[part], _convert_="all") for part in ("network", "head")}
-    return TrainedPolicy(spec, Policy(spec, **parts), state, seed)
+    return TrainedPolicy(spec, Policy(spec, **parts), state, seed, f"{path}, update {facts.get('update')}")
 
 
 class TrainedPolicy:
-    """Maps observations [obs_dim] or [B, obs_dim] in the data's units to actions inside the bounds."""
+    """Maps observations as the environment gives them to actions as it takes them.
 
-    def __init__(self, spec: Spec, policy: Policy, state: checkpoint.State, seed: int) -> None:
-        self.spec, self.policy = spec, policy
+    source: where it was learnt, for people. It can be copied, pickled and shared by threads; a copy goes on drawing
+    the random numbers that the original would.
+    """
+
+    def __init__(self, spec: Spec, policy: Policy, state: checkpoint.State, seed: int, source: str = "") -> None:
+        self.spec, self.policy, self.source = spec, policy, source
         self.theta = state["actor.theta"]
         self.normalizer = [state[f"normalizer.{name}"] for name in ("mean", "std", "limit")]
         self.generators = [generator(seed, "policy")]
+
+    def __repr__(self) -> str:
+        return f"TrainedPolicy({self.source or 'of an agent'}: {self.spec})"
 
     def player(self, sample: bool) -> Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]:
         """From one observation and a generator to one action, the quickest way; sample: drawn, not the mode.
@@ -107,9 +118,7 @@ class TrainedPolicy:
         actor = acting.actor(self.policy, self.theta, *self.normalizer)
 
         def by_torch(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
-            if sample:
-                self.generators = [generator(int(rng.integers(2**32)), "policy")]
-            return self._act(obs, not sample)
+            return self._act(obs, [generator(int(rng.integers(2**32)), "policy")] if sample else None)
 
         if actor is None:
             return by_torch
@@ -119,27 +128,64 @@ class TrainedPolicy:
 
         return act
 
-    def __call__(self, obs: ArrayLike, deterministic: bool = True) -> NDArray[Any]:
-        """Actions [action_dim] or [B, action_dim]; whole numbers, [] or [B], for discrete ones.
+    def __call__(self, obs: Any, deterministic: bool = True) -> NDArray[Any]:
+        """Actions [..., action_dim] inside the bounds; of discrete ones the environment's own numbers, [...].
 
-        Raises UserError for observations of another size.
+        obs: one observation as `env.step` returns it, or a batch: an array or list [..., obs_dim]; of an environment
+        with Dicts or Tuples those, of single values or of whole batches (as a vectorised environment gives them), a
+        list of Dicts, or the flat vectors that they become, [..., obs_dim]. deterministic: the mode instead of a
+        sample. Raises UserError for anything else, and for numbers that are not finite.
         """
-        action = self._act(obs, deterministic)
+        action = self._act(self._flat(obs), None if deterministic else self.generators)
         if self.spec.discrete:
-            return action
-        low, high = np.array([self.spec.action_low, self.spec.action_high], action.dtype)
-        return np.clip(action, low, high)
+            return action + self.spec.action_start
+        return np.clip(action, *self._bounds())
+
+    def _bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Rounded inward: the environment's own may be of float64."""
+        exact = np.array([self.spec.action_low, self.spec.action_high])
+        low, high = exact.astype(np.float32)
+        inf = np.float32(np.inf)
+        return (
+            np.where(low < exact[0], np.nextafter(low, inf), low),
+            np.where(high > exact[1], np.nextafter(high, -inf), high),
+        )
+
+    def _flat(self, obs: Any) -> NDArray[np.float32]:
+        """[..., obs_dim]. Raises UserError."""
+        try:
+            with np.errstate(over="ignore"):
+                flat = self._read(obs)
+            if not np.isfinite(flat).all():
+                raise ValueError("it holds a number that is not finite, or none that float32 has")
+        except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+            parts = f", or {described(self.spec.observation)}" if self.spec.observation else ""
+            raise UserError(
+                f"this observation does not fit: {first_line(error)}; the policy takes (..., {self.spec.obs_dim}) "
+                f"numbers{parts}"
+            ) from None
+        return flat
+
+    def _read(self, obs: Any) -> NDArray[np.float32]:
+        if isinstance(obs, list) and obs and all(isinstance(one, Mapping) for one in obs):
+            return np.stack([self.spec.flatten(one) for one in obs])
+        if not self.spec.observation:
+            return self.spec.flatten(obs)
+        try:
+            return self.spec.flatten(obs)
+        except ValueError:
+            flat = None if isinstance(obs, Mapping | tuple) else np.asarray(obs, np.float32)
+            if flat is None or flat.ndim == 0 or flat.shape[-1] != self.spec.obs_dim:
+                raise
+            return flat
 
     @torch.no_grad()
-    def _act(self, obs: ArrayLike, deterministic: bool) -> NDArray[Any]:
-        """As when called, but actions may be out of bounds."""
-        array = np.asarray(obs, dtype=np.float32)
-        if array.ndim not in (1, 2) or array.shape[-1] != self.spec.obs_dim:
-            raise UserError(f"observations of shape {array.shape}; this policy takes (…, {self.spec.obs_dim})")
-        rows = torch.as_tensor(array).reshape(1, -1, self.spec.obs_dim)
+    def _act(self, obs: NDArray[np.float32], generators: Sequence[torch.Generator] | None) -> NDArray[Any]:
+        """As when called, of flat observations, but actions may be out of bounds and count from 0."""
+        rows = torch.as_tensor(obs, dtype=self.theta.dtype).reshape(1, math.prod(obs.shape[:-1]), self.spec.obs_dim)
         batch = normalize(rows, *(each.unsqueeze(1) for each in self.normalizer))
-        if deterministic:
+        if generators is None:
             action = self.policy.mode(self.theta, batch)
         else:
-            action = self.policy.sample(self.theta, batch, self.generators)
-        return action[0].numpy() if array.ndim == 2 else action[0, 0].numpy()
+            action = self.policy.sample(self.theta, batch, generators)
+        return action[0].unflatten(0, obs.shape[:-1]).numpy() if obs.ndim > 1 else action[0, 0].numpy()

@@ -4,18 +4,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from awr_exp import layout
 
 Metrics = dict[str, Tensor]
 """Name to a [K] tensor on the training device."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spec:
     """Shapes and bounds of a task.
 
-    A discrete task has `num_actions` and no bounds. A continuous one has `action_dim` entries an action and
-    their bounds, which may be infinite.
+    A discrete task has `num_actions`, which the environment counts from `action_start` on and everybody else from 0,
+    and no bounds. A continuous one has `action_dim` entries an action and their bounds, which may be infinite.
+    observation: the parts that the obs_dim columns of an observation come from, where that is no vector by itself.
     """
 
     obs_dim: int
@@ -23,16 +28,39 @@ class Spec:
     num_actions: int | None = None
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
+    action_start: int = 0
+    observation: layout.Entries = ()
 
     @property
     def discrete(self) -> bool:
         return self.num_actions is not None
 
+    def __repr__(self) -> str:
+        parts = f" of {layout.described(self.observation)}" if self.observation else ""
+        if self.num_actions is not None:
+            last = self.action_start + self.num_actions - 1
+            actions = f"{self.num_actions} discrete ones, {self.action_start} to {last}"
+        else:
+            bounds = [f"{low:g} to {high:g}" for low, high in zip(self.action_low, self.action_high, strict=True)]
+            actions = f"{self.action_dim} numbers, {', '.join(dict.fromkeys(bounds))}"
+        return f"Spec(observations: {self.obs_dim} numbers{parts}; actions: {actions})"
+
+    def flatten(self, obs: ArrayLike | Any) -> NDArray[np.float32]:
+        """An observation as the environment gives it, or a batch of them, as [..., obs_dim].
+
+        Raises ValueError where it is of another kind.
+        """
+        array = layout.flatten(self.observation, obs) if self.observation else np.asarray(obs, np.float32)
+        if array.ndim == 0 or array.shape[-1] != self.obs_dim:
+            raise ValueError(f"it has the shape {array.shape}, its space {(self.obs_dim,)}")
+        return array
+
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Spec":
         """From `dataclasses.asdict` after a round trip through JSON, which turns tuples into lists."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-        return cls(**fields)
+        entries = tuple(map(layout.Entry.from_json, fields.pop("observation", ())))
+        return cls(**fields, observation=entries)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "awr_exp"
 ORDER = [
     "errors",
     "machine",
+    "layout",
     "types",
     "seeding",
     "math",

@@ -61,6 +61,11 @@ class Agent:
         self.actor_lr = self.hyper(actor_lr)
         self.actor = self.parameters("actor", self.policy.start)
 
+    def __repr__(self) -> str:
+        sizes = " + ".join(f"{network.theta.shape[1]:,} of the {name}" for name, network in self.networks.items())
+        seeds = ", ".join(map(str, self.seeds[:5])) + (", ..." if self.members > 5 else "")
+        return f"{type(self).__name__}(seeds {seeds}; parameters: {sizes}; on {self.device}; {self.spec})"
+
     @property
     def members(self) -> int:
         return len(self.seeds)

@@ -33,8 +33,9 @@ SETTLED = 2.0
 
 State = list[Any]
 """Of a file: what is different once it has changed."""
-Flat = tuple[Tensor, Tensor, Spec]
-"""Packed rows and lengths of the episodes, as `awr_exp.data.transitions.Transitions` has them, and their spec."""
+Flat = tuple[Tensor, Tensor, Spec, list[str]]
+"""Of a data set: packed rows and lengths of the episodes, as `awr_exp.data.transitions.Transitions` has them, their
+task, and the entries of observations that float32 is too coarse for."""
 
 
 def state(file: Path) -> State:
@@ -63,7 +64,7 @@ def read(folder: Path, made_of: Iterable[Path]) -> Flat | None:
                 packed = np.array(packed)
             if _digest(packed, facts) != facts["digest"]:
                 raise ValueError("it is damaged")
-            return torch.from_numpy(packed), torch.from_numpy(lengths), spec
+            return torch.from_numpy(packed), torch.from_numpy(lengths), spec, list(facts["coarse"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.debug("no cache in %s: %s", place, error)
     return None
@@ -78,12 +79,13 @@ def write(folder: Path, made_of: dict[Path, State], flat: Flat) -> None:
     now = time.time_ns()
     if any(content is None and now - max(times) < SETTLED * 1e9 for _, *times, content in made_of.values()):
         return
-    packed, lengths, spec = flat
+    packed, lengths, spec, coarse = flat
     facts: dict[str, Any] = {
         "format": FORMAT,
         "made_of": {_relative(file, folder): seen for file, seen in made_of.items()},
         "spec": asdict(spec),
         "lengths": lengths.tolist(),
+        "coarse": coarse,
     }
     # Through JSON, as it will come back.
     facts = json.loads(json.dumps(facts))
@@ -131,7 +133,7 @@ def _digest(packed: Any, facts: dict[str, Any]) -> str:
     shape = sum(lengths) + len(lengths), spec.obs_dim + spec.action_dim + 3
     if packed.shape != shape or packed.dtype != np.float32 or not packed.flags.c_contiguous:
         raise ValueError("it has another form")
-    seen = json.dumps({name: facts[name] for name in ("format", "made_of", "spec", "lengths")}, sort_keys=True)
+    seen = json.dumps({name: value for name, value in facts.items() if name != "digest"}, sort_keys=True)
     return hashlib.sha256(hashlib.sha256(packed).digest() + seen.encode()).hexdigest()
 
 

@@ -14,6 +14,7 @@ import gymnasium
 
 from awr_exp.data.minari import ID, root
 from awr_exp.envs.make import as_settings, foreign_module
+from awr_exp.envs.spaces import bare, canonical
 from awr_exp.errors import UserError, named
 
 ROOM = 2**25
@@ -56,6 +57,7 @@ def make_place(id: str) -> None:
 
 def check_env(env: gymnasium.Env) -> None:
     """Raises UserError if a data set cannot say that it comes from `env`."""
+    env = bare(env)
     try:
         if env.spec is not None:
             env.spec.to_json()
@@ -83,7 +85,7 @@ def create(
     """
     import minari
 
-    target = root() / id
+    env, target = bare(env), root() / id
     make_place(id)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as work:
@@ -93,8 +95,10 @@ def create(
                     id,
                     _while_there_is_room(buffers, Path(work)),
                     env=env,
-                    observation_space=env.observation_space,
+                    observation_space=canonical(env.observation_space),
                     action_space=actions,
+                    # Pixels as they are: JPEG would change them.
+                    jpeg_encoding=False,
                     algorithm_name=algorithm,
                     description=about,
                     author="awr_exp",
@@ -132,9 +136,16 @@ def command(id: str, env: gymnasium.Env, clip_actions: bool = True) -> str:
 def _while_there_is_room(buffers: Iterable[Any], place: Path) -> Iterator[Any]:
     """Raises OSError before the disk is full: in the middle of an episode, that would crash HDF5 and all of Python."""
     for buffer in buffers:
-        if shutil.disk_usage(place).free < ROOM + 4 * buffer.observations.nbytes:
+        if shutil.disk_usage(place).free < ROOM + 4 * _bytes(buffer.observations):
             raise OSError(errno.ENOSPC, f"less than {ROOM >> 20} MB would be left of its disk")
         yield buffer
+
+
+def _bytes(observations: Any) -> int:
+    """Of an episode's, in whatever structure."""
+    if isinstance(observations, dict | tuple):
+        return sum(map(_bytes, observations.values() if isinstance(observations, dict) else observations))
+    return int(observations.nbytes)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from awr_exp.layout import unflatten
 from awr_exp.types import Spec
 
 
@@ -66,6 +67,7 @@ class Recording:
     def episodes(self, last: int | None = None) -> Iterator[Any]:
         """Minari's EpisodeBuffer of each whole episode that is kept, by environment and time.
 
+        Observations have the environment's own structure, and discrete actions its own numbers.
         last: only the newest of them, by when they ended: as few as have so many steps together, or all there are.
         """
         from minari.data_collector import EpisodeBuffer
@@ -74,10 +76,11 @@ class Recording:
         obs_dim, action_dim = self.spec.obs_dim, self.spec.action_dim
         for env, begin, end in self._whole(rows, last):
             own = np.array(rows[begin:end, env])
+            obs = np.concatenate([own[:, :obs_dim], own[-1:, obs_dim : 2 * obs_dim]])
             action = own[:, 2 * obs_dim : 2 * obs_dim + action_dim]
             yield EpisodeBuffer(
-                observations=np.concatenate([own[:, :obs_dim], own[-1:, obs_dim : 2 * obs_dim]]),
-                actions=action[:, 0].astype(np.int64) if self.spec.discrete else action,
+                observations=unflatten(self.spec.observation, obs) if self.spec.observation else obs,
+                actions=action[:, 0].astype(np.int64) + self.spec.action_start if self.spec.discrete else action,
                 rewards=own[:, -4].astype(np.float64).tolist(),
                 terminations=own[:, -3].astype(bool).tolist(),
                 truncations=own[:, -2].astype(bool).tolist(),

@@ -62,6 +62,15 @@ class Replay:
         """Transitions of each member."""
         return self.steps * self.envs
 
+    def __repr__(self) -> str:
+        kept = f", {self.kept * self.envs} of them kept" if self.kept else ""
+        size = f"{len(self)} of at most {(self.kept + self.turning) * self.envs} transitions{kept}"
+        return f"Replay({self.members} members with {size}, from {self.envs} environments each; {self.spec})"
+
+    def rows(self, member: int) -> Tensor:
+        """[T', E, W], all that a member has, in the order of the ring."""
+        return self.ring[member, : self.steps]
+
     def _packed(self, batch: Batch) -> Tensor:
         """[..., W]"""
         action = batch.action.unsqueeze(-1) if self.spec.discrete else batch.action

@@ -21,7 +21,7 @@ class DataInfo:
     episode_returns: undiscounted, in the data's own units, whatever reward_scale is; fingerprint: changes when the
     content does; env_spec, eval_env_spec: the environments that it comes from and that it is to be evaluated in, as
     `awr_exp.envs.source.EnvSource` or gymnasium's EnvSpec, or None; ref_min_score, ref_max_score: returns of a random
-    and an expert policy, or None; observation_space, action_space: gymnasium's, as the data set says, or None.
+    and an expert policy, or None; observation_space: gymnasium's, as the data set says, or None.
     """
 
     id: str
@@ -34,7 +34,6 @@ class DataInfo:
     ref_max_score: float | None = None
     eval_env_spec: Any = None
     observation_space: Any = None
-    action_space: Any = None
 
     @property
     def episodes(self) -> int:
@@ -77,6 +76,13 @@ class Transitions:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        info = self.info
+        returns = f"return {info.return_mean:.1f} ± {info.return_std:.1f}"
+        return (
+            f"Transitions({info.id}: {len(self)} in {info.episodes} episodes, {returns}, on {self.device}; {self.spec})"
+        )
 
     def to(self, device: torch.device | str) -> "Transitions":
         """Move to the device, in place; the packed rows stay on the host if they would crowd a GPU."""

@@ -39,9 +39,11 @@ def play(env: gymnasium.Env, act: Act, seed: int, rng: np.random.Generator) -> d
             # Copies: some environments write into the same array again and again.
             obs = finite(observed(env.reset(seed=seed)[0], shape)).copy()
         while not (terminated or truncated):
-            action = act(obs, rng)
+            action = np.array(act(obs, rng))
             with _guarded():
-                result, gained, terminated, truncated, _ = env.step(action)
+                # A copy here, too: some change their action in place.
+                result, gained, terminated, truncated, _ = env.step(action.copy()[()])
+                terminated, truncated = bool(terminated), bool(truncated)
                 next_obs, reward = finite(observed(result, shape)).copy(), finite(np.array(rewarded(gained)))
             truncated = truncated or len(steps) == LONGEST - 1
             steps.append((obs, next_obs, action, reward, terminated, truncated))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from awr_exp.envs.make import MakeEnv, observed, rewarded
 from awr_exp.envs.rollout import NOT_FINITE, bounds, drop
+from awr_exp.envs.spaces import flat
 from awr_exp.envs.worker import Stopped, Worker
 from awr_exp.errors import FAILURES, named
 
@@ -47,7 +48,7 @@ class Here:
         for place, (number, seed) in enumerate(zip(numbers.tolist(), seeds.tolist(), strict=True)):
             try:
                 if number not in self.envs:
-                    self.envs[number] = self.make_env()
+                    self.envs[number] = flat(self.make_env())
                 obs[place] = observed(self.envs[number].reset(seed=seed)[0], self.shape)
             except FAILURES as error:
                 said[place] = named(error)
@@ -56,8 +57,9 @@ class Here:
 
     def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step:
         chosen = [self.envs[number] for number in numbers.tolist()]
-        if limits := bounds(self.make_env, chosen[0].action_space):
-            actions = np.clip(actions, *limits)
+        limits = bounds(self.make_env, chosen[0].action_space)
+        # Copies, for some environments change their action in place.
+        actions = np.clip(actions, *limits) if limits else actions.copy()
         obs, reward, said = np.full((len(numbers), *self.shape), np.nan, np.float32), np.zeros(len(numbers)), {}
         terminated, truncated = np.zeros((2, len(numbers)), np.bool_)
         for place, (env, action) in enumerate(zip(chosen, actions, strict=True)):

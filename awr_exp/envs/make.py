@@ -13,10 +13,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
-from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from awr_exp.envs import fit, source
+from awr_exp.envs.spaces import FlatVector, bare, entries_of, flat, flat_vector, spec_of
 from awr_exp.errors import FAILURES, UserError, first_line, named
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ class Source(Protocol):
     env_spec: Any
     eval_env_spec: Any
     observation_space: Any
-    action_space: Any
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,9 @@ class Make:
     def __call__(self) -> gymnasium.Env:
         return _make(self.id, self.kwargs, self.wrappers)
 
-    def vector(self, count: int) -> gymnasium.vector.VectorEnv:
+    def vector(self, count: int) -> FlatVector:
         """`count` copies in one."""
-        return gymnasium.make_vec(self.id, count, "vector_entry_point", **self.kwargs)
+        return flat_vector(gymnasium.make_vec(self.id, count, "vector_entry_point", **self.kwargs))
 
 
 def gym(
@@ -192,7 +191,7 @@ def _make(id: str, kwargs: Mapping[str, Any], wrappers: Sequence[WrapperSpec] = 
     if module and env.unwrapped.spec:
         # gymnasium forgets the module, without which nobody else finds it.
         env.unwrapped.spec.id = id
-    return _flat(source.put_on(env, wrappers))
+    return flat(source.put_on(env, wrappers))
 
 
 @cache
@@ -210,46 +209,6 @@ def _hear_mujoco() -> None:
             log.info("MuJoCo: %s", text)
 
     mujoco.set_mju_user_warning(hear)
-
-
-def spec_of(owner: str, obs_dim: int, action: Any) -> "Spec":
-    """The shapes and bounds of a task of `owner`. Raises UserError for an action space of another kind."""
-    from awr_exp.types import Spec
-
-    if isinstance(action, spaces.Discrete):
-        return Spec(obs_dim, num_actions=int(action.n))
-    if isinstance(action, spaces.Box) and len(action.shape) == 1 and _is_range(action):
-        low, high = (tuple(map(float, bound)) for bound in (action.low, action.high))
-        return Spec(obs_dim, action.shape[0], None, low, high)
-    raise UserError(f"{owner}: its actions are {action}; use a Discrete or a one-dimensional Box of floats")
-
-
-def _is_range(box: spaces.Box) -> bool:
-    """Whether there is something to choose, in numbers that a policy gives."""
-    return box.shape != (0,) and np.issubdtype(box.dtype, np.floating) and bool((box.low < box.high).all())
-
-
-def _flat(env: gymnasium.Env) -> gymnasium.Env:
-    if not isinstance(env.observation_space, spaces.Box) or len(env.observation_space.shape) != 1:
-        env = gymnasium.wrappers.FlattenObservation(env)
-    if not isinstance(env.observation_space, spaces.Box):
-        raise TypeError(f"its observations are {env.observation_space}, which have no flat form")
-    if isinstance(env.action_space, spaces.Discrete) and env.action_space.start != 0:
-        env = FromZero(env)
-    return env
-
-
-class FromZero(gymnasium.ActionWrapper, RecordConstructorArgs):
-    """Counts discrete actions from 0. It can be named in a data set, as one with a function of its own cannot."""
-
-    def __init__(self, env: gymnasium.Env) -> None:
-        RecordConstructorArgs.__init__(self)
-        super().__init__(env)
-        assert isinstance(env.action_space, spaces.Discrete)
-        self.start, self.action_space = env.action_space.start, spaces.Discrete(int(env.action_space.n))
-
-    def action(self, action: Any) -> Any:
-        return action + self.start
 
 
 def observed(obs: Any, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
@@ -279,9 +238,9 @@ def task(make: MakeEnv, as_played: bool = False) -> "Spec":
     Raises UserError for actions of another kind than ours.
     """
     with opened(make) as env:
-        obs, action = env.observation_space.shape, played_space(make, env) if as_played else env.action_space
-    assert obs is not None
-    return spec_of(f"environment '{env.spec.id if env.spec else env}'", obs[0], action)
+        own = bare(env)
+        action = played_space(make, env) if as_played else own.action_space
+    return spec_of(f"environment '{env.spec.id if env.spec else env}'", own.observation_space, action)
 
 
 def clips(make: MakeEnv) -> bool:
@@ -291,7 +250,7 @@ def clips(make: MakeEnv) -> bool:
 
 def played_space(make: MakeEnv, env: gymnasium.Env) -> gymnasium.Space:
     """Of the actions that `env`, one of its environments, gets: without bounds, where it gets them as they are."""
-    space = env.action_space
+    space = bare(env).action_space
     if clips(make) or not isinstance(space, spaces.Box):
         return space
     return spaces.Box(-np.inf, np.inf, space.shape, space.dtype)
@@ -301,7 +260,9 @@ def made(make: MakeEnv) -> gymnasium.Env:
     """The environment. Raises UserError if it cannot be made."""
     id = getattr(make, "id", make)
     try:
-        return make()
+        return flat(make())
+    except UserError:
+        raise
     except gymnasium.error.DependencyNotInstalled as error:
         extra = next((extra for name, extra in EXTRAS.items() if name in str(error)), None)
         hint = f"pip install 'awr-exp[{extra}]'" if extra else first_line(error)
@@ -332,12 +293,12 @@ def _check_vectorized(make: Make) -> None:
     if gymnasium.spec(make.id.rpartition(":")[2]).vector_entry_point is None:
         raise UserError(f"environment '{make.id}' has no vectorised form of its own: leave out env.vectorized")
     with opened(make) as one:
-        alone = one.observation_space, one.action_space
+        alone = _kind(bare(one).observation_space, bare(one).action_space)
     try:
         several = make.vector(1)
     except FAILURES as error:
         raise UserError(f"environment '{make.id}' cannot be made in its vectorised form: {first_line(error)}") from None
-    single = several.single_observation_space, several.single_action_space
+    single = _kind(several.env.single_observation_space, several.env.single_action_space)
     with suppress(*FAILURES):
         several.close()
     mode = several.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP)
@@ -348,9 +309,14 @@ def _check_vectorized(make: Make) -> None:
         )
     if alone != single:
         raise UserError(
-            f"environment '{make.id}' has observations or actions that its vectorised form cannot give flat or "
-            "count from 0: leave out env.vectorized"
+            f"environment '{make.id}' has observations or actions of another kind in its vectorised form: leave out "
+            "env.vectorized"
         )
+
+
+def _kind(observation: Any, action: Any) -> tuple[Any, ...]:
+    """Of a task, what must be the same in all of its forms."""
+    return entries_of("", observation) or observation, action
 
 
 def _check(make: Make, data: Source | None, spec: "Spec | None", instead: str) -> None:
@@ -359,7 +325,7 @@ def _check(make: Make, data: Source | None, spec: "Spec | None", instead: str) -
         if data is None or spec is None:
             return
         named = data.eval_env_spec or data.env_spec
-        missing = source.missing(env, make.wrappers or (named.additional_wrappers if named else ()))
+        missing = source.missing(bare(env), make.wrappers or (named.additional_wrappers if named else ()))
         names = " and ".join(wrapper.name for wrapper in missing)
         if missing:
             instead = f"it was recorded through {names}, which is not there; {instead}"

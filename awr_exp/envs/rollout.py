@@ -11,6 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from awr_exp.envs.make import LARGEST, MakeEnv, clips, observed, rewarded
+from awr_exp.envs.spaces import flat
 from awr_exp.errors import FAILURES, named
 from awr_exp.seeding import child_seed, numpy_generator
 
@@ -78,7 +79,7 @@ class Rollouts:
         for _ in range(ATTEMPTS):
             try:
                 if lane not in self.envs:
-                    self.envs[lane] = self.make_env()
+                    self.envs[lane] = flat(self.make_env())
                 env = self.envs[lane]
                 # Of 31 bits, which every environment takes.
                 obs, _ = env.reset(seed=child_seed(seed, "episode", number, self.episode[lane]) >> 32)
@@ -95,8 +96,9 @@ class Rollouts:
         self.reasons.append((lane // self.shape[1], reason))
         drop(self.envs, lane)
 
-    def _clipped(self, action: NDArray[Any]) -> NDArray[Any]:
-        return np.clip(action, *self.bounds) if self.bounds else action
+    def _played(self, action: NDArray[Any]) -> NDArray[Any]:
+        """What the environments get of it: copies, for some change their action in place."""
+        return np.clip(action, *self.bounds) if self.bounds else action.copy()
 
     def play(self, player: Player, steps: int, key: object) -> Stretch:
         """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
@@ -110,9 +112,10 @@ class Rollouts:
         for step in range(steps):
             lanes: Sequence[int] = range(count)
             for _ in range(ATTEMPTS):
-                action = player(self.obs.reshape(members, envs, -1), noise[step])
+                # Copies of what a player may use again.
+                action = np.array(player(self.obs.reshape(members, envs, -1), noise[step]))
                 action, said = action.reshape(count, *action.shape[2:]), dict.fromkeys(lanes, NOT_FINITE)
-                played = self._clipped(action)
+                played = self._played(action)
                 for lane in lanes:
                     at = step, lane
                     try:
@@ -154,7 +157,7 @@ class Rollouts:
         for lane, taken in enumerate(actions):
             self.obs[lane] = self._begin(lane)
             try:
-                for action in self._clipped(taken):
+                for action in self._played(taken):
                     self.obs[lane] = observed(self.envs[lane].step(action)[0], self.obs.shape[1:])
             except FAILURES:
                 self.obs[lane] = np.nan

@@ -156,8 +156,7 @@ def recreated(wrapper: WrapperSpec) -> str | None:
 
 
 def _idle(wrapper: WrapperSpec) -> bool:
-    """Whether it does nothing, or what every environment here has done to it."""
-    return (_of_gymnasium(wrapper) and _class(wrapper) in IDLE) or wrapper.entry_point == "awr_exp.envs.make:FromZero"
+    return _of_gymnasium(wrapper) and _class(wrapper) in IDLE
 
 
 def _as_tuple(value: Any) -> Any:

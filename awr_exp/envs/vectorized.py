@@ -87,7 +87,9 @@ class Vectorized:
 
     def _step(self, action: NDArray[Any], members: NDArray[np.bool_]) -> None:
         """A step of the chosen members' copies: the others' are not to run ahead."""
-        played = np.clip(action, *self.bounds) if self.bounds else action
+        # Copies: a player may use its array again, and some environments change theirs in place.
+        action = action.copy()
+        played = np.clip(action, *self.bounds) if self.bounds else action.copy()
         next_obs, reward = self.obs.copy(), np.zeros(self.shape)
         terminated, truncated = np.zeros((2, *self.shape), np.bool_)
         stepped = members[:, None].copy()

@@ -52,6 +52,7 @@ class Head(Protocol):
 class Gaussian:
     """Independent normal for each entry of the action, in units in which finite bounds are -1 and 1.
 
+    An entry whose bounds are equal is what they are: it is no part of the distribution, and nothing is learnt of it.
     std: 'state_independent' (one learnt number an entry), 'state_dependent' (an output of the network), or a
     positive number that stays fixed; bound_penalty: half of this times the squared distance of the mean from the
     bounds is added to the loss. Raises UserError for a discrete action space.
@@ -72,7 +73,12 @@ class Gaussian:
         self.low, self.high = low, high
         self.centre = torch.where(bounded, (low + high) / 2, 0)
         self.scale = torch.where(bounded, (high - low) / 2, 1)
-        self.log_scale = float(self.scale.log().sum())
+        """Of a unit; 0 where there is nothing to choose."""
+        self.unit = torch.where(self.scale > 0, self.scale, 1)
+        self.log_scale = float(self.unit.log().sum())
+        # A mask only where it is needed: it is in the midst of every update.
+        self.choices = int((self.scale > 0).sum())
+        self.free = (self.scale > 0).float() if self.choices < spec.action_dim else None
 
     def start(self) -> Tensor:
         return torch.full((self.action_dim if self.shapes else 0,), -0.5)
@@ -88,29 +94,33 @@ class Gaussian:
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def _constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return self.centre.to(like), self.scale.to(like)
+        return self.centre.to(like), self.unit.to(like)
+
+    def _total(self, entries: Tensor) -> Tensor:
+        """[..., action_dim] to [...], of those entries that there is a choice of."""
+        return (entries if self.free is None else entries * self.free.to(entries)).sum(-1)
 
     def _normal_log_prob(self, outputs: Tensor, extra: Extra, x: Tensor) -> Tensor:
         mean, log_std = self._moments(outputs, extra)
-        return (-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std).sum(-1) - (HALF_LOG_TWO_PI * self.action_dim)
+        return self._total(-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std) - HALF_LOG_TWO_PI * self.choices
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
-        centre, scale = self._constants(outputs)
-        return self._normal_log_prob(outputs, extra, (action - centre) / scale) - self.log_scale
+        centre, unit = self._constants(outputs)
+        return self._normal_log_prob(outputs, extra, (action - centre) / unit) - self.log_scale
 
     def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
         mean, log_std = self._moments(outputs, extra)
         per_entry = log_std + 0.5 + HALF_LOG_TWO_PI
-        return per_entry.expand_as(mean).sum(-1) + self.log_scale
+        return self._total(per_entry.expand_as(mean)) + self.log_scale
 
     def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
         if not self.bound_penalty:
             return outputs.new_zeros(outputs.shape[0])
         mean, _ = self._moments(outputs, extra)
-        centre, scale = self._constants(outputs)
-        low, high = ((bound.to(outputs) - centre) / scale for bound in (self.low, self.high))
+        centre, unit = self._constants(outputs)
+        low, high = ((bound.to(outputs) - centre) / unit for bound in (self.low, self.high))
         outside = mean - mean.clamp(low, high)
-        return 0.5 * self.bound_penalty * outside.square().sum(-1).mean(-1)
+        return 0.5 * self.bound_penalty * self._total(outside.square()).mean(-1)
 
     def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
         mean, _ = self._moments(outputs, extra)
@@ -125,8 +135,7 @@ class Gaussian:
         pass
 
     def _to_action(self, x: Tensor) -> Tensor:
-        centre, scale = self._constants(x)
-        return centre + scale * x
+        return self.centre.to(x) + self.scale.to(x) * x
 
 
 class AnnealedGaussian(Gaussian):
@@ -165,14 +174,16 @@ class TanhGaussian(Gaussian):
     def __init__(self, spec: Spec, std: str | float = "state_dependent") -> None:
         super().__init__(spec, std)
         if not all(map(math.isfinite, (*spec.action_low, *spec.action_high))):
-            raise UserError("head=tanh_gaussian needs finite action bounds; use head=gaussian for unbounded actions")
+            raise UserError(
+                "head=tanh_gaussian needs finite action bounds on both sides; use head=gaussian for other actions"
+            )
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
-        centre, scale = self._constants(outputs)
-        x = torch.atanh(((action - centre) / scale).clamp(-self.EDGE, self.EDGE))
+        centre, unit = self._constants(outputs)
+        x = torch.atanh(((action - centre) / unit).clamp(-self.EDGE, self.EDGE))
         # log(1 - tanh(x)^2), in the form that does not cancel.
         log_slope = 2 * (math.log(2) - x - F.softplus(-2 * x))
-        return self._normal_log_prob(outputs, extra, x) - log_slope.sum(-1) - self.log_scale
+        return self._normal_log_prob(outputs, extra, x) - self._total(log_slope) - self.log_scale
 
     def _to_action(self, x: Tensor) -> Tensor:
         return super()._to_action(torch.tanh(x))

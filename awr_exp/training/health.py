@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from torch import Tensor
+
 COLLAPSED = 0.05
 """Effective sample size, as a share of the batch, below which a handful of rows decides each step."""
 GREEDY, CLONING = 0.05, 10.0
@@ -14,6 +16,24 @@ def at_start(value_iters: int | None) -> Iterator[tuple[str, str]]:
         yield (
             "value_iters",
             "value_iters=1: the critic takes one step a batch and lags behind the policy; try agent.value_iters=5",
+        )
+
+
+def of_rewards(reward: Tensor, terminated: Tensor, scale: float, online: bool) -> Iterator[tuple[str, str]]:
+    """As `of_metrics`, of all rewards there are [N], which `scale` multiplied, and where episodes terminate [N].
+
+    Rewards that are alike are no fault where episodes terminate: how soon is then what there is to learn.
+    """
+    if not reward.numel():
+        return
+    low, high = float(reward.min()), float(reward.max())
+    if low == high and (low == 0 or not bool(terminated.any())):
+        so_far = " so far" if online else ""
+        outcome = "nothing is learnt until one differs" if online else "the result is behaviour cloning"
+        yield (
+            "rewards",
+            f"all rewards{so_far} are {low / scale:g}, so that no action is better than another and {outcome}: "
+            "check where they come from",
         )
 
 

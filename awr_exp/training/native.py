@@ -145,8 +145,8 @@ def _bare(optimizer: Optimizer) -> Optimizer:
 
 def _has_losses(head: heads.Head) -> bool:
     if type(head) is heads.Gaussian:
-        return head.std != "state_dependent"
-    return type(head) in (heads.AnnealedGaussian, heads.Categorical)
+        return head.std != "state_dependent" and head.free is None
+    return type(head) is heads.Categorical or (type(head) is heads.AnnealedGaussian and head.free is None)
 
 
 def critic_steps(agent: AWR, replay: Replay, slots: Tensor, target: Tensor) -> Metrics:

@@ -1,6 +1,6 @@
 """Training on a fixed data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
-from awr_exp.training import blocks
+from awr_exp.training import blocks, health
 from awr_exp.training.accelerate import accelerate
 from awr_exp.training.trainer import Trainer
 
@@ -32,6 +32,7 @@ class Offline(Trainer):
     ) -> None:
         super().__init__(agent, total=updates, **options)
         self.data = data
+        self.constant = list(health.of_rewards(data.reward, data.terminated, data.info.reward_scale, online=False))
         accelerated = accelerate(type(agent).update, compile, updates * agent.members, agent.device)
         self.blocks = [
             blocks.Block(agent, members, data, accelerated, batch_size, refresh_interval)
@@ -49,6 +50,9 @@ class Offline(Trainer):
 
     def read(self) -> list[dict[str, float]]:
         return [metrics for block in self.blocks for metrics in block.read()]
+
+    def of_rewards(self, member: int) -> Iterator[tuple[str, str]]:
+        return iter(self.constant)
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         return self.block_of[member].state(member)

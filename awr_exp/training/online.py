@@ -18,7 +18,7 @@ from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv, collecting, opened
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
-from awr_exp.training import memory
+from awr_exp.training import health, memory
 from awr_exp.training.accelerate import Update
 from awr_exp.training.blocks import Team
 from awr_exp.training.collect import Collector
@@ -258,6 +258,11 @@ class Online(Trainer):
             return [part]
         part.collector.close()
         return alone
+
+    def of_rewards(self, member: int) -> Iterator[tuple[str, str]]:
+        learner, row = self.places[member]
+        reward, terminated, _ = learner.replay.rows(row)[..., -3:].unbind(-1)
+        return health.of_rewards(reward, terminated, self.reward_scale, online=True)
 
     def value_iters(self) -> int | None:
         return super().value_iters() if "batch" in self.learners[0].functions else None

@@ -243,11 +243,21 @@ class Trainer:
             with speaking(self.folders[member], self.names[member]):
                 log.error("error: %s", error)
 
+    def of_rewards(self, member: int) -> Iterator[tuple[str, str]]:
+        """See `health.of_rewards`, of what a member learns from."""
+        yield from ()
+
     def complaints(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         beta = getattr(self.agent, "beta", None)
+        if beta is None:
+            return
+        if constant := next(self.of_rewards(member), None):
+            # Advantages are the critic's errors alone, and no beta makes sense of them.
+            yield constant
+            return
         # The first report of a run is that of a raw critic, whose errors are no advantages.
         raw = self.step <= self.report_interval < self.total
-        if beta is not None and not raw:
+        if not raw:
             standardized = bool(self.agent.standardize[member])  # type: ignore[attr-defined]
             yield from health.of_metrics(metrics, float(beta[member]) if self.beta_matters else None, standardized)
 

@@ -1,5 +1,6 @@
 """Minari data sets against Minari's own reader, and every damage by its message."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -101,6 +102,14 @@ def test_the_content_is_what_minari_reads(lengths: tuple[int, ...]) -> None:
     np.testing.assert_allclose(std, seen.std(0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("bounds", [(-np.inf, 0.1), (0.1, np.inf), (0.1, 0.1), (-3.4028235e38, 3.4028235e38)])
+def test_rounding_at_a_bound_is_no_mistake(bounds: tuple[float, float]) -> None:
+    box = spaces.Box(np.array([0, bounds[0]]), np.array([1, bounds[1]]), dtype=np.float64)
+    box.sample = lambda: np.array([0.5, 0.1 * (1 + 1e-6)])  # type: ignore[assignment]
+    make(action=box)
+    assert len(load(ID)) == 12
+
+
 def test_spaces_are_flattened_as_gymnasium_does() -> None:
     space = spaces.Dict({"b": spaces.Box(-1, 1, (2, 2), np.float32), "a": spaces.Discrete(3, start=1)})
     dataset = make(observation=space, action=spaces.Discrete(2, start=5))
@@ -110,6 +119,53 @@ def test_spaces_are_flattened_as_gymnasium_does() -> None:
     expected = np.stack([spaces.flatten(dataset.observation_space, row) for row in rows])
     np.testing.assert_allclose(batch.obs[0, :4], expected)
     np.testing.assert_array_equal(batch.action[0, :4], first.actions - 5)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+@pytest.mark.parametrize("nested", [True, False])
+def test_images_in_jpeg_are_named_and_pixels_are_read(noisy: bool, nested: bool) -> None:
+    image = spaces.Box(0, 255, (32, 32, 3), np.uint8)
+    if not noisy:
+        # All of one length: they lie in the file as one array of bytes.
+        image.sample = lambda: np.zeros((32, 32, 3), np.uint8)  # type: ignore[assignment]
+    space = spaces.Dict({"camera": image, "x": BOX}) if nested else image
+    make(observation=space)
+    field = "observations/camera" if nested else "observations"
+    with pytest.raises(UserError, match=rf"{field} holds JPEG images, not pixels: .*jpeg_encoding=False"):
+        load(ID)
+    dataset = make(observation=space, id="test/pixels-v0", jpeg_encoding=False)
+    data = load("test/pixels-v0")
+    first = next(iter(dataset.iterate_episodes())).observations
+    pixels = (first["camera"] if nested else first).reshape(5, -1)
+    np.testing.assert_array_equal(data.observations()[:5, : 32 * 32 * 3], pixels)
+
+
+@pytest.mark.parametrize(
+    ("clock", "said"),
+    [
+        (lambda t: 1.7e9 + t, True),
+        (lambda t: np.int64(1.7e9) + t, True),
+        (lambda t: 1e5 + 1e-3 * t, True),
+        (lambda t: 1.7e9 + 0 * t, False),
+        (lambda t: 1.7e9 + 1e6 * t, False),
+        (lambda t: 300 + 1e-6 * t, False),
+        (lambda t: 1.0 * t, False),
+    ],
+)
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_clock_that_float32_cannot_read_is_named(
+    clock: Callable[[Any], Any], said: bool, nested: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticks = itertools.count()
+    own = spaces.Box(-np.inf, np.inf, (2,), np.asarray(clock(np.arange(2))).dtype if nested else np.float64)
+    own.sample = lambda: np.array([0, clock(np.int64(next(ticks)))], own.dtype)  # type: ignore[assignment]
+    make(lengths=(40, 40), observation=spaces.Dict({"a": BOX, "time": own}) if nested else own)
+    for _ in range(2):
+        # The second time from the cache.
+        caplog.clear()
+        load(ID)
+        name = "time[1]" if nested else "entry 1 of the observations"
+        assert [f"{name} varies little around a large mean" in line for line in caplog.messages] == [True] * said
 
 
 def test_a_space_without_numbers_is_refused_by_name(root: Path) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
+import h5py
 import numpy as np
 import pytest
 
@@ -410,7 +411,7 @@ def test_an_environment_that_no_data_set_can_name_is_refused() -> None:
         export.check_env(gymnasium.make("Unnamed-v0"))
 
 
-def test_an_action_space_that_begins_elsewhere_is_recorded_from_0(tmp_path: Path) -> None:
+def test_actions_are_recorded_in_the_environments_own_numbers(tmp_path: Path) -> None:
     make_env = gym(None, None, "Counting-v0")
     spec = task(make_env)
     export.check_env(make_env())
@@ -420,7 +421,9 @@ def test_an_action_space_that_begins_elsewhere_is_recorded_from_0(tmp_path: Path
     own.finish(make_env, 100.0)
     data = load("test/mine-v0")
     batch = data.sample(np_rows(len(data)))
-    assert data.spec == spec == Spec(1, num_actions=3)
+    assert data.spec == spec == Spec(1, num_actions=3, action_start=5)
+    with h5py.File(export.root() / "test/mine-v0" / "data" / "main_data.hdf5") as file:
+        assert {int(action) for episode in file.values() for action in episode["actions"]} == {5, 6, 7}
     assert set(batch.action[0].tolist()) == {0, 1, 2}
     # Its rewards are the actions as it got them. Both ways of ending at once count as termination.
     assert bool((batch.reward == batch.action + 5).all())

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -188,3 +189,45 @@ def test_a_head_that_does_not_fit_the_actions_says_which_does() -> None:
     with pytest.raises(UserError, match="finite action bounds"):
         heads.TanhGaussian(unbounded)
     assert heads.Gaussian(unbounded, 1.0).mode(torch.tensor([[[7.5]]]), {}).item() == 7.5
+
+
+FIXED = Spec(3, 3, None, (-1.0, 0.5, -math.inf), (1.0, 0.5, math.inf))
+
+
+@pytest.mark.parametrize("head", [heads.Gaussian, heads.TanhGaussian, partial(heads.Gaussian, std="state_dependent")])
+def test_an_entry_whose_bounds_are_equal_is_that_and_no_part_of_the_distribution(head: Any) -> None:
+    fixed, free = FIXED, Spec(3, 2, None, (-1.0, -math.inf), (1.0, math.inf))
+    if head is heads.TanhGaussian:
+        fixed, free = Spec(3, 3, None, (-1.0, 0.5, -2.0), (1.0, 0.5, 2.0)), Spec(3, 2, None, (-1.0, -2.0), (1.0, 2.0))
+    with_it, without = head(fixed), head(free)
+    size = with_it.outputs // 3
+    outputs = torch.randn(2, 5, size, 3, generator=G)
+    rest = outputs[..., [0, 2]]
+    extra = {"log_std": torch.randn(2, 1, 3, generator=G)} if with_it.shapes else {}
+    others = {name: value[..., [0, 2]] for name, value in extra.items()}
+    action = torch.rand(2, 5, 3, generator=G)
+    action[..., 1] = 0.5
+    assert_close(
+        with_it.log_prob(outputs.flatten(2), extra, action),
+        without.log_prob(rest.flatten(2), others, action[..., [0, 2]]),
+    )
+    assert_close(with_it.entropy(outputs.flatten(2), extra), without.entropy(rest.flatten(2), others))
+    mode, sample = with_it.mode(outputs.flatten(2), extra), with_it.sample(outputs.flatten(2), extra, generators(0, 1))
+    assert_close(mode[..., [0, 2]], without.mode(rest.flatten(2), others))
+    assert torch.stack([mode, sample])[..., 1].unique().tolist() == [0.5]
+    with_it.bound_penalty = without.bound_penalty = 1.0
+    assert_close(with_it.penalty(outputs.flatten(2), extra), without.penalty(rest.flatten(2), others))
+
+
+@pytest.mark.parametrize("bound", [1e17, math.inf])
+def test_wide_bounds_overflow_nowhere(bound: float) -> None:
+    spec = Spec(3, 2, None, (-bound, 0.0), (bound, bound))
+    head = heads.Gaussian(spec, bound_penalty=1.0)
+    outputs, extra = torch.full((1, 4, 2), -3.0), {"log_std": torch.zeros(1, 1, 2)}
+    for found in (
+        head.log_prob(outputs, extra, torch.ones(1, 4, 2)),
+        head.entropy(outputs, extra),
+        head.penalty(outputs, extra),
+        head.mode(outputs, extra),
+    ):
+        assert bool(found.isfinite().all())

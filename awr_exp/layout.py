@@ -1,0 +1,136 @@
+"""How an observation of any structure lies in a vector: in one order everywhere, whoever wrote the space down.
+
+Keys of a Dict come in alphabetical order, for a space that is kept in a file comes back in that, whatever it was
+before. Nothing here imports torch or gymnasium: workers and policies do without.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A part of an observation that has other ones beside it or is no vector.
+
+    path: the keys of Dicts, as text, and the numbers in Tuples that lead to it; shape: of its values. Of values that
+    are choices, each choice is a column: counts: how many there are of each value; starts: the first of each.
+    dtype: of the environment's own values.
+    """
+
+    path: tuple[str | int, ...]
+    shape: tuple[int, ...]
+    counts: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+    dtype: str = field(default="float32", compare=False)
+
+    @property
+    def name(self) -> str:
+        return "/".join(map(str, self.path)) or "the observation"
+
+    @property
+    def width(self) -> int:
+        """Columns that it takes."""
+        return sum(self.counts) if self.counts else math.prod(self.shape)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Entry":
+        """From `dataclasses.asdict` after a round trip through JSON, which turns tuples into lists."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**fields)
+
+    def columns(self, values: Any) -> NDArray[np.float32]:
+        """[..., width] of values [..., *shape]. Raises ValueError for other shapes, and for what is no choice."""
+        array = np.asarray(values)
+        lead = array.ndim - len(self.shape)
+        if lead < 0 or array.shape[lead:] != self.shape:
+            raise ValueError(f"{self.name} has the shape {array.shape}, its space {self.shape}")
+        flat = array.reshape(*array.shape[:lead], math.prod(self.shape))
+        if not self.counts:
+            return np.asarray(flat, np.float32)
+        index = flat - np.array(self.starts)
+        if not ((index >= 0) & (index < np.array(self.counts)) & (index == np.round(index))).all():
+            raise ValueError(f"{self.name} is none of its {self._choices()}")
+        out = np.zeros((*index.shape[:-1], self.width), np.float32)
+        before = np.cumsum(self.counts) - self.counts
+        np.put_along_axis(out, (index + before).astype(np.int64), 1, -1)
+        return out
+
+    def _choices(self) -> str:
+        first = "" if not any(self.starts) else f" that begin at {', '.join(map(str, self.starts))}"
+        return f"{' x '.join(map(str, self.counts))} choices{first}"
+
+    def values(self, columns: NDArray[np.float32]) -> NDArray[Any]:
+        """The reverse of `columns`, in the environment's own dtype."""
+        lead = columns.shape[:-1]
+        if not self.counts:
+            return columns.reshape(*lead, *self.shape).astype(self.dtype)
+        ends = np.cumsum(self.counts)[:-1]
+        index = np.stack([part.argmax(-1) for part in np.split(columns, ends, -1)], -1) + np.array(self.starts)
+        return index.reshape(*lead, *self.shape).astype(self.dtype)
+
+
+Entries = tuple[Entry, ...]
+"""Of an observation, in their order; none where it is a vector already."""
+
+
+def flatten(entries: Entries, obs: Any) -> NDArray[np.float32]:
+    """An observation as the environment gives it, or a batch of them as its parts' first axes, as [..., width].
+
+    Raises ValueError where it has another structure.
+    """
+    parts = [entry.columns(_part(obs, entry)) for entry in entries]
+    leads = {part.shape[:-1] for part in parts}
+    if len(leads) > 1:
+        raise ValueError(f"its entries are of batches of different shapes: {', '.join(map(str, sorted(leads)))}")
+    return np.concatenate(parts, -1)
+
+
+def _part(obs: Any, entry: Entry) -> Any:
+    for depth, step in enumerate(entry.path):
+        if isinstance(step, int):
+            found = isinstance(obs, tuple | list) and step < len(obs)
+            obs = obs[step] if found else None
+        else:
+            known = {str(key): value for key, value in obs.items()} if isinstance(obs, Mapping) else {}
+            found, obs = step in known, known.get(step)
+        if not found:
+            raise ValueError(f"it has no {'/'.join(map(str, entry.path[: depth + 1]))}")
+    return obs
+
+
+def unflatten(entries: Entries, columns: NDArray[np.float32]) -> Any:
+    """The reverse of `flatten`: Dicts as dicts, Tuples as tuples."""
+    ends = np.cumsum([entry.width for entry in entries])[:-1]
+    parts = [(entry.path, entry.values(own)) for entry, own in zip(entries, np.split(columns, ends, -1), strict=True)]
+    return _nested(parts)
+
+
+def _nested(parts: Sequence[tuple[tuple[str | int, ...], Any]]) -> Any:
+    if not parts[0][0]:
+        return parts[0][1]
+    below: dict[str | int, list[tuple[tuple[str | int, ...], Any]]] = {}
+    for (first, *rest), value in parts:
+        below.setdefault(first, []).append((tuple(rest), value))
+    own = {step: _nested(inner) for step, inner in below.items()}
+    return tuple(own.values()) if isinstance(parts[0][0][0], int) else own
+
+
+def described(entries: Entries) -> str:
+    """Its parts with their shapes, or how many choices they are."""
+    return ", ".join(f"{entry.name} {list(entry.counts or entry.shape)}" for entry in entries)
+
+
+def column_names(entries: Entries, width: int) -> list[str]:
+    """What each column is called."""
+    if not entries:
+        return [f"entry {column} of the observations" for column in range(width)]
+    return [
+        entry.name if entry.width == 1 else f"{entry.name}[{column}]"
+        for entry in entries
+        for column in range(entry.width)
+    ]
