@@ -12,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 
+from awr_exp.agents.agent import AVERAGE
 from awr_exp.config import check_trusted
 from awr_exp.errors import UserError, first_line
 from awr_exp.layout import described
@@ -103,7 +104,7 @@ class TrainedPolicy:
 
     def __init__(self, spec: Spec, policy: Policy, state: checkpoint.State, seed: int, source: str = "") -> None:
         self.spec, self.policy, self.source = spec, policy, source
-        self.theta = state["actor.theta"]
+        self.theta = state.get(AVERAGE, state["actor.theta"])
         self.normalizer = [state[f"normalizer.{name}"] for name in ("mean", "std", "limit")]
         self.generators = [generator(seed, "policy")]
 

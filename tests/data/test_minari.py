@@ -246,7 +246,7 @@ def test_damaged_files_are_named(root: Path) -> None:
     content = data_file(root).read_bytes()
     for size in (len(content) // 2, 100, 0):
         data_file(root).write_bytes(content[:size])
-        with pytest.raises(UserError, match=r"main_data\.hdf5 is damaged .*; fetch it again"):
+        with pytest.raises(UserError, match=r"main_data\.hdf5 is damaged .*; delete the data set, and fetch it"):
             load(ID)
     data_file(root).unlink()
     with pytest.raises(UserError, match="only hdf5 is read"):
