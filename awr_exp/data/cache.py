@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from awr_exp.machine import cache_home, free_memory
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def read(folder: Path, made_of: Iterable[Path]) -> Flat | None:
             spec, lengths = Spec.from_json(facts["spec"]), np.array(facts["lengths"], np.int64)
             # Copy on write: torch wants writable memory, the file stays as it is.
             packed = np.load(_own(place / f"{name}.npy"), mmap_mode="c", allow_pickle=False)
-            if packed.nbytes < _free_memory() / 2:
+            if packed.nbytes < free_memory() / 2:
                 packed = np.array(packed)
             if _digest(packed, facts) != facts["digest"]:
                 raise ValueError("it is damaged")
@@ -109,7 +110,8 @@ def _places(folder: Path) -> Iterator[tuple[Path, str]]:
     """Folders, and what the files in them are called: always the same, so that a new one takes an old one's place."""
     yield folder / ".awr_exp_cache", "flat"
     own = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "awr_exp", own
+    if home := cache_home():
+        yield home / "awr_exp", own
 
 
 def _relative(file: Path, folder: Path) -> str:
@@ -135,7 +137,3 @@ def _digest(packed: Any, facts: dict[str, Any]) -> str:
         raise ValueError("it has another form")
     seen = json.dumps({name: value for name, value in facts.items() if name != "digest"}, sort_keys=True)
     return hashlib.sha256(hashlib.sha256(packed).digest() + seen.encode()).hexdigest()
-
-
-def _free_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

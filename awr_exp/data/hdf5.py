@@ -1,6 +1,7 @@
 """The HDF5 file of a Minari data set: read fast, and checked once."""
 
 import errno
+import math
 import os
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from awr_exp.data import cache
 from awr_exp.errors import UserError, first_line
 from awr_exp.layout import Entry, column_names
+from awr_exp.machine import free_memory
 from awr_exp.types import Spec
 
 METADATA = "metadata.json"
@@ -95,7 +97,13 @@ def _read_episodes(id: str, source: h5py.File, spec: Spec) -> tuple[Array, NDArr
     groups = [source[name] for name in names]
     lengths = np.array([_length(id, name, group) for name, group in zip(names, groups, strict=True)])
     total = int(lengths.sum())
-    packed = np.zeros((total + len(lengths), spec.obs_dim + spec.action_dim + 3), np.float32)
+    shape = total + len(lengths), spec.obs_dim + spec.action_dim + 3
+    if (needed := 4 * math.prod(shape)) > (free := free_memory()):
+        raise UserError(
+            f"data set '{id}' takes {needed / 1e9:.1f} GB of memory, {shape[1]} numbers a step, and {free / 1e9:.1f} "
+            "GB are free: read it on a larger machine, or write it anew in parts"
+        )
+    packed = np.zeros(shape, np.float32)
     starts = (lengths + 1).cumsum() - (lengths + 1)
     # One array a field, read into directly: h5py's convenient reads cost several times as much an episode.
     column, coarse = 0, []

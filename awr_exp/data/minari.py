@@ -58,6 +58,10 @@ def load(
             "subtract a constant from them in the data and in the environment",
             *(id, ", ".join(coarse), "varies" if len(coarse) == 1 else "vary"),
         )
+    if (written := metadata.get("total_episodes", len(lengths))) != len(lengths):
+        log.warning(
+            "data set '%s' has %d episodes, %s by its %s: it may be incomplete", id, len(lengths), written, METADATA
+        )
     info = DataInfo(
         id=id,
         episode_returns=_returns(packed, lengths),
@@ -73,8 +77,11 @@ def load(
 
 
 def root() -> Path:
-    """Where Minari keeps its data sets."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+    """Where Minari keeps its data sets. Raises UserError for a user who has no home and says no other place."""
+    try:
+        return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+    except RuntimeError:
+        raise UserError("this user has no home folder to keep data sets in: set MINARI_DATASETS_PATH") from None
 
 
 def _find(id: str, download: bool) -> Path:

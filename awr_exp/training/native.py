@@ -23,6 +23,7 @@ from torch import Tensor
 
 from awr_exp.agents.awr import AWR
 from awr_exp.data.replay import Replay
+from awr_exp.machine import cache_home
 from awr_exp.math.optimizers import Optimizer, Parameters, adam, momentum
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
@@ -66,8 +67,11 @@ def library() -> ctypes.CDLL | None:
     if cxx is None:
         return None
     try:
+        if kept := _cache():
+            with suppress(OSError):  # it is full, or what lies there may not be run
+                return _loaded(cxx, kept)
         with tempfile.TemporaryDirectory() as place:
-            return _loaded(cxx, _cache() or Path(place))
+            return _loaded(cxx, Path(place))
     except OSError as error:
         said = str(error)
     except subprocess.CalledProcessError as error:
@@ -112,8 +116,10 @@ def _processor() -> list[str]:
 
 def _cache() -> Path | None:
     """The user's cache folder, if it can be written, and by nobody else: what lies there is run."""
-    with suppress(OSError, RuntimeError):  # the second where there is no home
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "awr_exp" / "native"
+    if (home := cache_home()) is None:
+        return None
+    with suppress(OSError):
+        folder = home / "awr_exp" / "native"
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         facts = folder.stat()

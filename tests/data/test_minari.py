@@ -278,7 +278,7 @@ def test_the_cache_is_equal_and_rebuilt_when_stale(root: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(h5py, "File", None)
         assert torch.equal(load(ID).packed, first.packed)
-        patch.setattr(cache_module, "_free_memory", lambda: 0)
+        patch.setattr(cache_module, "free_memory", lambda: 0)
         assert torch.equal(load(ID).packed, first.packed)  # mapped, not read
     (cache,) = (root / ID / "data" / ".awr_exp_cache").glob("*.npy")
     cache.write_bytes(cache.read_bytes()[:50])

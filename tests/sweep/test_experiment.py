@@ -292,17 +292,3 @@ def test_a_data_set_that_is_there_already_fails_its_own_job_before_anything_is_t
         assert results.read(folders[number]).env_steps == 64
         assert outcomes[number].metrics == results.read(folders[number]).metrics
         assert (datasets / "mine" / f"fused-v{6 + number}").exists()
-
-
-def test_memory_that_is_left(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 9000 kB\nMemFree: 100 kB\nMemAvailable:    700 kB\n")
-    assert memory._of_machine(meminfo) == 700 * 1024
-    assert memory._of_machine(tmp_path / "nothing") == memory.UNKNOWN
-    for name, content in (("memory.max", "1000\n"), ("memory.current", "600\n"), ("memory.stat", "inactive_file 50\n")):
-        assert memory._of_container(tmp_path) == memory.UNKNOWN
-        (tmp_path / name).write_text(content)
-    assert memory._of_container(tmp_path) == 450
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory._of_container(tmp_path) == memory.UNKNOWN
-    assert memory.available(torch.device("cpu")) > 0
