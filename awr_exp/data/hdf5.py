@@ -1,7 +1,6 @@
 """The HDF5 file of a Minari data set: read fast, and checked once."""
 
 import errno
-import math
 import os
 import re
 from pathlib import Path
@@ -82,7 +81,7 @@ def _trouble(error: Exception) -> str:
         return "is open for writing: wait until that is done, or run h5clear -s on it if what wrote it was killed"
     if "version number" in said:
         return f"is of a newer HDF5 than {h5py.version.hdf5_version}, or damaged ({said}): update h5py, or {AGAIN}"
-    if "filter" in said:
+    if "filter" in said and ("not registered" in said or "not available" in said or "open directory" in said):
         return f"is compressed in a way that is not installed here ({said}): write it anew without, or install that"
     if number:
         return f"cannot be read: {os.strerror(number)}"
@@ -97,13 +96,13 @@ def _read_episodes(id: str, source: h5py.File, spec: Spec) -> tuple[Array, NDArr
     groups = [source[name] for name in names]
     lengths = np.array([_length(id, name, group) for name, group in zip(names, groups, strict=True)])
     total = int(lengths.sum())
-    shape = total + len(lengths), spec.obs_dim + spec.action_dim + 3
-    if (needed := 4 * math.prod(shape)) > (free := free_memory()):
+    rows, width = total + len(lengths), spec.obs_dim + spec.action_dim + 3
+    if (needed := 4 * rows * width) > (free := free_memory()):
         raise UserError(
-            f"data set '{id}' takes {needed / 1e9:.1f} GB of memory, {shape[1]} numbers a step, and {free / 1e9:.1f} "
+            f"data set '{id}' takes {needed / 1e9:.1f} GB of memory, {width} numbers a step, and {free / 1e9:.1f} "
             "GB are free: read it on a larger machine, or write it anew in parts"
         )
-    packed = np.zeros(shape, np.float32)
+    packed = np.zeros((rows, width), np.float32)
     starts = (lengths + 1).cumsum() - (lengths + 1)
     # One array a field, read into directly: h5py's convenient reads cost several times as much an episode.
     column, coarse = 0, []

@@ -43,9 +43,10 @@ def load(
     """
     folder = _find(id, download)
     file, metadata = folder / "main_data.hdf5", _metadata(id, folder)
-    if not file.exists():
+    if not file.is_file():
         kind = str(metadata.get("data_format"))
-        raise UserError(f"data set '{id}' has no {file.name} (its format is {kind:.20}): only hdf5 is read")
+        reason = f"{file} is no file" if file.exists() else f"it has none, as its format is {kind:.20}"
+        raise UserError(f"data set '{id}' is read from its {file.name}: {reason}")
     observation, action = _spaces(id, metadata)
     flat = cache.read(folder, [file, folder / METADATA])
     if flat is None:
@@ -86,7 +87,7 @@ def root() -> Path:
 
 def _find(id: str, download: bool) -> Path:
     if not isinstance(id, str) or not ID.fullmatch(id):
-        raise UserError(f"dataset.id '{id}' is not a Minari id: it looks like mujoco/halfcheetah/medium-v0")
+        raise UserError(f"dataset.id {id!r} is not a Minari id: it looks like mujoco/halfcheetah/medium-v0")
     folder = root() / id / "data"
     try:
         if download and not os.path.lexists(root() / id):
@@ -137,21 +138,24 @@ def _metadata(id: str, folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"data set '{id}': {path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"data set '{id}': {path} is no JSON in UTF-8 ({first_line(error)}); {AGAIN}") from None
+        raise UserError(f"data set '{id}': {path} is no JSON in UTF-8 ({named(error):.120}); {AGAIN}") from None
     if not isinstance(content, dict) or not content.keys() >= {"observation_space", "action_space"}:
         raise UserError(f"data set '{id}': {path} names no observation_space or action_space; {AGAIN}")
     return content
 
 
 def _spaces(id: str, metadata: dict[str, Any]) -> tuple[Any, Any]:
+    """Of observations and of actions."""
     from minari.serialization import deserialize_space
 
-    try:
-        observation, action = (deserialize_space(metadata[f"{name}_space"]) for name in ("observation", "action"))
-    except Exception as error:
-        reason = " ".join(named(error).split())
-        raise UserError(f"data set '{id}': a space in its {METADATA} cannot be read: {reason:.200}") from None
-    return observation, action
+    found = []
+    for name in ("observation_space", "action_space"):
+        try:
+            found.append(deserialize_space(metadata[name]))
+        except Exception as error:
+            said = f"{metadata[name]!r:.80} ({named(error):.120})"
+            raise UserError(f"data set '{id}': its {name} cannot be read: {said}") from None
+    return found[0], found[1]
 
 
 def _env_source(id: str, metadata: dict[str, Any], field: str) -> source.EnvSource | None:

@@ -48,7 +48,7 @@ class EnvSource:
 def parse(text: Any) -> EnvSource:
     """From an EnvSpec in JSON, of any version of gymnasium. Raises ValueError, with the reason, if it is none."""
     content = json.loads(text) if isinstance(text, str) else text
-    if not isinstance(content, dict) or not re.fullmatch(r"[\w:./-]+", str(content.get("id"))):
+    if not isinstance(content, dict) or not re.fullmatch(r"[\w:./-]+", str(content.get("id", ""))):
         raise ValueError("it names no id")
     kwargs, wrappers = content.get("kwargs") or {}, content.get("additional_wrappers") or []
     if not isinstance(kwargs, dict) or not all(map(str.isidentifier, kwargs)) or not isinstance(wrappers, list):

@@ -225,6 +225,27 @@ DAMAGES = {
     "episode_2: it has no steps": replace("rewards", np.zeros(0)),
     "episode_2: terminations is missing": replace("terminations", None),
     "episode_2: terminations is set at step 2": change("terminations", (2,), True),
+    "episode_2: truncations is set at step 5 of 7": change("truncations", (5,), True),
+    r"episode_2: truncations holds 0\.5 at step 6": replace("truncations", np.array([0] * 6 + [0.5])),
+    "episode_2: terminations holds nan at step 0": replace("terminations", np.array([np.nan] + [0] * 6)),
+    "episode_2: rewards is missing or no list": replace("rewards", 3.0),
+    "episode_2: rewards is missing or no lists?": replace("rewards", h5py.Empty("f")),
+    r"episode_2: actions holds \|S1, which are no numbers": replace("actions", np.full((7, 2), b"a")),
+    "episode_2: rewards holds complex128": replace("rewards", np.zeros(7, complex)),
+    "episode_2: actions holds object": replace("actions", np.full((7, 2), "left", h5py.string_dtype())),
+    "episode_2: actions has 0 rows": replace("actions", h5py.Empty("f")),
+    "episode_2: actions is missing": lambda file: (
+        file.pop("episode_2/actions"),
+        file.create_group("episode_2/actions"),
+    ),
+    "episode_2: rewards is missing or": lambda file: (
+        file.pop("episode_2"),
+        file.create_dataset("episode_2", data=[1]),
+    ),
+    "takes [0-9.]+ GB of memory, 8 numbers a step": lambda file: (
+        file.pop("episode_2/rewards"),
+        file.create_dataset("episode_2/rewards", (10**13,), "f8", chunks=(1000,)),
+    ),
     "has no episodes": empty,
 }
 
