@@ -45,8 +45,8 @@ def load(
     file, metadata = folder / "main_data.hdf5", _metadata(id, folder)
     if not file.is_file():
         kind = str(metadata.get("data_format"))
-        reason = f"{file} is no file" if file.exists() else f"it has none, as its format is {kind:.20}"
-        raise UserError(f"data set '{id}' is read from its {file.name}: {reason}")
+        problem = f"{file} is no file" if file.exists() else f"no {file.name} (its format is {kind:.20})"
+        raise UserError(f"data set '{id}': {problem}; only hdf5 is read")
     observation, action = _spaces(id, metadata)
     flat = cache.read(folder, [file, folder / METADATA])
     if flat is None:

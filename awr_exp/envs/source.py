@@ -48,7 +48,8 @@ class EnvSource:
 def parse(text: Any) -> EnvSource:
     """From an EnvSpec in JSON, of any version of gymnasium. Raises ValueError, with the reason, if it is none."""
     content = json.loads(text) if isinstance(text, str) else text
-    if not isinstance(content, dict) or not re.fullmatch(r"[\w:./-]+", str(content.get("id", ""))):
+    id = content.get("id") if isinstance(content, dict) else None
+    if not isinstance(id, str) or not re.fullmatch(r"[\w:./-]+", id):
         raise ValueError("it names no id")
     kwargs, wrappers = content.get("kwargs") or {}, content.get("additional_wrappers") or []
     if not isinstance(kwargs, dict) or not all(map(str.isidentifier, kwargs)) or not isinstance(wrappers, list):
@@ -60,7 +61,7 @@ def parse(text: Any) -> EnvSource:
     kwargs = {name: value for name, value in kwargs.items() if name != "render_mode"}
     package = str(content.get("entry_point")).partition(":")[0].partition(".")[0]
     return EnvSource(
-        id=str(content["id"]),
+        id=id,
         kwargs=kwargs,
         max_episode_steps={None: -1, "registered": None}.get(steps, steps),
         additional_wrappers=tuple(map(_wrapper, wrappers)),

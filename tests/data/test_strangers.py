@@ -103,7 +103,7 @@ PLACES: dict[str, Callable[[Path], object]] = {
     r"main_data.hdf5 is no file ": lambda folder: as_pipe(folder / "main_data.hdf5"),
     r"metadata.json cannot be read: it is no file": lambda folder: as_folder(folder / "metadata.json"),
     r"metadata.json cannot be read: it is no file ": lambda folder: as_pipe(folder / "metadata.json"),
-    r"it has none, as its format is hdf5": lambda folder: (folder / "main_data.hdf5").unlink(),
+    r"no main_data.hdf5 (its format is hdf5); only hdf5 is read": lambda folder: (folder / "main_data.hdf5").unlink(),
     r"metadata.json (Minari kept data so before 0.5": lambda folder: (folder / "metadata.json").unlink(),
     r"data is a file where a folder should be": as_file,
     r"minari is a file where a folder should be": lambda folder: as_file(folder.parents[2]),
