@@ -186,6 +186,19 @@ def test_an_objective_that_nobody_measures(cli: Cli) -> None:
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("env", "objective", "message"),
+    [
+        ("none", "eval/return_mean", "choose an environment (env=from_dataset), or an objective"),
+        ("from_dataset", "eval/normalized_score", "has no reference scores, so choose objective=eval/return_mean"),
+        ("from_dataset", "train/los", "train/los: choose an objective that every run logs"),
+    ],
+)
+def test_advice_on_an_objective_is_what_has_not_been_done(env: str, objective: str, message: str) -> None:
+    cfg = OmegaConf.create({"env": {"_target_": f"awr_exp.envs.make.{env}"}, "objective": objective})
+    assert message in tuner._unmeasured(cfg)
+
+
 def test_a_grid_has_no_intervals(cli: Cli) -> None:
     done = cli("-m", "agent.beta=interval(0.1,1)")
     assert done.returncode == 1
