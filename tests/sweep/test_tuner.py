@@ -19,7 +19,7 @@ from awr_exp.training.loggers import read
 from tests.conftest import SMALL, Cli, start, trainer_of
 
 optuna = pytest.importorskip("optuna")
-from awr_exp.sweep.tuner import Tuner, distribution, promising  # noqa: E402
+from awr_exp.sweep.tuner import Tuner, _unmeasured, distribution, promising  # noqa: E402
 
 SEARCH = [
     *SMALL, "hydra/sweeper=optuna", "agent.beta=tag(log,interval(0.03,3.0))", "seed=0",
@@ -196,7 +196,7 @@ def test_an_objective_that_nobody_measures(cli: Cli) -> None:
 )
 def test_advice_on_an_objective_is_what_has_not_been_done(env: str, objective: str, message: str) -> None:
     cfg = OmegaConf.create({"env": {"_target_": f"awr_exp.envs.make.{env}"}, "objective": objective})
-    assert message in tuner._unmeasured(cfg)
+    assert message in _unmeasured(cfg)
 
 
 def test_a_grid_has_no_intervals(cli: Cli) -> None:
