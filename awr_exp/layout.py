@@ -74,6 +74,10 @@ class Entry:
         return index.reshape(*lead, *self.shape).astype(self.dtype)
 
 
+LARGE, COARSE = 1000, 100
+"""A column has a large mean and a small spread if it gets above the one, and its deviation is less than the other times
+the distance of neighbours in float32."""
+
 Entries = tuple[Entry, ...]
 """Of an observation, in their order; none where it is a vector already."""
 
@@ -134,3 +138,19 @@ def column_names(entries: Entries, width: int) -> list[str]:
         for entry in entries
         for column in range(entry.width)
     ]
+
+
+def coarse(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Of which columns [N, W], as exact as they are known, float32 can hardly tell the values apart, as of a clock."""
+    largest = np.abs(columns).max(0)
+    step = np.spacing(largest.astype(np.float32))
+    return (largest > LARGE) & (np.ptp(columns, 0) > 0) & (columns.std(0) < COARSE * step)
+
+
+def about_coarse(names: list[str], where: str) -> str:
+    """What is said of such columns."""
+    varies, them = ("varies", "it") if len(names) == 1 else ("vary", "them")
+    return (
+        f"{', '.join(names)} {varies} little around a large mean, and float32 can hardly tell the values apart: "
+        f"subtract a constant from {them} {where}"
+    )

@@ -42,8 +42,8 @@ class Spec:
             actions = f"{self.num_actions} discrete ones, {self.action_start} to {last}"
         else:
             bounds = [f"{low:g} to {high:g}" for low, high in zip(self.action_low, self.action_high, strict=True)]
-            actions = f"{self.action_dim} numbers, {', '.join(dict.fromkeys(bounds))}"
-        return f"Spec(observations: {self.obs_dim} numbers{parts}; actions: {actions})"
+            actions = f"{_numbers(self.action_dim)}, {', '.join(dict.fromkeys(bounds))}"
+        return f"Spec(observations: {_numbers(self.obs_dim)}{parts}; actions: {actions})"
 
     def flatten(self, obs: ArrayLike | Any) -> NDArray[np.float32]:
         """An observation as the environment gives it, or a batch of them, as [..., obs_dim].
@@ -61,6 +61,10 @@ class Spec:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         entries = tuple(map(layout.Entry.from_json, fields.pop("observation", ())))
         return cls(**fields, observation=entries)
+
+
+def _numbers(count: int) -> str:
+    return "1 number" if count == 1 else f"{count} numbers"
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from awr_exp import layout
 from awr_exp.data import cache
 from awr_exp.errors import UserError, first_line
-from awr_exp.layout import Entry, column_names
 from awr_exp.machine import free_memory
 from awr_exp.types import Spec
 
@@ -21,9 +21,6 @@ METADATA = "metadata.json"
 AGAIN = "delete the data set, and fetch it (dataset.download=true) or write it again"
 """What helps where it is damaged."""
 EPISODE = re.compile(r"episode_\d{1,18}")
-LARGE, COARSE = 1000, 100
-"""An observation's entry has a large mean and a small spread if that is above the one, and this less than the other
-times the distance of neighbours in float32."""
 JPEG = b"\xff\xd8\xff"
 """How JPEG files begin, in which Minari keeps images unless it is told not to."""
 BOUND_TOLERANCE = 1e-4
@@ -51,7 +48,7 @@ def read(id: str, file: Path, spec: Spec) -> tuple[cache.Flat, dict[Path, cache.
         packed[:, spec.obs_dim] -= spec.action_start
         _zero_final_rows(packed, lengths, spec)
     _check_content(id, packed, lengths, spec)
-    known = column_names(spec.observation, spec.obs_dim)
+    known = layout.column_names(spec.observation, spec.obs_dim)
     flat = torch.from_numpy(packed), torch.from_numpy(lengths), spec, [known[column] for column in coarse]
     return flat, made_of
 
@@ -106,7 +103,7 @@ def _read_episodes(id: str, source: h5py.File, spec: Spec) -> tuple[Array, NDArr
     starts = (lengths + 1).cumsum() - (lengths + 1)
     # One array a field, read into directly: h5py's convenient reads cost several times as much an episode.
     column, coarse = 0, []
-    for entry in spec.observation or [Entry((), (spec.obs_dim,))]:
+    for entry in spec.observation or [layout.Entry((), (spec.obs_dim,))]:
         # As Minari calls the parts of a Tuple.
         steps = (f"_index_{step}" if isinstance(step, int) else step for step in entry.path)
         field = "/".join(("observations", *steps))
@@ -210,14 +207,13 @@ def _coarse(field: str, groups: list[Any], stacked: Array) -> list[int]:
 
     stacked: the whole field in float32, in which such a column may seem constant.
     """
-    largest = np.abs(stacked).max(0)
-    step = COARSE * np.spacing(largest)
-    suspects = np.flatnonzero((largest > LARGE) & (np.ptp(stacked, 0) < 10 * step))
+    nearly = np.ptp(stacked, 0) < 10 * layout.COARSE * np.spacing(np.abs(stacked).max(0))
+    suspects = np.flatnonzero(nearly & (np.abs(stacked).max(0) > layout.LARGE))
     if not suspects.size:
         return []
     some = [group[field] for group in groups[:: 1 + len(groups) // 100]]
     exact = np.concatenate([part[()].reshape(len(part), -1)[:, suspects].astype(np.float64) for part in some])
-    return suspects[(np.ptp(exact, 0) > 0) & (exact.std(0) < step[suspects])].tolist()
+    return suspects[layout.coarse(exact)].tolist()
 
 
 def _begins_with(data: Any, mark: bytes) -> bool:

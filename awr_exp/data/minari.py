@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from awr_exp import layout
 from awr_exp.data import cache, hdf5
 from awr_exp.data.hdf5 import AGAIN, METADATA
 from awr_exp.data.transitions import DataInfo, Transitions, select
@@ -54,11 +55,7 @@ def load(
         cache.write(folder, made_of, flat)
     packed, lengths, spec, coarse = flat
     if coarse:
-        log.warning(
-            "warning: data set '%s': %s %s little around a large mean, and float32 can hardly tell the values apart: "
-            "subtract a constant from them in the data and in the environment",
-            *(id, ", ".join(coarse), "varies" if len(coarse) == 1 else "vary"),
-        )
+        log.warning("warning: data set '%s': %s", id, layout.about_coarse(coarse, "in the data and in the environment"))
     if (written := metadata.get("total_episodes", len(lengths))) != len(lengths):
         log.warning(
             "data set '%s' has %d episodes, %s by its %s: it may be incomplete", id, len(lengths), written, METADATA

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from awr_exp.envs.make import MakeEnv, observed, rewarded
-from awr_exp.envs.rollout import NOT_FINITE, bounds, drop
+from awr_exp.envs.rollout import NOT_FINITE, bounds, clipped, drop
 from awr_exp.envs.spaces import flat
 from awr_exp.envs.worker import Stopped, Worker
 from awr_exp.errors import FAILURES, named
@@ -57,9 +57,7 @@ class Here:
 
     def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step:
         chosen = [self.envs[number] for number in numbers.tolist()]
-        limits = bounds(self.make_env, chosen[0].action_space)
-        # Copies, for some environments change their action in place.
-        actions = np.clip(actions, *limits) if limits else actions.copy()
+        actions = clipped(actions, bounds(self.make_env, chosen[0].action_space))
         obs, reward, said = np.full((len(numbers), *self.shape), np.nan, np.float32), np.zeros(len(numbers)), {}
         terminated, truncated = np.zeros((2, len(numbers)), np.bool_)
         for place, (env, action) in enumerate(zip(chosen, actions, strict=True)):

@@ -96,10 +96,6 @@ class Rollouts:
         self.reasons.append((lane // self.shape[1], reason))
         drop(self.envs, lane)
 
-    def _played(self, action: NDArray[Any]) -> NDArray[Any]:
-        """What the environments get of it: copies, for some change their action in place."""
-        return np.clip(action, *self.bounds) if self.bounds else action.copy()
-
     def play(self, player: Player, steps: int, key: object) -> Stretch:
         """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
         count, (members, envs), shape = len(self.lanes), self.shape, self.obs.shape[1:]
@@ -115,7 +111,7 @@ class Rollouts:
                 # Copies of what a player may use again.
                 action = np.array(player(self.obs.reshape(members, envs, -1), noise[step]))
                 action, said = action.reshape(count, *action.shape[2:]), dict.fromkeys(lanes, NOT_FINITE)
-                played = self._played(action)
+                played = clipped(action, self.bounds)
                 for lane in lanes:
                     at = step, lane
                     try:
@@ -157,7 +153,7 @@ class Rollouts:
         for lane, taken in enumerate(actions):
             self.obs[lane] = self._begin(lane)
             try:
-                for action in self._played(taken):
+                for action in clipped(taken, self.bounds):
                     self.obs[lane] = observed(self.envs[lane].step(action)[0], self.obs.shape[1:])
             except FAILURES:
                 self.obs[lane] = np.nan
@@ -183,6 +179,11 @@ def drop(envs: dict[int, Any], number: int) -> None:
 def bounds(make_env: MakeEnv, space: gymnasium.Space) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """What actions are clipped to before an environment gets them, if they are."""
     return (space.low, space.high) if clips(make_env) and isinstance(space, spaces.Box) else None
+
+
+def clipped(actions: NDArray[Any], limits: tuple[NDArray[Any], NDArray[Any]] | None) -> NDArray[Any]:
+    """What environments get of actions: copies, for some change theirs in place, within `bounds` and of their dtype."""
+    return np.clip(actions, *limits).astype(limits[0].dtype, copy=False) if limits else actions.copy()
 
 
 def finite(values: NDArray[Any]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from awr_exp.envs.make import Make, observed
-from awr_exp.envs.rollout import ATTEMPTS, BrokenEnvError, Player, Stretch, bounds, drop, finite
+from awr_exp.envs.rollout import ATTEMPTS, BrokenEnvError, Player, Stretch, bounds, clipped, drop, finite
 from awr_exp.errors import FAILURES, named
 from awr_exp.seeding import child_seed, numpy_generator
 
@@ -87,9 +87,9 @@ class Vectorized:
 
     def _step(self, action: NDArray[Any], members: NDArray[np.bool_]) -> None:
         """A step of the chosen members' copies: the others' are not to run ahead."""
-        # Copies: a player may use its array again, and some environments change theirs in place.
+        # A copy: a player may use its array again.
         action = action.copy()
-        played = np.clip(action, *self.bounds) if self.bounds else action.copy()
+        played = clipped(action, self.bounds)
         next_obs, reward = self.obs.copy(), np.zeros(self.shape)
         terminated, truncated = np.zeros((2, *self.shape), np.bool_)
         stepped = members[:, None].copy()

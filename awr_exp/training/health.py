@@ -1,8 +1,11 @@
 """One plain sentence for each thing that the metrics of a run say is wrong."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from torch import Tensor
+
+from awr_exp import layout
 
 COLLAPSED = 0.05
 """Effective sample size, as a share of the batch, below which a handful of rows decides each step."""
@@ -32,9 +35,16 @@ def of_rewards(reward: Tensor, terminated: Tensor, scale: float, online: bool) -
         outcome = "nothing is learnt until one differs" if online else "the result is behaviour cloning"
         yield (
             "rewards",
-            f"all rewards{so_far} are {low / scale:g}, so that no action is better than another and {outcome}: "
+            f"all rewards{so_far} are {low / scale + 0.0:g}, so that no action is better than another and {outcome}: "
             "check where they come from",
         )
+
+
+def of_observations(obs: Tensor, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """As `of_metrics`, of some observations [N, obs_dim] and what their entries are called."""
+    coarse = np.flatnonzero(layout.coarse(obs.double().cpu().numpy())).tolist() if len(obs) else []
+    if coarse:
+        yield "coarse", layout.about_coarse([names[column] for column in coarse], "in the environment")
 
 
 def of_metrics(metrics: Mapping[str, float], beta: float | None, standardized: bool) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from awr_exp import layout
 from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.data import export
@@ -31,6 +32,8 @@ from awr_exp.training.trainer import Trainer, signals
 log = logging.getLogger(__name__)
 
 
+SOME = 1_000
+"""Observations of one environment that are looked at for what is wrong with them."""
 FEW = 8
 """Members a thread from which one more or less makes little difference."""
 
@@ -263,6 +266,13 @@ class Online(Trainer):
         learner, row = self.places[member]
         reward, terminated, _ = learner.replay.rows(row)[..., -3:].unbind(-1)
         return health.of_rewards(reward, terminated, self.reward_scale, online=True)
+
+    def complaints(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        yield from super().complaints(member, metrics)
+        learner, row = self.places[member]
+        spec = self.agent.spec
+        newest = learner.replay.rows(row)[-SOME:, 0, : spec.obs_dim]
+        yield from health.of_observations(newest, layout.column_names(spec.observation, spec.obs_dim))
 
     def value_iters(self) -> int | None:
         return super().value_iters() if "batch" in self.learners[0].functions else None

@@ -23,6 +23,7 @@ HEADS = {
     "tanh": (CONTINUOUS, heads.TanhGaussian),
     "tanh_fixed": (CONTINUOUS, partial(heads.TanhGaussian, std=0.2)),
     "unbounded": (Spec(3, 2, None, (-np.inf, -1.0), (np.inf, 1.0)), heads.Gaussian),
+    "equal": (Spec(3, 2, None, (-1.0, 0.5), (1.0, 0.5)), heads.Gaussian),
     "categorical": (DISCRETE, heads.Categorical),
 }
 

@@ -203,6 +203,8 @@ def test_what_is_not_compiled_is_left_to_the_agent(options: dict[str, Any]) -> N
     assert native.fits(make_awr(**usual))
     assert native.fits(make_awr(**usual, optimizer=partial(optimizers.momentum)))
     assert not native.fits(make_awr(**(usual | options)))
+    # An entry that there is no choice of is no part of a loss.
+    assert not native.fits(make_awr(Spec(3, 2, None, (-1.0, 0.5), (1.0, 0.5)), **usual))
 
 
 def test_what_cannot_be_compiled_is_said_once(

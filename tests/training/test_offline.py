@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
+from awr_exp.agents.bc import BC
 from awr_exp.data.transitions import DataInfo, Transitions
 from awr_exp.math import losses, weights
 from awr_exp.math.advantages import LambdaReturn
@@ -21,7 +23,7 @@ from awr_exp.training import checkpoint, health
 from awr_exp.training.accelerate import FLOAT32_ERROR, Graphed, accelerate, fast_float32_products
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.offline import Offline
-from tests.conftest import CONTINUOUS, DISCRETE, make_awr, random_batch
+from tests.conftest import CONTINUOUS, DISCRETE, NETWORK, make_awr, random_batch
 
 LENGTHS = (30, 5, 65)
 SCHEDULE: dict[str, Any] = {
@@ -38,25 +40,26 @@ HEADS: list[MakeHead] = [
 ]
 
 
-def random_data() -> Transitions:
+def random_data(reward: float | None = None, terminates: bool = False) -> Transitions:
     g = torch.Generator().manual_seed(0)
     lengths = torch.tensor(LENGTHS)
     packed = torch.randn(int(lengths.sum()) + len(lengths), 3 + 2 + 3, generator=g)
     packed[:, 3:5].clamp_(-1, 1)
     packed[:, -2:] = 0
+    packed[LENGTHS[0] - 1, -2] = terminates
+    packed[:, -3] = packed[:, -3] if reward is None else reward
     info = DataInfo("test/random-v0", np.zeros(len(LENGTHS)), int(lengths.sum()), "test")
     return Transitions(packed, lengths, CONTINUOUS, info)
 
 
-def trainer(folders: list[Path], agent: AWR, **schedule: Any) -> Offline:
+def trainer(folders: list[Path], agent: Agent, **schedule: Any) -> Offline:
     return Offline(
         agent,
-        random_data(),
         make_env=None,
         loggers=[Jsonl(folder) for folder in folders],
         folders=folders,
         facts=[{} for _ in folders],
-        **(SCHEDULE | schedule),
+        **({"data": random_data()} | SCHEDULE | schedule),
     )
 
 
@@ -288,3 +291,25 @@ def test_a_warning_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
         trainer([tmp_path], make_awr(beta=1e-3, value_iters=1)).run()
     assert caplog.text.count("is very small") == 1
     assert caplog.text.count("value_iters=1") == 1
+
+
+@pytest.mark.parametrize(
+    ("reward", "terminates", "said"), [(0, False, True), (0, True, True), (-1, False, True), (-1, True, False)]
+)
+def test_rewards_that_are_all_alike_are_said_to_be_that_instead_of_advice_on_beta(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, reward: float, terminates: bool, said: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    own = trainer(folders, make_awr(seeds=[0, 1], beta=100.0), data=random_data(reward, terminates))
+    own.run()
+    about = [record for record in caplog.records if "all rewards are" in record.message]
+    # Of both members in their logs, and once on the terminal.
+    assert [record.levelname for record in about] == ["WARNING", "INFO"] * said
+    assert all(f"all rewards are {reward}, so that no action is better" in record.message for record in about)
+    assert ("agent.beta" in caplog.text) != said
+
+
+def test_rewards_do_not_matter_to_behaviour_cloning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer([tmp_path], BC(CONTINUOUS, NETWORK, heads.auto, [0], 1e-3, None), data=random_data(0)).run()
+    assert "all rewards" not in caplog.text

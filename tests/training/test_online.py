@@ -19,7 +19,7 @@ from awr_exp.agents.awr import AWR
 from awr_exp.data.minari import load
 from awr_exp.data.replay import Replay
 from awr_exp.envs import worker
-from awr_exp.envs.make import gym
+from awr_exp.envs.make import gym, task
 from awr_exp.errors import UserError
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
@@ -931,3 +931,70 @@ def test_what_cannot_be_trained_online(tmp_path: Path, caplog: pytest.LogCapture
     gelu = agent(CARTPOLE, PHASED, [0], network=partial(MLP, hidden=(8,), activation="gelu"))
     with pytest.raises(UserError, match=r"no NumPy form, in which workers act: choose trainer\.workers=0"):
         trainer([tmp_path], gelu, PHASED, workers=1)
+
+
+class Unrewarded(gymnasium.RewardWrapper):
+    """No reward before a certain step of all."""
+
+    steps = 0
+
+    def reward(self, reward: Any) -> float:
+        Unrewarded.steps += 1
+        return float(Unrewarded.steps > self.until) * reward
+
+    until = 10**9
+
+
+@pytest.mark.parametrize("until", [10**9, 130])
+def test_rewards_that_are_alike_so_far_are_said_to_be_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, until: int
+) -> None:
+    monkeypatch.setattr(Unrewarded, "until", until)
+    monkeypatch.setattr(Unrewarded, "steps", 0)
+    own = agent(PENDULUM, PHASED, [0], beta=1e9)
+    trainer([tmp_path], own, PHASED, lambda: Unrewarded(MAKE[PENDULUM]())).run()
+    assert caplog.text.count("all rewards so far are 0, so that no action is better than another and nothing is") == 1
+    # Once there are some, beta may be advised on.
+    assert ("is very large" in caplog.text) == (until == 130)
+
+
+class Mixed(gymnasium.Env):
+    """A clock, and an action with an entry of each kind of bounds, which it is always within."""
+
+    observation_space = gymnasium.spaces.Dict(
+        time=gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64), x=gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    )
+    most = float(np.finfo(np.float32).max)
+    action_space = gymnasium.spaces.Box(
+        np.array([-most, -1, 0, 0.5, -most], np.float32), np.array([most, 1, most, 0.5, 2], np.float32)
+    )
+
+    def see(self) -> Any:
+        return {"time": np.array([1.7e9 + self.count]), "x": self.np_random.uniform(-1, 1, 2).astype(np.float32)}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.count = 0
+        return self.see(), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        self.count += 1
+        return self.see(), float(np.abs(action).sum()), False, self.count == 1_000, {}
+
+
+@pytest.mark.parametrize("head", [partial(heads.Gaussian, bound_penalty=1.0), heads.AnnealedGaussian])
+def test_bounds_of_every_kind_and_a_clock(tmp_path: Path, caplog: pytest.LogCaptureFixture, head: Any) -> None:
+    spec = task(Mixed)
+    assert spec.action_low == (-np.inf, -1, 0, 0.5, -np.inf)
+    assert spec.action_high == (np.inf, 1, np.inf, 0.5, 2)
+    own = agent(spec, PHASED, [0], head=head, dtype=torch.float32)
+    online = trainer([tmp_path], own, PHASED, Mixed)
+    online.run()
+    assert online.failed == [None]
+    assert bool(own.alive.all())
+    assert bool(torch.isfinite(own.actor.theta).all())
+    rows = [row for row in read(tmp_path) if row["name"] in ("train/actor_loss", "train/entropy", "eval/return_mean")]
+    assert len(rows) >= 6
+    assert all(np.isfinite(row["value"]) and abs(row["value"]) < 1e6 for row in rows)
+    assert caplog.text.count("time varies little around a large mean, and float32 can hardly tell the values") == 1
