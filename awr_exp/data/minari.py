@@ -7,46 +7,26 @@ import logging
 import os
 import re
 import socket
-import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp import layout
+from awr_exp.data import cache, hdf5
+from awr_exp.data.hdf5 import AGAIN, METADATA
 from awr_exp.data.transitions import DataInfo, Transitions, select
+from awr_exp.envs import source
 from awr_exp.envs.spaces import spec_of
-from awr_exp.errors import UserError, first_line
-from awr_exp.machine import cache_home, free_memory
-from awr_exp.types import Spec
+from awr_exp.errors import UserError, first_line, named
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Version of the cache: a change of its content makes old ones useless."""
 ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 HUB = ("huggingface.co", 443)
-JPEG = b"\xff\xd8\xff"
-"""How JPEG files begin, in which Minari keeps images unless it is told not to."""
-BOUND_TOLERANCE = 1e-4
-"""How far an action may lie outside its bounds, relative to their distance: float32 rounding, not a mistake."""
-
-Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class EnvSource:
-    """The registered environment that a data set names."""
-
-    id: str
-    kwargs: dict[str, Any]
-    max_episode_steps: int | None
 
 
 def load(
@@ -64,23 +44,32 @@ def load(
     """
     folder = _find(id, download)
     file, metadata = folder / "main_data.hdf5", _metadata(id, folder)
-    state = file.stat() if file.exists() else (folder / "metadata.json").stat()
-    key = hashlib.sha256(f"{FORMAT}:{id}:{state.st_size}:{state.st_mtime_ns}".encode()).hexdigest()[:16]
-    cached = _read_cache(folder, key)
-    if cached is None:
-        cached = _read(id, file, metadata)
-        _write_cache(folder, key, *cached)
-    packed, lengths, spec, coarse = cached
+    if not file.is_file():
+        kind = str(metadata.get("data_format"))
+        problem = f"{file} is no file" if file.exists() else f"no {file.name} (its format is {kind:.20})"
+        raise UserError(f"data set '{id}': {problem}; only hdf5 is read")
+    observation, action = _spaces(id, metadata)
+    flat = cache.read(folder, [file, folder / METADATA])
+    if flat is None:
+        flat, made_of = hdf5.read(id, file, spec_of(f"data set '{id}'", observation, action))
+        cache.write(folder, made_of, flat)
+    packed, lengths, spec, coarse = flat
     if coarse:
         log.warning("warning: data set '%s': %s", id, layout.about_coarse(coarse, "in the data and in the environment"))
+    if (written := metadata.get("total_episodes", len(lengths))) != len(lengths):
+        log.warning(
+            "data set '%s' has %d episodes, %s by its %s: it may be incomplete", id, len(lengths), written, METADATA
+        )
     info = DataInfo(
         id=id,
         episode_returns=_returns(packed, lengths),
         transitions=int(lengths.sum()),
         fingerprint=f"{id}:{_digest(packed, lengths)}",
-        env_spec=_env_source(metadata),
-        ref_min_score=metadata.get("ref_min_score"),
-        ref_max_score=metadata.get("ref_max_score"),
+        env_spec=_env_source(id, metadata, "env_spec"),
+        eval_env_spec=_env_source(id, metadata, "eval_env_spec"),
+        ref_min_score=_score(id, metadata, "ref_min_score"),
+        ref_max_score=_score(id, metadata, "ref_max_score"),
+        observation_space=observation,
     )
     return select(packed, lengths, spec, info, top_percent, reward_scale, max_transitions).to(device)
 
@@ -94,17 +83,28 @@ def root() -> Path:
 
 
 def _find(id: str, download: bool) -> Path:
-    if not ID.fullmatch(id):
-        raise UserError(f"dataset.id '{id}' is not a Minari id: it looks like mujoco/halfcheetah/medium-v0")
+    if not isinstance(id, str) or not ID.fullmatch(id):
+        raise UserError(f"dataset.id {id!r} is not a Minari id: it looks like mujoco/halfcheetah/medium-v0")
     folder = root() / id / "data"
-    if not folder.is_dir() and download:
-        _download(id)
-    if not folder.is_dir():
-        local = sorted(str(path.parent.parent.relative_to(root())) for path in root().glob("**/data/metadata.json"))
-        near = difflib.get_close_matches(id, local, 3, 0.5) or local[:3]
-        hint = f"here are {', '.join(near)}; " if near else ""
-        raise UserError(f"data set '{id}' is not in {root()}: {hint}dataset.download=true fetches it from the hub")
-    return folder
+    try:
+        if download and not os.path.lexists(root() / id):
+            _download(id)
+        for place in (root(), folder):
+            if place.exists() and not place.is_dir():
+                raise UserError(f"data set '{id}' cannot be read: {place} is a file where a folder should be")
+        if os.listdir(folder):
+            return folder
+        raise FileNotFoundError
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(f"data set '{id}' cannot be read: {folder}: {error.strerror or error}") from None
+    if os.path.lexists(root() / id):
+        raise UserError(f"data set '{id}' is not whole: {folder} is missing or empty; {AGAIN}")
+    local = sorted(str(path.parent.parent.relative_to(root())) for path in root().glob(f"**/data/{METADATA}"))
+    near = difflib.get_close_matches(id, local, 3, 0.5) or local[:3]
+    hint = f"here are {', '.join(near)}; " if near else ""
+    raise UserError(f"data set '{id}' is not in {root()}: {hint}dataset.download=true fetches it from the hub")
 
 
 def _download(id: str) -> None:
@@ -124,200 +124,54 @@ def _download(id: str) -> None:
 
 
 def _metadata(id: str, folder: Path) -> dict[str, Any]:
-    path = folder / "metadata.json"
+    path = folder / METADATA
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"data set '{id}': {path} cannot be read: {first_line(error)}; fetch it again") from None
-    if not isinstance(content, dict) or "observation_space" not in content or "action_space" not in content:
-        raise UserError(f"data set '{id}': {path} names no observation_space or action_space; fetch it again")
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        old = " (Minari kept data so before 0.5: save it anew with a newer one)" if any(folder.glob("*.hdf5")) else ""
+        raise UserError(f"data set '{id}' has no {path}{old}; {AGAIN}") from None
+    except OSError as error:
+        raise UserError(f"data set '{id}': {path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"data set '{id}': {path} is no JSON in UTF-8 ({named(error):.120}); {AGAIN}") from None
+    if not isinstance(content, dict) or not content.keys() >= {"observation_space", "action_space"}:
+        raise UserError(f"data set '{id}': {path} names no observation_space or action_space; {AGAIN}")
     return content
 
 
-def _env_source(metadata: dict[str, Any]) -> EnvSource | None:
+def _spaces(id: str, metadata: dict[str, Any]) -> tuple[Any, Any]:
+    """Of observations and of actions."""
+    from minari.serialization import deserialize_space
+
+    found = []
+    for name in ("observation_space", "action_space"):
+        try:
+            found.append(deserialize_space(metadata[name]))
+        except Exception as error:
+            said = f"{metadata[name]!r:.80} ({named(error):.120})"
+            raise UserError(f"data set '{id}': its {name} cannot be read: {said}") from None
+    return found[0], found[1]
+
+
+def _env_source(id: str, metadata: dict[str, Any], field: str) -> source.EnvSource | None:
     # Only the registered id is taken: an entry point found in a file would be somebody else's code.
+    if metadata.get(field) is None:
+        return None
     try:
-        content = json.loads(metadata["env_spec"])
-        return EnvSource(content["id"], dict(content.get("kwargs") or {}), content.get("max_episode_steps"))
-    except (KeyError, TypeError, ValueError):
+        return source.parse(metadata[field])
+    except (ValueError, RecursionError) as error:
+        log.warning("data set '%s': its %s is left out, which cannot be read: %s", id, field, first_line(error))
         return None
 
 
-Content = tuple[Tensor, Tensor, Spec, list[str]]
-"""Of a data set: packed rows, lengths of the episodes, their task, and the entries that float32 is too coarse for."""
-
-
-def _read(id: str, file: Path, metadata: dict[str, Any]) -> Content:
-    """The whole data set, packed and checked."""
-    from minari.serialization import deserialize_space
-
-    try:
-        observation_space = deserialize_space(metadata["observation_space"])
-        action_space = deserialize_space(metadata["action_space"])
-    except Exception as error:
-        raise UserError(f"data set '{id}': a space in its metadata cannot be read: {first_line(error)}") from None
-    spec = spec_of(f"data set '{id}'", observation_space, action_space)
-    try:
-        with h5py.File(file) as source:
-            packed, lengths, coarse = _read_episodes(id, source, spec)
-    except FileNotFoundError:
-        kind = metadata.get("data_format")
-        raise UserError(f"data set '{id}' has no {file.name} (its format is {kind}): only hdf5 is read") from None
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"data set '{id}': {file} is damaged ({first_line(error)}); fetch it again") from None
-    if spec.discrete:
-        packed[:, spec.obs_dim] -= spec.action_start
-        _zero_final_rows(packed, lengths, spec)
-    _check_content(id, packed, lengths, spec)
-    known = layout.column_names(spec.observation, spec.obs_dim)
-    return torch.from_numpy(packed), torch.from_numpy(lengths), spec, [known[column] for column in coarse]
-
-
-def _read_episodes(id: str, source: h5py.File, spec: Spec) -> tuple[Array, NDArray[np.int64], list[int]]:
-    """Packed rows, lengths and the columns of observations that float32 is too coarse for."""
-    names = sorted((name for name in source if name.startswith("episode_")), key=lambda name: int(name[8:]))
-    if not names:
-        raise UserError(f"data set '{id}' has no episodes")
-    groups = [source[name] for name in names]
-    lengths = np.array([_length(id, name, group) for name, group in zip(names, groups, strict=True)])
-    total = int(lengths.sum())
-    packed = np.zeros((total + len(lengths), spec.obs_dim + spec.action_dim + 3), np.float32)
-    starts = (lengths + 1).cumsum() - (lengths + 1)
-    # One array a field, read into directly: h5py's convenient reads cost several times as much an episode.
-    column, coarse = 0, []
-    for entry in spec.observation or [layout.Entry((), (spec.obs_dim,))]:
-        # As Minari calls the parts of a Tuple.
-        steps = (f"_index_{step}" if isinstance(step, int) else step for step in entry.path)
-        field = "/".join(("observations", *steps))
-        stacked = _stack(id, names, groups, field, entry.shape, lengths + 1)
-        if not entry.counts:
-            coarse += [column + own for own in _coarse(field, groups, stacked)]
-        try:
-            stacked = entry.columns(stacked.reshape(-1, *entry.shape))
-        except ValueError as error:
-            raise UserError(f"data set '{id}': {field}: {error}") from None
-        packed[:, column : column + stacked.shape[1]] = stacked
-        column += stacked.shape[1]
-    at = np.arange(total) + np.repeat(np.arange(len(lengths)), lengths)
-    action_shape = () if spec.discrete else (spec.action_dim,)
-    for field, shape in (("actions", action_shape), ("rewards", ()), ("terminations", ()), ("truncations", ())):
-        stacked = _stack(id, names, groups, field, shape, lengths)
-        packed[at, column : column + stacked.shape[1]] = stacked
-        column += stacked.shape[1]
-    ends = starts + lengths - 1
-    packed[ends, -1] = 1 - packed[ends, -2]
-    early = packed[:, -2].sum() - packed[ends, -2].sum()
-    if early:
-        packed[ends, -2] = 0
-        row = int(packed[:, -2].argmax())
-        episode = int(np.searchsorted(starts, row, "right") - 1)
-        raise UserError(
-            f"data set '{id}', {names[episode]}: terminations is set at step {row - starts[episode]} of "
-            f"{lengths[episode]}; an episode must end where it terminates"
-        )
-    # A truncation inside an episode cannot be one: what follows it goes on.
-    inner = np.ones(len(packed), bool)
-    inner[ends] = False
-    packed[inner, -1] = 0
-    return packed, lengths, coarse
-
-
-def _length(id: str, name: str, group: Any) -> int:
-    try:
-        length = int(group["rewards"].shape[0])
-    except (KeyError, AttributeError, IndexError):
-        raise UserError(f"data set '{id}', {name}: rewards is missing; fetch the data set again") from None
-    if length == 0:
-        raise UserError(f"data set '{id}', {name}: it has no steps; remove the episode")
-    return length
-
-
-def _stack(
-    id: str, names: list[str], groups: list[Any], field: str, shape: tuple[int, ...], rows: NDArray[np.int64]
-) -> Array:
-    """All episodes' `field` end to end, [sum of rows, width] float32."""
-    width = int(np.prod(shape))
-    out = np.empty((int(rows.sum()), width), np.float32)
-    start = 0
-    for name, group, count in zip(names, groups, rows.tolist(), strict=True):
-        try:
-            data = group[field]
-            found = data.shape
-        except (KeyError, AttributeError):
-            raise UserError(f"data set '{id}', {name}: {field} is missing; fetch the data set again") from None
-        if found[0] != count:
-            raise UserError(
-                f"data set '{id}', {name}: {field} has {found[0]} rows, {count} were expected: "
-                "an episode of T steps has T + 1 observations and T of everything else"
-            )
-        if int(np.prod(found[1:])) != width:
-            if _begins_with(data, JPEG):
-                raise UserError(
-                    f"data set '{id}', {name}: {field} holds JPEG images, not pixels: write the data set anew with "
-                    "Minari's jpeg_encoding=False, or with numbers that a wrapper of the environment makes of images"
-                )
-            raise UserError(f"data set '{id}', {name}: {field} has shape {found[1:]}, its space has {shape}")
-        data.id.read(h5py.h5s.ALL, h5py.h5s.ALL, out[start : start + count].reshape(found))
-        start += count
-    return out
-
-
-def _coarse(field: str, groups: list[Any], stacked: Array) -> list[int]:
-    """The columns of a field whose values float32 can hardly tell apart, such as those of a clock.
-
-    stacked: the whole field in float32, in which such a column may seem constant.
-    """
-    nearly = np.ptp(stacked, 0) < 10 * layout.COARSE * np.spacing(np.abs(stacked).max(0))
-    suspects = np.flatnonzero(nearly & (np.abs(stacked).max(0) > layout.LARGE))
-    if not suspects.size:
-        return []
-    some = [group[field] for group in groups[:: 1 + len(groups) // 100]]
-    exact = np.concatenate([part[()].reshape(len(part), -1)[:, suspects].astype(np.float64) for part in some])
-    return suspects[layout.coarse(exact)].tolist()
-
-
-def _begins_with(data: Any, mark: bytes) -> bool:
-    """Whether the first row of bytes, each of its own length or all of one, is of a kind of file."""
-    kind = h5py.check_vlen_dtype(data.dtype) or data.dtype
-    return kind == np.uint8 and bytes(np.ravel(data[0])[: len(mark)]) == mark
-
-
-def _zero_final_rows(packed: Array, lengths: NDArray[np.int64], spec: Spec) -> None:
-    packed[(lengths + 1).cumsum() - 1, spec.obs_dim :] = 0
-
-
-def _check_content(id: str, packed: Array, lengths: NDArray[np.int64], spec: Spec) -> None:
-    starts = (lengths + 1).cumsum() - (lengths + 1)
-    names = {
-        "observations": slice(0, spec.obs_dim),
-        "actions": slice(spec.obs_dim, -3),
-        "rewards": slice(-3, -2),
-    }
-
-    def refuse(field: str, wrong: NDArray[np.bool_], why: str) -> None:
-        rows = np.flatnonzero(wrong.any(1))
-        if rows.size:
-            row = rows[0]
-            episode = int(np.searchsorted(starts, row, "right") - 1)
-            value = packed[row, names[field]][wrong[row]][0]
-            where = f"episode {episode}: {field} holds {value:g} at step {row - starts[episode]}"
-            raise UserError(f"data set '{id}', {where}; {why}")
-
-    for field, columns in names.items():
-        refuse(field, ~np.isfinite(packed[:, columns]), "repair or remove the episode")
-    action = packed[:, names["actions"]]
-    transition = np.ones((len(packed), 1), bool)
-    transition[(lengths + 1).cumsum() - 1] = False
-    if spec.num_actions is not None:
-        wrong = (action < 0) | (action >= spec.num_actions) | (action != action.round())
-        refuse("actions", wrong & transition, f"its space counts {spec.num_actions} actions")
-    else:
-        low, high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
-        span = high - low
-        size = np.where(np.isfinite(span) & (span > 0), span, np.fmin(np.abs(low), np.abs(high)))
-        slack = np.where(np.isfinite(size), BOUND_TOLERANCE * size, 0)
-        wrong = (action < low - slack) | (action > high + slack)
-        refuse("actions", wrong & transition, "it is outside the bounds of its space: clip it or widen the space")
+def _score(id: str, metadata: dict[str, Any], field: str) -> float | None:
+    value = metadata.get(field)
+    if value is None or (type(value) in (int, float) and abs(value) < 1e300):
+        return value
+    log.warning("data set '%s': its %s is left out, which is no number: %.40r", id, field, value)
+    return None
 
 
 def _returns(packed: Tensor, lengths: Tensor) -> NDArray[np.float64]:
@@ -329,46 +183,3 @@ def _digest(packed: Tensor, lengths: Tensor) -> str:
     """Of the lengths and of a spread of rows: enough to tell data sets apart without reading a large one whole."""
     rows = packed[:: max(1, len(packed) // 10_000)]
     return hashlib.sha256(rows.numpy().tobytes() + lengths.numpy().tobytes()).hexdigest()[:16]
-
-
-def _cache_folders(folder: Path) -> Iterator[Path]:
-    yield folder / ".awr_exp_cache"
-    if home := cache_home():
-        yield home / "awr_exp"
-
-
-def _read_cache(folder: Path, key: str) -> Content | None:
-    for place in _cache_folders(folder):
-        try:
-            facts = json.loads((place / f"{key}.json").read_text())
-            spec = Spec.from_json(facts["spec"])
-            lengths = np.array(facts["lengths"], np.int64)
-            # Copy on write: torch wants writable memory, the file stays as it is.
-            packed = np.load(place / f"{key}.npy", mmap_mode="c")
-            if packed.shape == (lengths.sum() + len(lengths), spec.obs_dim + spec.action_dim + 3):
-                small = packed.nbytes < free_memory() / 2
-                return (
-                    torch.from_numpy(np.array(packed) if small else packed),
-                    torch.from_numpy(lengths),
-                    spec,
-                    list(facts["coarse"]),
-                )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.debug("no cache in %s: %s", place, error)
-    return None
-
-
-def _write_cache(folder: Path, key: str, packed: Tensor, lengths: Tensor, spec: Spec, coarse: list[str]) -> None:
-    """Beside the data set, or in the user's cache where that folder is read-only, or nowhere."""
-    facts = json.dumps({"spec": asdict(spec), "lengths": lengths.tolist(), "coarse": coarse})
-    for place in _cache_folders(folder):
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=place) as work:
-                np.save(Path(work) / "packed.npy", packed.numpy())
-                (Path(work) / "facts.json").write_text(facts)
-                os.replace(Path(work) / "packed.npy", place / f"{key}.npy")
-                os.replace(Path(work) / "facts.json", place / f"{key}.json")
-            return
-        except OSError as error:
-            log.debug("no cache written to %s: %s", place, error)

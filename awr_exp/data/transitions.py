@@ -19,8 +19,9 @@ class DataInfo:
     """What is known of a data set beside its tensors.
 
     episode_returns: undiscounted, in the data's own units, whatever reward_scale is; fingerprint: changes when the
-    content does; env_spec: a gymnasium EnvSpec or None; ref_min_score, ref_max_score: returns of a random and an
-    expert policy, or None.
+    content does; env_spec, eval_env_spec: the environments that it comes from and that it is to be evaluated in, as
+    `awr_exp.envs.source.EnvSource` or gymnasium's EnvSpec, or None; ref_min_score, ref_max_score: returns of a random
+    and an expert policy, or None; observation_space: gymnasium's, as the data set says, or None.
     """
 
     id: str
@@ -31,6 +32,8 @@ class DataInfo:
     env_spec: Any = None
     ref_min_score: float | None = None
     ref_max_score: float | None = None
+    eval_env_spec: Any = None
+    observation_space: Any = None
 
     @property
     def episodes(self) -> int:

@@ -2,9 +2,9 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
 from numpy.typing import NDArray
 
-from awr_exp.envs.spaces import FlatVector, bare, entries_of, flat, flat_vector, mismatch, spec_of
+from awr_exp.envs import fit, source
+from awr_exp.envs.spaces import FlatVector, bare, entries_of, flat, flat_vector, spec_of
 from awr_exp.errors import FAILURES, UserError, first_line, named
 from awr_exp.surroundings import kept
 
@@ -33,27 +35,32 @@ EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "Box2D": "box2d", "pygame": "box
 
 
 class Source(Protocol):
-    """What a data set says of the environment it was collected in."""
+    """What a data set says of itself, and of the environments that it comes from and is to be evaluated in."""
 
     id: str
     env_spec: Any
+    eval_env_spec: Any
+    observation_space: Any
 
 
 @dataclass(frozen=True)
 class Make:
     """Makes the registered environment `id`.
 
-    vectorized: runs collect in its own vectorised form; clip_actions: it gets actions within their bounds only.
+    vectorized: runs collect in its own vectorised form; clip_actions: it gets actions within their bounds only;
+    wrappers: what a data set was recorded through; collects: where runs collect, if elsewhere.
     """
 
     id: str
     kwargs: Mapping[str, Any]
     vectorized: bool = False
     clip_actions: bool = True
+    wrappers: Sequence[WrapperSpec] = ()
+    collects: "Make | None" = None
 
     @kept()
     def __call__(self) -> gymnasium.Env:
-        return _make(self.id, self.kwargs)
+        return _make(self.id, self.kwargs, self.wrappers)
 
     @kept()
     def vector(self, count: int) -> FlatVector:
@@ -71,32 +78,92 @@ def gym(
 ) -> MakeEnv:
     """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set, if any."""
     make = Make(id, dict(kwargs or {}), vectorized, clip_actions)
-    _check(make, data, spec)
+    named = data is not None and (data.env_spec or data.eval_env_spec)
+    _check(make, data, spec, f"choose {'env=from_dataset' if named else 'another env.id'} or env=none")
     if vectorized:
         _check_vectorized(make)
     return make
 
 
 def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:
-    """The environment that the data set names, by its registered id: no code path of the metadata is followed."""
+    """The environment that the data set is to be evaluated in; see `collecting` for the one that runs collect in.
+
+    It is found by its registered id: no code path of the metadata is followed.
+    """
     if data is None:
         raise UserError("env=from_dataset needs a data set: choose an environment such as env=pendulum")
-    env = data.env_spec
-    if env is None:
+    own, judge = data.env_spec, data.eval_env_spec
+    if own is None and judge is None:
         raise UserError(
             f"data set '{data.id}' does not say where it was collected: choose env=gym env.id=... or env=none"
         )
+    make = _recorded(data, spec, judge or own)
+    if own is None or judge is None or judge == own:
+        return make
+    log.info(
+        "evaluating in the evaluation environment of data set '%s', its eval_env_spec: %s; it was collected in its "
+        "env_spec: %s, and what a run collects is, too",
+        *(data.id, source.described(judge), source.described(own)),
+    )
+    return replace(make, collects=_of(own, make.clip_actions))
+
+
+def collecting(make: MakeEnv, data: Source | None, spec: "Spec | None") -> MakeEnv:
+    """What makes the environments of a run that is evaluated in those of `make`: those that its data come from.
+
+    Raises UserError where they cannot be made, or do not fit the data.
+    """
+    if data is None or getattr(make, "collects", None) is None:
+        return make
+    return _recorded(data, spec, data.env_spec)
+
+
+def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
-    if foreign_module(env.id):
+    make = _of(env, clip)
+    if foreign_module(env.id) or source.names_code(env.kwargs):
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which would import a module: if you trust it, "
-            f"{as_settings(env, clip)}"
+            f"{as_settings(source.EnvSource(env.id, dict(make.kwargs)), clip)}"
         )
-    options = dict(env.kwargs or {})
-    if env.max_episode_steps is not None:
-        options["max_episode_steps"] = env.max_episode_steps
-    return gym(data, spec, env.id, options, clip_actions=clip)
+    limit = _registered_limit(data, env)
+    if env.max_episode_steps == -1 and limit:
+        log.info("data set '%s' knows no limit of %d steps in %s: nor does its evaluation", data.id, limit, env.id)
+    if any(map(source.recreated, make.wrappers)):
+        log.info("environment of data set '%s', with what it was recorded through: %s", data.id, source.described(env))
+    _check(make, data, spec, "choose env=gym env.id=... or env=none")
+    if learnt := source.begins_anew(env.additional_wrappers):
+        log.warning(
+            "data set '%s' was recorded through %s, whose statistics it does not hold: they begin anew, and scores are "
+            "of other numbers until they have settled",
+            *(data.id, " and ".join(learnt)),
+        )
+    return make
+
+
+def _registered_limit(data: Source, env: Any) -> int | None:
+    """Steps. Raises UserError where nothing of that name is registered, and says where its code may be."""
+    if ":" in env.id:
+        return None
+    try:
+        return gymnasium.spec(env.id).max_episode_steps
+    except gymnasium.error.Error as error:
+        package = getattr(env, "package", None)
+        own = f"env=gym env.id={package}:{env.id} if you trust that package, or " if package else ""
+        raise UserError(
+            f"data set '{data.id}' was collected in '{env.id}', which is not registered here ({first_line(error)}): "
+            f"choose {own}env=gym env.id=... or env=none"
+        ) from None
+
+
+def _of(env: Any, clip_actions: bool) -> Make:
+    """What makes the environment that an EnvSource, or gymnasium's EnvSpec, describes."""
+    wrappers = tuple(env.additional_wrappers)
+    limit = {} if env.max_episode_steps is None else {"max_episode_steps": env.max_episode_steps}
+    return Make(
+        env.id, {**env.kwargs, **limit, **source.render_kwargs(wrappers)}, False, clip_actions, wrappers=wrappers
+    )
 
 
 def foreign_module(id: str) -> str | None:
@@ -116,7 +183,7 @@ def none(data: Source | None, spec: "Spec | None") -> None:
     return None
 
 
-def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+def _make(id: str, kwargs: Mapping[str, Any], wrappers: Sequence[WrapperSpec] = ()) -> gymnasium.Env:
     module, _, _ = id.rpartition(":")
     if module:
         # As gymnasium has it: module:Name-v0 is registered by importing the module.
@@ -127,7 +194,7 @@ def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     if module and env.unwrapped.spec:
         # gymnasium forgets the module, without which nobody else finds it.
         env.unwrapped.spec.id = id
-    return flat(env)
+    return flat(source.put_on(env, wrappers))
 
 
 @cache
@@ -255,28 +322,23 @@ def _kind(observation: Any, action: Any) -> tuple[Any, ...]:
     return entries_of("", observation) or observation, action
 
 
-def _check(make: Make, data: Source | None, spec: "Spec | None") -> None:
+def _check(make: Make, data: Source | None, spec: "Spec | None", instead: str) -> None:
     """Makes the environment once, so that what is wrong with it is said before training."""
-    id = make.id
     with opened(make) as env:
-        obs, action = env.observation_space.shape, env.action_space
-        other = mismatch(spec, env) if spec else None
-    if data is None or spec is None:
-        return
-    if obs != (spec.obs_dim,):
-        problem = f"{spec.obs_dim} observation entries, the environment {obs[0] if obs else 0}"
-    elif spec.discrete != isinstance(action, spaces.Discrete):
-        kind = {True: "discrete", False: "continuous"}
-        problem = f"{kind[spec.discrete]} actions, the environment {kind[not spec.discrete]} ones"
-    elif spec.discrete and action.n != spec.num_actions:  # type: ignore[attr-defined]
-        problem = f"{spec.num_actions} actions, the environment {action.n}"  # type: ignore[attr-defined]
-    elif not spec.discrete and action.shape != (spec.action_dim,):
-        problem = f"{spec.action_dim} action entries, the environment {action.shape[0] if action.shape else 0}"
-    elif other:
-        problem = other
-    else:
-        return
-    raise UserError(
-        f"environment '{id}' does not fit data set '{data.id}': the data have {problem}; "
-        "choose env=from_dataset or env=none"
-    )
+        if data is None or spec is None:
+            return
+        named = data.eval_env_spec or data.env_spec
+        missing = source.missing(bare(env), make.wrappers or (named.additional_wrappers if named else ()))
+        names = " and ".join(wrapper.name for wrapper in missing)
+        if missing:
+            instead = f"it was recorded through {names}, which is not there; {instead}"
+        fit.check(env, make.id, make.clip_actions, data, spec, instead)
+    if missing:
+        again = (
+            "env=from_dataset puts that on"
+            if all(map(source.recreated, missing))
+            else ("if scores depend on that, register an environment with it as my_module:MyEnv-v0")
+        )
+        log.warning(
+            "data set '%s' was recorded through %s, which environment '%s' has not: %s", data.id, names, make.id, again
+        )

@@ -23,7 +23,10 @@ INERTIA = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
 
 
 def make(task: str, **kwargs: Any) -> gymnasium.Env:
-    """The `task`-v5 of Gymnasium with the masses and margins of 2019; kwargs: its own."""
+    """The `task`-v5 of Gymnasium with the masses and margins of 2019; kwargs: its own. Raises ValueError."""
+    if task not in TASKS:
+        # It may be a text from a data set, and gymnasium imports what stands before a colon.
+        raise ValueError(f"task is {task!r}: use one of {', '.join(TASKS)}")
     env: Any = gymnasium.make(f"{task}-v5", **kwargs).unwrapped
     # Where it is missing, gymnasium has said so.
     import mujoco

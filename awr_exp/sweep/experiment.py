@@ -16,7 +16,7 @@ from hydra.errors import InstantiationException
 
 from awr_exp import results
 from awr_exp.agents.agent import AVERAGE
-from awr_exp.envs.make import task
+from awr_exp.envs.make import collecting, task
 from awr_exp.errors import UserError, first_line
 from awr_exp.networks.policy import Policy
 from awr_exp.policy import difference, policy_facts
@@ -54,7 +54,7 @@ def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]
     device = accelerate.start(first["device"], first["threads"])
     data, make_env, spec = _task(first, device)
     _check_memory(first, spec, data, device)
-    recorders, refused = _recorders(cfgs, folders, names, make_env)
+    recorders, refused = _recorders(cfgs, folders, names, make_env, data)
     if len(refused) == len(cfgs):
         return list(refused.values())
     members = range(len(cfgs))
@@ -192,7 +192,7 @@ def _rehearse(cfg: Config, trainer: Config, spec: Spec, device: Any, **parts: An
 
 
 def _recorders(
-    cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str], make_env: Any
+    cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str], make_env: Any, data: Any
 ) -> tuple[list[Any], dict[int, Outcome]]:
     """One a member, or none where nothing is recorded; and, by number, the members that cannot have theirs."""
     nodes = [cfg.get("recorder") or {} for cfg in cfgs]
@@ -202,7 +202,8 @@ def _recorders(
         if idle := [name for name in ("last_steps", "checkpoints") if nodes[0].get(name) is not None]:
             raise UserError(f"recorder.{idle[0]} is of a data set: give it a recorder.dataset_id")
         return recorders, refused
-    spec, envs = task(make_env, as_played=True), cfgs[0]["trainer"]["envs"]
+    place = collecting(make_env, data and data.info, data and data.spec)
+    spec, envs = task(place, as_played=True), cfgs[0]["trainer"]["envs"]
     for member, (node, folder, name) in enumerate(zip(nodes, folders, names, strict=True)):
         with speaking(folder, name):
             try:
@@ -271,7 +272,8 @@ def parts(cfgs: Sequence[Config]) -> list[slice]:
     if len(cfgs) == 1:
         return [slice(0, 1)]
     device = accelerate.start(first["device"], first["threads"])
-    data, _, spec = _task(first, device)
+    data = _data(first["dataset"], device)
+    spec = data.spec if data else _task(first, device)[2]
     _check_memory(first, spec, data, device)
     sample, trainer = build(first["agent"], spec=spec, seeds=[0]), first["trainer"]
     rows = len(data) if data else 0

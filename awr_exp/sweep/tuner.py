@@ -156,11 +156,7 @@ class Tuner(Grid):
                         study.tell(trial, state=state.FAIL)
                     continue
                 if result.return_value is None:
-                    name = result.cfg.objective if result.cfg else "the objective"
-                    raise UserError(
-                        f"no trial measured {name}: choose an environment (env=from_dataset), or an objective that "
-                        "every run logs (objective=train/...)"
-                    )
+                    raise UserError(_unmeasured(result.cfg))
                 trial.report(float(result.return_value), rungs[trial.number] + 1)
                 alive.append(trial)
             # All have reported by now, so that each is judged beside the others of its batch and all before it.
@@ -253,6 +249,16 @@ def _overrides(trial: Any, fixed: Sequence[str]) -> list[str]:
 def _reports(study: Any, trial: Any) -> Mapping[int, float]:
     values: Mapping[int, float] = study.get_trials(deepcopy=False)[trial.number].intermediate_values
     return values
+
+
+def _unmeasured(cfg: Any) -> str:
+    """Why a trial has no objective, in words."""
+    name = cfg.objective if cfg else "the objective"
+    evaluates = cfg is not None and not str(cfg.env.get("_target_")).endswith(".none")
+    if evaluates and name == "eval/normalized_score":
+        return f"no trial measured {name}: the data set has no reference scores, so choose objective=eval/return_mean"
+    choice = "" if evaluates else "an environment (env=from_dataset), or "
+    return f"no trial measured {name}: choose {choice}an objective that every run logs (objective=train/...)"
 
 
 def _at(study: Any, rung: int) -> list[float]:

@@ -1,6 +1,7 @@
 """Training on what the policy itself collects."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.data import export
 from awr_exp.data.replay import Replay
-from awr_exp.envs.make import MakeEnv, opened
+from awr_exp.envs.make import MakeEnv, collecting, opened
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.training import health, memory
@@ -189,6 +190,10 @@ class Online(Trainer):
             # Threads that stepped environments themselves would wait for one another.
             workers = max(1, workers // len(parts))
         schedule.check(env_steps, envs, workers, self.data is not None)
+        judge = make_env
+        if self.data:
+            info: Any = self.data.info
+            make_env = collecting(make_env, info, self.data.spec)
         if recorders:
             with opened(make_env) as env:
                 export.check_env(env)
@@ -196,6 +201,7 @@ class Online(Trainer):
         memory.check_replay(agent.spec, agent.members, kept + replay_size, agent.device)
         functions = schedule.functions(env_steps * agent.members, compile, agent.device)
         self.make_env, self.recorders, self.anneal_steps = make_env, recorders, anneal_steps or env_steps
+        self.evaluates_here = judge is make_env
 
         def learner(members: slice) -> Learner:
             own = agent.some(members)
@@ -224,7 +230,9 @@ class Online(Trainer):
                     # Resumed once it is mended, it goes on recording.
                     continue
                 with speaking(self.folders[member], self.names[member]):
-                    unwritten = recorder.finish(self.make_env, self.best[member])
+                    # What was reached in another environment is no score of this one.
+                    best = self.best[member] if self.evaluates_here else -math.inf
+                    unwritten = recorder.finish(self.make_env, best)
                     if unwritten is not None:
                         log.error("error: %s", unwritten)
                         self.lost[member] = self.lost[member] or unwritten

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 from minari.serialization import serialize_space
 
-from awr_exp.data import minari as reader
+from awr_exp.data import cache as cache_module
 from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
 from awr_exp.data.minari import load
 from awr_exp.errors import UserError
@@ -225,6 +225,27 @@ DAMAGES = {
     "episode_2: it has no steps": replace("rewards", np.zeros(0)),
     "episode_2: terminations is missing": replace("terminations", None),
     "episode_2: terminations is set at step 2": change("terminations", (2,), True),
+    "episode_2: truncations is set at step 5 of 7": change("truncations", (5,), True),
+    r"episode_2: truncations holds 0\.5 at step 6": replace("truncations", np.array([0] * 6 + [0.5])),
+    "episode_2: terminations holds nan at step 0": replace("terminations", np.array([np.nan] + [0] * 6)),
+    "episode_2: rewards is missing or no list": replace("rewards", 3.0),
+    "episode_2: rewards is missing or no lists?": replace("rewards", h5py.Empty("f")),
+    r"episode_2: actions holds \|S1, which are no numbers": replace("actions", np.full((7, 2), b"a")),
+    "episode_2: rewards holds complex128": replace("rewards", np.zeros(7, complex)),
+    "episode_2: actions holds object": replace("actions", np.full((7, 2), "left", h5py.string_dtype())),
+    "episode_2: actions has 0 rows": replace("actions", h5py.Empty("f")),
+    "episode_2: actions is missing": lambda file: (
+        file.pop("episode_2/actions"),
+        file.create_group("episode_2/actions"),
+    ),
+    "episode_2: rewards is missing or": lambda file: (
+        file.pop("episode_2"),
+        file.create_dataset("episode_2", data=[1]),
+    ),
+    "takes [0-9.]+ GB of memory, 8 numbers a step": lambda file: (
+        file.pop("episode_2/rewards"),
+        file.create_dataset("episode_2/rewards", (10**13,), "f8", chunks=(1000,)),
+    ),
     "has no episodes": empty,
 }
 
@@ -246,13 +267,13 @@ def test_damaged_files_are_named(root: Path) -> None:
     content = data_file(root).read_bytes()
     for size in (len(content) // 2, 100, 0):
         data_file(root).write_bytes(content[:size])
-        with pytest.raises(UserError, match=r"main_data\.hdf5 is damaged .*; fetch it again"):
+        with pytest.raises(UserError, match=r"main_data\.hdf5 is damaged .*; delete the data set, and fetch it"):
             load(ID)
     data_file(root).unlink()
     with pytest.raises(UserError, match="only hdf5 is read"):
         load(ID)
     (root / ID / "data" / "metadata.json").write_text('{"total')
-    with pytest.raises(UserError, match=r"metadata\.json cannot be read"):
+    with pytest.raises(UserError, match=r"metadata\.json is no JSON in UTF-8"):
         load(ID)
 
 
@@ -278,7 +299,7 @@ def test_the_cache_is_equal_and_rebuilt_when_stale(root: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(h5py, "File", None)
         assert torch.equal(load(ID).packed, first.packed)
-        patch.setattr(reader, "free_memory", lambda: 0)
+        patch.setattr(cache_module, "free_memory", lambda: 0)
         assert torch.equal(load(ID).packed, first.packed)  # mapped, not read
     (cache,) = (root / ID / "data" / ".awr_exp_cache").glob("*.npy")
     cache.write_bytes(cache.read_bytes()[:50])

@@ -18,9 +18,9 @@ import torch
 
 from awr_exp.config import check_trusted
 from awr_exp.data import export
-from awr_exp.data.minari import EnvSource
 from awr_exp.envs.fleet import Here, Workers
 from awr_exp.envs.make import from_dataset, gym, none, task
+from awr_exp.envs.source import EnvSource
 from awr_exp.errors import UserError
 from awr_exp.training import evaluate
 from awr_exp.training.evaluate import FIRST_SEED, Evaluator
@@ -31,8 +31,11 @@ PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
 CARTPOLE = Spec(4, num_actions=2)
 
 
-def source(env: Any = None) -> Any:
-    return SimpleNamespace(id="test/data-v0", env_spec=env)
+def source(env: Any = None, **facts: Any) -> Any:
+    """What a data set says of itself."""
+    return SimpleNamespace(
+        id="test/data-v0", env_spec=env, **({"eval_env_spec": None, "observation_space": None} | facts)
+    )
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_a_part_without_numbers_is_named() -> None:
 
 
 def test_data_of_other_parts_or_of_an_unknown_order_are_refused() -> None:
-    source: Any = SimpleNamespace(id="test/data-v0", env_spec=None)
+    source: Any = SimpleNamespace(id="test/data-v0", env_spec=None, eval_env_spec=None, observation_space=None)
     own = task(gym(None, None, "Parts-v0"))
     gym(source, own, "Parts-v0", {"order": "reversed"})
     vector = dataclasses.replace(own, observation=())

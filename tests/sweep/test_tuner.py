@@ -19,7 +19,7 @@ from awr_exp.training.loggers import read
 from tests.conftest import SMALL, Cli, start, trainer_of
 
 optuna = pytest.importorskip("optuna")
-from awr_exp.sweep.tuner import Tuner, distribution, promising  # noqa: E402
+from awr_exp.sweep.tuner import Tuner, _unmeasured, distribution, promising  # noqa: E402
 
 SEARCH = [
     *SMALL, "hydra/sweeper=optuna", "agent.beta=tag(log,interval(0.03,3.0))", "seed=0",
@@ -194,6 +194,19 @@ def test_an_objective_that_nobody_measures(cli: Cli) -> None:
     assert done.returncode == 1
     assert "error: no trial measured eval/return_mean: choose an environment" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("env", "objective", "message"),
+    [
+        ("none", "eval/return_mean", "choose an environment (env=from_dataset), or an objective"),
+        ("from_dataset", "eval/normalized_score", "has no reference scores, so choose objective=eval/return_mean"),
+        ("from_dataset", "train/los", "train/los: choose an objective that every run logs"),
+    ],
+)
+def test_advice_on_an_objective_is_what_has_not_been_done(env: str, objective: str, message: str) -> None:
+    cfg = OmegaConf.create({"env": {"_target_": f"awr_exp.envs.make.{env}"}, "objective": objective})
+    assert message in _unmeasured(cfg)
 
 
 def test_a_grid_has_no_intervals(cli: Cli) -> None:

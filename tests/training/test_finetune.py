@@ -1,9 +1,12 @@
 """From offline to online: the data stay, in their share of every batch, and what the policy could is not forgotten."""
 
+import math
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import gymnasium
 import numpy as np
@@ -14,6 +17,8 @@ from awr_exp import results
 from awr_exp.agents.awr import AWR
 from awr_exp.data.replay import Replay
 from awr_exp.data.transitions import DataInfo, Transitions
+from awr_exp.envs.make import from_dataset
+from awr_exp.envs.source import EnvSource
 from awr_exp.errors import UserError
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.seeding import draw_rows, shuffle_rows
@@ -46,15 +51,37 @@ def trainer(folder: Path, agent: AWR, data: Transitions, schedule: Any = PHASED,
         "offline_share": 0.25, "offline_share_end": None, "anneal_steps": None, "env_steps": 300, "envs": 3,
         "workers": 0, "replay_size": 150, "batch_size": 16, "report_interval": 100, "eval_interval": 150,
         "eval_episodes": 2, "checkpoint_interval": 100, "compile": False,
+        "make_env": partial(gymnasium.make, "Pendulum-v1"),
     }  # fmt: skip
     parts = {"loggers": [Jsonl(folder)], "folders": [folder], "facts": [{}], "schedule": schedule}
-    return Finetune(agent, data, make_env=partial(gymnasium.make, "Pendulum-v1"), **(defaults | parts | options))
+    return Finetune(agent, data, **(defaults | parts | options))
 
 
 def agent(data: Transitions, lam: float = 0.9) -> AWR:
     own = make_awr(PENDULUM, [0], advantage=LambdaReturn(lam), dtype=torch.float32)
     own.fit_normalizer(*data.obs_statistics())
     return own
+
+
+def test_it_collects_where_the_data_come_from_and_is_evaluated_where_they_say(tmp_path: Path) -> None:
+    data = random_data()
+    own, judge = EnvSource("Pendulum-v1", {"g": 2.0}, 40), EnvSource("Pendulum-v1", {}, 20)
+    data.info = replace(data.info, env_spec=own, eval_env_spec=judge)
+    info: Any = data.info
+    recorder: Any = Mock(finish=Mock(return_value=None), facts=dict)
+    make_env = from_dataset(info, PENDULUM)
+    run = trainer(tmp_path, agent(data), data, make_env=make_env, env_steps=150, recorders=[recorder])
+    run.run()
+    lengths = {row["name"]: row["value"] for row in read(tmp_path)}
+    assert lengths["eval/length_mean"] == 20
+    (learner,) = run.learners
+    place, best = recorder.finish.call_args.args
+    assert learner.collector.make_env is place
+    assert place().unwrapped.g == 2.0
+    assert place().spec.max_episode_steps == 40
+    # What was reached elsewhere is no score of what is recorded.
+    assert best == -math.inf
+    assert run.best[0] > -math.inf
 
 
 def test_the_replay_begins_with_the_data_and_keeps_them() -> None:

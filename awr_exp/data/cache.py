@@ -1,0 +1,139 @@
+"""The flat form of a data set, kept beside it or in the user's cache: made anew when anything it was made of changes.
+
+It is numbers and JSON, never a pickle, and it is not trusted: one that is damaged, or was put there by somebody else,
+is made anew, too.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from awr_exp.machine import cache_home, free_memory
+from awr_exp.types import Spec
+
+log = logging.getLogger(__name__)
+
+FORMAT = 2
+"""Of the cache: a change of its content makes old ones useless."""
+SMALL = 2**24
+"""Files up to this size are compared by their content; of larger ones, size and times have to do."""
+SETTLED = 2.0
+"""Seconds since its last change after which another change of a file shows in its times, on every file system."""
+
+State = list[Any]
+"""Of a file: what is different once it has changed."""
+Flat = tuple[Tensor, Tensor, Spec, list[str]]
+"""Of a data set: packed rows and lengths of the episodes, as `awr_exp.data.transitions.Transitions` has them, their
+task, and the entries of observations that float32 is too coarse for."""
+
+
+def state(file: Path) -> State:
+    """Raises OSError if it is no file that can be read."""
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{file} is no file")
+    content = hashlib.sha256(file.read_bytes()).hexdigest() if found.st_size <= SMALL else None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, content]
+
+
+def read(folder: Path, made_of: Iterable[Path]) -> Flat | None:
+    """What was kept of the data set in `folder`, if it was made of these files, and others, as they are now."""
+    for place, name in _places(folder):
+        try:
+            facts = json.loads(_own(place / f"{name}.json").read_text(encoding="utf-8"))
+            known = facts["made_of"]
+            if facts["format"] != FORMAT or not {_relative(file, folder) for file in made_of} <= known.keys():
+                raise ValueError("it is of other files")
+            if any(state(folder.resolve() / file) != before for file, before in known.items()):
+                raise ValueError("a file has changed")
+            spec, lengths = Spec.from_json(facts["spec"]), np.array(facts["lengths"], np.int64)
+            # Copy on write: torch wants writable memory, the file stays as it is.
+            packed = np.load(_own(place / f"{name}.npy"), mmap_mode="c", allow_pickle=False)
+            if packed.nbytes < free_memory() / 2:
+                packed = np.array(packed)
+            if _digest(packed, facts) != facts["digest"]:
+                raise ValueError("it is damaged")
+            return torch.from_numpy(packed), torch.from_numpy(lengths), spec, list(facts["coarse"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            log.debug("no cache in %s: %s", place, error)
+    return None
+
+
+def write(folder: Path, made_of: dict[Path, State], flat: Flat) -> None:
+    """Keep it beside the data set, or in the user's cache where that folder is read-only, or nowhere.
+
+    made_of: all files that it was read from, and their states before. A large one that has changed just now could
+    change again without a trace: then nothing is kept yet.
+    """
+    now = time.time_ns()
+    if any(content is None and now - max(times) < SETTLED * 1e9 for _, *times, content in made_of.values()):
+        return
+    packed, lengths, spec, coarse = flat
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "made_of": {_relative(file, folder): seen for file, seen in made_of.items()},
+        "spec": asdict(spec),
+        "lengths": lengths.tolist(),
+        "coarse": coarse,
+    }
+    # Through JSON, as it will come back.
+    facts = json.loads(json.dumps(facts))
+    facts["digest"] = _digest(packed.numpy(), facts)
+    for place, name in _places(folder):
+        try:
+            if place.is_symlink():
+                raise OSError("it is a link")
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=place) as work:
+                np.save(Path(work) / "packed.npy", packed.numpy())
+                (Path(work) / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+                os.replace(Path(work) / "packed.npy", place / f"{name}.npy")
+                os.replace(Path(work) / "facts.json", place / f"{name}.json")
+            return
+        except OSError as error:
+            log.debug("no cache written to %s: %s", place, error)
+
+
+def _places(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Folders, and what the files in them are called: always the same, so that a new one takes an old one's place."""
+    yield folder / ".awr_exp_cache", "flat"
+    own = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    if home := cache_home():
+        yield home / "awr_exp", own
+
+
+def _relative(file: Path, folder: Path) -> str:
+    """Other machines may have both elsewhere."""
+    return os.path.relpath(file.resolve(), folder.resolve())
+
+
+def _own(file: Path) -> Path:
+    """The file. Raises ValueError if it is none, or another user's, and OSError if it is not there."""
+    found = file.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{file} is no file")
+    if hasattr(os, "getuid") and found.st_uid not in (0, os.getuid()):
+        raise ValueError(f"{file} is another user's")
+    return file
+
+
+def _digest(packed: Any, facts: dict[str, Any]) -> str:
+    """Of all that a cache holds. Raises ValueError if the rows do not have the form that the facts say."""
+    spec, lengths = Spec.from_json(facts["spec"]), facts["lengths"]
+    shape = sum(lengths) + len(lengths), spec.obs_dim + spec.action_dim + 3
+    if packed.shape != shape or packed.dtype != np.float32 or not packed.flags.c_contiguous:
+        raise ValueError("it has another form")
+    seen = json.dumps({name: value for name, value in facts.items() if name != "digest"}, sort_keys=True)
+    return hashlib.sha256(hashlib.sha256(packed).digest() + seen.encode()).hexdigest()

@@ -1,0 +1,165 @@
+"""What a data set says of the environments it belongs to. It is somebody else's text: nothing it names is imported."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import WrapperSpec
+
+RECREATED = (
+    *("AddRenderObservation", "AtariPreprocessing", "ClipAction", "ClipReward", "DelayObservation", "DiscretizeAction"),
+    *("DiscretizeObservation", "DtypeObservation", "FilterObservation", "FlattenObservation", "FrameStackObservation"),
+    *("GrayscaleObservation", "MaxAndSkipObservation", "NormalizeObservation", "NormalizeReward", "RepeatAction"),
+    *("RescaleAction", "RescaleObservation", "ReshapeObservation", "ResizeObservation", "StickyAction"),
+    *("TimeAwareObservation", "TimeLimit"),
+)
+"""Gymnasium's wrappers that do again what they did, given their arguments."""
+LEARNING = ("NormalizeObservation", "NormalizeReward")
+"""Those of them whose statistics begin anew."""
+IDLE = (
+    *("AddWhiteNoise", "AutoResetWrapper", "Autoreset", "FlattenObservation", "HumanRendering", "ObstructView"),
+    *("OrderEnforcing", "PassiveEnvChecker", "RecordEpisodeStatistics", "RecordVideo", "RenderCollection"),
+    *("StepAPICompatibility", "TimeLimit"),
+)
+"""Gymnasium's wrappers that change nothing in an episode, or nothing that is not seen to otherwise."""
+RENAMED = {"GrayScaleObservation": "GrayscaleObservation"}
+"""What they were called before, with the same arguments."""
+
+
+@dataclass(frozen=True)
+class EnvSource:
+    """An environment as gymnasium's EnvSpec describes it, but for its code.
+
+    max_episode_steps: as gymnasium.make takes it, None: as registered, -1: without a limit; package: where the code of
+    the environment was, as far as that is known.
+    """
+
+    id: str
+    kwargs: dict[str, Any]
+    max_episode_steps: int | None = None
+    additional_wrappers: tuple[WrapperSpec, ...] = ()
+    package: str | None = None
+
+
+def parse(text: Any) -> EnvSource:
+    """From an EnvSpec in JSON, of any version of gymnasium. Raises ValueError, with the reason, if it is none."""
+    content = json.loads(text) if isinstance(text, str) else text
+    id = content.get("id") if isinstance(content, dict) else None
+    if not isinstance(id, str) or not re.fullmatch(r"[\w:./-]+", id):
+        raise ValueError("it names no id")
+    kwargs, wrappers = content.get("kwargs") or {}, content.get("additional_wrappers") or []
+    if not isinstance(kwargs, dict) or not all(map(str.isidentifier, kwargs)) or not isinstance(wrappers, list):
+        raise ValueError("its kwargs or additional_wrappers are of another kind")
+    steps = content.get("max_episode_steps", "registered")
+    if not (steps in (None, "registered") or (type(steps) is int and steps > 0)):
+        raise ValueError(f"its max_episode_steps is {steps!r}")
+    # A window, or pictures that nobody looks at: how it was watched is no part of the task.
+    kwargs = {name: value for name, value in kwargs.items() if name != "render_mode"}
+    package = str(content.get("entry_point")).partition(":")[0].partition(".")[0]
+    return EnvSource(
+        id=id,
+        kwargs=kwargs,
+        max_episode_steps={None: -1, "registered": None}.get(steps, steps),
+        additional_wrappers=tuple(map(_wrapper, wrappers)),
+        package=package if content.get("entry_point") and package.isidentifier() else None,
+    )
+
+
+def _wrapper(content: Any) -> WrapperSpec:
+    if not isinstance(content, dict):
+        raise ValueError("one of its additional_wrappers is of another kind")
+    name, code, kwargs = (content.get(key) for key in ("name", "entry_point", "kwargs"))
+    if not str(name).isidentifier() or not isinstance(code, str) or not isinstance(kwargs, dict | None):
+        raise ValueError("one of its additional_wrappers is of another kind")
+    return WrapperSpec(str(name), code, kwargs)
+
+
+def render_kwargs(wrappers: Sequence[WrapperSpec]) -> dict[str, str]:
+    """What an environment needs for its wrappers: one that observes pictures has them drawn, but not shown."""
+    return {"render_mode": "rgb_array"} if "AddRenderObservation" in map(recreated, wrappers) else {}
+
+
+def put_on(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> gymnasium.Env:
+    """The environment in the wrappers that it was recorded through, as far as they are gymnasium's.
+
+    Those that it has from the start stay the only ones of their kind. Raises ValueError, with the name, for one that
+    cannot be made.
+    """
+    for wrapper in _further(env, wrappers):
+        if name := recreated(wrapper):
+            kwargs = {key: _as_tuple(value) for key, value in (wrapper.kwargs or {}).items()}
+            try:
+                env = getattr(gymnasium.wrappers, name)(env, **kwargs)
+            except Exception as error:
+                raise ValueError(f"the wrapper {name} of its data set cannot be put on: {error}") from None
+    return env
+
+
+def missing(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> list[WrapperSpec]:
+    """The recorded wrappers that a flat environment should have and has not."""
+    own = Counter(_class(one) for one in env.spec.additional_wrappers) if env.spec else Counter[str]()
+    recorded = Counter[str]()
+    found = []
+    for wrapper in wrappers:
+        name = _class(wrapper)
+        recorded[name] += 1
+        if recorded[name] > own[name] and not _idle(wrapper):
+            found.append(wrapper)
+    return found
+
+
+def names_code(value: Any) -> bool:
+    """Whether a text somewhere in the arguments of an environment looks like "module:Name", which it might import."""
+    if isinstance(value, dict | list | tuple):
+        return any(map(names_code, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and re.match(r"[A-Za-z_][\w.]*:[\w.]", value) is not None
+
+
+def begins_anew(wrappers: Sequence[WrapperSpec]) -> list[str]:
+    """The names of the wrappers that learnt something which their data set does not hold."""
+    return [name for name in map(recreated, wrappers) if name in LEARNING]
+
+
+def described(env: Any) -> str:
+    """An environment in words, of what tells it from others of its name."""
+    limit = env.max_episode_steps
+    steps = {None: [], -1: ["no time limit"]}.get(limit, [f"{limit} steps"])
+    options = [f"{name}={value!r:.40}" for name, value in env.kwargs.items()]
+    wrappers = [wrapper.name for wrapper in env.additional_wrappers if not _idle(wrapper)]
+    more = ", ".join([*steps, *options, *wrappers])
+    return f"{env.id} ({more})" if more else env.id
+
+
+def _further(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> Iterator[WrapperSpec]:
+    """Without those that the environment had been registered with, which come first."""
+    own = [_class(one) for one in env.spec.additional_wrappers] if env.spec else []
+    begin = len(own) if [_class(wrapper) for wrapper in wrappers[: len(own)]] == own else 0
+    yield from wrappers[begin:]
+
+
+def _class(wrapper: WrapperSpec) -> str:
+    name = wrapper.entry_point.rpartition(":")[2].removesuffix("V0")
+    return RENAMED.get(name, name)
+
+
+def _of_gymnasium(wrapper: WrapperSpec) -> bool:
+    return wrapper.entry_point.startswith(("gymnasium.wrappers.", "gymnasium.experimental.wrappers."))
+
+
+def recreated(wrapper: WrapperSpec) -> str | None:
+    """Its name in gymnasium.wrappers, if it can be made again from there."""
+    name = _class(wrapper)
+    return name if _of_gymnasium(wrapper) and name in RECREATED and wrapper.kwargs is not None else None
+
+
+def _idle(wrapper: WrapperSpec) -> bool:
+    return _of_gymnasium(wrapper) and _class(wrapper) in IDLE
+
+
+def _as_tuple(value: Any) -> Any:
+    """JSON has lists where gymnasium's wrappers want tuples."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
