@@ -58,7 +58,7 @@ def test_on_a_gpu_its_own_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UserError, match=r"trainer\.replay_size=100000000 takes .* and 1 GB are free on cuda"):
         memory.check(cfg, spec, 1000, 0, torch.device("cuda"))
     free["cpu"] = 1000
-    with pytest.raises(UserError, match=r"trainer\.envs=8 takes .* free on cpu"):
+    with pytest.raises(UserError, match=r"schedule\.samples_per_iteration=2048 takes .* free on cpu"):
         memory.check(composed(*ONLINE, "trainer.eval_episodes=1"), spec, 1000, 0, torch.device("cuda"))
 
 
