@@ -97,6 +97,8 @@ def said(error: Exception) -> str:
         return f"{option[1]}={option[2]}: choose one of {', '.join(there)}{near(option[2], there)}"
     if name := re.match("Could not delete from config. '(.+)' does not exist", text):
         return _no_setting(name[1])
+    if word := re.match(r"LexerNoViableAltException: (.+)", text):
+        return f"{word[1]} cannot be read: put its value into quotes, which the shell must not take away: \"a='b c'\""
     if word := re.match(r"Error parsing override '([^'=]+)'\s+missing EQUAL", text):
         return f"'{word[1]}' is no setting: write name=value, such as agent.beta=0.05"
     if name := re.match("Could not append to config. An item is already at '(.+)'", text):

@@ -303,6 +303,7 @@ UNKNOWN = {
     "nothing.like.it=3": "there is no nothing.like.it with the options that are chosen: --help lists them",
     "hydra/launcher=fussed": "submitit_slurm; did you mean fused?",
     "hydra.launcher.viaa=joblib": "did you mean hydra.launcher.via?",
+    "hydra.run.dir=\u00fcber": "cannot be read: put its value into quotes",
     "agent.beta": "'agent.beta' is no setting: write name=value, such as agent.beta=0.05",
 }
 

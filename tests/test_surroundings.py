@@ -171,7 +171,7 @@ def test_ascii_only_and_no_logging(tmp_path: Path, datasets: Path) -> None:
     run = tmp_path / "\u00fcber" / "run"
     surroundings = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     process = start(
-        tmp_path, datasets, *SMALL, "trainer.updates=60", f"hydra.run.dir={run}", "hydra/job_logging=disabled",
+        tmp_path, datasets, *SMALL, "trainer.updates=60", f"hydra.run.dir='{run}'", "hydra/job_logging=disabled",
         "hydra/hydra_logging=disabled", **surroundings,
     )  # fmt: skip
     output, _ = process.communicate(timeout=240)
