@@ -1,5 +1,6 @@
 """What a command line means to Hydra and to us: its mistakes in one line, and runs that it goes on with."""
 
+import logging
 import os
 import re
 import sys
@@ -24,8 +25,10 @@ from awr_exp import help, results
 from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config, to_resume
 from awr_exp.errors import UserError
 from awr_exp.reading import check_links
-from awr_exp.settings import check, check_origin
+from awr_exp.settings import check, check_origin, surplus
 from awr_exp.vocabulary import names, near
+
+log = logging.getLogger(__name__)
 
 NAME_LENGTH = 128
 """What W&B takes as the name of a run."""
@@ -94,6 +97,8 @@ def said(error: Exception) -> str:
         return f"{option[1]}={option[2]}: choose one of {', '.join(there)}{near(option[2], there)}"
     if name := re.match("Could not delete from config. '(.+)' does not exist", text):
         return _no_setting(name[1])
+    if word := re.match(r"LexerNoViableAltException: (.+)", text):
+        return f"{word[1]} cannot be read: put its value into quotes, which the shell must not take away: \"a='b c'\""
     if word := re.match(r"Error parsing override '([^'=]+)'\s+missing EQUAL", text):
         return f"'{word[1]}' is no setting: write name=value, such as agent.beta=0.05"
     if name := re.match("Could not append to config. An item is already at '(.+)'", text):
@@ -183,7 +188,7 @@ class Check(Callback):
             if task.resume is not None:
                 # What the options of its groups leave open, such as env.id, it says itself.
                 task = OmegaConf.merge(saved_config(Path(task.resume), task.trust), task)
-            check(task)
+            check(task, config.hydra.overrides.task)
             folder = Path(config.hydra.run.dir)
             if task.resume is None:
                 check_same(folder, config.hydra.overrides.task)
@@ -197,8 +202,10 @@ def content(cfg: DictConfig) -> dict[str, Any]:
 
     The W&B runs of a sweep that have no group and name of their own get its folder and what they override.
     """
-    check(cfg)
-    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    idle = surplus(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    values = check(cfg, HydraConfig.get().overrides.task)
+    if idle:
+        log.info("left out, since the chosen options do not have them: %s", ", ".join(idle))
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         hydra = HydraConfig.get()
         for node in (values.get("logger") or {}).values():

@@ -7,13 +7,15 @@ a mistake is answered in a fraction of a second.
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
-from awr_exp.config import GROUPS, options
+from awr_exp.config import CONF, GROUPS, options
 from awr_exp.errors import UserError, first_line
 from awr_exp.vocabulary import names as vocabulary
 from awr_exp.vocabulary import near
@@ -168,10 +170,11 @@ RULES: dict[str, Rule] = {
 }
 
 
-def check(cfg: DictConfig) -> None:
-    """Check every value of our own parts against RULES; parts that come from elsewhere are left to themselves.
+def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
+    """The resolved values, each of our own parts checked against RULES; those from elsewhere are left to themselves.
 
-    Raises UserError with the dotted name, the value and what it must be.
+    What a recipe has for another option than the chosen one, such as a beta where agent=bc, is left out; given: the
+    overrides of the command line, which are not. Raises UserError with the dotted name, the value and what it must be.
     """
     content = values(cfg)
     for group in REQUIRED:
@@ -199,6 +202,43 @@ def check(cfg: DictConfig) -> None:
         raise UserError("trainer=online collects its own data: leave out dataset=..., or choose trainer=offline")
     if trainer == "Online" and content.get("baseline"):
         raise UserError("trainer=online has no data set for a baseline: leave out baseline=...")
+    asked = {override.lstrip("+").partition("=")[0] for override in given}
+    for path in surplus(content):
+        group, _, name = path.partition(".")
+        if any(f"{name}.".startswith(f"{path}.") for name in asked):
+            raise UserError(f"{path} is not a setting of the {group} that is chosen: leave it out")
+        # The agents have their parts by reference.
+        for node in (content, content["agent"], content.get("baseline") or {}):
+            if isinstance(node.get(group), dict):
+                node[group].pop(name, None)
+    return content
+
+
+def surplus(content: Mapping[str, Any]) -> list[str]:
+    """Settings of the chosen parts of ours that none of their options has, by dotted name."""
+    known = _known()
+    return [
+        f"{group}.{name}"
+        for group, node in content.items()
+        if isinstance(node, dict) and node.get("_target_") in known
+        for name, value in node.items()
+        if name not in known[node["_target_"]] and not (isinstance(value, dict) and "_target_" in value)
+    ]
+
+
+@cache
+def _known() -> dict[str, set[str]]:
+    """What each part of ours takes, by its target: its yaml files mirror its constructor."""
+    found: dict[str, set[str]] = {}
+    for path in CONF.glob("*/*.yaml"):
+        whole = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        node = whole if "_target_" in whole else whole.get(path.parent.name) or {}
+        for base in whole.get("defaults", []):
+            if isinstance(base, str) and path.with_stem(base).exists():
+                node = yaml.safe_load(path.with_stem(base).read_text(encoding="utf-8")) | node
+        if "_target_" in node:
+            found.setdefault(node["_target_"], set()).update(node.keys() | PARTS)
+    return found
 
 
 def check_together(contents: Sequence[dict[str, Any]]) -> None:

@@ -22,7 +22,6 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
-from omegaconf import OmegaConf
 
 from awr_exp import command, config, sweep
 from awr_exp.agents.awr import AWR
@@ -202,10 +201,7 @@ def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     _register()
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         cfg = compose("config", list(overrides))
-    check(cfg)
-    content = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(content, dict)
-    return content  # type: ignore[return-value]
+    return check(cfg, overrides)
 
 
 def refused(action: Callable[..., Any], *arguments: Any) -> str | None:

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from safetensors.torch import load_file, save_file
 
 import awr_exp
-from awr_exp import results
+from awr_exp import command, config, results
 from awr_exp.errors import UserError
 from awr_exp.sweep import experiment
 from awr_exp.training import checkpoint
@@ -234,9 +236,20 @@ WRONG = {
     "device=gpu": "auto, cpu, cuda or cuda:<number>",
     "seed=-3": "seed is -3",
     "dataset=minari": "dataset.id is missing: give dataset.id=...",
-    "agent.betaa=1": "error: there is no agent.betaa with the options that are chosen: --cfg job shows what there is\n",
-    "trainer=online env=cartpole trainer.updates=3": "error: there is no trainer.updates with the options",
+    "agent.betaa=1": "error: there is no agent.betaa with the options that are chosen; did you mean agent.beta?\n",
+    "trainer=online env=cartpole trainer.updates=3": "chosen: it is a setting of trainer=offline\n",
     "+agent.foo=1": "agent.foo is not a setting of awr_exp",
+    "+agent.betta=1": "agent.betta is not a setting of awr_exp: remove it; did you mean agent.beta?",
+    "agent=bc +agent.beta=1": "agent.beta is not a setting of the agent that is chosen",
+    "threads=100000": "threads is 100000; it must be a whole number from 1 to 1024",
+    "head._target_=[a]": 'head._target_ is ["a"]; it must be the dotted name of what is called',
+    "head._target_=3": "head._target_ is 3; it must be the dotted name",
+    "head._target_=null": "head._target_ is null; it must be the dotted name",
+    "head._partial_=3": "head._partial_ is 3; it must be true or false",
+    "resume=[a]": 'resume is ["a"]; it must be a text, or null',
+    "hydra.run.dir=/dev/null/x": "error: /dev/null/x cannot be written: Not a directory; choose another hydra.run.dir",
+    "+sweep=betta": "static; did you mean beta?",
+    "evaluate x": "error: there is no command 'evaluate': there are report, collect and dashboard",
     "+agent.beta=1": "error: agent.beta is a setting already: leave out the +",
     "+experiment=nonsense": "choose experiment=<one of nexus_offline, ",
     "agent.beta=[": "error: no viable alternative",
@@ -263,7 +276,7 @@ def refused(done: "subprocess.CompletedProcess[str]", message: str) -> None:
 BY_COMMAND = (
     "agent.beta=-1", "dataset=minari", "agent.betaa=1", "trainer=online env=cartpole trainer.updates=3",
     "+agent.beta=1", "+experiment=nonsense", "agent.beta=[", "weighting=expclip", "weighting=null", "env=nonsense",
-    "~network", "resume=nowhere",
+    "~network", "resume=nowhere", "resume=[a]", "hydra.run.dir=/dev/null/x", "+sweep=betta", "evaluate x",
 )  # fmt: skip
 """Where Hydra or the command line has a say. The others are `check`'s alone."""
 
@@ -281,6 +294,33 @@ def test_a_wrong_setting_is_answered_before_anything_is_made(cli: Cli, tmp_path:
     refused(done, WRONG[wrong])
     assert done.stdout.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
+
+
+UNKNOWN = {
+    "agnt=awr": "there is no agnt with the options that are chosen; did you mean agent?",
+    "beta=3": "did you mean agent.beta?",
+    "~agent.betta": "did you mean agent.beta?",
+    "nothing.like.it=3": "there is no nothing.like.it with the options that are chosen: --help lists them",
+    "hydra/launcher=fussed": "submitit_slurm; did you mean fused?",
+    "hydra.launcher.viaa=joblib": "did you mean hydra.launcher.via?",
+    "hydra.run.dir=\u00fcber": "cannot be read: put its value into quotes",
+    "agent.beta": "'agent.beta' is no setting: write name=value, such as agent.beta=0.05",
+}
+
+
+@pytest.mark.parametrize("wrong", UNKNOWN)
+def test_a_name_that_is_not_there_says_what_was_meant(wrong: str) -> None:
+    with initialize_config_dir(str(config.CONF), version_base="1.3"), pytest.raises(HydraException) as error:
+        compose("config", [wrong])
+    assert UNKNOWN[wrong] in command.said(error.value)
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    line = f'cd {tmp_path}/gone && rmdir ../gone && exec "{sys.executable}" -m awr_exp.main seed=1'
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith("error: the current folder is gone: change to one that is there\n")
 
 
 def test_a_part_of_the_configuration_is_shown(cli: Cli) -> None:

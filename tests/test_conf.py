@@ -10,13 +10,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from awr_exp import command, config, settings
+from awr_exp import command, config, help, settings
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError
 from awr_exp.sweep.experiment import build
 from awr_exp.training.loggers import Jsonl
-from tests.conftest import composed
+from tests.conftest import CONTINUOUS, DISCRETE, composed, random_batch
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in config.CONF.glob("*/*.yaml"))
 NEEDS = {
@@ -76,6 +76,47 @@ def test_every_option_builds_and_takes_three_updates(
             assert all(value.isfinite().all() for value in metrics.values())
 
 
+@pytest.mark.parametrize("agent", [option for group, option in OPTIONS if group == "agent"])
+@pytest.mark.parametrize("recipe", [option for group, option in OPTIONS if group == "experiment"])
+def test_a_recipe_builds_with_every_agent_or_says_why_not(recipe: str, agent: str) -> None:
+    chosen = [*overrides("experiment", recipe), f"agent={agent}"]
+    spec = DISCRETE if "lunarlander" in recipe or "cartpole" in recipe else CONTINUOUS
+    if agent == "bc" and recipe.startswith("online_"):
+        with pytest.raises(UserError, match=r"trainer=online needs an agent that learns values: choose agent=awr$"):
+            composed(*chosen)
+        return
+    batch = random_batch(spec, 1, 8, dtype=torch.float32)
+    built = build(composed(*chosen)["agent"], spec=spec, seeds=[0])
+    built.update(replace(batch, target=batch.reward))
+
+
+def test_what_a_recipe_has_for_another_option_is_left_out_but_nothing_that_was_asked_for() -> None:
+    recipe = ["experiment=nexus_offline", "dataset.id=a/b-v0"]
+    assert "beta" not in composed(*recipe, "agent=bc")["agent"]
+    assert composed(*recipe, "agent=rwr")["agent"]["beta"] == 0.3
+    with pytest.raises(UserError, match=r"agent\.beta is not a setting of the agent that is chosen"):
+        composed(*recipe, "agent=bc", "agent.beta=0.3")
+    cfg = composed("experiment=online_ant", "head=tanh_gaussian", "schedule=interleaved")
+    assert cfg["agent"]["head"].keys() == {"_target_", "_partial_", "std"}
+    assert "normalizer_samples" not in cfg["schedule"]
+    assert build(cfg["schedule"]).learning_starts == 1000
+
+
+def test_help_has_a_line_for_every_option_and_every_setting() -> None:
+    lines = [line.split()[0] for line in help.text().splitlines() if line.strip()]
+    for group, option in OPTIONS:
+        assert f"{group}={option}" in lines
+    found = {line.partition("=")[0] for line in lines}
+    for cfg in (composed(), composed("trainer=online", "env=gym", "env.id=Pendulum-v1", "schedule=interleaved")):
+        for name, _ in settings._settings(cfg, ""):
+            # What the agent has by reference is the group's.
+            if not config.GROUPS & set(name.split(".")[1:]):
+                assert name in found or name.rpartition(".")[2] in settings.PARTS, name
+    for name in (*help.SUBCOMMANDS, "hydra.launcher.via", "sweep=beta"):
+        assert any(name in line for line in help.text().splitlines()), name
+    assert not [line for line in help.text().splitlines() if line.endswith(("=", "None"))]
+
+
 def three_turns(cfg: dict[str, Any], folder: Path) -> None:
     """Of an online run, as short as may be."""
     found = next((extra for name, extra in EXTRAS.items() if name == cfg["env"]["id"].partition("-")[0].lower()), None)
@@ -100,6 +141,8 @@ def test_every_value_has_a_range() -> None:
     for path in config.CONF.rglob("*.yaml"):
         content = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(content, dict)
+        if "hydra" in path.parts:
+            continue
         content.pop("hydra", None)
         content.pop("defaults", None)
         for name, _ in settings._settings(content, ""):  # type: ignore[arg-type]

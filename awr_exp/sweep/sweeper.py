@@ -106,7 +106,8 @@ class Grid(BasicSweeper):
                 cfg = self.compose(overrides, number)
                 if cfg.resume is not None:
                     raise UserError("resume continues a single run; a sweep goes on with sweep.resume=<its folder>")
-                settings.check(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+                task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+                settings.check(task, cfg.hydra.overrides.task)
                 places.append(_place(cfg))
         return places
 

@@ -1,0 +1,95 @@
+"""What is wrong with a part of one's own, said by its contract."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from awr_exp.errors import UserError
+from awr_exp.networks.mlp import MLP
+from awr_exp.sweep import experiment
+from tests.conftest import CONTINUOUS, composed
+
+HERE = __name__
+
+
+def two(advantage: Tensor, beta: Tensor) -> Tensor:
+    return advantage
+
+
+def mean(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
+    return advantage.mean()
+
+
+def power(advantage: Tensor, beta: Tensor, max_weight: Tensor, exponent: float) -> Tensor:
+    return (advantage / beta).clamp(min=0).pow(exponent).minimum(max_weight)
+
+
+def picky(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
+    if advantage.shape[-1] < 100:
+        raise ValueError("not enough")
+    return torch.ones_like(advantage)
+
+
+class Module(nn.Module):
+    def __init__(self, inputs: int, outputs: int, **options: Any) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, outputs)
+
+
+class Shapeless:
+    def __init__(self, inputs: int, outputs: int, **options: Any) -> None: ...
+
+    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
+        return x
+
+
+class Headless:
+    def __init__(self, spec: Any, **options: Any) -> None:
+        self.outputs, self.shapes = 2, {}
+
+
+class Estimator:
+    def __init__(self, lam: float) -> None: ...
+
+    def __call__(self, reward: Tensor, *others: Any, **options: Any) -> Tensor:
+        return reward
+
+
+BROKEN = {
+    "network._partial_=false": "network=awr_exp.networks.mlp.MLP: ",
+    "head._partial_=false": "head=awr_exp.networks.heads.auto: ",
+    "weighting._partial_=false": "weighting=awr_exp.math.weights.exp_clip: ",
+    "optimizer._partial_=false": "optimizer=awr_exp.math.optimizers.adam: ",
+    f"weighting._target_={HERE}.two": "it cannot be called so (too many positional arguments)",
+    f"weighting._target_={HERE}.power": "it cannot be called so (missing a required argument: 'exponent')",
+    f"weighting._target_={HERE}.mean": "from rows of the shape (1, 8) it makes ()",
+    f"network._target_={HERE}.Module": "it makes an nn.Module",
+    f"network._target_={HERE}.Shapeless": "what it makes has no shapes, start",
+    f"head._target_={HERE}.Headless": "what it makes has no start, log_prob, entropy",
+    f"advantage._target_={HERE}.Estimator": "it has no one_step",
+    "+advantage._partial_=true": "it cannot be called so",
+    f"optimizer._target_={HERE}.two": "it cannot be called so (too many positional arguments)",
+}
+
+
+@pytest.mark.parametrize("wrong", BROKEN)
+def test_a_part_that_breaks_its_contract_is_told_it(wrong: str) -> None:
+    with pytest.raises(UserError, match=re.escape(BROKEN[wrong])) as error:
+        experiment._parameters(composed(wrong)["agent"], CONTINUOUS)
+    assert re.fullmatch(r"(\w+)=[\w.]+: .*; it must be a .*: see docs/extending\.md", str(error.value))
+    assert (Path(experiment.__file__).parents[2] / "docs").is_dir()
+
+
+@pytest.mark.parametrize("right", [f"weighting._target_={HERE}.picky", f"weighting._target_={HERE}.power"])
+def test_a_part_that_keeps_its_contract_is_left_to_itself(right: str) -> None:
+    own = [right] if "picky" in right else [right, "+weighting.exponent=2.0"]
+    agent = composed(*own, "network.hidden=[8,4]")["agent"]
+    network = MLP(CONTINUOUS.obs_dim, 1, (8, 4))
+    numbers = experiment._parameters(agent, CONTINUOUS)
+    built = experiment.build(agent, spec=CONTINUOUS, seeds=[0])
+    assert numbers == sum(network.theta.numel() for network in built.networks.values())
+    assert network.shapes == built.value_network.shapes
