@@ -1,7 +1,6 @@
 """Where configurations lie, and what one from a file may call. Nothing here imports torch."""
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from awr_exp import shell
 from awr_exp.errors import UserError, first_line
 
 PACKAGE = Path(__file__).resolve().parent
@@ -45,7 +45,7 @@ def check_trusted(content: Any, origin: Path, trust: Iterable[str] = ()) -> None
         if name is None:
             raise UserError(f"{origin} {what}: not trusted")
         if name not in trust:
-            raise UserError(f"{origin} {what}; if it is yours, trust=['{name}']")
+            raise UserError(f"{origin} {what}; if it is yours, {shell.words(shell.override('trust', [name]))}")
 
 
 def _foreign(content: Any) -> Iterator[tuple[str | None, str]]:
@@ -72,8 +72,8 @@ def _foreign(content: Any) -> Iterator[tuple[str | None, str]]:
 def to_resume(folder: Path, content: Any, changes: Iterable[str] = ()) -> str:
     """The command that goes on with a run of this configuration; changes: overrides of those it was started with."""
     names = sorted({name for name, _ in _foreign(content) if name})
-    trust = [f"trust=[{','.join(names)}]"] if names else []
-    return f"python -m awr_exp.main {shlex.join([f'resume={folder}', *changes, *trust])}"
+    trust = [shell.override("trust", names)] if names else []
+    return shell.command(shell.override("resume", folder), *changes, *trust)
 
 
 def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
@@ -93,10 +93,10 @@ def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
 
 
 def choices(folder: Path) -> dict[str, str]:
-    """The options of our groups that a run was started with, as far as we have them."""
+    """The options of our groups that a run was started with, own ones among them."""
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "hydra.yaml"))
         found = content["hydra"]["runtime"]["choices"].items()
     except Exception:
         return {}
-    return {group: option for group, option in found if group in GROUPS and option in options(group)}
+    return {group: option for group, option in found if group in GROUPS}

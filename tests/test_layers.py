@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "awr_exp"
 ORDER = [
     "errors",
     "machine",
+    "shell",
     "types",
     "seeding",
     "math",
@@ -19,6 +20,7 @@ ORDER = [
     "results",
     "config",
     "settings",
+    "arguments",
     "command",
     "training",
     "policy",
@@ -29,8 +31,8 @@ ORDER = [
     "main",
 ]
 FOREIGN = {
-    "hydra": {"command", "policy", "sweep", "collect", "main"},
-    "omegaconf": {"config", "settings", "command", "sweep", "collect", "main"},
+    "hydra": {"shell", "arguments", "command", "policy", "sweep", "collect", "main"},
+    "omegaconf": {"arguments", "config", "settings", "command", "sweep", "collect", "main"},
     "wandb": {"training", "dashboard"},
     "wandb_workspaces": {"dashboard"},
     "optuna": {"sweep"},

@@ -1,10 +1,13 @@
 """From configurations to trained members: the one place where their parts are built."""
 
+import difflib
 import json
 import logging
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from hydra.errors import InstantiationException
 
 from awr_exp import results
 from awr_exp.envs.make import task
-from awr_exp.errors import UserError, first_line
+from awr_exp.errors import UserError, first_line, named
 from awr_exp.policy import difference, policy_facts
 from awr_exp.results import Outcome
 from awr_exp.sweep import stacking
@@ -45,6 +48,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
 
 def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]) -> list[Outcome]:
     first, names = cfgs[0], names or [""] * len(cfgs)
+    _check_targets(first)
     device = accelerate.start(first["device"], first["threads"])
     data, make_env, spec = _task(first, device)
     recorders, refused = _recorders(cfgs, folders, names, make_env)
@@ -289,6 +293,7 @@ def _data(node: Config, device: Any) -> Any:
 
 def build(node: Config, **parts: Any) -> Any:
     """The one place where a configuration becomes an object: calls its `_target_` with its values and `parts`."""
+    _check_targets(node)
     try:
         return hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**parts)
     except InstantiationException as error:
@@ -300,3 +305,40 @@ def build(node: Config, **parts: Any) -> Any:
         if "argument" in str(error):
             raise UserError(f"{node['_target_']}: {error}") from error
         raise
+
+
+def _check_targets(node: Any) -> None:
+    """Raises UserError for a part that cannot be found, by the name that it was given."""
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _check_targets(value)
+    name = node.get("_target_") if isinstance(node, dict) else None
+    if isinstance(name, str) and name:
+        _locate(name)
+
+
+@cache
+def _locate(name: str) -> None:
+    modules = name.split(".")
+    try:
+        found: Any = import_module(modules[0])
+        for count, part in enumerate(modules[1:], 2):
+            if not hasattr(found, part):
+                _import(".".join(modules[:count]))
+            if not hasattr(found, part):
+                near = difflib.get_close_matches(part, dir(found), 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise UserError(f"'{name}' cannot be found: {found.__name__} has no {part}{hint}")
+            found = getattr(found, part)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"'{name}' cannot be found: {named(error)}") from None
+
+
+def _import(module: str) -> None:
+    """Unless there is none of this name; what it imports itself must be there."""
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise

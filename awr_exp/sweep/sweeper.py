@@ -21,6 +21,8 @@ from awr_exp import command, settings
 from awr_exp.errors import UserError
 from awr_exp.sweep import closing
 
+OWN_FOLDER = "leave out hydra.sweep.subdir, or let it differ, as with ${hydra.job.num}"
+
 
 class Grid(BasicSweeper):
     """All combinations of the values given."""
@@ -28,6 +30,7 @@ class Grid(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         memory: Any = _Memory(hydra_context.config_loader)
         context = HydraContext(memory, hydra_context.callbacks)
+        command.settle(config)
         super().setup(hydra_context=context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
@@ -49,7 +52,7 @@ class Grid(BasicSweeper):
         self.check_launcher()
         for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
             with _naming(number, overrides):
-                command.check_same(place, overrides)
+                command.check_same(place, overrides, _task(self.compose(overrides, number)))
         self.make(folder)
         returns: list[JobReturn] = []
         try:
@@ -98,14 +101,17 @@ class Grid(BasicSweeper):
         resume = self.config.sweep.resume
         if resume and not (folder / "multirun.yaml").exists():
             raise UserError(f"{resume} is not the folder of a sweep: it has no multirun.yaml")
-        places = []
+        places: list[Path] = []
         for number, overrides in enumerate(jobs):
             with _naming(number, overrides):
                 cfg = self.compose(overrides, number)
                 if cfg.resume is not None:
                     raise UserError("resume continues a single run; a sweep goes on with sweep.resume=<its folder>")
-                settings.check(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
-                places.append(_place(cfg))
+                settings.check(_task(cfg))
+                place = _place(cfg)
+                if place in places:
+                    raise UserError(f"{place} is the folder of job {places.index(place)}, too: {OWN_FOLDER}")
+                places.append(place)
         return places
 
     def place(self, overrides: list[str], number: int) -> Path:
@@ -124,6 +130,11 @@ class Grid(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Done by `check`, for all batches."""
+
+
+def _task(cfg: DictConfig) -> Any:
+    """A job's configuration without Hydra's part."""
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
 def _place(cfg: DictConfig) -> Path:
@@ -151,6 +162,7 @@ class _Memory:
         key = tuple(sweep_overrides)
         if key not in self.composed:
             self.composed[key] = self.loader.load_sweep_config(master_config, sweep_overrides)
+            command.settle(self.composed[key])
         return copy.deepcopy(self.composed[key])
 
     def __getattr__(self, name: str) -> Any:

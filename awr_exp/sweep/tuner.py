@@ -1,18 +1,18 @@
 """A search instead of a grid: Optuna proposes trials in batches, each of which trains as one group."""
 
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from awr_exp import results
+from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.sweep import closing
 from awr_exp.sweep.sweeper import Grid, one_line
@@ -20,6 +20,9 @@ from awr_exp.sweep.sweeper import Grid, one_line
 log = logging.getLogger(__name__)
 
 JOURNAL = "optuna.journal"
+STUDY = "optuna.study"
+"""The file with the study's name."""
+
 HALVING = 2
 """From one rung to the next the updates, or environment steps, double, and half of the trials go on."""
 
@@ -104,15 +107,9 @@ class Tuner(Grid):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         journal = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
         try:
-            study = optuna.create_study(
-                # A storage may hold the studies of several sweeps.
-                study_name="/".join(folder.resolve().parts[-2:]),
-                direction="maximize",
-                storage=self.storage or optuna.storages.JournalStorage(journal),
-                # Trials of one batch are asked for before any of them has a result.
-                sampler=optuna.samplers.TPESampler(seed=self.seed, constant_liar=True),
-                load_if_exists=True,
-            )
+            storage = self.storage or optuna.storages.JournalStorage(journal)
+            name = self.name(folder, [] if self.storage else optuna.get_all_study_names(storage))
+            study = optuna.create_study(name, direction="maximize", storage=storage, load_if_exists=True)
         except Exception as error:
             raise UserError(f"the study cannot be stored: {one_line(error)}; choose another storage") from None
         settings = dict(sorted(results.parsed(fixed).items()))
@@ -123,6 +120,25 @@ class Tuner(Grid):
         study.set_user_attr("settings", settings)
         return study
 
+    def name(self, folder: Path, known: Sequence[str]) -> str:
+        """The name of the study, which stays when its folder moves; known: those in a storage of the folder's own."""
+        path = folder / STUDY
+        if not path.exists():
+            # A storage may hold the studies of several sweeps.
+            fresh = "/".join(folder.resolve().parts[-2:])
+            results.put(path, f"{known[0] if len(known) == 1 else fresh}\n".encode())
+        return path.read_text().strip()
+
+    def ask(self, study: Any, space: Mapping[str, Any]) -> Any:
+        """A trial of what none before it had."""
+        optuna = _optuna()
+        number = len(study.get_trials(deepcopy=False))
+        # Seeded by its number, a trial is the same however often the search was interrupted before it. Trials of one
+        # batch are asked for before any of them has a result.
+        seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        return study.ask(dict(space))
+
     def search(self, study: Any, space: Mapping[str, Any], fixed: list[str]) -> None:
         """Fill the places, train everybody to the next rung, let go of the hopeless, and again."""
         optuna = _optuna()
@@ -132,7 +148,7 @@ class Tuner(Grid):
         while True:
             free = min(self.batch_size - len(active), self.n_trials - len(study.get_trials(deepcopy=False)))
             try:
-                active += [study.ask(dict(space)) for _ in range(free)]
+                active += [self.ask(study, space) for _ in range(free)]
             except ValueError as error:
                 raise UserError(f"the study was started with another space: {one_line(error)}") from None
             if not active:
@@ -204,7 +220,9 @@ class Tuner(Grid):
         failed = closing.show(folder, jobs, places, self.returns, pruned)
         if any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
             best = [job for job in jobs[study.best_trial.number] if not job.startswith("sweep.")]
-            log.info("best, %.4g: python -m awr_exp.main %s", study.best_value, shlex.join(best))
+            # The sweep's file may set more than the space.
+            alone = ["hydra.mode=RUN"] if any(shell.key(job) == "sweep" for job in best) else []
+            log.info("best, %.4g: %s", study.best_value, shell.with_own_parts(*best, *alone))
         return failed
 
 
