@@ -11,7 +11,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 from awr_exp.config import GROUPS, choices, options
-from awr_exp.shell import key
+from awr_exp.shell import key, sources
 
 FLAGS = {name: action for action in get_args_parser()._actions for name in action.option_strings}
 
@@ -34,7 +34,12 @@ def understood(arguments: Sequence[str]) -> list[str]:
         if group in GROUPS and (first := re.match(r"[^=]*=\{\s*['\"]?([\w.]+)['\"]?\s*:\s*([^,}]+)", argument)):
             one = f"{group}.{first[1]}={first[2].strip()}"
             sys.exit(f"error: {argument}: {group} is a group of options; give its values one by one, as {one}")
-    return [*_of_here(flags), *map(_without_none, overrides)]
+    if {"-sc", "--shell-completion"} & set(flags):
+        # Own options are offered, too: they are where the line that is to be completed says.
+        flags, overrides = _divided([*arguments, *sources(os.environ.get("COMP_LINE", "").split())])
+    # Hydra cannot delete a group of which several options are chosen.
+    overrides = ["logger=[]" if one == "~logger" else _without_none(one) for one in overrides]
+    return [*_of_here(flags), *overrides]
 
 
 def _divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

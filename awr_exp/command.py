@@ -178,10 +178,10 @@ def settle(config: DictConfig) -> None:
     of where the command was typed.
     """
     with read_write(config), open_dict(config):
-        for name in ("resume", "resume_policy", "threads", *PARTS):
+        for name in ("seed", "device", "threads", "resume", "resume_policy", "objective", *PARTS):
             config.setdefault(name, None)
         config.setdefault("trust", [])
-        config.setdefault("sweep", {"resume": None})
+        config.sweep.setdefault("resume", None)
     hydra = config.hydra
     with read_write(hydra), open_dict(hydra):
         if hydra.job.chdir:

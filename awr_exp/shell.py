@@ -41,13 +41,18 @@ def once_more(*changes: str, without: Iterable[str] = ()) -> str:
 
 def with_own_parts(*overrides: str) -> str:
     """A command with these overrides that finds configurations where this process did."""
-    given, kept = sys.argv[1:], []
-    for place, one in enumerate(given):
+    return command(*sources(sys.argv[1:]), *overrides)
+
+
+def sources(arguments: Sequence[str]) -> list[str]:
+    """What of a command line says where configurations come from."""
+    found: list[str] = []
+    for place, one in enumerate(arguments):
         if one in OPTIONS:
-            kept += given[place : place + 2]
+            found += arguments[place : place + 2]
         elif key(one) in (*OPTIONS, "hydra.searchpath"):
-            kept.append(one)
-    return command(*kept, *overrides)
+            found.append(one)
+    return found
 
 
 def key(argument: str) -> str:

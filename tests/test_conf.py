@@ -196,6 +196,7 @@ def test_sweep_files_compose() -> None:
 
 def test_what_an_option_leaves_open_is_in_the_configuration_of_the_run_to_resume(tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {env: gym}}}")
     OmegaConf.save(OmegaConf.create(composed("env=gym", "env.id=Pendulum-v1")), tmp_path / ".hydra" / "config.yaml")
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         cfg = compose("config", ["env=gym", f"resume={tmp_path}"], return_hydra_config=True)
