@@ -1,6 +1,7 @@
 """Every yaml composes, builds and takes three updates; every value in it has a range that is checked."""
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from awr_exp import command, config, settings
@@ -182,6 +184,24 @@ def test_the_command_to_go_on_with_a_resumed_run_has_its_changes(tmp_path: Path)
     go_on = f"python -m awr_exp.main resume={tmp_path}"
     assert said == f"{go_on} trainer.updates=300 +dataset.max_transitions=9 env=cartpole"
     assert first == go_on
+
+
+def test_jobs_of_a_sweep_share_wandb_s_group_but_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cfg = OmegaConf.create(composed("logger=wandb"))
+    job = {"mode": RunMode.MULTIRUN, "sweep": {"dir": f"{tmp_path}/day/time"}, "job": {"override_dirname": "seed=1"}}
+    monkeypatch.setattr(command.HydraConfig, "get", lambda: OmegaConf.create(job))
+    for name in ("WANDB_RUN_GROUP", "WANDB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_RUN_ID", "abc")
+    node = command.content(cfg)["logger"]["wandb"]
+    assert (node["group"], node["name"], "WANDB_RUN_ID" in os.environ) == ("day/time", "seed=1", False)
+    monkeypatch.setenv("WANDB_RUN_GROUP", "night")
+    monkeypatch.setenv("WANDB_NAME", "mine")
+    node = command.content(cfg)["logger"]["wandb"]
+    assert (node["group"], node["name"]) == ("night", "mine seed=1")
+    cfg.logger.wandb.group = cfg.logger.wandb.name = "typed"
+    node = command.content(cfg)["logger"]["wandb"]
+    assert (node["group"], node["name"]) == ("typed", "typed")
 
 
 def test_sweep_files_compose() -> None:

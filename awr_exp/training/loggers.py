@@ -270,9 +270,10 @@ class Wandb:
             if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
                 return None
             mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+            mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
         if mode == "disabled":
             return None
-        if mode in ("online", "run") and not has_key():
+        if mode == "online" and not has_key():
             # W&B would ask for one, and wait.
             log.warning("no W&B key is configured: this run is logged offline")
             mode = "offline"
