@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 from awr_exp import arguments, command, config, results, settings
+from awr_exp.data import minari
 from awr_exp.errors import UserError
 from awr_exp.sweep import experiment
 from tests.conftest import SMALL, Cli, composed
@@ -194,6 +195,12 @@ def test_a_part_that_is_missing_is_said_by_its_name(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"^'{name}' cannot be found: .*{reason}") as error:
             experiment.train([composed(f"weighting._target_={name}")], [tmp_path / "run"])
         assert "\n" not in str(error.value)
+
+
+def test_a_relative_place_of_data_sets_is_one_of_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "data")
+    assert minari.root() == tmp_path / "data"
 
 
 def test_jobs_of_a_sweep_have_folders_of_their_own(cli: Cli, tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def load(
 
 
 def root() -> Path:
-    """Where Minari keeps its data sets."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+    """Where Minari keeps its data sets; absolute, for it cannot write to a relative one."""
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets").absolute()
 
 
 def _find(id: str, download: bool) -> Path:
