@@ -10,6 +10,7 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import ArrayLike, NDArray
 
+from awr_exp.agents.agent import AVERAGE
 from awr_exp.config import check_trusted
 from awr_exp.errors import UserError
 from awr_exp.math.observations import normalize
@@ -95,7 +96,7 @@ class TrainedPolicy:
 
     def __init__(self, spec: Spec, policy: Policy, state: checkpoint.State, seed: int) -> None:
         self.spec, self.policy = spec, policy
-        self.theta = state["actor.theta"]
+        self.theta = state.get(AVERAGE, state["actor.theta"])
         self.normalizer = [state[f"normalizer.{name}"] for name in ("mean", "std", "limit")]
         self.generators = [generator(seed, "policy")]
 

@@ -59,6 +59,7 @@ RULES: dict[str, Rule] = {
     "beta": (POSITIVE[0], "a positive, finite number: it divides the advantage"),
     "max_weight": (lambda v: _number(v) and v >= 1, "a finite number of at least 1"),
     "gamma": UNIT,
+    "ema_decay": (lambda v: _number(v) and 0 <= v < 1, "a number of at least 0 and below 1"),
     "lam": UNIT,
     "n": COUNT,
     "value_iters": COUNT,

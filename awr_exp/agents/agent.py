@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Self
 
 import torch
@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from awr_exp.math import losses
 from awr_exp.math.members import Hyper, Limit, Switch, no_limit, per_member, rows
 from awr_exp.math.observations import LIMIT, normalize
-from awr_exp.math.optimizers import Optimizer, Parameters, adam
+from awr_exp.math.optimizers import Optimizer, Parameters, adam, average_toward
 from awr_exp.networks import acting
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
 from awr_exp.seeding import generator
@@ -19,6 +19,8 @@ from awr_exp.types import Batch, Episodes, Metrics, Spec
 
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From parameters [K, P] to each member's loss and a by-product, [K] each."""
+AVERAGE = "actor.average"
+"""Its name in a state."""
 VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
 """Rows, over all members, that pass a network at once outside an update: on a CPU activations stay in the cache, and
 below the size from which every allocation is new memory of the system's."""
@@ -29,6 +31,8 @@ class Agent:
 
     seeds: one a member, K in all. Every hyper-parameter is a number for all members or a list of K.
     max_grad_norm limits each network's gradient norm, a member at a time; None or inf does not.
+    ema_decay: of an exponential moving average of the actor's parameters, from 0 (there is none) to below 1. The policy
+    that is evaluated and handed out has the average, see `averaged`; learning never looks at it.
     A member whose gradient is not finite is frozen as it was; see `alive`.
     """
 
@@ -44,6 +48,7 @@ class Agent:
         actor_lr: Hyper,
         max_grad_norm: Limit,
         normalize_observations: Switch = True,
+        ema_decay: Hyper = 0.0,
         optimizer: Optimizer = adam,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -60,6 +65,8 @@ class Agent:
         self.max_grad_norm = self.hyper(no_limit(max_grad_norm))
         self.actor_lr = self.hyper(actor_lr)
         self.actor = self.parameters("actor", self.policy.start)
+        self.ema_decay = self.hyper(ema_decay)
+        self.average = self.actor.theta.clone() if bool(self.ema_decay.any()) else None
 
     @property
     def members(self) -> int:
@@ -96,6 +103,14 @@ class Agent:
                 setattr(part, name, value.some(members))
         return part
 
+    def averaged(self) -> Self:
+        """An agent that acts with the average of the actor's parameters where there is one: the policy to evaluate."""
+        if self.average is None:
+            return self
+        agent = copy.copy(self)
+        agent.actor = replace(self.actor, theta=self.average)
+        return agent
+
     @torch.no_grad()
     def act(self, obs: Tensor, generators: Sequence[Generator] | None = None) -> Tensor:
         """Actions [K, B, ...] for obs [K, B, obs_dim]: the policy's mode, or a sample from K generators.
@@ -127,6 +142,8 @@ class Agent:
             return losses.weighted_nll(log_prob, weight) + penalty, entropy.mean(-1)
 
         actor_loss, entropy = self.descend(self.actor, loss, self.actor_lr)
+        if self.average is not None:
+            average_toward(self.average, self.actor, self.ema_decay)
         return {"actor_loss": actor_loss, "entropy": entropy}
 
     def descend(self, network: Parameters, loss: Loss, lr: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,6 +151,12 @@ class Agent:
         grad, value, extra = _gradient(loss, network.theta)
         network.descend(grad, self.optimizer, lr, self.max_grad_norm)
         return value, extra
+
+    def anneal(self, progress: float) -> None:
+        """Set what of the policy follows the course of online training, from 0 to 1."""
+        for theta in (self.actor.theta, self.average):
+            if theta is not None:
+                self.policy.anneal(theta, progress)
 
     @property
     def networks(self) -> dict[str, Parameters]:
@@ -150,10 +173,14 @@ class Agent:
         state = {"normalizer.mean": self.obs_mean, "normalizer.std": self.obs_std, "normalizer.limit": self.obs_limit}
         for name, network in self.networks.items():
             state |= {f"{name}.{field.name}": getattr(network, field.name) for field in fields(network)}
-        return state
+        return state if self.average is None else state | {AVERAGE: self.average}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over a `state_dict` in place. Raises ValueError that names what is missing or of another shape."""
+        """Take over a `state_dict` in place; an average that it lacks begins where the actor is.
+
+        Raises ValueError that names what is missing or of another shape.
+        """
+        state = {AVERAGE: state["actor.theta"], **state} if "actor.theta" in state else state
         for name, tensor in self.state_dict().items():
             if name not in state or state[name].shape != tensor.shape:
                 found = tuple(state[name].shape) if name in state else "nothing"

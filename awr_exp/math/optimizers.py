@@ -76,3 +76,12 @@ def momentum(parameters: Parameters, grad: Tensor, scale: Tensor, rate: Tensor) 
     grad = torch.where(parameters.alive.bool(), grad * scale, 0)
     parameters.mean.mul_(MOMENTUM).add_(grad)
     parameters.theta.sub_(rate * parameters.mean)
+
+
+def average_toward(average: Tensor, parameters: Parameters, decay: Tensor) -> None:
+    """Move the average [K, P] toward theta by 1 - decay [K, 1], in place.
+
+    After t updates the decay is at most (1 + t) / (10 + t), so that the start is soon forgotten.
+    """
+    most = (1 + parameters.step) / (10 + parameters.step)
+    average.lerp_(parameters.theta, 1 - torch.minimum(decay, most))

@@ -16,6 +16,7 @@ import torch
 from hydra.errors import InstantiationException
 
 from awr_exp import results
+from awr_exp.agents.agent import AVERAGE
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError, first_line, named
 from awr_exp.policy import difference, policy_facts
@@ -211,6 +212,8 @@ def _take_over(agent: Any, mine: Sequence[Config], begin: Sequence[Found]) -> No
     """
     states, theirs = zip(*begin, strict=True)
     _check_same("the policy to begin with", theirs, mine)
+    # What was found is the averaged policy, where there is one.
+    states = tuple(state | {"actor.theta": state.get(AVERAGE, state["actor.theta"])} for state in states)
     if not any(name.startswith("critic.") for name in states[0]):
         log.info("the policy to begin with has no critic: a new one is learnt")
         new = {name: tensor for name, tensor in agent.state_dict().items() if name.startswith("critic.")}

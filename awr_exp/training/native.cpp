@@ -32,9 +32,10 @@ struct Problem {
     const float *low, *high;     // bounds of x
     const float* log_std;        // of x, where it is not learnt
     float *theta, *mean, *square, *step, *alive;  // as `Parameters`
+    float* average;  // of theta, or null
     double* metrics;  // sums over steps: squared error and explained variance, or loss and entropy
     int64_t layers, steps, batch, slot_stride, ring_width, threads, loss, optimizer, learns_std;
-    double obs_limit, rate, max_norm, value_scale, penalty, log_unit;
+    double obs_limit, rate, max_norm, value_scale, penalty, log_unit, ema_decay;
 };
 
 namespace {
@@ -164,7 +165,7 @@ class Descent {
         outputs = layers.back().out;
         std_place = size;
         size += p.learns_std ? layers.back().width : 0;
-        theta = Floats(size), mean = Floats(size), square = Floats(size);
+        theta = Floats(size), mean = Floats(size), square = Floats(size), average = Floats(p.average ? size : 0);
         for (Floats& part : grad) part = Floats(size);
         for (int64_t t = 0; t < std::clamp<int64_t>(p.threads, 1, CHUNKS); ++t)
             workspaces.emplace_back(layers, (p.batch + CHUNKS - 1) / CHUNKS);
@@ -198,7 +199,7 @@ class Descent {
     std::vector<Layer> layers;
     int outputs;
     int64_t size = 0, std_place;
-    Floats theta, mean, square, grad[CHUNKS];
+    Floats theta, mean, square, average, grad[CHUNKS];
     double norm_square[CHUNKS];
     Sums sums[CHUNKS];
     std::vector<Workspace> workspaces;
@@ -206,7 +207,9 @@ class Descent {
     // Visits each number as it is given, and as our own, padded parameters have it.
     template <typename Visit>
     void with_given(Visit visit) const {
-        for (auto [given, own] : {std::pair{p.theta, &theta}, {p.mean, &mean}, {p.square, &square}}) {
+        for (auto [given, own] :
+             {std::pair{p.theta, &theta}, {p.mean, &mean}, {p.square, &square}, {p.average, &average}}) {
+            if (!given) continue;
             auto line = [&visit, next = given, own = own](int64_t place, int count) mutable {
                 for (int i = 0; i < count; ++i) visit(*next++, (*own)[place + i]);
             };
@@ -233,7 +236,7 @@ class Descent {
             // What is not finite freezes the member as it was, for good.
             if ((alive = std::isfinite(norm))) {
                 ++count;
-                for (int c = thread; c < CHUNKS; c += barrier.threads) descend(c, norm, count);
+                for (int c = thread; c < CHUNKS; c += barrier.threads) descend(c, norm, count), follow(c, count);
             }
             barrier.wait();
         }
@@ -403,6 +406,13 @@ class Descent {
             s[i] = BETA_2 * s[i] + (1 - BETA_2) * own * own;
             t[i] -= rate * m[i] / (std::sqrt(s[i]) * correction + EPSILON);
         }
+    }
+
+    // As `average_toward`, on a slice.
+    void follow(int slice, float count) {
+        if (!p.average) return;
+        const float share = 1 - std::min(float(p.ema_decay), (1 + count) / (10 + count));
+        for (int64_t i = begin(slice); i < begin(slice + 1); ++i) average[i] += share * (theta[i] - average[i]);
     }
 
     void report() const {

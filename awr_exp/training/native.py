@@ -51,10 +51,11 @@ class Problem(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("sizes", "slots", "ring", "obs_mean", "obs_std", "number")),
         *((name, ctypes.c_void_p) for name in ("centre", "unit", "low", "high", "log_std")),
-        *((name, ctypes.c_void_p) for name in ("theta", "mean", "square", "step", "alive", "metrics")),
+        *((name, ctypes.c_void_p) for name in ("theta", "mean", "square", "step", "alive", "average", "metrics")),
         *((name, ctypes.c_int64) for name in ("layers", "steps", "batch", "slot_stride", "ring_width")),
         *((name, ctypes.c_int64) for name in ("threads", "loss", "optimizer", "learns_std")),
-        *((name, ctypes.c_double) for name in ("obs_limit", "rate", "max_norm", "value_scale", "penalty", "log_unit")),
+        *((name, ctypes.c_double) for name in ("obs_limit", "rate", "max_norm", "value_scale", "penalty")),
+        *((name, ctypes.c_double) for name in ("log_unit", "ema_decay")),
     ]
 
 
@@ -160,6 +161,9 @@ def actor_steps(agent: AWR, replay: Replay, slots: Tensor, weight: Tensor) -> Me
     """As `critic_steps`, of `AWR.update_actor`."""
     head, theta = agent.policy.head, agent.actor.theta
     facts = [_head_facts(head, own) for own in theta]
+    if agent.average is not None:
+        decays = agent.ema_decay.flatten().tolist()
+        facts = [own | {"average": agent.average[k], "ema_decay": decays[k]} for k, own in enumerate(facts)]
     sums = _descend(agent, agent.actor, agent.policy.network, agent.actor_lr, replay, slots, weight, facts)
     return {"actor_loss": sums[:, 0], "entropy": sums[:, 1]}
 

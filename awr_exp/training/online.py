@@ -63,7 +63,7 @@ class Learner:
 
     def train(self, goal: int) -> None:
         while self.step < goal and self.error is None:
-            self.agent.policy.anneal(self.agent.actor.theta, self.step / self.anneal_steps)
+            self.agent.anneal(self.step / self.anneal_steps)
             try:
                 self.step += self.schedule.turn(self)
             except UserError as error:

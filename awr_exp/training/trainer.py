@@ -267,7 +267,7 @@ class Trainer:
         begun = time.perf_counter()
         self.owed = True
         try:
-            played = self.evaluator.play(self.agent, [error is None for error in self.failed])
+            played = self.evaluator.play(self.agent.averaged(), [error is None for error in self.failed])
         except HangsError as hangs:
             log.warning("%s", hangs)
             return

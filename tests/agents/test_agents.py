@@ -37,6 +37,37 @@ def sequential(part: dict[str, torch.Tensor]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+@pytest.mark.parametrize(
+    "agent",
+    [make_awr, lambda **options: BC(CONTINUOUS, NETWORK, heads.auto, actor_lr=1e-3, max_grad_norm=None, **options)],
+)
+def test_the_average_is_that_of_a_moving_average_written_out(agent: Any) -> None:
+    """Each member by its own decay, shorter in the beginning; and learning does not look at it."""
+    decays = [0.0, 0.2, 0.9]
+    averaged, plain = agent(seeds=[0, 1, 2], ema_decay=decays), agent(seeds=[0, 1, 2])
+    expected = averaged.actor.theta.clone()
+    for step in range(1, 31):
+        for each in (averaged, plain):
+            each.update(random_batch(CONTINUOUS, 3, 16, step, dtype=each.dtype))
+        for member, decay in enumerate(decays):
+            share = 1 - min(decay, (1 + step) / (10 + step))
+            expected[member] += share * (averaged.actor.theta[member] - expected[member])
+    assert torch.equal(averaged.actor.theta, plain.actor.theta)
+    assert_close(averaged.averaged().actor.theta, expected)
+    assert_close(expected[0], averaged.actor.theta[0])
+    assert not torch.allclose(expected[2], averaged.actor.theta[2])
+    obs = random_batch(CONTINUOUS, 3, 5, dtype=averaged.dtype).obs
+    assert_close(averaged.averaged().act(obs), averaged.policy.mode(expected, obs))
+    assert plain.averaged() is plain
+
+
+def test_an_average_that_a_checkpoint_lacks_begins_where_the_actor_is() -> None:
+    before, after = make_awr(seeds=[3]), make_awr(seeds=[4], ema_decay=0.9)
+    after.load_state_dict(before.state_dict())
+    assert after.average is not None
+    assert torch.equal(after.average, before.actor.theta)
+
+
 def test_one_member_is_the_plain_algorithm() -> None:
     """Ten updates of two optimisers and two modules, as anybody would write them."""
     agent = make_awr(

@@ -103,6 +103,17 @@ def test_steps_are_the_agents_own(head: str, optimizer: Any, max_grad_norm: floa
         assert not torch.equal(plain[0].networks[network].theta, start[f"{network}.theta"])
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_the_average_of_the_actor_follows(head: str) -> None:
+    plain, compiled = (problem(*HEADS[head], ema_decay=[0.0, 0.5], steps=40) for _ in range(2))
+    both(plain, compiled)
+    for agent, *_ in (plain, compiled):
+        assert agent.average is not None
+        assert_close(agent.average[0], agent.actor.theta[0])
+        assert not torch.equal(agent.average[1], agent.actor.theta[1])
+    assert_close(compiled[0].average, plain[0].average, rtol=1e-4, atol=0.01 * LR)
+
+
 @pytest.mark.parametrize("hidden", [(), (1,), (64,), (16, 7, 100)])
 @pytest.mark.parametrize("batch", [1, 3, 50])
 def test_networks_and_batches_of_any_size(hidden: tuple[int, ...], batch: int) -> None:
