@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from awr_exp import command, config, reading, results, settings
+from awr_exp import arguments, command, config, messages, reading, results, settings
 from awr_exp.envs.episode import Act, Stage, at_random
 from awr_exp.errors import UserError
 from awr_exp.surroundings import usual
@@ -202,7 +202,8 @@ def _known_best(content: dict[str, Any]) -> list[float]:
 def main() -> None:
     # As Ctrl-C: what is half written is taken away.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with command.plain_errors():
+    sys.argv[1:] = arguments.understood(sys.argv[1:])
+    with messages.plain_errors():
         run()
 
 

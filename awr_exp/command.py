@@ -1,13 +1,15 @@
-"""What a command line means to Hydra and to us: its mistakes in one line, and runs that it goes on with."""
+"""What a command line means to us: its mistakes in one line, and runs that it goes on with."""
 
 import logging
 import os
 import re
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -15,30 +17,37 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from awr_exp import help, results
+from awr_exp import arguments, help, results, shell
 from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config, to_resume
 from awr_exp.errors import UserError
-from awr_exp.reading import check_links
+from awr_exp.reading import check_links, read_yaml
 from awr_exp.settings import check, check_origin, surplus
-from awr_exp.vocabulary import names, near
+from awr_exp.vocabulary import near
 
 log = logging.getLogger(__name__)
 
 NAME_LENGTH = 128
 """What W&B takes as the name of a run."""
 
+HYDRA = ".hydra"
+"""Where in its folder a run keeps the configuration that it was started with."""
+
+PARTS = (
+    "agent", "advantage", "weighting", "network", "head", "optimizer", "dataset", "env", "trainer", "schedule",
+    "baseline", "logger",
+)  # fmt: skip
+"""Groups that a configuration has under their own names."""
+
 PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "ray": "ray"}
 """Hydra's published launchers, and the extra that brings each."""
 
 
-def check_arguments(arguments: Sequence[str]) -> None:
-    """End with one line for options that are not there and launchers not installed, where Hydra writes a page."""
+def check_command(arguments: Sequence[str]) -> None:
+    """End with one line for a subcommand that is not there."""
     first = arguments[0] if arguments else ""
     if re.fullmatch(r"[^\W\d][\w-]*", first):
         others = f"{', '.join(help.SUBCOMMANDS[:-1])} and {help.SUBCOMMANDS[-1]}"
@@ -46,7 +55,10 @@ def check_arguments(arguments: Sequence[str]) -> None:
             f"error: there is no command '{first}': there are {others}, and settings such as agent.beta=0.05"
             f"{near(first, help.SUBCOMMANDS)}"
         )
-    elsewhere = any(argument.startswith(("--config-dir", "-cd", "hydra.searchpath")) for argument in arguments)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """End with one line for options that are not there and launchers not installed, where Hydra writes a page."""
     for before, argument in pairwise(["", *arguments]):
         if before in ("-p", "--package"):
             continue
@@ -55,11 +67,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
         if group == "hydra/launcher" and option in PLUGINS and not _installed(plugin):
             sys.exit(f"error: {argument} is not installed: pip install 'awr-exp[{PLUGINS[option]}]'")
         known = options(group) if group in GROUPS else []
-        # Own ones may lie elsewhere; what is no plain name is Hydra's to understand.
-        unknown = [name for name in option.split(",") if re.fullmatch(r"\w+", name) and name not in known]
-        if known and (option in ("null", "") or (unknown and not elsewhere)):
-            close = near(unknown[0], known) if unknown else ""
-            sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(known)}> or leave it out{close}")
+        if known and option in ("null", ""):
+            sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(known)}> or leave it out")
 
 
 def _installed(module: str) -> bool:
@@ -67,62 +76,6 @@ def _installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # nor is its parent
         return False
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """End with what is wrong with a command line, and no more; HYDRA_FULL_ERROR=1 asks for Hydra's traceback."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        yield
-        return
-    # Else it prints them itself.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    except (CompactHydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {said(error).removeprefix('error: ')}")
-    finally:
-        del os.environ["HYDRA_FULL_ERROR"]
-
-
-def said(error: Exception) -> str:
-    """What Hydra says, in one line, but for its advice on `+`."""
-    text, cause = str(error), error.__cause__
-    if (name := re.match("Could not override '(.+)'", text)) and isinstance(
-        cause, ConfigAttributeError | ConfigKeyError
-    ):
-        return _no_setting(name[1])
-    if option := re.search(r"Could not find '([\w/]+)/([^/']+)'\s+Available options in .*?:\n((?:\t.*\n?)*)", text):
-        there = option[3].split()
-        return f"{option[1]}={option[2]}: choose one of {', '.join(there)}{near(option[2], there)}"
-    if name := re.match("Could not delete from config. '(.+)' does not exist", text):
-        return _no_setting(name[1])
-    if word := re.match(r"LexerNoViableAltException: (.+)", text):
-        return f"{word[1]} cannot be read: put its value into quotes, which the shell must not take away: \"a='b c'\""
-    if word := re.match(r"Error parsing override '([^'=]+)'\s+missing EQUAL", text):
-        return f"'{word[1]}' is no setting: write name=value, such as agent.beta=0.05"
-    if name := re.match("Could not append to config. An item is already at '(.+)'", text):
-        return f"{name[1]} is a setting already: leave out the +"
-    told = f"{text} {cause}" if isinstance(cause, OmegaConfBaseException) else text
-    told = re.sub(r"full_key: .*", "", told, flags=re.DOTALL).partition("See https://hydra.cc")[0]
-    return " ".join(told.split())
-
-
-def _no_setting(name: str) -> str:
-    """What is said of a name that is not there: where it is, or what was meant."""
-    there = names().get(name.lstrip("+~"))
-    if there:
-        return f"there is no {name} with the options that are chosen: it is a setting of {', '.join(there)}"
-    return f"there is no {name} with the options that are chosen{near(name, names()) or ': --help lists them'}"
-
-
-def choices_to_resume(arguments: Iterable[str]) -> list[str]:
-    """The options of the run to continue that a command line does not name: all its settings can then be changed."""
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    if "resume" not in given:
-        return []
-    found = choices(Path(given["resume"]))
-    return [f"{group}={option}" for group, option in found.items() if group not in given and group != "experiment"]
 
 
 def resumed(cfg: DictConfig) -> DictConfig:
@@ -142,9 +95,8 @@ def _changes(folder: Path) -> dict[str, str]:
     """The overrides of a command line, by what they change, that differ from the options of the run to continue."""
     chosen, changes = choices(folder), {}
     for override in HydraConfig.get().overrides.task:
-        key, _, value = override.lstrip("+~").partition("=")
-        key = key.partition("@")[0]
-        if chosen.get(key) != value and key not in ("resume", "trust"):
+        key = shell.key(override).partition("@")[0]
+        if key not in ("resume", "trust") and (key not in chosen or chosen[key] != arguments.value(override)):
             changes[key] = override
     return changes
 
@@ -154,14 +106,79 @@ def to_go_on(folder: Path, cfg: DictConfig, content: Any) -> str:
     return to_resume(folder, content, _changes(folder).values() if cfg.resume else ())
 
 
-def check_same(folder: Path, overrides: Iterable[str]) -> None:
-    """Raises UserError if a run of other overrides lies in the folder: it would go on as what it is not."""
-    before = results.overrides(folder)
-    if before is not None and before != results.parsed(overrides):
-        was = " ".join(f"{key}={value}" for key, value in before.items()) or "the defaults"
-        raise UserError(
-            f"{folder} was started as {was}: give the same command to go on with it, or choose another folder"
-        )
+def check_same(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
+    """Raises UserError if another run lies in the folder: it would go on as what it is not."""
+    if not results.begun(folder):
+        return
+    folder = folder.absolute()
+    hint = "give the same command to go on with it, or choose another folder"
+    try:
+        before = _settings(read_yaml(folder / HYDRA / "config.yaml"))
+    except (UserError, AttributeError):
+        raise UserError(f"{folder} holds a run whose configuration is not there: choose another folder") from None
+    now = _settings(OmegaConf.to_container(cfg))
+    name = next((name for name in sorted(now | before) if now.get(name) != before.get(name)), None)
+    if name is None:
+        return
+    was = results.overrides(folder)
+    if was is not None and was != results.parsed(overrides):
+        said = " ".join(f"{key}={value}" for key, value in was.items()) or "the defaults"
+        raise UserError(f"{folder} was started as {said}: {hint}")
+    raise UserError(f"{folder} was started with {name}={before.get(name)}, not {now.get(name)}: {hint}")
+
+
+def _settings(node: Any, prefix: str = "") -> dict[str, Any]:
+    """By dotted name, as they are written: all that makes a run what it is."""
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            found |= _settings(value, f"{prefix}{name}.")
+        elif value not in (None, {}) and f"{prefix}{name}".partition(".")[0] not in ("resume", "sweep", "trust"):
+            found[prefix + name] = value
+    return found
+
+
+def settle(config: DictConfig) -> None:
+    """Settle what a run relies on, whatever a command line or somebody's yaml says of it.
+
+    What was deleted (~dataset) is null. A run that goes on is in its own folder, and keeps the configuration that it
+    was started with; that of a new one lies where resume, reports and the next command look for it. Paths stay those
+    of where the command was typed.
+    """
+    with read_write(config), open_dict(config):
+        for name in ("seed", "device", "threads", "resume", "resume_policy", "objective", *PARTS):
+            config.setdefault(name, None)
+        config.setdefault("trust", [])
+        config.sweep.setdefault("resume", None)
+    hydra = config.hydra
+    with read_write(hydra), open_dict(hydra):
+        if hydra.job.chdir:
+            _say("hydra.job.chdir has no effect: paths are those of where the command was typed")
+        hydra.job.chdir = False
+        hydra.output_subdir = None if config.resume else HYDRA
+        if config.resume:
+            hydra.run.dir = config.resume
+        if config.sweep.resume:
+            hydra.sweep.dir = config.sweep.resume
+
+
+_new: list[Path] = []
+"""The folders that this process makes for its run, the run's own first."""
+
+
+def forget(folder: Path) -> None:
+    """Remove the folder of a run that was never begun, if this process made it."""
+    if folder not in _new or results.begun(folder) or {path.suffix for path in folder.iterdir()} - {"", ".log"}:
+        return
+    with suppress(OSError):
+        shutil.rmtree(folder)
+        for parent in _new[1:]:
+            parent.rmdir()
+
+
+@cache
+def _say(text: str) -> None:
+    log.warning(text)
 
 
 def make_folder(folder: Path, setting: str) -> None:
@@ -178,20 +195,26 @@ class Check(Callback):
     """Ends a single run with one line before it has a folder, if its configuration is wrong."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        HydraConfig.instance().set_config(config)
+        place = config.hydra.run.dir
+        settle(config)
         task: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        given, folder = config.hydra.overrides.task, Path(config.hydra.run.dir)
         try:
             check_origin(task)
+            check_links(folder)
             if task.sweep.resume is not None:
                 raise UserError("sweep.resume goes on with a sweep: add -m and the values that it was started with")
-            for folder in {config.hydra.run.dir, task.resume} - {None}:
-                check_links(Path(folder))
             if task.resume is not None:
-                # What the options of its groups leave open, such as env.id, it says itself.
-                task = OmegaConf.merge(saved_config(Path(task.resume), task.trust), task)
-            check(task, config.hydra.overrides.task)
-            folder = Path(config.hydra.run.dir)
-            if task.resume is None:
-                check_same(folder, config.hydra.overrides.task)
+                typed = any(shell.key(one) == "hydra.run.dir" for one in config.hydra.overrides.hydra)
+                if typed and Path(place).resolve() != folder.resolve():
+                    raise UserError("a run that is resumed goes on in its own folder: leave out hydra.run.dir")
+                check(resumed(task), given)
+            else:
+                check(task, given)
+                check_same(folder, given, task)
+                path = folder.absolute()
+                _new[:] = [one for one in (path, *path.parents) if not one.exists()]
             make_folder(folder, "hydra.run.dir")
         except UserError as error:
             sys.exit(f"error: {error}")
@@ -200,18 +223,26 @@ class Check(Callback):
 def content(cfg: DictConfig) -> dict[str, Any]:
     """The values of a task's configuration, checked as by `check`.
 
-    The W&B runs of a sweep that have no group and name of their own get its folder and what they override.
+    The W&B runs of a sweep that have no group and name of their own get those of W&B's environment variables, its
+    folder and what they override.
     """
     idle = surplus(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
     values = check(cfg, HydraConfig.get().overrides.task)
     if idle:
         log.info("left out, since the chosen options do not have them: %s", ", ".join(idle))
+    if values["resume_policy"]:
+        # Where the group trains, paths may begin elsewhere.
+        values["resume_policy"] = str(Path(values["resume_policy"]).absolute())
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        hydra = HydraConfig.get()
+        hydra, known = HydraConfig.get(), os.environ.get
+        # It is of one run: its jobs would all be logged into that.
+        os.environ.pop("WANDB_RUN_ID", None)
         for node in (values.get("logger") or {}).values():
             if "group" in node and "name" in node:
-                node["group"] = node["group"] or "/".join(Path(hydra.sweep.dir).parts[-2:])
-                node["name"] = node["name"] or hydra.job.override_dirname[:NAME_LENGTH] or None
+                sweep = "/".join(Path(hydra.sweep.dir).absolute().parts[-2:])
+                name = " ".join(filter(None, (known("WANDB_NAME"), hydra.job.override_dirname)))
+                node["group"] = node["group"] or known("WANDB_RUN_GROUP") or sweep
+                node["name"] = node["name"] or name[:NAME_LENGTH] or None
     return dict(values)
 
 
@@ -229,5 +260,3 @@ def register() -> None:
         use_cache=True,
     )
     OmegaConf.register_new_resolver("help", help.text, replace=True)
-    # A continued run keeps the configuration it was started with.
-    OmegaConf.register_new_resolver("hydra_subdir", lambda resume: None if resume else ".hydra", replace=True)

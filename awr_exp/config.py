@@ -1,14 +1,13 @@
 """Where configurations lie, and what one from a file may call. Nothing here imports torch."""
 
 import re
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from awr_exp import guard, reading
+from awr_exp import guard, reading, shell
 from awr_exp.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -36,14 +35,14 @@ def check_trusted(content: Any, origin: Path, trust: Iterable[str] = ()) -> None
         if name is None:
             raise UserError(f"{origin} {what}")
         if name not in trust:
-            raise UserError(f"{origin} {what}; if it is yours, trust=['{name}']")
+            raise UserError(f"{origin} {what}; if it is yours, {shell.words(shell.override('trust', [name]))}")
 
 
 def to_resume(folder: Path, content: Any, changes: Iterable[str] = ()) -> str:
     """The command that goes on with a run of this configuration; changes: overrides of those it was started with."""
     names = sorted({name for name, _ in guard.refusals(content, CONF) if name})
-    trust = [f"trust=[{','.join(names)}]"] if names else []
-    return f"python -m awr_exp.main {shlex.join([f'resume={folder}', *changes, *trust])}"
+    trust = [shell.override("trust", names)] if names else []
+    return shell.command(shell.override("resume", folder), *changes, *trust)
 
 
 def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
@@ -67,10 +66,14 @@ def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
 
 
 def choices(folder: Path) -> dict[str, str]:
-    """The options of our groups that a run was started with, as far as we have them."""
+    """The options of our groups that a run was started with, own ones among them."""
     try:
         found = reading.read_yaml(folder / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["choices"].items()
     except (UserError, KeyError, TypeError, AttributeError):
         return {}
-    known = {group: option for group, option in found if isinstance(option, str) and re.fullmatch(r"[\w-]+", option)}
-    return {group: option for group, option in known.items() if group in GROUPS and option in options(group)}
+    # What is no plain name would be a path to somebody's file.
+    return {
+        group: option
+        for group, option in found
+        if group in GROUPS and isinstance(option, str) and re.fullmatch(r"[\w-]+", option)
+    }

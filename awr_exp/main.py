@@ -10,7 +10,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from awr_exp import command, config, results, surroundings, sweep
+from awr_exp import arguments, command, config, messages, results, surroundings, sweep
 from awr_exp.errors import UserError
 from awr_exp.training import progress
 
@@ -52,6 +52,7 @@ def run(cfg: DictConfig) -> float | None:
     if content and any((folder / part / "checkpoint").exists() for part in ("", "baseline", "offline")):
         log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg, content))
     if HydraConfig.get().mode == RunMode.RUN:
+        command.forget(folder)
         sys.exit(1)
     raise CompactHydraException(f"error: {failure}")
 
@@ -72,9 +73,10 @@ def main() -> None:
 
         del sys.argv[1]
         return collect()
+    command.check_command(sys.argv[1:])
+    sys.argv[1:] = arguments.to_resume(arguments.understood(sys.argv[1:]))
     command.check_arguments(sys.argv[1:])
-    sys.argv += command.choices_to_resume(sys.argv[1:])
-    with command.plain_errors():
+    with messages.plain_errors():
         run()
 
 

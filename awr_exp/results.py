@@ -156,6 +156,12 @@ def parsed(overrides: Iterable[str]) -> dict[str, str]:
     return {key.lstrip("+"): value for key, value in pairs if not key.startswith(("sweep.", "hydra."))}
 
 
+def begun(folder: Path) -> bool:
+    """Whether a run has left something in the folder, or is at work there."""
+    names = (RESULT, "metrics.jsonl", "checkpoint", "lock", "baseline", "offline")
+    return any((folder / name).exists() for name in names)
+
+
 def finished(run: Run, content: Mapping[str, Any]) -> bool:
     """Whether a run has come as far as its configuration wants it to."""
     wanted = content["trainer"]

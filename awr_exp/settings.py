@@ -130,7 +130,7 @@ RULES: dict[str, Rule] = {
     "eval_episodes": COUNT,
     "checkpoint_interval": COUNT,
     "compile": _choice("auto", True, False),
-    "project": TEXT,
+    "project": _optional(TEXT),
     "entity": _optional(TEXT),
     "group": _optional(TEXT),
     "job_type": _optional(TEXT),

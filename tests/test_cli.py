@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from safetensors.torch import load_file, save_file
 
 import awr_exp
-from awr_exp import command, config, results
+from awr_exp import config, messages, results
 from awr_exp.errors import UserError
 from awr_exp.sweep import experiment
 from awr_exp.training import checkpoint
@@ -312,7 +312,7 @@ UNKNOWN = {
 def test_a_name_that_is_not_there_says_what_was_meant(wrong: str) -> None:
     with initialize_config_dir(str(config.CONF), version_base="1.3"), pytest.raises(HydraException) as error:
         compose("config", [wrong])
-    assert UNKNOWN[wrong] in command.said(error.value)
+    assert UNKNOWN[wrong] in messages.said(error.value)
 
 
 def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:

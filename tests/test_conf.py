@@ -1,6 +1,7 @@
 """Every yaml composes, builds and takes three updates; every value in it has a range that is checked."""
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from awr_exp import command, config, help, settings
@@ -227,6 +229,24 @@ def test_the_command_to_go_on_with_a_resumed_run_has_its_changes(tmp_path: Path)
     assert first == go_on
 
 
+def test_jobs_of_a_sweep_share_wandb_s_group_but_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cfg = OmegaConf.create(composed("logger=wandb"))
+    job = {"mode": RunMode.MULTIRUN, "sweep": {"dir": f"{tmp_path}/day/time"}, "job": {"override_dirname": "seed=1"}}
+    monkeypatch.setattr(command.HydraConfig, "get", lambda: OmegaConf.create(job))
+    for name in ("WANDB_RUN_GROUP", "WANDB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_RUN_ID", "abc")
+    node = command.content(cfg)["logger"]["wandb"]
+    assert (node["group"], node["name"], "WANDB_RUN_ID" in os.environ) == ("day/time", "seed=1", False)
+    monkeypatch.setenv("WANDB_RUN_GROUP", "night")
+    monkeypatch.setenv("WANDB_NAME", "mine")
+    node = command.content(cfg)["logger"]["wandb"]
+    assert (node["group"], node["name"]) == ("night", "mine seed=1")
+    cfg.logger.wandb.group = cfg.logger.wandb.name = "typed"
+    node = command.content(cfg)["logger"]["wandb"]
+    assert (node["group"], node["name"]) == ("typed", "typed")
+
+
 def test_sweep_files_compose() -> None:
     for path in (config.SWEEPS / "sweep").glob("*.yaml"):
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
@@ -239,6 +259,7 @@ def test_sweep_files_compose() -> None:
 
 def test_what_an_option_leaves_open_is_in_the_configuration_of_the_run_to_resume(tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {env: gym}}}")
     OmegaConf.save(OmegaConf.create(composed("env=gym", "env.id=Pendulum-v1")), tmp_path / ".hydra" / "config.yaml")
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         cfg = compose("config", ["env=gym", f"resume={tmp_path}"], return_hydra_config=True)

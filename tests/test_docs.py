@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 import awr_exp
+from awr_exp import arguments as command_line
 from awr_exp import command, config, dashboard, settings
 from awr_exp.data import minari
 from awr_exp.report.__main__ import main as report
@@ -98,7 +99,7 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
         if plugin in command.PLUGINS:
             pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
     command.check_arguments(overrides)
-    for job in jobs([*overrides, *command.choices_to_resume(overrides)]) if module == "main" else [overrides]:
+    for job in jobs(command_line.to_resume(overrides)) if module == "main" else [overrides]:
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
             cfg = compose("config" if module == "main" else "collection", job, return_hydra_config=True)
         task: Any = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])

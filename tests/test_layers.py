@@ -11,6 +11,7 @@ ORDER = [
     "reading",
     "machine",
     "surroundings",
+    "shell",
     "layout",
     "types",
     "seeding",
@@ -25,6 +26,8 @@ ORDER = [
     "vocabulary",
     "settings",
     "help",
+    "arguments",
+    "messages",
     "command",
     "training",
     "policy",
@@ -35,8 +38,8 @@ ORDER = [
     "main",
 ]
 FOREIGN = {
-    "hydra": {"command", "policy", "sweep", "collect", "main"},
-    "omegaconf": {"config", "settings", "command", "sweep", "collect", "main"},
+    "hydra": {"shell", "arguments", "command", "policy", "sweep", "collect", "main"},
+    "omegaconf": {"arguments", "config", "settings", "command", "sweep", "collect", "main"},
     "wandb": {"training", "dashboard"},
     "wandb_workspaces": {"dashboard"},
     "optuna": {"sweep"},

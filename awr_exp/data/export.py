@@ -12,8 +12,9 @@ from typing import Any
 
 import gymnasium
 
+from awr_exp import shell
 from awr_exp.data.minari import ID, root
-from awr_exp.envs.make import as_settings, foreign_module
+from awr_exp.envs.make import foreign_module, overrides
 from awr_exp.envs.spaces import bare, canonical
 from awr_exp.errors import UserError, named
 
@@ -129,8 +130,8 @@ def _unwritable(error: OSError) -> UserError:
 
 def command(id: str, env: gymnasium.Env, clip_actions: bool = True) -> str:
     """What trains on a data set that comes from env."""
-    place = f" {as_settings(env.spec, clip_actions)}" if env.spec and foreign_module(env.spec.id) else ""
-    return f"python -m awr_exp.main dataset=minari dataset.id={id}{place}"
+    place = overrides(env.spec, clip_actions) if env.spec and foreign_module(env.spec.id) else []
+    return shell.command("dataset=minari", shell.override("dataset.id", id), *place)
 
 
 def _while_there_is_room(buffers: Iterable[Any], place: Path) -> Iterator[Any]:

@@ -75,11 +75,15 @@ def load(
 
 
 def root() -> Path:
-    """Where Minari keeps its data sets. Raises UserError for a user who has no home and says no other place."""
+    """Where Minari keeps its data sets; absolute, for it cannot write to a relative one.
+
+    Raises UserError for a user who has no home and says no other place.
+    """
     try:
-        return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+        place = os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
     except RuntimeError:
         raise UserError("this user has no home folder to keep data sets in: set MINARI_DATASETS_PATH") from None
+    return Path(place).absolute()
 
 
 def _find(id: str, download: bool) -> Path:

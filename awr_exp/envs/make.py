@@ -15,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
 from numpy.typing import NDArray
 
+from awr_exp import shell
 from awr_exp.envs import fit, source
 from awr_exp.envs.spaces import FlatVector, bare, entries_of, flat, flat_vector, spec_of
 from awr_exp.errors import FAILURES, UserError, first_line, named
@@ -125,7 +126,7 @@ def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
     if foreign_module(env.id) or source.names_code(env.kwargs):
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which would import a module: if you trust it, "
-            f"{as_settings(source.EnvSource(env.id, dict(make.kwargs)), clip)}"
+            f"{shell.words(*overrides(source.EnvSource(env.id, dict(make.kwargs)), clip))}"
         )
     limit = _registered_limit(data, env)
     if env.max_episode_steps == -1 and limit:
@@ -172,10 +173,11 @@ def foreign_module(id: str) -> str | None:
     return module if module and not module.startswith("awr_exp.") else None
 
 
-def as_settings(spec: Any, clip_actions: bool = True) -> str:
-    """What chooses the environment of gymnasium's EnvSpec on the command line."""
-    kwargs = [f"+env.kwargs.{name}={value}" for name, value in spec.kwargs.items()]
-    return " ".join([f"env=gym env.id={spec.id}", *kwargs, *([] if clip_actions else ["env.clip_actions=false"])])
+def overrides(spec: Any, clip_actions: bool = True) -> list[str]:
+    """Those that choose the environment of gymnasium's EnvSpec."""
+    kwargs = [shell.override(f"+env.kwargs.{name}", value) for name, value in (spec.kwargs or {}).items()]
+    unclipped = [] if clip_actions else ["env.clip_actions=false"]
+    return ["env=gym", shell.override("env.id", spec.id), *kwargs, *unclipped]
 
 
 def none(data: Source | None, spec: "Spec | None") -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from awr_exp import results
+from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.training.progress import CLOSING, closing_table
 
@@ -45,11 +45,16 @@ def show(
         for run in sorted(runs, key=lambda run: (run.status == results.PRUNED, -run.metrics.get(RETURN, -math.inf)))
     ]
     notes = [("sweep", str(folder))]
-    if next(folder.glob("*/wandb/offline-run-*"), None):
-        notes.append(("W&B upload", f"wandb sync {folder}/*/wandb/offline-run-*"))
+    depths = sorted({len(place.relative_to(folder).parts) for place in places if place.is_relative_to(folder)})
+    patterns = ["/".join([*"*" * depth, "wandb", "offline-run-*"]) for depth in depths]
+    offline = [f"{shell.words(str(folder))}/{pattern}" for pattern in patterns if next(folder.glob(pattern), None)]
+    if offline:
+        notes.append(("W&B upload", " ".join([shell.command("sync", module="wandb"), *offline])))
     unfinished = sum(run.status in (results.STOPPED, results.UNFINISHED) for run in runs)
     if unfinished:
-        notes.append((f"{unfinished} of {len(runs)} jobs are not finished", f"add sweep.resume={folder} to go on"))
+        resume = shell.override("sweep.resume", folder.absolute())
+        again = shell.once_more(resume, without=["hydra.sweep.dir"])
+        notes.append((f"{unfinished} of {len(runs)} jobs are not finished, go on with", again))
     page = _report(folder)
     if page:
         notes.append(("report", str(page)))

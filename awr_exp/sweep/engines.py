@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from awr_exp import results
+from awr_exp import results, shell
 from awr_exp.errors import UserError, first_line
 from awr_exp.machine import cores
 from awr_exp.results import Outcome
@@ -235,7 +235,8 @@ def _lost(group: Group, folder: Path, error: BaseException) -> Outcomes:
 def _unfinished(group: Group, folder: Path, reason: str) -> Outcomes:
     """The outcomes of a group whose process ended early: of each job what it had finished, or how to go on."""
     found = [results.read(place, {}) for place in group.folders]
-    error = UserError(f"{reason}: the same command with sweep.resume={folder} goes on")
+    resume = shell.words(shell.override("sweep.resume", folder.absolute()))
+    error = UserError(f"{reason}: the same command with {resume} goes on")
     return [Outcome(dict(run.metrics), None if run.status == results.FINISHED else error) for run in found]
 
 

@@ -22,7 +22,7 @@ from awr_exp.networks.policy import Policy
 from awr_exp.policy import difference, policy_facts
 from awr_exp.results import Outcome
 from awr_exp.surroundings import kept, usual
-from awr_exp.sweep import contracts, stacking
+from awr_exp.sweep import contracts, stacking, targets
 from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.loggers import Jsonl, Many
 from awr_exp.training.progress import speaking
@@ -51,6 +51,7 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
 
 def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]) -> list[Outcome]:
     first, names = cfgs[0], names or [""] * len(cfgs)
+    targets.check(first)
     device = accelerate.start(first["device"], first["threads"])
     data, make_env, spec = _task(first, device)
     _check_memory(first, spec, data, device)
@@ -321,6 +322,7 @@ def _data(node: Config, device: Any) -> Any:
 
 def _maker(node: Config) -> Any:
     """What `build` calls, with the parts within it built."""
+    targets.check(node)
     try:
         return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     except InstantiationException as error:

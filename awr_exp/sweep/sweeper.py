@@ -17,11 +17,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from awr_exp import command, settings
+from awr_exp import command, messages, settings
 from awr_exp.errors import UserError
 from awr_exp.reading import check_links
 from awr_exp.sweep import closing
 from awr_exp.training.progress import heard
+
+OWN_FOLDER = "leave out hydra.sweep.subdir, or let it differ, as with ${hydra.job.num}"
 
 
 class Grid(BasicSweeper):
@@ -30,6 +32,7 @@ class Grid(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         memory: Any = _Memory(hydra_context.config_loader)
         context = HydraContext(memory, hydra_context.callbacks)
+        command.settle(config)
         super().setup(hydra_context=context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
@@ -53,7 +56,7 @@ class Grid(BasicSweeper):
         for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
             with _naming(number, overrides):
                 check_links(place)
-                command.check_same(place, overrides)
+                command.check_same(place, overrides, _task(self.compose(overrides, number)))
         self.make(folder)
         returns: list[JobReturn] = []
         try:
@@ -100,16 +103,18 @@ class Grid(BasicSweeper):
         resume = self.config.sweep.resume
         if resume and not (folder / "multirun.yaml").exists():
             raise UserError(f"{resume} is not the folder of a sweep: it has no multirun.yaml")
-        places = []
+        places: dict[Path, int] = {}
         for number, overrides in enumerate(jobs):
             with _naming(number, overrides):
                 cfg = self.compose(overrides, number)
                 if cfg.resume is not None:
                     raise UserError("resume continues a single run; a sweep goes on with sweep.resume=<its folder>")
-                task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-                settings.check(task, cfg.hydra.overrides.task)
-                places.append(_place(cfg))
-        return places
+                settings.check(_task(cfg), cfg.hydra.overrides.task)
+                place = _place(cfg)
+                if place in places:
+                    raise UserError(f"{place} is the folder of job {places[place]}, too: {OWN_FOLDER}")
+                places[place] = number
+        return list(places)
 
     def place(self, overrides: list[str], number: int) -> Path:
         """A job's folder."""
@@ -129,6 +134,11 @@ class Grid(BasicSweeper):
         """Done by `check`, for all batches."""
 
 
+def _task(cfg: DictConfig) -> Any:
+    """A job's configuration without Hydra's part."""
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
 def _place(cfg: DictConfig) -> Path:
     return Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
 
@@ -139,7 +149,7 @@ def _naming(number: int, overrides: list[str]) -> Iterator[None]:
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        reason = error if isinstance(error, UserError) else one_line(command.said(error))
+        reason = error if isinstance(error, UserError) else one_line(messages.said(error))
         raise UserError(f"job {number} ({' '.join(overrides)}): {reason}") from None
 
 
@@ -154,6 +164,7 @@ class _Memory:
         key = tuple(sweep_overrides)
         if key not in self.composed:
             self.composed[key] = self.loader.load_sweep_config(master_config, sweep_overrides)
+            command.settle(self.composed[key])
         return copy.deepcopy(self.composed[key])
 
     def __getattr__(self, name: str) -> Any:

@@ -1,18 +1,19 @@
 """A search instead of a grid: Optuna proposes trials in batches, each of which trains as one group."""
 
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from awr_exp import results
+from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.sweep import closing
 from awr_exp.sweep.sweeper import Grid, one_line
@@ -21,6 +22,12 @@ from awr_exp.training.progress import CLOSING
 log = logging.getLogger(__name__)
 
 JOURNAL = "optuna.journal"
+STUDY = "optuna.study"
+"""The file with the study's name."""
+
+ATTEMPTS = 8
+"""Proposals of the sampler that may have been tried before, until one is taken that was not."""
+
 HALVING = 2
 """From one rung to the next the updates, or environment steps, double, and half of the trials go on."""
 
@@ -105,15 +112,9 @@ class Tuner(Grid):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         journal = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
         try:
-            study = optuna.create_study(
-                # A storage may hold the studies of several sweeps.
-                study_name="/".join(folder.resolve().parts[-2:]),
-                direction="maximize",
-                storage=self.storage or optuna.storages.JournalStorage(journal),
-                # Trials of one batch are asked for before any of them has a result.
-                sampler=optuna.samplers.TPESampler(seed=self.seed, constant_liar=True),
-                load_if_exists=True,
-            )
+            storage = self.storage or optuna.storages.JournalStorage(journal)
+            name = self.name(folder, [] if self.storage else optuna.get_all_study_names(storage))
+            study = optuna.create_study(study_name=name, direction="maximize", storage=storage, load_if_exists=True)
         except Exception as error:
             raise UserError(f"the study cannot be stored: {one_line(error)}; choose another storage") from None
         settings = dict(sorted(results.parsed(fixed).items()))
@@ -124,6 +125,43 @@ class Tuner(Grid):
         study.set_user_attr("settings", settings)
         return study
 
+    def name(self, folder: Path, known: Sequence[str]) -> str:
+        """The name of the study, which stays when its folder moves; known: those in a storage of the folder's own."""
+        path = folder / STUDY
+        if not path.exists():
+            # A storage may hold the studies of several sweeps.
+            fresh = "/".join(folder.resolve().parts[-2:])
+            results.put(path, f"{known[0] if len(known) == 1 else fresh}\n".encode())
+        return path.read_text().strip()
+
+    def ask(self, study: Any, space: Mapping[str, Any]) -> Any:
+        """A trial of what none before it had, or None where all there is has been tried."""
+        optuna = _optuna()
+        before = study.get_trials(deepcopy=False)
+        # Seeded by its number, a trial is the same however often the search was interrupted before it.
+        seeds = np.random.SeedSequence([self.seed, len(before)]).generate_state(ATTEMPTS).tolist()
+        # Trials of one batch are asked for before any of them has a result.
+        samplers = [optuna.samplers.TPESampler(seed=seed, constant_liar=True) for seed in seeds]
+        if any(_choices(one) is None for one in space.values()):
+            study.sampler = samplers[0]
+            return study.ask(dict(space))
+        tried = {_point(trial.params, space) for trial in before}
+        for sampler in samplers:
+            # In a copy, for what has been asked for cannot be taken back.
+            copy = optuna.create_study(direction="maximize", sampler=sampler)
+            copy.add_trials(before)
+            params = copy.ask(dict(space)).params
+            if _point(params, space) not in tried:
+                break
+        else:
+            all_of_them = product(*(_choices(one) or () for one in space.values()))
+            new = next((point for point in all_of_them if point not in tried), None)
+            if new is None:
+                return None
+            params = dict(zip(space, new, strict=True))
+        study.enqueue_trial(params)
+        return study.ask(dict(space))
+
     def search(self, study: Any, space: Mapping[str, Any], fixed: list[str]) -> None:
         """Fill the places, train everybody to the next rung, let go of the hopeless, and again."""
         optuna = _optuna()
@@ -133,9 +171,12 @@ class Tuner(Grid):
         while True:
             free = min(self.batch_size - len(active), self.n_trials - len(study.get_trials(deepcopy=False)))
             try:
-                active += [study.ask(dict(space)) for _ in range(free)]
+                new = [trial for _ in range(free) if (trial := self.ask(study, space)) is not None]
             except ValueError as error:
                 raise UserError(f"the study was started with another space: {one_line(error)}") from None
+            if len(new) < free:
+                log.info("all combinations have been tried")
+            active += new
             if not active:
                 return
             rungs = {trial.number: len(_reports(study, trial)) for trial in active}
@@ -201,7 +242,9 @@ class Tuner(Grid):
         failed = closing.show(folder, jobs, places, self.returns)
         if any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
             best = [job for job in jobs[study.best_trial.number] if not job.startswith("sweep.")]
-            log.log(CLOSING, "best, %.4g: python -m awr_exp.main %s", study.best_value, shlex.join(best))
+            # The sweep's file may set more than the space.
+            alone = ["hydra.mode=RUN"] if any(shell.key(job) == "sweep" for job in best) else []
+            log.log(CLOSING, "best, %.4g: %s", study.best_value, shell.with_own_parts(*best, *alone))
         return failed
 
 
@@ -228,6 +271,23 @@ def distribution(override: Override) -> Any:
         return found.CategoricalDistribution(list(override.sweep_string_iterator()))
     except (ValueError, TypeError, IndexError) as error:
         raise UserError(f"{override.input_line}: {one_line(error)}") from None
+
+
+def _choices(one: Any) -> list[Any] | None:
+    """All values of a distribution, or None where there is no end of them."""
+    if hasattr(one, "choices"):
+        return list(one.choices)
+    if one.step is None:
+        return None
+    return [_rounded(one.low + i * one.step) for i in range(int((one.high - one.low) / one.step + 1e-9) + 1)]
+
+
+def _point(params: Mapping[str, Any], space: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(_rounded(params.get(name)) for name in space)
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 12) if isinstance(value, float) else value
 
 
 def _edges(space: Mapping[str, Any]) -> list[list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from awr_exp import results
+from awr_exp import results, shell
 from awr_exp.data.transitions import DataInfo
 from awr_exp.errors import UserError
 from awr_exp.results import Outcome
@@ -87,7 +87,7 @@ def show(
         notes.append(("curves", str(folder / "curves.png")))
     offline = sorted((folder / "wandb").glob("offline-run-*"))
     if offline:
-        notes.append(("dashboard", f"wandb leet {offline[-1]}"))
+        notes.append(("dashboard", shell.command("leet", str(offline[-1]), module="wandb")))
     notes.append(("policy", f"awr_exp.load({str(folder)!r})"))
     closing_table([("return of", ""), *rows], notes)
 

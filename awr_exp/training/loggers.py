@@ -6,12 +6,14 @@ import logging
 import math
 import os
 import re
+import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from awr_exp import shell
 from awr_exp.errors import UserError, named
 
 log = logging.getLogger(__name__)
@@ -178,10 +180,14 @@ def _forget_after(path: Path, place: tuple[int, int]) -> None:
 class Wandb:
     """Sends metrics to Weights & Biases. Whatever goes wrong there costs a warning, then W&B, never the run.
 
+    What is None, or empty, is what W&B's own environment variables say (WANDB_PROJECT, WANDB_TAGS, ...).
+
     Args:
-        folder: where W&B keeps the run, in a folder `wandb/`.
+        folder: where W&B keeps the run, in a folder `wandb/`; WANDB_DIR is another.
+        project: without it, and a WANDB_PROJECT, awr_exp; likewise job_type, train.
         mode: "online", "offline", "disabled", or "auto": what WANDB_MODE says, else online if an API key is
-            configured, else offline. A server out of reach for `init_timeout` seconds means offline.
+            configured, else offline. Online without a key, or with a server out of reach for `init_timeout` seconds,
+            means offline.
         log_checkpoint: upload the last checkpoint as an artifact.
         log_curves: upload the picture of the learning curves.
         config: shown beside the run, stripped of secrets by `redact`.
@@ -198,10 +204,10 @@ class Wandb:
     def __init__(
         self,
         folder: Path,
-        project: str = "awr_exp",
+        project: str | None = None,
         entity: str | None = None,
         group: str | None = None,
-        job_type: str = "train",
+        job_type: str | None = None,
         tags: Sequence[str] = (),
         name: str | None = None,
         mode: str = "auto",
@@ -225,17 +231,20 @@ class Wandb:
             "project": project,
             "entity": entity,
             "group": group,
-            "job_type": job_type,
+            "job_type": job_type or os.environ.get("WANDB_JOB_TYPE") or "train",
             "name": name,
         }
         about |= {"tags": list(tags) or None, "config": config or {}}
-        settings: dict[str, Any] = {"init_timeout": init_timeout, "finish_timeout": finish_timeout}
+        timeouts = {"init_timeout": init_timeout, "finish_timeout": finish_timeout}
+        settings: dict[str, Any] = {
+            name: value for name, value in timeouts.items() if f"WANDB_{name.upper()}" not in os.environ
+        }
         # W&B records the command line as it is, or nothing about machine and program.
         settings["x_disable_meta"] = _command_line_has_a_secret()
         with self._sparing_the_run("starting"):
-            folder = Path(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            self._run = self._start(mode, settings, {"dir": str(folder), **redact(about)})
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            about |= {} if os.environ.get("WANDB_DIR") else {"dir": str(folder)}
+            self._run = self._start(mode, settings, redact(about))
 
     def log(self, update: int, metrics: Mapping[str, float]) -> None:
         self._update = update
@@ -258,10 +267,19 @@ class Wandb:
     def _start(self, mode: str, settings: dict[str, Any], about: dict[str, Any]) -> Any:
         """The W&B run, or None where the user wants none."""
         if mode == "auto":
+            if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
+                return None
             mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+            mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
         if mode == "disabled":
             return None
+        if mode == "online" and not has_key():
+            # W&B would ask for one, and wait.
+            log.warning("no W&B key is configured: this run is logged offline")
+            mode = "offline"
         import wandb
+
+        about["project"] = about["project"] or wandb.setup().settings.project or "awr_exp"
 
         def start(mode: Any, run_id: str | None) -> Any:
             return wandb.init(
@@ -281,13 +299,14 @@ class Wandb:
                 raise
             log.warning("W&B cannot be used online, this run is logged offline: %s", named(error))
             # Under a new id: within one process W&B holds on to the id of the start that failed.
-            run = start("offline", None)
+            run = start("offline", secrets.token_hex(4))
         run.define_metric("*", step_metric="trainer/update")
         self.id = self.id or run.id
         if run.settings.mode == "offline":
-            merge = f"--id {self.id} " if run.id != self.id else ""
-            where = run.settings.sync_dir
-            log.info("W&B runs offline. Look: wandb leet %s. Upload: wandb sync %s%s", where, merge, where)
+            merge = ["--id", str(self.id)] if run.id != self.id else []
+            where = str(run.settings.sync_dir)
+            look, upload = (shell.command(*words, where, module="wandb") for words in (["leet"], ["sync", *merge]))
+            log.info("W&B runs offline. Look: %s   Upload: %s", look, upload)
         return run
 
     def _upload(self, run: Any, files: Mapping[str, Path]) -> None:

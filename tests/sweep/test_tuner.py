@@ -102,6 +102,49 @@ def test_trials_that_count_environment_steps_are_judged_at_those(cli: Cli, tmp_p
     assert [row["env_steps"] for row in read(whole.folder) if row["name"] == "train/mean_weight"] == [64, 128]
 
 
+def asked(folder: Path, space: dict[str, Any], count: int) -> list[tuple[Any, ...]]:
+    """What a search of two processes proposes, the second of which goes on with `count` more trials."""
+    tuner: Any = SimpleNamespace(seed=0, storage=None)
+    tuner.name = lambda *arguments: Tuner.name(tuner, *arguments)
+    for _ in range(2):
+        study = Tuner.study(tuner, folder, ["agent.gamma=0.9"])
+        for _ in range(count):
+            trial = Tuner.ask(tuner, study, space)
+            if trial is not None:
+                study.tell(trial, -float(trial.number))
+    return [tuple(trial.params.values()) for trial in study.get_trials()]
+
+
+SPACES = {
+    "numbers": {"agent.beta": optuna.distributions.FloatDistribution(0.03, 3.0, log=True)},
+    "few": {"agent": optuna.distributions.CategoricalDistribution(["awr", "bc"]),
+            "seed": optuna.distributions.IntDistribution(0, 2)},
+    "steps": {"agent.beta": optuna.distributions.FloatDistribution(0.1, 0.5, step=0.1)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_a_search_that_goes_on_proposes_nothing_twice(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    found = asked(tmp_path / "one", SPACES[kind], 6)
+    assert len(found) == {"numbers": 12, "few": 6, "steps": 5}[kind]
+    assert len(set(found)) == len(found)
+    # Nor does it matter where it was interrupted.
+    (tmp_path / "two").mkdir()
+    assert found[:6] == asked(tmp_path / "two", SPACES[kind], 3)[:6]
+
+
+def test_a_study_that_was_moved_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    first = asked(tmp_path / "here", SPACES["numbers"], 1)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert asked(tmp_path / "there", SPACES["numbers"], 1)[:2] == first
+    # Also one that was begun before it had a file with its name.
+    (tmp_path / "there" / "optuna.study").unlink()
+    (tmp_path / "there").rename(tmp_path / "elsewhere")
+    assert len(asked(tmp_path / "elsewhere", {}, 0)) == 4
+
+
 @pytest.mark.parametrize(
     ("trainer", "expected"),
     [

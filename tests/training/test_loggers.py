@@ -325,6 +325,50 @@ def test_offline_for_want_of_a_key_or_by_will(tmp_path: Path, env: dict[str, str
     assert done.stderr.count("WARNING") == ("WANDB_API_KEY" in env)
 
 
+OWN = {
+    "WANDB_PROJECT": "mine", "WANDB_ENTITY": "team", "WANDB_RUN_GROUP": "night", "WANDB_NAME": "name",
+    "WANDB_TAGS": "a,b", "WANDB_JOB_TYPE": "probe", "WANDB_NOTES": "note", "WANDB_RUN_ID": "abc",
+}  # fmt: skip
+SHOW = """
+w = Wandb(Path(sys.argv[1]) / "run", **eval(os.environ["GIVEN"]))
+s = w._run.settings
+print(s.project, s.entity, s.run_group, s.run_name, list(s.run_tags or []), s.run_job_type, s.run_notes, w.id, sep="|")
+w.finish({}, {})
+"""
+
+
+def test_wandb_s_variables_say_what_the_user_does_not(tmp_path: Path) -> None:
+    own = OWN | {"WANDB_DIR": str(tmp_path / "elsewhere"), "WANDB_MODE": "dryrun"}
+    (tmp_path / "elsewhere").mkdir()
+    yaml = OmegaConf.to_container(OmegaConf.load(CONF / "wandb.yaml")["wandb"])
+    given = {name: value for name, value in yaml.items() if not name.startswith("_")}
+    done = in_process(SHOW, tmp_path, **own, GIVEN=repr(given))
+    assert done.stdout == "mine|team|night|name|['a', 'b']|probe|note|abc\n"
+    assert "wandb sync" in done.stderr
+    assert len(runs(tmp_path / "elsewhere")) == 1
+    assert not (tmp_path / "run" / "wandb").exists()
+    typed = given | {"project": "p", "entity": "e", "group": "g", "name": "n", "tags": ["t"], "job_type": "j"}
+    done = in_process(SHOW, tmp_path, **own, GIVEN=repr(typed | {"run_id": "from_the_checkpoint"}))
+    assert done.stdout == "p|e|g|n|['t']|j|note|from_the_checkpoint\n"
+
+
+@pytest.mark.parametrize("value", ["true", "1"])
+def test_disabled_by_its_older_variable(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", value)
+    Wandb(tmp_path).finish({}, {})
+    assert not (tmp_path / "wandb").exists()
+
+
+@pytest.mark.parametrize(("mode", "env"), [("online", {}), ("auto", {"WANDB_MODE": "online"})])
+def test_nothing_waits_for_a_key_at_a_prompt(mode: str, env: dict[str, str], tmp_path: Path) -> None:
+    code = f"from awr_exp.training.loggers import Wandb\nWandb({str(tmp_path)!r}, mode={mode!r}).finish({{}}, {{}})"
+    master, slave = os.openpty()
+    terminal: dict[str, Any] = {"stdin": slave, "stdout": slave, "stderr": slave}
+    subprocess.run([sys.executable, "-c", code], env=os.environ | env, timeout=60, check=True, **terminal)
+    assert "no W&B key is configured: this run is logged offline" in os.read(master, 10_000).decode()
+    assert len(runs(tmp_path)) == 1
+
+
 def test_a_dead_service_costs_one_warning(tmp_path: Path) -> None:
     code = f"""
 w = Wandb(Path(sys.argv[1]))

@@ -1,0 +1,72 @@
+"""What Hydra and OmegaConf say of a command line, in one line, and what was meant instead."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import CompactHydraException, MissingConfigException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from awr_exp.vocabulary import names, near
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End with what is wrong with a command line, and no more; HYDRA_FULL_ERROR=1 asks for Hydra's traceback."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        yield
+        return
+    # Else it prints them itself.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {said(error).removeprefix('error: ')}")
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def said(error: Exception) -> str:
+    """What Hydra says, in one line, but for its advice on `+`."""
+    text, cause = str(error), error.__cause__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _no_such_option(error)
+    if (name := re.match("Could not override '(.+)'", text)) and isinstance(
+        cause, ConfigAttributeError | ConfigKeyError
+    ):
+        return _no_setting(name[1])
+    if name := re.match("Could not delete from config. '(.+)' does not exist", text):
+        return _no_setting(name[1])
+    if word := re.match(r"LexerNoViableAltException: (.+)", text):
+        return f"{word[1]} cannot be read: put its value into quotes, which the shell must not take away: \"a='b c'\""
+    if word := re.match(r"Error parsing override '([^'=]+)'\s+missing EQUAL", text):
+        return f"'{word[1]}' is no setting: write name=value, such as agent.beta=0.05"
+    if name := re.match("Could not append to config. An item is already at '(.+)'", text):
+        return f"{name[1]} is a setting already: leave out the +"
+    told = f"{text} {cause}" if isinstance(cause, OmegaConfBaseException) else text
+    told = re.sub(r"full_key: .*", "", told, flags=re.DOTALL).partition("See https://hydra.cc")[0]
+    return " ".join(told.split())
+
+
+def _no_such_option(error: MissingConfigException) -> str:
+    """What is missing, by the name that the user wrote, and what there is: own options, too."""
+    group, _, option = str(error.missing_cfg_file).removesuffix(".yaml").rpartition("/")
+    where = re.match("In '(.+?)'", str(error))
+    told = f"{where[1]}.yaml: " if where and where[1] != "config" else ""
+    if not group:
+        return f"{told}there is no configuration {option}"
+    if not error.options:
+        return f"{told}{group}={option}: there is no such option, nor any other of {group}"
+    there = list(map(str, error.options))
+    close = near(option, there)
+    return f"{told}{group}={option}: choose {group}=<one of {', '.join(there)}> or leave it out{close}"
+
+
+def _no_setting(name: str) -> str:
+    """What is said of a name that is not there: where it is, or what was meant."""
+    there = names().get(name.lstrip("+~"))
+    if there:
+        return f"there is no {name} with the options that are chosen: it is a setting of {', '.join(there)}"
+    return f"there is no {name} with the options that are chosen{near(name, names()) or ': --help lists them'}"

@@ -1,0 +1,43 @@
+"""The parts that a configuration names, looked for before anything is built or loaded."""
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from awr_exp.errors import UserError, named
+from awr_exp.vocabulary import near
+
+
+def check(node: Any) -> None:
+    """Raises UserError for a part that cannot be found, by the name that it was given."""
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        check(value)
+    name = node.get("_target_") if isinstance(node, dict) else None
+    if isinstance(name, str) and name:
+        _locate(name)
+
+
+@cache
+def _locate(name: str) -> None:
+    modules = name.split(".")
+    try:
+        found: Any = import_module(modules[0])
+        for count, part in enumerate(modules[1:], 2):
+            if not hasattr(found, part):
+                _import(".".join(modules[:count]))
+            if not hasattr(found, part):
+                raise UserError(f"'{name}' cannot be found: {found.__name__} has no {part}{near(part, dir(found))}")
+            found = getattr(found, part)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"'{name}' cannot be found: {named(error)}") from None
+
+
+def _import(module: str) -> None:
+    """Unless there is none of this name; what it imports itself must be there."""
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
