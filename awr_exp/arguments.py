@@ -22,8 +22,8 @@ def understood(arguments: Sequence[str]) -> list[str]:
     """The same command line with options first and Python's None as null. Ends with one line where it means nothing."""
     here = os.getcwd()
     if here not in sys.path and not sys.flags.safe_path:
-        # As with `python -m`, so that `awr-exp` finds modules of the current folder, too. It comes last, so that none of
-        # them stands in for one that we import.
+        # As with `python -m`, so that `awr-exp` finds modules of the current folder, too. It comes last, so that none
+        # of them stands in for one that we import.
         sys.path.append(here)
     flags, overrides = _divided(arguments)
     for argument in overrides:
