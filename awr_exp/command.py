@@ -196,12 +196,12 @@ class Check(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         HydraConfig.instance().set_config(config)
-        place = config.hydra.run.dir
-        settle(config)
-        task: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        given, folder = config.hydra.overrides.task, Path(config.hydra.run.dir)
+        place, given = config.hydra.run.dir, config.hydra.overrides.task
         try:
-            check_origin(task)
+            check_origin(config)
+            settle(config)
+            task: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            folder = Path(config.hydra.run.dir)
             check_links(folder)
             if task.sweep.resume is not None:
                 raise UserError("sweep.resume goes on with a sweep: add -m and the values that it was started with")

@@ -54,7 +54,7 @@ def _no_such_option(error: MissingConfigException) -> str:
     """What is missing, by the name that the user wrote, and what there is: own options, too."""
     group, _, option = str(error.missing_cfg_file).removesuffix(".yaml").rpartition("/")
     where = re.match("In '(.+?)'", str(error))
-    told = f"{where[1]}.yaml: " if where and where[1] != "config" else ""
+    told = f"{where[1]}.yaml: " if where and where[1] not in ("config", "hydra/config") else ""
     if not group:
         return f"{told}there is no configuration {option}"
     if not error.options:

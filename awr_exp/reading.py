@@ -72,16 +72,18 @@ def check_links(folder: Path) -> None:
     """
     home = folder.resolve()
     for place in (folder / name for name in (os.listdir(folder) if folder.is_dir() else ())):
-        if place.name == "optuna.journal.lock":
-            continue  # a link that is made and removed, and never opened
+        if place.name in _NEVER_OPENED:
+            continue
         if place.name.endswith(".log") or place.name.lstrip(".").startswith(_OF_A_RUN):
             _check_link(place, home)
             # Links are not followed: those that stay inside lead to what is looked at anyway.
             for parent, folders, files in os.walk(place):
-                for name in (*folders, *files):
+                for name in {*folders, *files} - _NEVER_OPENED:
                     _check_link(Path(parent, name), home)
 
 
+_NEVER_OPENED = {"optuna.journal.lock", "debug-core.log"}
+"""Links that Optuna and W&B make and remove, and that nobody reads or writes through."""
 _OF_A_RUN = (
     *("hydra", "metrics.jsonl", "result.json", "checkpoint", "curves.png", "lock", "recording", "recorded.txt"),
     *("wandb", "offline", "baseline", "multirun.yaml", "optuna.journal", "submitit", "stopped"),

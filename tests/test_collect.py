@@ -277,7 +277,7 @@ WRONG = {
     "policy=random dataset_id=aa/b-v0 env=cartpole episodes=0": "episodes is 0; it must be a whole number",
     "policy=random dataset_id=aa/b-v0 env=cartpole noise=2": "noise is 2; of discrete actions it is a share",
     "policy=random dataset_id=aa/b-v0 env=cartpole noise=-1": "noise is -1; it must be a number of at least 0",
-    "polcy=random": "error: there is no polcy with the options that are chosen: --cfg job shows what there is",
+    "polcy=random": "error: there is no polcy with the options that are chosen: --help lists them",
 }
 
 
@@ -371,7 +371,7 @@ def test_episodes_of_a_policy_that_has_learnt_on_do_not_mix_with_others(
             module.collect(command)
     best = finished / "checkpoint" / "best.safetensors"
     state, facts = checkpoint.read(best)
-    state["actor.theta"] += 1
+    state["actor.average"] += 1
     save_file(state, best, metadata={"facts": json.dumps(facts)})
     with pytest.raises(
         UserError, match=r"has learnt on since mine/learning-v0 was begun with it: delete .* begin anew"

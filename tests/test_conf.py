@@ -232,6 +232,7 @@ def test_the_command_to_go_on_with_a_resumed_run_has_its_changes(tmp_path: Path)
 def test_jobs_of_a_sweep_share_wandb_s_group_but_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cfg = OmegaConf.create(composed("logger=wandb"))
     job = {"mode": RunMode.MULTIRUN, "sweep": {"dir": f"{tmp_path}/day/time"}, "job": {"override_dirname": "seed=1"}}
+    job["overrides"] = {"task": []}
     monkeypatch.setattr(command.HydraConfig, "get", lambda: OmegaConf.create(job))
     for name in ("WANDB_RUN_GROUP", "WANDB_NAME"):
         monkeypatch.delenv(name, raising=False)

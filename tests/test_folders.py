@@ -188,7 +188,7 @@ def test_a_relative_config_path_is_one_of_here(tmp_path: Path, monkeypatch: pyte
 
 def test_a_part_that_is_missing_is_said_by_its_name(tmp_path: Path) -> None:
     for name, reason in {
-        "exp_clip": "No module named 'exp_clip'",
+        "exp_clip.soft": "No module named 'exp_clip'",
         "awr_exp.math.weights.exp_clop": r"awr_exp.math.weights has no exp_clop; did you mean exp_clip\?",
         "awr_exp.maths.weights": "awr_exp has no maths; did you mean math",
     }.items():

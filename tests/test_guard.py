@@ -116,7 +116,7 @@ def test_nothing_of_a_configuration_to_resume_runs(name: str, planted: Path) -> 
     assert "not-to-be-told" not in said
     assert "cannot be read" not in said
     # What the line advises can be pasted.
-    assert "trust=" not in re.sub(r"; if it is yours, trust=\['[\w.]+'\]$", "", said)
+    assert "trust=" not in re.sub(r"; if it is yours, '?trust=\[[\w.]+\]'?$", "", said)
     if place in ("network", "weighting"):
         own = composed()
         own["agent"][place] = node
@@ -170,7 +170,7 @@ def test_whether_to_go_to_the_network_is_up_to_the_command(planted: Path) -> Non
     found = config.saved_config(saved(planted, own), ())
     assert found.dataset.download is False
     assert found.logger.wandb.mode == "auto"
-    assert found.logger.wandb.project == "awr_exp"
+    assert found.logger.wandb.log_curves is True
 
 
 def test_ids_lead_nowhere_else(planted: Path) -> None:
@@ -214,7 +214,7 @@ def test_own_parts_are_admitted_by_their_names(planted: Path) -> None:
     assert config.saved_config(saved(planted, own), names).weighting.scale == 2.0
     for name in names:
         others = [other for other in names if other != name]
-        assert f"trust=['{name}']" in (refused(config.saved_config, planted / "run", others) or "")
+        assert f"trust=[{name}]" in (refused(config.saved_config, planted / "run", others) or "")
     # Trusted is what it names, not what else is given to it.
     own["agent"]["extra"] = {"_target_": JSONL, "folder": "."}
     assert "none of ours for that" in (refused(config.saved_config, saved(planted, own), names) or "")

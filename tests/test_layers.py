@@ -38,8 +38,8 @@ ORDER = [
     "main",
 ]
 FOREIGN = {
-    "hydra": {"shell", "arguments", "command", "policy", "sweep", "collect", "main"},
-    "omegaconf": {"arguments", "config", "settings", "command", "sweep", "collect", "main"},
+    "hydra": {"shell", "arguments", "messages", "command", "policy", "sweep", "collect", "main"},
+    "omegaconf": {"arguments", "messages", "config", "settings", "command", "sweep", "collect", "main"},
     "wandb": {"training", "dashboard"},
     "wandb_workspaces": {"dashboard"},
     "optuna": {"sweep"},

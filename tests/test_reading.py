@@ -110,6 +110,8 @@ def test_links_inside_the_folder_and_of_others_are_fine(tmp_path: Path) -> None:
     (run / "wandb").mkdir()
     (run / "wandb" / "run-1").mkdir()
     (run / "wandb" / "latest-run").symlink_to("run-1")
+    # W&B's own, to its log in the user's cache folder.
+    (run / "wandb" / "run-1" / "debug-core.log").symlink_to(tmp_path / "core.log")
     (run / "data").symlink_to("/tmp")
     (tmp_path / "link").symlink_to(run)
     reading.check_links(run)

@@ -126,7 +126,8 @@ def test_what_looks_at_an_offline_run_can_be_pasted(
     wandb = Wandb(tmp_path / ODD, mode="offline")
     wandb.finish({}, {})
     (run,) = (tmp_path / ODD / "wandb").glob("offline-run-*")
-    look, upload = caplog.messages[-1].partition("Look: ")[2].split("   Upload: ")
+    (told,) = (text for text in caplog.messages if "Look: " in text)
+    look, upload = told.partition("Look: ")[2].split("   Upload: ")
     assert [pasted(look)[-2:], pasted(upload)[-2:]] == [["leet", str(run)], ["sync", str(run)]]
     run_closing.show(None, run_closing.Outcome({}), None, tmp_path / ODD, {"agent": {"_target_": "awr_exp.AWR"}})
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)

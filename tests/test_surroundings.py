@@ -15,7 +15,7 @@ import torch
 
 import awr_exp
 from awr_exp import machine, results
-from awr_exp.data import minari
+from awr_exp.data import cache, minari
 from awr_exp.errors import UserError
 from awr_exp.surroundings import _in_ascii, _settings, kept, usual
 from awr_exp.sweep import experiment
@@ -162,7 +162,7 @@ def test_without_a_home_data_sets_need_a_place(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("MINARI_DATASETS_PATH", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert machine.cache_home() is None
-    assert len(list(minari._cache_folders(Path("somewhere")))) == 1
+    assert len(list(cache._places(Path("somewhere")))) == 1
     with pytest.raises(UserError, match="this user has no home folder to keep data sets in: set MINARI_DATASETS_PATH"):
         minari.root()
 

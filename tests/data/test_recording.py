@@ -311,7 +311,8 @@ def test_an_id_that_is_taken_meanwhile_loses_nothing(tmp_path: Path) -> None:
     facts = own.facts()
     other.finish(MAKE[CARTPOLE], 500.0)
     reason = str(own.finish(MAKE[CARTPOLE], 500.0))
-    assert f"choose another recorder.dataset_id; its steps are kept, and resume={tmp_path} tries again" in reason
+    assert "choose another recorder.dataset_id; its steps are kept, and try again: " in reason
+    assert reason.endswith(f"-m awr_exp.main resume={tmp_path}")
     with pytest.raises(UserError, match=r"choose another recorder\.dataset_id"):
         recorder(tmp_path, CARTPOLE)
     again = Recorder("test/else-v0", None, None, 1, tmp_path, CARTPOLE, 2)

@@ -90,7 +90,7 @@ def test_a_ray_cluster_of_two_workers(cli: Cli, tmp_path: Path, chosen: str) -> 
         (["hydra.launcher.via=nothing"], r"^error: hydra.launcher.via is nothing; it must be one of joblib, "),
         (["hydra.launcher.via=ray", "+hydra.launcher.options.init.address=127.0.0.1:1"], r"^error: .*\b[rR]ay\b.*"),
         (["hydra.launcher.via=submitit_slurm"], r"^error: hydra.launcher.via=?.*(srun|needs submitit)"),
-        (["hydra/launcher=rya"], r"Could not find 'hydra/launcher/rya'"),
+        (["hydra/launcher=rya"], "^error: hydra/launcher=rya: choose hydra/launcher=<one of basic, fused, "),
         pytest.param(
             ["hydra/launcher=ray"],
             r"\Aerror: hydra/launcher=ray is not installed: pip install 'awr-exp\[ray\]'\n\Z",
