@@ -3,13 +3,9 @@
 import logging
 import os
 import re
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -19,12 +15,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
-from awr_exp import arguments, help, results, shell
+from awr_exp import arguments, help, run_folder, shell
 from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config, to_resume
 from awr_exp.errors import UserError
-from awr_exp.reading import check_links, read_yaml
+from awr_exp.reading import check_links
 from awr_exp.settings import check, check_origin, surplus
 from awr_exp.vocabulary import near
 
@@ -32,15 +28,6 @@ log = logging.getLogger(__name__)
 
 NAME_LENGTH = 128
 """What W&B takes as the name of a run."""
-
-HYDRA = ".hydra"
-"""Where in its folder a run keeps the configuration that it was started with."""
-
-PARTS = (
-    "agent", "advantage", "weighting", "network", "head", "optimizer", "dataset", "env", "trainer", "schedule",
-    "baseline", "logger",
-)  # fmt: skip
-"""Groups that a configuration has under their own names."""
 
 PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "ray": "ray"}
 """Hydra's published launchers, and the extra that brings each."""
@@ -106,91 +93,6 @@ def to_go_on(folder: Path, cfg: DictConfig, content: Any) -> str:
     return to_resume(folder, content, _changes(folder).values() if cfg.resume else ())
 
 
-def check_same(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
-    """Raises UserError if another run lies in the folder: it would go on as what it is not."""
-    if not results.begun(folder):
-        return
-    folder = folder.absolute()
-    hint = "give the same command to go on with it, or choose another folder"
-    try:
-        before = _settings(read_yaml(folder / HYDRA / "config.yaml"))
-    except (UserError, AttributeError):
-        raise UserError(f"{folder} holds a run whose configuration is not there: choose another folder") from None
-    now = _settings(OmegaConf.to_container(cfg))
-    name = next((name for name in sorted(now | before) if now.get(name) != before.get(name)), None)
-    if name is None:
-        return
-    was = results.overrides(folder)
-    if was is not None and was != results.parsed(overrides):
-        said = " ".join(f"{key}={value}" for key, value in was.items()) or "the defaults"
-        raise UserError(f"{folder} was started as {said}: {hint}")
-    raise UserError(f"{folder} was started with {name}={before.get(name)}, not {now.get(name)}: {hint}")
-
-
-def _settings(node: Any, prefix: str = "") -> dict[str, Any]:
-    """By dotted name, as they are written: all that makes a run what it is."""
-    found: dict[str, Any] = {}
-    for name, value in node.items():
-        if isinstance(value, dict) and value:
-            found |= _settings(value, f"{prefix}{name}.")
-        elif value not in (None, {}) and f"{prefix}{name}".partition(".")[0] not in ("resume", "sweep", "trust"):
-            found[prefix + name] = value
-    return found
-
-
-def settle(config: DictConfig) -> None:
-    """Settle what a run relies on, whatever a command line or somebody's yaml says of it.
-
-    What was deleted (~dataset) is null. A run that goes on is in its own folder, and keeps the configuration that it
-    was started with; that of a new one lies where resume, reports and the next command look for it. Paths stay those
-    of where the command was typed.
-    """
-    with read_write(config), open_dict(config):
-        for name in ("seed", "device", "threads", "resume", "resume_policy", "objective", *PARTS):
-            config.setdefault(name, None)
-        config.setdefault("trust", [])
-        config.sweep.setdefault("resume", None)
-    hydra = config.hydra
-    with read_write(hydra), open_dict(hydra):
-        if hydra.job.chdir:
-            _say("hydra.job.chdir has no effect: paths are those of where the command was typed")
-        hydra.job.chdir = False
-        hydra.output_subdir = None if config.resume else HYDRA
-        if config.resume:
-            hydra.run.dir = config.resume
-        if config.sweep.resume:
-            hydra.sweep.dir = config.sweep.resume
-
-
-_new: list[Path] = []
-"""The folders that this process makes for its run, the run's own first."""
-
-
-def forget(folder: Path) -> None:
-    """Remove the folder of a run that was never begun, if this process made it."""
-    if folder not in _new or results.begun(folder) or {path.suffix for path in folder.iterdir()} - {"", ".log"}:
-        return
-    with suppress(OSError):
-        shutil.rmtree(folder)
-        for parent in _new[1:]:
-            parent.rmdir()
-
-
-@cache
-def _say(text: str) -> None:
-    log.warning(text)
-
-
-def make_folder(folder: Path, setting: str) -> None:
-    """Raises UserError, which names the setting, where a folder cannot be made or written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(4096))
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}; choose another {setting}") from None
-
-
 class Check(Callback):
     """Ends a single run with one line before it has a folder, if its configuration is wrong."""
 
@@ -199,7 +101,7 @@ class Check(Callback):
         place, given = config.hydra.run.dir, config.hydra.overrides.task
         try:
             check_origin(config)
-            settle(config)
+            run_folder.settle(config)
             task: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             folder = Path(config.hydra.run.dir)
             check_links(folder)
@@ -212,10 +114,9 @@ class Check(Callback):
                 check(resumed(task), given)
             else:
                 check(task, given)
-                check_same(folder, given, task)
-                path = folder.absolute()
-                _new[:] = [one for one in (path, *path.parents) if not one.exists()]
-            make_folder(folder, "hydra.run.dir")
+                run_folder.check_same(folder, given, task)
+                run_folder.expect(folder)
+            run_folder.make_folder(folder, "hydra.run.dir")
         except UserError as error:
             sys.exit(f"error: {error}")
 

@@ -10,7 +10,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from awr_exp import arguments, command, config, messages, results, surroundings, sweep
+from awr_exp import arguments, command, config, messages, results, run_folder, surroundings, sweep
 from awr_exp.errors import UserError
 from awr_exp.training import progress
 
@@ -52,7 +52,7 @@ def run(cfg: DictConfig) -> float | None:
     if content and any((folder / part / "checkpoint").exists() for part in ("", "baseline", "offline")):
         log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg, content))
     if HydraConfig.get().mode == RunMode.RUN:
-        command.forget(folder)
+        run_folder.forget(folder)
         sys.exit(1)
     raise CompactHydraException(f"error: {failure}")
 

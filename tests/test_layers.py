@@ -28,6 +28,7 @@ ORDER = [
     "help",
     "arguments",
     "messages",
+    "run_folder",
     "command",
     "training",
     "policy",
@@ -39,7 +40,7 @@ ORDER = [
 ]
 FOREIGN = {
     "hydra": {"shell", "arguments", "messages", "command", "policy", "sweep", "collect", "main"},
-    "omegaconf": {"arguments", "messages", "config", "settings", "command", "sweep", "collect", "main"},
+    "omegaconf": {"arguments", "messages", "run_folder", "config", "settings", "command", "sweep", "collect", "main"},
     "wandb": {"training", "dashboard"},
     "wandb_workspaces": {"dashboard"},
     "optuna": {"sweep"},

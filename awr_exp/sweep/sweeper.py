@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from awr_exp import command, messages, settings
+from awr_exp import messages, run_folder, settings
 from awr_exp.errors import UserError
 from awr_exp.reading import check_links
 from awr_exp.sweep import closing
@@ -32,7 +32,7 @@ class Grid(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         memory: Any = _Memory(hydra_context.config_loader)
         context = HydraContext(memory, hydra_context.callbacks)
-        command.settle(config)
+        run_folder.settle(config)
         super().setup(hydra_context=context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
@@ -56,7 +56,7 @@ class Grid(BasicSweeper):
         for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
             with _naming(number, overrides):
                 check_links(place)
-                command.check_same(place, overrides, _task(self.compose(overrides, number)))
+                run_folder.check_same(place, overrides, _task(self.compose(overrides, number)))
         self.make(folder)
         returns: list[JobReturn] = []
         try:
@@ -79,7 +79,7 @@ class Grid(BasicSweeper):
     def make(self, folder: Path) -> None:
         """Make the sweep's folder and keep its configuration there. Raises UserError if it cannot be written."""
         check_links(folder)
-        command.make_folder(folder, "hydra.sweep.dir")
+        run_folder.make_folder(folder, "hydra.sweep.dir")
         OmegaConf.save(self.config, folder / "multirun.yaml")
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
@@ -164,7 +164,7 @@ class _Memory:
         key = tuple(sweep_overrides)
         if key not in self.composed:
             self.composed[key] = self.loader.load_sweep_config(master_config, sweep_overrides)
-            command.settle(self.composed[key])
+            run_folder.settle(self.composed[key])
         return copy.deepcopy(self.composed[key])
 
     def __getattr__(self, name: str) -> Any:
