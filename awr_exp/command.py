@@ -21,7 +21,7 @@ from awr_exp import arguments, help, run_folder, shell
 from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config, to_resume
 from awr_exp.errors import UserError
 from awr_exp.reading import check_links
-from awr_exp.settings import check, check_origin, surplus
+from awr_exp.settings import check, surplus
 from awr_exp.vocabulary import near
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,6 @@ class Check(Callback):
         HydraConfig.instance().set_config(config)
         place, given = config.hydra.run.dir, config.hydra.overrides.task
         try:
-            check_origin(config)
             run_folder.settle(config)
             task: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             folder = Path(config.hydra.run.dir)

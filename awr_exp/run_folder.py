@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.reading import read_yaml
+from awr_exp.settings import check_origin
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +65,14 @@ def settle(config: DictConfig) -> None:
 
     What was deleted (~dataset) is null. A run that goes on is in its own folder, and keeps the configuration that it
     was started with; that of a new one lies where resume, reports and the next command look for it. Paths stay those
-    of where the command was typed.
+    of where the command was typed. Raises UserError where it goes on with what cannot be a folder.
     """
     with read_write(config), open_dict(config):
         for name in ("seed", "device", "threads", "resume", "resume_policy", "objective", *PARTS):
             config.setdefault(name, None)
         config.setdefault("trust", [])
         config.sweep.setdefault("resume", None)
+    check_origin(config)
     hydra = config.hydra
     with read_write(hydra), open_dict(hydra):
         if hydra.job.chdir:

@@ -32,7 +32,10 @@ class Grid(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         memory: Any = _Memory(hydra_context.config_loader)
         context = HydraContext(memory, hydra_context.callbacks)
-        run_folder.settle(config)
+        try:
+            run_folder.settle(config)
+        except UserError as error:
+            sys.exit(f"error: {error}")
         super().setup(hydra_context=context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
@@ -99,7 +102,6 @@ class Grid(BasicSweeper):
     def check(self, jobs: Sequence[list[str]], folder: Path) -> list[Path]:
         """The folders of the jobs. Raises UserError that names the first whose configuration is wrong."""
         assert self.config is not None
-        settings.check_origin(self.config)
         resume = self.config.sweep.resume
         if resume and not (folder / "multirun.yaml").exists():
             raise UserError(f"{resume} is not the folder of a sweep: it has no multirun.yaml")
