@@ -6,7 +6,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
@@ -139,6 +138,9 @@ class Tuner(Grid):
         optuna = _optuna()
         before = study.get_trials(deepcopy=False)
         # Seeded by its number, a trial is the same however often the search was interrupted before it.
+        # Here, since it would double what a mistake takes.
+        import numpy as np
+
         seeds = np.random.SeedSequence([self.seed, len(before)]).generate_state(ATTEMPTS).tolist()
         # Trials of one batch are asked for before any of them has a result.
         samplers = [optuna.samplers.TPESampler(seed=seed, constant_liar=True) for seed in seeds]
