@@ -28,7 +28,7 @@ from awr_exp.training.finetune import Finetune
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.schedules import Interleaved, Phased
 from awr_exp.types import Spec
-from tests.conftest import SMALL, Cli, composed, make_awr
+from tests.conftest import CONTINUOUS, SMALL, Cli, composed, make_awr, random_batch
 
 PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
 PHASED = Phased(samples_per_iteration=60, critic_steps=5, actor_steps=7)
@@ -198,6 +198,19 @@ def test_a_run_trains_offline_first_or_begins_with_one_that_did(cli: Cli, tmp_pa
 @pytest.fixture
 def root(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+
+
+def test_the_actor_begins_as_the_average_of_the_run_before() -> None:
+    before, after = make_awr(ema_decay=0.9), make_awr(seeds=[5], ema_decay=0.9)
+    for seed in range(3):
+        before.update(random_batch(CONTINUOUS, 1, 16, seed))
+    facts = {"optimizer": "adam"}
+    experiment._take_over(after, [facts], [(before.state_dict(), facts)])
+    assert before.average is not None
+    assert not torch.equal(before.average, before.actor.theta)
+    assert torch.equal(after.actor.theta, before.average)
+    assert torch.equal(after.averaged().actor.theta, before.average)
+    assert torch.equal(after.critic.theta, before.critic.theta)
 
 
 @pytest.mark.usefixtures("root")
