@@ -88,10 +88,14 @@ def test_a_run_leaves_what_the_readme_promises(cli: Cli, tmp_path: Path) -> None
         policy(np.zeros(4))
 
 
-def test_discrete_actions_and_whole_episode_targets(cli: Cli, tmp_path: Path) -> None:
-    done = cli(*SMALL, "dataset=cartpole_mixed", "advantage=gae", "weighting=normalized", "network.layer_norm=true")
-    assert done.returncode == 0, done.stdout
-    assert awr_exp.load(only_run(tmp_path))(np.zeros(4)).dtype == np.int64
+def test_discrete_actions_and_whole_episode_targets(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    chosen = ["dataset=cartpole_mixed", "advantage=gae", "weighting=normalized", "network.layer_norm=true"]
+    (run,) = experiment.train([composed(*SMALL, *chosen)], [tmp_path / "run"])
+    assert run.error is None
+    assert awr_exp.load(tmp_path / "run")(np.zeros(4)).dtype == np.int64
 
 
 def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> None:

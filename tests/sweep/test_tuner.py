@@ -211,13 +211,14 @@ def test_a_trial_whose_process_was_lost_goes_on(cli: Cli, tmp_path: Path, datase
     ("arguments", "message"),
     [
         (["agent.beta=1,2", "hydra.sweeper.n_trials=0"], "^error: hydra.sweeper.n_trials is 0; it must be at least 1"),
-        (["seed=0"], "^error: there is nothing to tune"),
+        pytest.param(["seed=0"], "^error: there is nothing to tune", marks=pytest.mark.slow),
         (["agent.beta=interval(-1,1)"], r"^error: job 0 \(.*agent.beta=-1.0\): agent.beta is -1.0; it must be"),
-        (["agent.beta=tag(log,interval(0,1))"], "^error: agent.beta=.*low"),
+        pytest.param(["agent.beta=tag(log,interval(0,1))"], "^error: agent.beta=.*low", marks=pytest.mark.slow),
         (["agent.beta=interval(0.1,1)", "hydra.sweeper.storage=nonsense"], "^error: the study cannot be stored"),
-        (
+        pytest.param(
             ["agent.beta=1,2", "trainer=online", "env=cartpole", "recorder.dataset_id=mine/tuned-v0"],
             "^error: recorder.dataset_id records a whole run, but trials are judged on the way: leave it out",
+            marks=pytest.mark.slow,
         ),
         (
             ["agent.beta=1,2", "trainer=online", "env=cartpole", "schedule=interleaved", "trainer.env_steps=3000"],
@@ -232,6 +233,7 @@ def test_a_wrong_search_is_refused(cli: Cli, arguments: list[str], message: str)
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.slow
 def test_an_objective_that_nobody_measures(cli: Cli) -> None:
     done = cli("-m", *SEARCH, "env=none")
     assert done.returncode == 1

@@ -514,7 +514,14 @@ class Hanging(gymnasium.Wrapper):
         return self.env.step(action)
 
 
-@pytest.mark.parametrize(("where", "overlap"), [("collect", False), ("collect", True), ("evaluate", False)])
+@pytest.mark.parametrize(
+    ("where", "overlap"),
+    [
+        ("collect", False),
+        pytest.param("collect", True, marks=pytest.mark.slow),
+        pytest.param("evaluate", False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_whose_worker_hangs_is_stopped_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, overlap: bool
 ) -> None:
