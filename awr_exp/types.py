@@ -12,6 +12,8 @@ from awr_exp import layout
 
 Metrics = dict[str, Tensor]
 """Name to a [K] tensor on the training device."""
+Columns = dict[str, Tensor]
+"""Fields of `Batch` of all transitions, [K, N] each."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,7 +97,7 @@ class Batch:
     obs, next_obs: [K, B, obs_dim]; action: [K, B, action_dim] or, discrete, [K, B] of int64;
     reward: [K, B]; terminated, truncated: [K, B] bool. `truncated` also marks the last row of an episode that
     was merely cut. `target` [K, B] is the value target from the last refresh, for estimators that need
-    whole episodes; None for one-step ones. `weight` [K, B] likewise, where weights are made from all data at once.
+    whole episodes; None for one-step ones. `value` [K, B] is V(s), where that is known already.
     """
 
     obs: Tensor
@@ -105,7 +107,7 @@ class Batch:
     terminated: Tensor
     truncated: Tensor
     target: Tensor | None = None
-    weight: Tensor | None = None
+    value: Tensor | None = None
 
 
 Value = Callable[[Tensor], Tensor]

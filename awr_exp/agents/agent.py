@@ -2,8 +2,8 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
-from typing import Self
+from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from torch import Generator, Tensor
@@ -11,11 +11,11 @@ from torch import Generator, Tensor
 from awr_exp.math import losses
 from awr_exp.math.members import Hyper, Limit, Switch, no_limit, per_member, rows
 from awr_exp.math.observations import LIMIT, normalize
-from awr_exp.math.optimizers import Optimizer, Parameters, adam, average_toward
+from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate
 from awr_exp.networks import acting
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
 from awr_exp.seeding import generator
-from awr_exp.types import Batch, Episodes, Metrics, Spec
+from awr_exp.types import Batch, Columns, Episodes, Metrics, Spec
 
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From parameters [K, P] to each member's loss and a by-product, [K] each."""
@@ -29,15 +29,31 @@ below the size from which every allocation is new memory of the system's."""
 class Agent:
     """K members that share an architecture and differ in seed and hyper-parameters.
 
+    An algorithm is four methods: `critic_update` and `actor_update` learn from a batch, `advantage` judges its actions,
+    and `weights` says how much each of them counts. `update` and the schedules are orders of these four. The ones here
+    are those of behaviour cloning, which has no critic and counts all actions alike.
+
     seeds: one a member, K in all. Every hyper-parameter is a number for all members or a list of K.
-    max_grad_norm limits each network's gradient norm, a member at a time; None or inf does not.
-    ema_decay: of an exponential moving average of the actor's parameters, from 0 (there is none) to below 1. The policy
-    that is evaluated and handed out has the average, see `averaged`; learning never looks at it.
-    A member whose gradient is not finite is frozen as it was; see `alive`.
+    actor_iters: steps of the actor on each batch. max_grad_norm limits each network's gradient norm, a member at a
+    time; None or inf does not. ema_decay: of an exponential moving average of the actor's parameters, from 0 (there is
+    none) to below 1. The policy that is evaluated and handed out has the average, see `averaged`; learning never looks
+    at it. A member whose gradient is not finite is frozen as it was; see `alive`.
     """
 
     whole_episodes = False
-    """Whether its targets are of whole episodes, as `refresh` makes them; a batch suffices otherwise."""
+    """Whether its targets are of whole episodes, as `targets` makes them; a batch suffices otherwise."""
+    value_iters = 0
+    """Steps of the critic on each batch."""
+    beta_matters = False
+    """Whether beta does anything to the weights."""
+
+    def __init_subclass__(cls) -> None:
+        for name in ("update", "normalized"):
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}.{name} would be passed over by schedules that learn in other orders: give "
+                    "critic_update, advantage, weights or actor_update instead"
+                )
 
     def __init__(
         self,
@@ -45,8 +61,9 @@ class Agent:
         network: MakeNetwork,
         head: MakeHead,
         seeds: Sequence[int],
-        actor_lr: Hyper,
-        max_grad_norm: Limit,
+        actor_lr: Hyper = 3e-4,
+        actor_iters: int = 1,
+        max_grad_norm: Limit = None,
         normalize_observations: Switch = True,
         ema_decay: Hyper = 0.0,
         optimizer: Optimizer = adam,
@@ -63,10 +80,9 @@ class Agent:
         self.obs_limit = torch.full_like(self.obs_mean[:, :1], torch.inf)
         self.normalize_observations = self.hyper(normalize_observations).bool()
         self.max_grad_norm = self.hyper(no_limit(max_grad_norm))
-        self.actor_lr = self.hyper(actor_lr)
-        self.actor = self.parameters("actor", self.policy.start)
+        self.actor_lr, self.actor_iters = self.hyper(actor_lr), actor_iters
         self.ema_decay = self.hyper(ema_decay)
-        self.average = self.actor.theta.clone() if bool(self.ema_decay.any()) else None
+        self.actor = self.net("actor", self.policy, averaged=bool(self.ema_decay.any()))
 
     def __repr__(self) -> str:
         sizes = " + ".join(f"{network.theta.shape[1]:,} of the {name}" for name, network in self.networks.items())
@@ -81,10 +97,10 @@ class Agent:
         """[K, 1] on the agent's device."""
         return per_member(value, self.members, self.obs_mean)
 
-    def parameters(self, name: str, start: Callable[[Sequence[Generator]], Tensor]) -> Parameters:
-        """Fresh parameters of a network, each member's from its seed and the network's name alone."""
-        theta = start([generator(seed, "init", name) for seed in self.seeds])
-        return Parameters.start(theta.to(self.device, self.dtype))
+    def net(self, name: str, module: Any, averaged: bool = False) -> Net:
+        """A network with fresh parameters, each member's from its seed and the network's name alone."""
+        theta = module.start([generator(seed, "init", name) for seed in self.seeds])
+        return Net.start(module, theta.to(self.device, self.dtype), averaged)
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
         """Normalise observations by these statistics [obs_dim] of the data from now on, for members that want it."""
@@ -110,10 +126,8 @@ class Agent:
 
     def averaged(self) -> Self:
         """An agent that acts with the average of the actor's parameters where there is one: the policy to evaluate."""
-        if self.average is None:
-            return self
         agent = copy.copy(self)
-        agent.actor = replace(self.actor, theta=self.average)
+        agent.actor = self.actor.averaged()
         return agent
 
     @torch.no_grad()
@@ -131,27 +145,55 @@ class Agent:
         """The policy as it is now in NumPy, if it has such a form."""
         return acting.actor(self.policy, self.actor.theta, self.obs_mean, self.obs_std, self.obs_limit)
 
-    def refresh(self, episodes: Episodes) -> Tensor | None:
-        """Whole-data targets [K, N] for `Batch.target`, or None where a batch suffices."""
-        return None
+    def critic_update(self, batch: Batch) -> Metrics:
+        """One step of what judges actions, for normalised observations; what there is to report, [K] each."""
+        return {}
 
-    def update(self, batch: Batch) -> Metrics:
-        """Learn from one batch and return what there is to report, [K] each. Never waits for the device."""
-        raise NotImplementedError
+    def advantage(self, batch: Batch) -> Tensor:
+        """A(s, a), [K, B], for normalised observations."""
+        return torch.zeros_like(batch.reward)
 
-    def actor_step(self, obs: Tensor, action: Tensor, weight: Tensor) -> Metrics:
-        """One step on L_pi = - mean(w log pi(a|s)) for normalised obs: the actor update of every agent."""
+    def weights(self, advantage: Tensor) -> Tensor:
+        """How much actions with these advantages [K, N] count, [K, N]."""
+        return torch.ones_like(advantage)
+
+    def actor_update(self, batch: Batch, weight: Tensor) -> Metrics:
+        """One step on L_pi = - mean(w log pi(a|s)) for normalised observations: the actor's of every agent."""
 
         def loss(theta: Tensor) -> tuple[Tensor, Tensor]:
-            log_prob, entropy, penalty = self.policy.log_prob(theta, obs, action)
+            log_prob, entropy, penalty = self.policy.log_prob(theta, batch.obs, batch.action)
             return losses.weighted_nll(log_prob, weight) + penalty, entropy.mean(-1)
 
         actor_loss, entropy = self.descend(self.actor, loss, self.actor_lr)
-        if self.average is not None:
-            average_toward(self.average, self.actor, self.ema_decay)
+        self.actor.move_average(averaging_rate(self.ema_decay, self.actor.step))
         return {"actor_loss": actor_loss, "entropy": entropy}
 
-    def descend(self, network: Parameters, loss: Loss, lr: Tensor) -> tuple[Tensor, Tensor]:
+    def targets(self, episodes: Episodes) -> Columns | None:
+        """`target` and `value` of all data, [K, N], or None where a batch suffices."""
+        return None
+
+    def health(self, advantage: Tensor, weight: Tensor) -> Metrics:
+        """What there is to report of advantages and weights [K, N], [K] each."""
+        return {}
+
+    def normalized(self, batch: Batch) -> Batch:
+        """A batch as the four methods take it."""
+        return replace(batch, obs=self.normalize(batch.obs), next_obs=self.normalize(batch.next_obs))
+
+    @torch.no_grad()
+    def update(self, batch: Batch) -> Metrics:
+        """Learn from one batch and return what there is to report, [K] each. Never waits for the device."""
+        batch = self.normalized(batch)
+        critic_metrics: Metrics = {}
+        for _ in range(self.value_iters):
+            critic_metrics = self.critic_update(batch)
+        advantage = self.advantage(batch)
+        weight = self.weights(advantage)
+        for _ in range(self.actor_iters):
+            actor_metrics = self.actor_update(batch, weight)
+        return critic_metrics | self.health(advantage, weight) | actor_metrics
+
+    def descend(self, network: Net, loss: Loss, lr: Tensor) -> tuple[Tensor, Tensor]:
         """One gradient step with learning rate lr [K, 1]; the loss and its by-product before it, [K] each."""
         grad, value, extra = _gradient(loss, network.theta)
         network.descend(grad, self.optimizer, lr, self.max_grad_norm)
@@ -159,14 +201,13 @@ class Agent:
 
     def anneal(self, progress: float) -> None:
         """Set what of the policy follows the course of online training, from 0 to 1."""
-        for theta in (self.actor.theta, self.average):
-            if theta is not None:
-                self.policy.anneal(theta, progress)
+        for theta in (self.actor.theta, self.averaged().actor.theta):
+            self.policy.anneal(theta, progress)
 
     @property
-    def networks(self) -> dict[str, Parameters]:
-        """All trained parameters by name."""
-        return {"actor": self.actor}
+    def networks(self) -> dict[str, Net]:
+        """All networks by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Net)}
 
     @property
     def alive(self) -> Tensor:
@@ -177,8 +218,8 @@ class Agent:
         """Everything that training changes, as tensors whose first axis is the member: a row is a single run."""
         state = {"normalizer.mean": self.obs_mean, "normalizer.std": self.obs_std, "normalizer.limit": self.obs_limit}
         for name, network in self.networks.items():
-            state |= {f"{name}.{field.name}": getattr(network, field.name) for field in fields(network)}
-        return state if self.average is None else state | {AVERAGE: self.average}
+            state |= {f"{name}.{part}": tensor for part, tensor in network.tensors().items()}
+        return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over a `state_dict` in place; an average that it lacks begins where the actor is.

@@ -1,101 +1,75 @@
 """Advantage-weighted regression (Peng et al. 2019, algorithm 1) for K members at once."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from awr_exp.agents.value import ValueAgent
-from awr_exp.math import weights
+from awr_exp.agents.agent import VALUE_CHUNK
+from awr_exp.agents.weighted import WeightedAgent
+from awr_exp.math import losses
 from awr_exp.math.advantages import Estimator
-from awr_exp.math.members import Hyper, Limit, Switch
-from awr_exp.math.weights import Weighting
-from awr_exp.networks.policy import MakeHead, MakeNetwork
-from awr_exp.types import Batch, Metrics, Spec
+from awr_exp.networks.policy import MakeNetwork
+from awr_exp.types import Batch, Columns, Episodes, Metrics, Spec
 
 
-class AWR(ValueAgent):
-    """V by regression on the estimator's target, then pi by regression weighted with w(A).
+class AWR(WeightedAgent):
+    """V by regression on the estimator's target, then pi by regression weighted with w(target - V(s)).
 
-    weighting: from A, beta and max_weight to w; beta: temperature, divides the advantage; max_weight: largest weight;
-    value_iters, actor_iters: gradient steps of the critic and the actor on each batch;
-    standardize_advantages: give A mean 0 and standard deviation 1 in each batch before the weighting.
+    advantage: the estimator of the target; critic_output_scale: output_scale of the critic's network, or None for that
+    of the network. options: other arguments of WeightedAgent.
     """
 
     def __init__(
         self,
         spec: Spec,
         network: MakeNetwork,
-        head: MakeHead,
+        *args: Any,
         advantage: Estimator,
-        weighting: Weighting,
-        seeds: Sequence[int],
-        beta: Hyper = 0.3,
-        max_weight: Hyper = 20.0,
-        gamma: Hyper = 0.99,
-        value_iters: int = 5,
-        actor_iters: int = 1,
-        actor_lr: Hyper = 3e-4,
-        critic_lr: Hyper = 3e-4,
-        standardize_advantages: Switch = False,
-        max_grad_norm: Limit = None,
+        critic_output_scale: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(spec, network, head, advantage, seeds, gamma, actor_lr, critic_lr, max_grad_norm, **options)
-        self.weighting = weighting
-        self.value_iters, self.actor_iters = value_iters, actor_iters
-        self.beta, self.max_weight = self.hyper(beta), self.hyper(max_weight)
-        self.standardize = self.hyper(standardize_advantages).bool()
+        super().__init__(spec, network, *args, **options)
+        self.estimator, self.whole_episodes = advantage, not advantage.one_step
+        own = {} if critic_output_scale is None else {"output_scale": critic_output_scale}
+        self.critic = self.net("critic", network(inputs=spec.obs_dim, outputs=1, **own))
 
-    def surplus(self, target: Tensor, value: Tensor) -> Tensor:
-        """A, [K, N], from targets and V(s)."""
-        return target - value
+    def value(self, obs: Tensor, theta: Tensor | None = None) -> Tensor:
+        """V(s), [K, B], of normalised obs [K, B, obs_dim], by the critic's parameters or other ones."""
+        theta = self.critic.theta if theta is None else theta
+        return self.critic.module(theta, obs).squeeze(-1) * self.value_scale
 
-    def weights(self, advantage: Tensor) -> Tensor:
-        """w(A), [K, N], of advantages that are standardised among themselves where that is asked for."""
-        scaled = torch.where(self.standardize, weights.standardize(advantage), advantage)
-        return self.weighting(scaled, self.beta, self.max_weight)
+    def target(self, batch: Batch) -> Tensor:
+        """[K, B], no gradient: from `targets`, or else r + gamma (1 - terminated) V(s')."""
+        if batch.target is not None:
+            return batch.target
+        if self.whole_episodes:
+            raise ValueError("this estimator walks whole episodes: pass Batch.target from agent.targets")
+        return batch.reward + self.gamma * ~batch.terminated * self.value(batch.next_obs)
 
-    @torch.no_grad()
-    def update(self, batch: Batch) -> Metrics:
-        obs, next_obs = self.normalize(batch.obs), self.normalize(batch.next_obs)
+    def critic_update(self, batch: Batch) -> Metrics:
+        """One semi-gradient step of V toward the target (eq. 12)."""
+        target, unit = self.target(batch), self.value_scale.squeeze(1).square()
 
-        for _ in range(self.value_iters):
-            value_loss, explained = self.critic_step(obs, self.target(batch, next_obs))
+        def loss(theta: Tensor) -> tuple[Tensor, Tensor]:
+            value = self.value(batch.obs, theta)
+            return losses.mean_squared_error(value, target) / unit, value
 
-        value = self.value(self.critic.theta, obs)
-        advantage = self.surplus(self.target(batch, next_obs), value)
-        weight = self.weights(advantage)
+        value_loss, value = self.descend(self.critic, loss, self.critic_lr)
+        explained = losses.explained_variance(value, target)
+        return {"value_loss": value_loss * unit, "explained_variance": explained, "mean_value": value.mean(-1)}
 
-        for _ in range(self.actor_iters):
-            actor_metrics = self.actor_step(obs, batch.action, weight)
-
-        return {
-            "value_loss": value_loss,
-            "explained_variance": explained,
-            **self.health(value, advantage, weight),
-            **actor_metrics,
-        }
-
-    def health(self, value: Tensor, advantage: Tensor, weight: Tensor) -> Metrics:
-        """What there is to report of V, A and w, [K, N] each."""
-        return {
-            "mean_value": value.mean(-1),
-            "mean_advantage": advantage.mean(-1),
-            "std_advantage": advantage.std(-1, correction=0),
-            **weights.health(weight, self.max_weight),
-        }
+    def advantage(self, batch: Batch) -> Tensor:
+        return self.target(batch) - (self.value(batch.obs) if batch.value is None else batch.value)
 
     @torch.no_grad()
-    def update_critic(self, batch: Batch) -> Metrics:
-        """One step of V toward the batch's targets."""
-        assert batch.target is not None
-        value_loss, explained = self.critic_step(self.normalize(batch.obs), batch.target)
-        return {"value_loss": value_loss, "explained_variance": explained}
+    def targets(self, episodes: Episodes) -> Columns:
+        """The estimator's targets with today's critic, and V(s), vectorised over all episodes."""
 
-    @torch.no_grad()
-    def update_actor(self, batch: Batch) -> Metrics:
-        """One step of pi with the batch's weights."""
-        assert batch.weight is not None
-        return self.actor_step(self.normalize(batch.obs), batch.action, batch.weight)
+        def value(obs: Tensor) -> Tensor:
+            return self.value(self.normalize(obs.to(self.device, self.dtype)))
+
+        values, next_values = episodes.values(value, max(1, VALUE_CHUNK[self.device.type] // self.members))
+        discount, reward = self.gamma * ~episodes.terminated, episodes.reward.to(values)
+        target = self.estimator(reward, discount, next_values, episodes.last, longest=episodes.longest)
+        return {"target": target, "value": values}

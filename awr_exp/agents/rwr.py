@@ -3,10 +3,11 @@
 from torch import Tensor
 
 from awr_exp.agents.awr import AWR
+from awr_exp.types import Batch
 
 
 class RWR(AWR):
     """AWR whose weights are made from the returns themselves; the critic only bootstraps."""
 
-    def surplus(self, target: Tensor, value: Tensor) -> Tensor:
-        return target
+    def advantage(self, batch: Batch) -> Tensor:
+        return self.target(batch)

@@ -150,8 +150,8 @@ class Replay:
         """The transitions `rows` [K, B]."""
         return self.take(self.slots(rows))
 
-    def take(self, slots: Tensor, target: Tensor | None = None, weight: Tensor | None = None) -> Batch:
-        """The transitions in `slots` [K, B] of the ring, with what target and weight, [K, T * E], hold in them."""
+    def take(self, slots: Tensor, target: Tensor | None = None) -> Batch:
+        """The transitions in `slots` [K, B] of the ring, with what target [K, T * E] holds in them."""
         obs_dim, action_dim = self.spec.obs_dim, self.spec.action_dim
         # Flat over members as well: one gather of whole rows.
         member = torch.arange(self.members, device=self.device).unsqueeze(1) * (self.ring.shape[1] * self.envs)
@@ -165,7 +165,6 @@ class Replay:
             terminated=rest[..., 1].bool(),
             truncated=rest[..., 2].bool(),
             target=None if target is None else target.gather(1, slots),
-            weight=None if weight is None else weight.gather(1, slots),
         )
 
     def spread(self, values: Tensor) -> Tensor:

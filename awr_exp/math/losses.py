@@ -10,6 +10,11 @@ def mean_squared_error(value: Tensor, target: Tensor) -> Tensor:
     return (value - target).square().mean(-1)
 
 
+def expectile(difference: Tensor, share: Tensor) -> Tensor:
+    """Mean of |share - 1(u < 0)| u^2 (Kostrikov et al. 2022, eq. 4): [K] from differences u [K, B] and share [K, 1]."""
+    return (torch.where(difference < 0, 1 - share, share) * difference.square()).mean(-1)
+
+
 def weighted_nll(log_prob: Tensor, weight: Tensor) -> Tensor:
     """L_pi = - mean(w log pi(a|s)) (Peng et al. 2019, eq. 14): [K] from [K, B] each."""
     _same_shape(log_prob, weight)

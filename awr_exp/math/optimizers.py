@@ -1,7 +1,8 @@
 """Gradient descent for K members over flat parameters, in place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,27 +14,39 @@ MOMENTUM = 0.9
 
 
 @dataclass
-class Parameters:
-    """All parameters of one network for K members, and their optimiser's state.
+class Net:
+    """The parameters of one network for K members, its optimiser's state, and maybe a moving average of them.
 
-    theta: [K, P]; mean, square: the running moments of the gradient, [K, P]; step: updates so far, [K, 1];
-    alive: [K, 1], 0 once a gradient of the member was not finite, which freezes it for good.
+    module: what gives the parameters their meaning, with `shapes` and `start`; theta: [K, P]; mean, square: the running
+    moments of the gradient, [K, P]; step: updates so far, [K, 1]; alive: [K, 1], 0 once a gradient of the member was not
+    finite, which freezes it for good; average: [K, P], or None where nobody asks for it.
     """
 
+    module: Any
     theta: Tensor
     mean: Tensor
     square: Tensor
     step: Tensor
     alive: Tensor
+    average: Tensor | None = None
 
     @classmethod
-    def start(cls, theta: Tensor) -> "Parameters":
+    def start(cls, module: Any, theta: Tensor, averaged: bool = False) -> "Net":
         column = theta.new_zeros(theta.shape[0], 1)
-        return cls(theta, torch.zeros_like(theta), torch.zeros_like(theta), column, column + 1)
+        moments = torch.zeros_like(theta), torch.zeros_like(theta)
+        return cls(module, theta, *moments, column, column + 1, theta.clone() if averaged else None)
 
-    def some(self, members: slice) -> "Parameters":
+    def tensors(self) -> dict[str, Tensor]:
+        """Its state by name, each with the member as first axis."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def some(self, members: slice) -> "Net":
         """The chosen members' parameters, in the same memory."""
-        return Parameters(*(rows(getattr(self, field.name), members) for field in fields(self)))
+        return replace(self, **{name: rows(tensor, members) for name, tensor in self.tensors().items()})
+
+    def averaged(self) -> "Net":
+        """With its average as parameters, where it has one."""
+        return self if self.average is None else replace(self, theta=self.average)
 
     def forget_moments(self) -> None:
         """As at the start, for another optimiser."""
@@ -51,37 +64,39 @@ class Parameters:
         scale = (max_norm / norm.clamp(min=1e-12)).clamp(max=1)
         optimizer(self, grad, scale, self.alive * lr)
 
+    def move_average(self, rate: Tensor | float) -> None:
+        """Move the average, if there is one, toward theta by a share `rate` [K, 1] of the way (Polyak and Juditsky 1992)."""
+        if self.average is not None:
+            self.average.lerp_(self.theta, torch.as_tensor(rate).to(self.theta))
 
-Optimizer = Callable[[Parameters, Tensor, Tensor, Tensor], None]
+
+def averaging_rate(decay: Tensor, step: Tensor) -> Tensor:
+    """1 - decay [K, 1], and more at the start: after t updates the decay is at most (1 + t) / (10 + t)."""
+    return 1 - torch.minimum(decay, (1 + step) / (10 + step))
+
+
+Optimizer = Callable[[Net, Tensor, Tensor, Tensor], None]
 """Takes a step of the parameters on grad [K, P] times scale [K, 1], with learning rate rate [K, 1].
 
 A member that is not alive has rate 0 and must stay as it is, whatever its gradient."""
 
 
-def adam(parameters: Parameters, grad: Tensor, scale: Tensor, rate: Tensor) -> None:
+def adam(net: Net, grad: Tensor, scale: Tensor, rate: Tensor) -> None:
     """Kingma and Ba 2015, algorithm 1."""
-    rate = rate / (1 - BETA_1**parameters.step).clamp(min=1e-12)
-    correction = (1 - BETA_2**parameters.step).clamp(min=1e-12).rsqrt()
+    rate = rate / (1 - BETA_1**net.step).clamp(min=1e-12)
+    correction = (1 - BETA_2**net.step).clamp(min=1e-12).rsqrt()
     # Side by side in memory, or the compiler works them out anew for every parameter.
     scale, rate, correction = torch.cat([scale, rate, correction], 1).split(1, 1)
     # A where, not a product: 0 times nan is nan.
-    grad = torch.where(parameters.alive.bool(), grad * scale, 0)
-    parameters.mean.lerp_(grad, 1 - BETA_1)
-    parameters.square.mul_(BETA_2).addcmul_(grad, grad, value=1 - BETA_2)
-    parameters.theta.sub_(rate * parameters.mean / (parameters.square.sqrt() * correction + EPSILON))
+    grad = torch.where(net.alive.bool(), grad * scale, 0)
+    net.mean.lerp_(grad, 1 - BETA_1)
+    net.square.mul_(BETA_2).addcmul_(grad, grad, value=1 - BETA_2)
+    net.theta.sub_(rate * net.mean / (net.square.sqrt() * correction + EPSILON))
 
 
-def momentum(parameters: Parameters, grad: Tensor, scale: Tensor, rate: Tensor) -> None:
+def momentum(net: Net, grad: Tensor, scale: Tensor, rate: Tensor) -> None:
     """Heavy ball (Polyak 1964): m = 0.9 m + g, theta = theta - rate m. Its `mean` is m; it has no use for `square`."""
-    grad = torch.where(parameters.alive.bool(), grad * scale, 0)
-    parameters.mean.mul_(MOMENTUM).add_(grad)
-    parameters.theta.sub_(rate * parameters.mean)
+    grad = torch.where(net.alive.bool(), grad * scale, 0)
+    net.mean.mul_(MOMENTUM).add_(grad)
+    net.theta.sub_(rate * net.mean)
 
-
-def average_toward(average: Tensor, parameters: Parameters, decay: Tensor) -> None:
-    """Move the average [K, P] toward theta by 1 - decay [K, 1], in place.
-
-    After t updates the decay is at most (1 + t) / (10 + t), so that the start is soon forgotten.
-    """
-    most = (1 + parameters.step) / (10 + parameters.step)
-    average.lerp_(parameters.theta, 1 - torch.minimum(decay, most))

@@ -110,3 +110,26 @@ class MLP:
             x = activation(x)
         layer = len(self.hidden)
         return torch.bmm(x, part[f"{layer}.weight"]) + part[f"{layer}.bias"]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """`size` networks of one kind on the same inputs, whose parameters are laid end to end: [K, size * P]."""
+
+    network: MLP
+    size: int
+
+    @property
+    def shapes(self) -> Shapes:
+        """As of the network, under the number of each copy."""
+        return {f"{n}.{name}": shape for n in range(self.size) for name, shape in self.network.shapes.items()}
+
+    def start(self, generators: Sequence[Generator]) -> Tensor:
+        """Initial parameters [K, size * P] on the CPU: the copies begin differently."""
+        return torch.cat([self.network.start(generators) for _ in range(self.size)], 1)
+
+    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
+        """[K, B, inputs] -> [K, size, B, outputs]."""
+        each = theta.unflatten(1, (self.size, -1)).flatten(0, 1)
+        outputs = self.network(each, x.repeat_interleave(self.size, 0))
+        return outputs.unflatten(0, (-1, self.size))

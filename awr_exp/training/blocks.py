@@ -92,12 +92,16 @@ class Block:
     def train_once(self) -> None:
         # Resumed with another estimator than before, it may have none.
         if (self.target is None and self.agent.whole_episodes) or self.step % self.refresh_interval == 0:
-            self.target = self.agent.refresh(self.data)
+            self.target = self.fresh_target()
         if self.rows is None or self.step % ROW_BLOCK == 0:
             shape, names = (ROW_BLOCK, self.batch_size), (self.step // ROW_BLOCK,)
             self.rows = draw_rows(self.agent.seeds, names, len(self.data), shape, self.agent.device)
         self.means.add(self.learn(self.data.sample(self.rows[self.step % ROW_BLOCK], self.target)))
         self.step += 1
+
+    def fresh_target(self) -> Tensor | None:
+        targets = self.agent.targets(self.data) if self.agent.whole_episodes else None
+        return None if targets is None else targets["target"]
 
     def read(self) -> list[dict[str, float]]:
         """Each member's mean metrics since the last call."""

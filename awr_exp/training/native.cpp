@@ -33,7 +33,7 @@ struct Problem {
     const float* log_std;        // of x, where it is not learnt
     float *theta, *mean, *square, *step, *alive;  // as `Parameters`
     float* average;  // of theta, or null
-    double* metrics;  // sums over steps: squared error and explained variance, or loss and entropy
+    double* metrics;  // sums over steps: squared error, explained variance and V, or loss, entropy and nothing
     int64_t layers, steps, batch, slot_stride, ring_width, threads, loss, optimizer, learns_std;
     double obs_limit, rate, max_norm, value_scale, penalty, log_unit, ema_decay;
 };
@@ -190,7 +190,7 @@ class Descent {
             for (std::thread& other : others) other.join();
             with_given([](float& given, float& own) { given = own; });
         }
-        if (!*p.alive) p.metrics[0] = p.metrics[1] = std::numeric_limits<double>::quiet_NaN();
+        if (!*p.alive) p.metrics[0] = p.metrics[1] = p.metrics[2] = std::numeric_limits<double>::quiet_NaN();
     }
 
   private:
@@ -408,7 +408,7 @@ class Descent {
         }
     }
 
-    // As `average_toward`, on a slice.
+    // As `Net.move_average`, on a slice.
     void follow(int slice, float count) {
         if (!p.average) return;
         const float share = 1 - std::min(float(p.ema_decay), (1 + count) / (10 + count));
@@ -434,6 +434,7 @@ class Descent {
         const double spread = std::max(variance(all.target, all.target_square), least);
         const double explained = 1 - variance(all.error, all.error_square) / spread;
         p.metrics[1] += explained < -1 ? -1 : explained;  // a nan stays
+        p.metrics[2] += (all.error + all.target) / n;
     }
 };
 

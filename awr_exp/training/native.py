@@ -4,7 +4,6 @@ They are compiled for this processor on first use, which takes a few seconds, an
 """
 
 import ctypes
-import dataclasses
 import hashlib
 import logging
 import math
@@ -20,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.data.replay import Replay
 from awr_exp.machine import is_own, own_cache
-from awr_exp.math.optimizers import Optimizer, Parameters, adam, momentum
+from awr_exp.math.optimizers import Net, Optimizer, adam, momentum
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.networks.policy import Policy
@@ -41,7 +41,7 @@ FLAGS = [
 LARGEST = 300_000
 """Parameters of a network up to which it and its gradients stay in the cache; beyond, nothing is gained by this."""
 OPTIMIZERS: list[Optimizer] = [adam, momentum]
-STEPS = ("update_critic", "update_actor", "critic_step", "actor_step", "descend", "value", "normalize")
+STEPS = ("critic_update", "actor_update", "target", "descend", "value", "normalize", "normalized")
 """Of an agent: what the compiled steps stand for, and what must be as it is in AWR."""
 VALUE, GAUSSIAN, CATEGORICAL = range(3)
 
@@ -116,9 +116,11 @@ def _processor() -> list[str]:
     return [platform.processor(), platform.node()]
 
 
-def fits(agent: AWR) -> bool:
+def fits(agent: Agent) -> bool:
     """Whether its steps are those that are compiled: of ReLU networks on the CPU, with the usual heads and losses."""
-    networks = (agent.policy.network, agent.value_network)
+    if not isinstance(agent, AWR):
+        return False
+    networks = (agent.policy.network, agent.critic.module)
     return (
         all(getattr(type(agent), name) is getattr(AWR, name) for name in STEPS)
         and all(type(own) is MLP and own.activation == "relu" and not own.layer_norm for own in networks)
@@ -145,19 +147,19 @@ def _has_losses(head: heads.Head) -> bool:
 
 
 def critic_steps(agent: AWR, replay: Replay, slots: Tensor, target: Tensor) -> Metrics:
-    """A step of `AWR.update_critic` for each of slots [S, K, B] of the replay; the sums of their metrics, [K] each."""
+    """A step of `AWR.critic_update` for each of slots [S, K, B] of the replay; the sums of their metrics, [K] each."""
     facts = [{"loss": VALUE, "value_scale": scale} for scale in agent.value_scale.flatten().tolist()]
-    sums = _descend(agent, agent.critic, agent.value_network, agent.critic_lr, replay, slots, target, facts)
-    return {"value_loss": sums[:, 0], "explained_variance": sums[:, 1]}
+    sums = _descend(agent, agent.critic, agent.critic.module, agent.critic_lr, replay, slots, target, facts)
+    return {"value_loss": sums[:, 0], "explained_variance": sums[:, 1], "mean_value": sums[:, 2]}
 
 
 def actor_steps(agent: AWR, replay: Replay, slots: Tensor, weight: Tensor) -> Metrics:
-    """As `critic_steps`, of `AWR.update_actor`."""
+    """As `critic_steps`, of `AWR.actor_update`."""
     head, theta = agent.policy.head, agent.actor.theta
     facts = [_head_facts(head, own) for own in theta]
-    if agent.average is not None:
+    if agent.actor.average is not None:
         decays = agent.ema_decay.flatten().tolist()
-        facts = [own | {"average": agent.average[k], "ema_decay": decays[k]} for k, own in enumerate(facts)]
+        facts = [own | {"average": agent.actor.average[k], "ema_decay": decays[k]} for k, own in enumerate(facts)]
     sums = _descend(agent, agent.actor, agent.policy.network, agent.actor_lr, replay, slots, weight, facts)
     return {"actor_loss": sums[:, 0], "entropy": sums[:, 1]}
 
@@ -180,7 +182,7 @@ def _head_facts(head: heads.Head, theta: Tensor) -> dict[str, Any]:
 
 def _descend(
     agent: AWR,
-    network: Parameters,
+    network: Net,
     mlp: MLP,
     lr: Tensor,
     replay: Replay,
@@ -188,7 +190,7 @@ def _descend(
     number: Tensor,
     facts: Sequence[dict[str, Any]],
 ) -> Tensor:
-    """The sums of two metrics over all steps, [K, 2]; facts: further fields of each member's `Problem`.
+    """The sums of three metrics over all steps, [K, 3]; facts: further fields of each member's `Problem`.
 
     Raises MemoryError.
     """
@@ -196,7 +198,7 @@ def _descend(
     assert compiled is not None
     steps, members, batch = slots.shape
     slots, number = slots.contiguous(), number.float().contiguous()
-    metrics = torch.zeros(members, 2, dtype=torch.float64)
+    metrics = torch.zeros(members, 3, dtype=torch.float64)
     sizes = torch.tensor([mlp.inputs, *mlp.hidden, mlp.outputs])
     for member, own in enumerate(facts):
         fields: dict[str, Any] = own | {
@@ -218,7 +220,7 @@ def _descend(
             "rate": float(lr[member]),
             "max_norm": float(agent.max_grad_norm[member]),
         }
-        fields |= {field.name: getattr(network, field.name)[member] for field in dataclasses.fields(network)}
+        fields |= {name: tensor[member] for name, tensor in network.tensors().items()}
         problem = Problem(
             **{name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
         )

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from awr_exp import layout
 from awr_exp.agents.agent import Agent
-from awr_exp.agents.awr import AWR
 from awr_exp.data import export
 from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv, collecting, opened
@@ -42,7 +41,7 @@ FEW = 8
 class Learner:
     """Some members with their environments and replay; its steps are those of the environments."""
 
-    agent: AWR
+    agent: Agent
     schedule: Schedule
     replay: Replay
     collector: Collector
@@ -182,7 +181,7 @@ class Online(Trainer):
         name = f"trainer={type(self).__name__.lower()}"
         if make_env is None:
             raise UserError(f"{name} collects in an environment: choose one, such as env=cartpole")
-        if not isinstance(agent, AWR):
+        if not agent.value_iters:
             raise UserError(f"{name} needs an agent that learns values: choose agent=awr")
         super().__init__(agent, make_env=make_env, total=env_steps, **options)
         parts = split(agent, torch.get_num_threads())

@@ -3,21 +3,21 @@
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from awr_exp.agents.awr import AWR
+from awr_exp.agents.agent import VALUE_CHUNK, Agent
 from awr_exp.data.replay import Replay
 from awr_exp.errors import UserError
 from awr_exp.seeding import draw_rows, shuffle_rows
 from awr_exp.training import native
 from awr_exp.training.accelerate import Update, accelerate, pays_off
 from awr_exp.training.means import Means
-from awr_exp.types import Metrics
+from awr_exp.types import Columns, Metrics
 
 if TYPE_CHECKING:
     from awr_exp.training.online import Learner
@@ -29,7 +29,7 @@ MANY = 200_000
 AT_ONCE = 8
 """Gradient steps that are then compiled as one."""
 
-Functions = dict[str, Callable[[AWR, Replay], Update]]
+Functions = dict[str, Callable[[Agent, Replay], Update]]
 
 
 def up_to_whole(steps: int, envs: int) -> int:
@@ -95,18 +95,17 @@ class Phased:
     def learn(self, run: "Learner", share: float) -> None:
         """This share of the gradient steps of an iteration."""
         agent, replay = run.agent, run.replay
-        target, _ = agent.targets(replay)
-        self._descend(run, "critic", math.ceil(share * self.critic_steps), target)
-        target, value = agent.targets(replay)
-        advantage = agent.surplus(target, value)
+        targets = agent.targets(replay)
+        self._descend(run, "critic", math.ceil(share * self.critic_steps), {"target": targets["target"]} if targets else {})
+        advantage = whole_advantage(agent, replay)
         weight = agent.weights(advantage)
-        self._descend(run, "actor", math.ceil(share * self.actor_steps), weight)
-        run.means.add(agent.health(value, advantage, weight))
+        self._descend(run, "actor", math.ceil(share * self.actor_steps), {"weight": weight})
+        run.means.add(agent.health(advantage, weight))
 
-    def _descend(self, run: "Learner", name: str, count: int, values: Tensor) -> None:
-        """`count` steps on shuffled minibatches of the whole replay, with these targets or weights [K, N]."""
-        slots, values = run.slots(name, count, shuffle_rows), run.replay.spread(values)
-        run.means.add(run.functions[name](slots, values), count)
+    def _descend(self, run: "Learner", name: str, count: int, columns: Columns) -> None:
+        """`count` steps on shuffled minibatches of the whole replay, with these columns [K, N] of it."""
+        slots, columns = run.slots(name, count, shuffle_rows), {n: run.replay.spread(c) for n, c in columns.items()}
+        run.means.add(run.functions[name](slots, **columns), count)
         run.update += count
 
     def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
@@ -117,7 +116,7 @@ class Phased:
             # Only where it is needed: preparing to compile takes seconds. Once for all agents, which share it.
             fast = cache(lambda: accelerate(plain, compile, updates, device))
 
-            def chosen(agent: AWR, replay: Replay) -> Update:
+            def chosen(agent: Agent, replay: Replay) -> Update:
                 if compiles and native.fits(agent) and native.library():
                     return partial(native_steps, agent, replay)
                 # Two, since a captured graph is for one number of slots.
@@ -132,26 +131,44 @@ class Phased:
         }
 
 
-def _in_parts(many: Update, one: Update, at_once: int, slots: Tensor, values: Tensor) -> Metrics:
+def _in_parts(many: Update, one: Update, at_once: int, slots: Tensor, **columns: Tensor) -> Metrics:
     """The sums of metrics of steps on slots [S, K, B]: `many` takes `at_once` of them, and `one` the rest."""
     whole, means = len(slots) - len(slots) % at_once, Means()
     for learn, size, some in ((many, at_once, slots[:whole]), (one, 1, slots[whole:])):
         for part in some.split(size) if len(some) else ():
-            means.add(learn(part, values))
+            means.add(learn(part, **columns))
     return means.sums
 
 
-def critic_steps(agent: AWR, replay: Replay, slots: Tensor, target: Tensor) -> Metrics:
+def whole_advantage(agent: Agent, replay: Replay) -> Tensor:
+    """A(s, a) of all transitions [K, N], with today's critic."""
+    columns = agent.targets(replay) or {}
+    chunk = max(1, VALUE_CHUNK[agent.device.type] // agent.members)
+
+    def of(rows: Tensor) -> Tensor:
+        rows = rows.expand(agent.members, -1)
+        own = {name: column.gather(1, rows) for name, column in columns.items()}
+        return agent.advantage(agent.normalized(replace(replay.sample(rows), **own)))
+
+    with torch.no_grad():
+        return torch.cat([of(rows) for rows in torch.arange(len(replay), device=agent.device).split(chunk)], 1)
+
+
+def critic_steps(agent: Agent, replay: Replay, slots: Tensor, target: Tensor | None = None) -> Metrics:
     """A step for each of slots [S, K, B] of the replay; the sums of their metrics."""
-    return _sum([agent.update_critic(replay.take(some, target=target)) for some in slots.unbind()])
+    with torch.no_grad():
+        batches = (agent.normalized(replay.take(some, target=target)) for some in slots.unbind())
+        return _sum([agent.critic_update(batch) for batch in batches])
 
 
-def actor_steps(agent: AWR, replay: Replay, slots: Tensor, weight: Tensor) -> Metrics:
-    """As `critic_steps`."""
-    return _sum([agent.update_actor(replay.take(some, weight=weight)) for some in slots.unbind()])
+def actor_steps(agent: Agent, replay: Replay, slots: Tensor, weight: Tensor) -> Metrics:
+    """As `critic_steps`, with weights [K, T * E] of the replay."""
+    with torch.no_grad():
+        batches = ((agent.normalized(replay.take(some)), weight.gather(1, some)) for some in slots.unbind())
+        return _sum([agent.actor_update(*batch) for batch in batches])
 
 
-def batch_step(agent: AWR, replay: Replay, slots: Tensor, target: Tensor | None = None) -> Metrics:
+def batch_step(agent: Agent, replay: Replay, slots: Tensor, target: Tensor | None = None) -> Metrics:
     """One update on the batch in slots [K, B], toward these targets of the replay, if any."""
     return agent.update(replay.take(slots, target=target))
 
@@ -221,8 +238,9 @@ class Interleaved:
         """Make targets of the whole replay where there are none, or old ones, or none of what is left of it."""
         agent, replay, since = run.agent, run.replay, run.replay.added - run.refreshed
         if run.target is None or since * replay.envs >= self.refresh_interval or since >= replay.collected:
-            target, _ = agent.targets(replay)
-            run.target, run.refreshed = replay.spread(target), replay.added
+            targets = agent.targets(replay)
+            assert targets is not None
+            run.target, run.refreshed = replay.spread(targets["target"]), replay.added
 
     def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
         return {"batch": accelerate(batch_step, compile, env_steps // self.update_interval, device)}

@@ -19,7 +19,6 @@ from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError, first_line
-from awr_exp.math.weights import depends_on_beta
 from awr_exp.training import checkpoint, health
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Logger
@@ -82,7 +81,7 @@ class Trainer:
         """What could not be kept of those that did not fail."""
         self.said: set[tuple[int, str]] = set()
         self.evaluating = 0.0
-        self.beta_matters = hasattr(agent, "weighting") and depends_on_beta(agent.weighting, agent.obs_mean)
+        self.beta_matters = agent.beta_matters
         self.owed = self.evaluates_first
         """Whether an evaluation is to be made before anything else."""
         self.resumed = False

@@ -1,0 +1,77 @@
+"""Implicit Q-learning (Kostrikov et al. 2022, arXiv 2110.06169) for K members at once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from awr_exp.agents.weighted import WeightedAgent
+from awr_exp.math import losses
+from awr_exp.math.members import Hyper
+from awr_exp.networks.actions import ActionInputs
+from awr_exp.networks.mlp import Ensemble
+from awr_exp.networks.policy import MakeNetwork
+from awr_exp.types import Batch, Metrics, Spec
+
+
+class IQL(WeightedAgent):
+    """V by expectile regression on a slow Q, Q toward r + gamma V(s'), and AWR's actor on Q - V.
+
+    expectile: of V, from 0.5 (the mean of the data's actions) to below 1 (the best of them); target_rate: share of the
+    way by which the slow Q follows Q in each step; critics: networks of Q, the least of which counts. options: other
+    arguments of WeightedAgent.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        network: MakeNetwork,
+        *args: Any,
+        expectile: Hyper = 0.7,
+        target_rate: Hyper = 0.005,
+        critics: int = 2,
+        **options: Any,
+    ) -> None:
+        super().__init__(spec, network, *args, **options)
+        self.expectile, self.target_rate = self.hyper(expectile), self.hyper(target_rate)
+        self.critic = self.net("critic", network(inputs=spec.obs_dim, outputs=1))
+        with self.device:
+            self.as_inputs = ActionInputs(spec)
+        q_network = network(inputs=spec.obs_dim + self.as_inputs.size, outputs=1)
+        self.q = self.net("q", Ensemble(q_network, critics), averaged=True)
+
+    def value(self, obs: Tensor, theta: Tensor) -> Tensor:
+        """V(s), [K, B]."""
+        return self.critic.module(theta, obs).squeeze(-1) * self.value_scale
+
+    def qs(self, batch: Batch, theta: Tensor) -> Tensor:
+        """Q_m(s, a) of each network m, [K, M, B]."""
+        inputs = torch.cat([batch.obs, self.as_inputs(batch.action, batch.obs)], -1)
+        return self.q.module(theta, inputs).squeeze(-1) * self.value_scale.unsqueeze(1)
+
+    def critic_update(self, batch: Batch) -> Metrics:
+        """A step of V (eq. 5), one of Q (eq. 6), and the slow Q follows."""
+        slow = self.averaged_q(batch)
+
+        def value_loss(theta: Tensor) -> tuple[Tensor, Tensor]:
+            value = self.value(batch.obs, theta)
+            return losses.expectile(slow - value, self.expectile), value
+
+        loss_v, value = self.descend(self.critic, value_loss, self.critic_lr)
+        target = batch.reward + self.gamma * ~batch.terminated * self.value(batch.next_obs, self.critic.theta)
+
+        def q_loss(theta: Tensor) -> tuple[Tensor, Tensor]:
+            qs = self.qs(batch, theta)
+            return (qs - target.unsqueeze(1)).square().mean(-1).sum(-1), qs.mean(1)
+
+        loss_q, q = self.descend(self.q, q_loss, self.critic_lr)
+        self.q.move_average(self.target_rate)
+        explained = losses.explained_variance(q, target)
+        return {"value_loss": loss_v, "q_loss": loss_q, "explained_variance": explained, "mean_value": value.mean(-1)}
+
+    def averaged_q(self, batch: Batch) -> Tensor:
+        """The least of the slow Q_m(s, a), [K, B]."""
+        return self.qs(batch, self.q.averaged().theta).amin(1)
+
+    def advantage(self, batch: Batch) -> Tensor:
+        return self.averaged_q(batch) - self.value(batch.obs, self.critic.theta)

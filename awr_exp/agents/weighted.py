@@ -1,0 +1,60 @@
+"""What agents share that turn advantages into weights by a temperature."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from awr_exp.agents.agent import Agent
+from awr_exp.errors import UserError
+from awr_exp.math import weights
+from awr_exp.math.members import Hyper, Switch
+from awr_exp.math.weights import Weighting
+from awr_exp.types import Metrics
+
+
+class WeightedAgent(Agent):
+    """An agent whose actor is a regression weighted with w(A).
+
+    weighting: from A, beta and max_weight to w; beta: temperature, divides the advantage; max_weight: largest weight;
+    gamma: discount; value_iters: steps of the critic on each batch; standardize_advantages: give A mean 0 and standard
+    deviation 1 in each batch before the weighting; normalize_values: the critic's network and loss are in units of
+    1 / (1 - gamma), the largest return of rewards up to 1. options: other arguments of Agent. Raises UserError if that
+    unit is infinite.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        weighting: Weighting,
+        beta: Hyper = 0.3,
+        max_weight: Hyper = 20.0,
+        gamma: Hyper = 0.99,
+        critic_lr: Hyper = 3e-4,
+        value_iters: int = 5,
+        standardize_advantages: Switch = False,
+        normalize_values: Switch = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self.weighting, self.value_iters = weighting, value_iters
+        self.beta_matters = weights.depends_on_beta(weighting, self.obs_mean)
+        self.beta, self.max_weight = self.hyper(beta), self.hyper(max_weight)
+        self.gamma, self.critic_lr = self.hyper(gamma), self.hyper(critic_lr)
+        self.standardize = self.hyper(standardize_advantages).bool()
+        normalized = self.hyper(normalize_values).bool()
+        if bool((normalized & (self.gamma == 1)).any()):
+            raise UserError("agent.normalize_values divides by 1 - gamma: choose agent.gamma below 1")
+        self.value_scale = torch.where(normalized, 1 / (1 - self.gamma), 1.0)
+
+    def weights(self, advantage: Tensor) -> Tensor:
+        """w(A), [K, N], of advantages that are standardised among themselves where that is asked for."""
+        scaled = torch.where(self.standardize, weights.standardize(advantage), advantage)
+        return self.weighting(scaled, self.beta, self.max_weight)
+
+    def health(self, advantage: Tensor, weight: Tensor) -> Metrics:
+        return {
+            "mean_advantage": advantage.mean(-1),
+            "std_advantage": advantage.std(-1, correction=0),
+            **weights.health(weight, self.max_weight),
+        }
