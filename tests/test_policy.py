@@ -55,8 +55,8 @@ def test_vectors_of_any_kind_are_taken(kind: Any) -> None:
 
 def test_what_is_loaded_is_the_average_where_there_is_one() -> None:
     agent = make_awr(BOX, dtype=torch.float32, ema_decay=0.99)
-    assert agent.average is not None
-    agent.average.normal_(generator=torch.Generator().manual_seed(3))
+    assert agent.actor.average is not None
+    agent.actor.average.normal_(generator=torch.Generator().manual_seed(3))
     averaged = TrainedPolicy(BOX, Policy(BOX, NETWORK, heads.auto), agent.state_dict(), 0)
     obs = np.random.default_rng(0).normal(size=(5, 3))
     np.testing.assert_array_equal(averaged(obs), trained(BOX)(obs))

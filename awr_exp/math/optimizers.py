@@ -18,8 +18,8 @@ class Net:
     """The parameters of one network for K members, its optimiser's state, and maybe a moving average of them.
 
     module: what gives the parameters their meaning, with `shapes` and `start`; theta: [K, P]; mean, square: the running
-    moments of the gradient, [K, P]; step: updates so far, [K, 1]; alive: [K, 1], 0 once a gradient of the member was not
-    finite, which freezes it for good; average: [K, P], or None where nobody asks for it.
+    moments of the gradient, [K, P]; step: updates so far, [K, 1]; alive: [K, 1], 0 once a gradient of the member was
+    not finite, which freezes it for good; average: [K, P], or None where nobody asks for it.
     """
 
     module: Any
@@ -65,7 +65,7 @@ class Net:
         optimizer(self, grad, scale, self.alive * lr)
 
     def move_average(self, rate: Tensor | float) -> None:
-        """Move the average, if there is one, toward theta by a share `rate` [K, 1] of the way (Polyak and Juditsky 1992)."""
+        """Move the average, if there is one, toward theta by a share `rate` [K, 1] of the way."""
         if self.average is not None:
             self.average.lerp_(self.theta, torch.as_tensor(rate).to(self.theta))
 
@@ -99,4 +99,3 @@ def momentum(net: Net, grad: Tensor, scale: Tensor, rate: Tensor) -> None:
     grad = torch.where(net.alive.bool(), grad * scale, 0)
     net.mean.mul_(MOMENTUM).add_(grad)
     net.theta.sub_(rate * net.mean)
-

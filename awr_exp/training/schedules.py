@@ -96,7 +96,9 @@ class Phased:
         """This share of the gradient steps of an iteration."""
         agent, replay = run.agent, run.replay
         targets = agent.targets(replay)
-        self._descend(run, "critic", math.ceil(share * self.critic_steps), {"target": targets["target"]} if targets else {})
+        self._descend(
+            run, "critic", math.ceil(share * self.critic_steps), {"target": targets["target"]} if targets else {}
+        )
         advantage = whole_advantage(agent, replay)
         weight = agent.weights(advantage)
         self._descend(run, "actor", math.ceil(share * self.actor_steps), {"weight": weight})

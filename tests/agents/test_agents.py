@@ -58,14 +58,14 @@ def test_the_average_is_that_of_a_moving_average_written_out(agent: Any) -> None
     assert not torch.allclose(expected[2], averaged.actor.theta[2])
     obs = random_batch(CONTINUOUS, 3, 5, dtype=averaged.dtype).obs
     assert_close(averaged.averaged().act(obs), averaged.policy.mode(expected, obs))
-    assert plain.averaged() is plain
+    assert plain.averaged().actor.theta is plain.actor.theta
 
 
 def test_an_average_that_a_checkpoint_lacks_begins_where_the_actor_is() -> None:
     before, after = make_awr(seeds=[3]), make_awr(seeds=[4], ema_decay=0.9)
     after.load_state_dict(before.state_dict())
-    assert after.average is not None
-    assert torch.equal(after.average, before.actor.theta)
+    assert after.actor.average is not None
+    assert torch.equal(after.actor.average, before.actor.theta)
 
 
 def test_one_member_is_the_plain_algorithm() -> None:
@@ -78,7 +78,7 @@ def test_one_member_is_the_plain_algorithm() -> None:
         critic_lr=1e-3,
         max_grad_norm=0.5,
     )
-    critic = sequential(unflatten(agent.critic.theta, agent.value_network.shapes))
+    critic = sequential(unflatten(agent.critic.theta, agent.critic.module.shapes))
     actor_parts = unflatten(agent.actor.theta, agent.policy.shapes)
     actor = sequential(actor_parts)
     log_std = nn.Parameter(actor_parts["log_std"][0, 0].clone())
@@ -127,7 +127,7 @@ def test_the_published_settings_are_the_authors_steps() -> None:
     )
     # Far enough from zero that some means are outside.
     agent.actor.theta.mul_(6)
-    critic = sequential(unflatten(agent.critic.theta, agent.value_network.shapes))
+    critic = sequential(unflatten(agent.critic.theta, agent.critic.module.shapes))
     actor = sequential(unflatten(agent.actor.theta, agent.policy.shapes))
     critic_sgd = torch.optim.SGD(critic.parameters(), 0.01, 0.9)
     actor_sgd = torch.optim.SGD(actor.parameters(), 1e-4, 0.9)
@@ -135,8 +135,8 @@ def test_the_published_settings_are_the_authors_steps() -> None:
     for seed in range(10):
         batch = random_batch(CONTINUOUS, 1, 32, seed)
         target, weight = 20 * torch.randn(2, 1, 32, dtype=torch.float64)
-        metrics = agent.update_critic(replace(batch, target=target))
-        metrics |= agent.update_actor(replace(batch, weight=weight.abs()))
+        metrics = agent.critic_update(replace(batch, target=target))
+        metrics |= agent.actor_update(batch, weight.abs())
         value = critic(batch.obs[0])[:, 0]
         loss = 0.5 * (value - target[0] * 0.1).square().mean()
         critic_sgd.zero_grad()
@@ -154,7 +154,7 @@ def test_the_published_settings_are_the_authors_steps() -> None:
         assert_close(metrics["actor_loss"][0] - weight.abs().mean() * math.log(3), loss.detach())
         for parameters, module in ((agent.critic, critic), (agent.actor, actor)):
             network = unflatten(
-                parameters.theta, agent.value_network.shapes if module is critic else agent.policy.shapes
+                parameters.theta, agent.critic.module.shapes if module is critic else agent.policy.shapes
             )
             for layer in range(3):
                 assert_close(network[f"{layer}.weight"][0].T, module[2 * layer].weight.detach())
@@ -179,9 +179,9 @@ def test_without_baseline_the_return_itself_weighs() -> None:
 def test_logits_may_be_penalised() -> None:
     agent = make_awr(DISCRETE, head=lambda spec: heads.Categorical(spec, logit_penalty=3.0))
     plain = make_awr(DISCRETE)
-    batch = replace(random_batch(DISCRETE, 1, 32), weight=torch.rand(1, 32, dtype=torch.float64))
+    batch, weight = random_batch(DISCRETE, 1, 32), torch.rand(1, 32, dtype=torch.float64)
     logits = agent.policy.network(agent.actor.theta, batch.obs)
-    difference = agent.update_actor(batch)["actor_loss"] - plain.update_actor(batch)["actor_loss"]
+    difference = agent.actor_update(batch, weight)["actor_loss"] - plain.actor_update(batch, weight)["actor_loss"]
     assert_close(difference, 1.5 * logits.square().sum(-1).mean(-1))
 
 
@@ -266,7 +266,7 @@ def test_observations_are_normalised_by_the_data() -> None:
 
 def test_an_estimator_of_whole_episodes_asks_for_its_targets() -> None:
     agent = make_awr(advantage=LambdaReturn(0.9))
-    with pytest.raises(ValueError, match=r"agent\.refresh"):
+    with pytest.raises(ValueError, match=r"agent\.targets"):
         agent.update(random_batch(CONTINUOUS, 1, 8))
 
 
@@ -276,8 +276,8 @@ def test_awr_finds_the_best_arm_at_the_temperature_asked_for() -> None:
     reward = torch.tensor([0.0, 1.0, 2.0, 3.0])
     betas = [0.5, 2.0]
     agent = AWR(
-        spec, NETWORK, heads.auto, LambdaReturn(0.0), weights.exp_clip,
-        seeds=[0, 0], beta=betas, max_weight=1e6, gamma=0.0, actor_lr=2e-2, critic_lr=2e-2,
+        spec, NETWORK, heads.auto, [0, 0], advantage=LambdaReturn(0.0), weighting=weights.exp_clip,
+        beta=betas, max_weight=1e6, gamma=0.0, actor_lr=2e-2, critic_lr=2e-2,
     )  # fmt: skip
     action = torch.arange(4).repeat(2, 16)
     zeros = torch.zeros(2, 64, 1)

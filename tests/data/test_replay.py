@@ -43,12 +43,11 @@ def test_rows_are_the_last_ones_by_environment_and_time(steps: int, capacity: in
     kept = min(steps, capacity // E)
     assert len(replay) == kept * E
     rows = torch.arange(len(replay)).expand(K, -1)
-    batch = replay.take(replay.slots(rows), replay.spread(rows.float()), replay.spread(-rows.float()))
+    batch = replay.take(replay.slots(rows), replay.spread(rows.float()))
     for name, tensor in content.items():
         by_env = tensor[:, steps - kept :].transpose(1, 2).flatten(1, 2)
         assert torch.equal(getattr(batch, name), by_env), name
     assert torch.equal(batch.target, rows.float())
-    assert torch.equal(batch.weight, -rows.float())
 
 
 @given(st.integers(1, 40), st.integers(E, 60))
@@ -63,13 +62,13 @@ def test_targets_are_those_of_each_episode_alone() -> None:
     """TD(lambda) over the ring equals a backward loop over each environment's steps."""
     replay, content = filled(50, 20 * E)
     agent = make_awr(seeds=[0, 1], advantage=LambdaReturn(0.7), gamma=[0.9, 0.5])
-    target, value = agent.targets(replay)
+    target, value = agent.targets(replay).values()
     kept = {name: tensor[:, -20:].double() for name, tensor in content.items()}
     for member, gamma in enumerate((0.9, 0.5)):
 
         def v(obs: torch.Tensor, member: int = member) -> np.ndarray:
             both = obs.reshape(1, -1, 3).expand(K, -1, -1)
-            return agent.value(agent.critic.theta, agent.normalize(both))[member].numpy().reshape(obs.shape[:-1])
+            return agent.value(agent.normalize(both))[member].numpy().reshape(obs.shape[:-1])
 
         values, next_values = v(kept["obs"][member]), v(kept["next_obs"][member])
         for env in range(E):

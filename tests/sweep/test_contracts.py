@@ -92,4 +92,4 @@ def test_a_part_that_keeps_its_contract_is_left_to_itself(right: str) -> None:
     numbers = experiment._parameters(agent, CONTINUOUS)
     built = experiment.build(agent, spec=CONTINUOUS, seeds=[0])
     assert numbers == sum(network.theta.numel() for network in built.networks.values())
-    assert network.shapes == built.value_network.shapes
+    assert network.shapes == built.critic.module.shapes

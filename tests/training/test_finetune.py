@@ -95,7 +95,7 @@ def test_the_replay_begins_with_the_data_and_keeps_them() -> None:
     ends = (kept.truncated | kept.terminated)[0].nonzero().flatten().tolist()
     assert ends == [29, 32, 34, 65, 98]
     agent_ = agent(data)
-    alone = agent_.targets(replay)[0]
+    alone = agent_.targets(replay)["target"]
     steps = {
         name: tensor.view(1, 3, 33, *tensor.shape[2:])[:, :, :4].transpose(1, 2)
         for name, tensor in vars(kept).items()
@@ -106,7 +106,7 @@ def test_the_replay_begins_with_the_data_and_keeps_them() -> None:
     assert len(replay) == 99 + 30
     rows = torch.arange(129).view(3, 43)[:, :33].flatten().unsqueeze(0)
     assert torch.equal(replay.sample(rows).obs, kept.obs)
-    assert torch.allclose(agent_.targets(replay)[0][0, rows[0]], alone[0], atol=1e-6)
+    assert torch.allclose(agent_.targets(replay)["target"][0, rows[0]], alone[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("drawn", [draw_rows, shuffle_rows])
@@ -206,10 +206,10 @@ def test_the_actor_begins_as_the_average_of_the_run_before() -> None:
         before.update(random_batch(CONTINUOUS, 1, 16, seed))
     facts = {"optimizer": "adam"}
     experiment._take_over(after, [facts], [(before.state_dict(), facts)])
-    assert before.average is not None
-    assert not torch.equal(before.average, before.actor.theta)
-    assert torch.equal(after.actor.theta, before.average)
-    assert torch.equal(after.averaged().actor.theta, before.average)
+    assert before.actor.average is not None
+    assert not torch.equal(before.actor.average, before.actor.theta)
+    assert torch.equal(after.actor.theta, before.actor.average)
+    assert torch.equal(after.actor.averaged().actor.theta, before.actor.average)
     assert torch.equal(after.critic.theta, before.critic.theta)
 
 

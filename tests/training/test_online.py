@@ -852,12 +852,12 @@ def test_phases_are_the_steps_of_an_update() -> None:
     whole.update(batch)
 
     def target() -> torch.Tensor:
-        return phases.target(batch, phases.normalize(batch.next_obs))
+        return phases.target(batch)
 
+    batch = phases.normalized(batch)
     for _ in range(3):
-        phases.update_critic(type(batch)(**(vars(batch) | {"target": target()})))
-    advantage = target() - phases.value(phases.critic.theta, phases.normalize(batch.obs))
-    phases.update_actor(type(batch)(**(vars(batch) | {"weight": phases.weights(advantage)})))
+        phases.critic_update(replace(batch, target=target()))
+    phases.actor_update(batch, phases.weights(target() - phases.value(batch.obs)))
     for name, tensor in whole.state_dict().items():
         assert torch.allclose(phases.state_dict()[name], tensor, rtol=1e-12), name
 
