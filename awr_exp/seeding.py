@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     # It would bring torch into workers that only step environments.
@@ -21,6 +22,11 @@ def child_seed(seed: int, *names: object) -> int:
 def numpy_generator(seed: int, *names: object) -> np.random.Generator:
     """As `generator`, of NumPy."""
     return np.random.default_rng(child_seed(seed, *names))
+
+
+def normal(rng: np.random.Generator, steps: int, numbers: int) -> NDArray[np.float32]:
+    """Standard normal numbers for so many steps, [steps, numbers]."""
+    return rng.standard_normal((steps, numbers), np.float32)
 
 
 def generator(seed: int, *names: object, device: "torch.device | str" = "cpu") -> "torch.Generator":

@@ -67,8 +67,8 @@ def plain_script(hidden: list[int]) -> dict[str, Call]:
 def ours(hidden: list[int], way: str) -> dict[str, Call]:
     head = partial(heads.Gaussian, std=STD, bound_penalty=10.0)
     agent = AWR(
-        SPEC, partial(MLP, hidden=hidden), head, LambdaReturn(0.95), weights.exp_clip, [0],
-        optimizer=momentum, actor_lr=5e-5, critic_lr=5e-3,
+        SPEC, partial(MLP, hidden=hidden), head, [0],
+        advantage=LambdaReturn(0.95), weighting=weights.exp_clip, optimizer=momentum, actor_lr=5e-5, critic_lr=5e-3,
     )  # fmt: skip
     replay = Replay(SPEC, 1, 1, ROWS)
     replay.ring.normal_()

@@ -55,8 +55,8 @@ def plain(hidden: int, members: int, device: torch.device) -> Callable[[float], 
 def ours(hidden: int, members: int, device: torch.device) -> Callable[[float], float]:
     """Blocks of a stacked, compiled agent, as the trainer runs them."""
     agent = AWR(
-        SPEC, partial(MLP, hidden=(hidden, hidden)), heads.auto, LambdaReturn(0.0), weights.exp_clip,
-        list(range(members)), value_iters=VALUE_ITERS, device=device,
+        SPEC, partial(MLP, hidden=(hidden, hidden)), heads.auto, list(range(members)),
+        advantage=LambdaReturn(0.0), weighting=weights.exp_clip, value_iters=VALUE_ITERS, device=device,
     )  # fmt: skip
     data, accelerated = random_data(device), accelerate(AWR.update, True, 0, device)
     parts = [blocks.Block(agent, rows, data, accelerated, BATCH, 1000) for rows in blocks.split(agent, CORES)]

@@ -93,8 +93,8 @@ def random_data(device: torch.device) -> Transitions:
 def ours(hidden: int, device: torch.device, compile: bool) -> Callable[[], None]:
     data = random_data(device)
     agent = AWR(
-        SPEC, partial(MLP, hidden=(hidden, hidden)), heads.auto, LambdaReturn(0.0), weights.exp_clip, [0],
-        value_iters=VALUE_ITERS, device=device,
+        SPEC, partial(MLP, hidden=(hidden, hidden)), heads.auto, [0],
+        advantage=LambdaReturn(0.0), weighting=weights.exp_clip, value_iters=VALUE_ITERS, device=device,
     )  # fmt: skip
     step = accelerate(AWR.update, compile, 0, device)(agent)
     generator = torch.Generator(device).manual_seed(0)

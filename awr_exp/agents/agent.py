@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from awr_exp.math import losses
 from awr_exp.math.members import Hyper, Limit, Switch, no_limit, per_member, rows
@@ -17,8 +17,8 @@ from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
 from awr_exp.seeding import generator
 from awr_exp.types import Batch, Columns, Episodes, Metrics, Spec
 
-Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From parameters [K, P] to each member's loss and a by-product, [K] each."""
+Loss = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
+"""From parameters [K, P] to each member's loss [K] and by-products."""
 AVERAGE = "actor.average"
 """Its name in a state."""
 VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
@@ -131,15 +131,9 @@ class Agent:
         return agent
 
     @torch.no_grad()
-    def act(self, obs: Tensor, generators: Sequence[Generator] | None = None) -> Tensor:
-        """Actions [K, B, ...] for obs [K, B, obs_dim]: the policy's mode, or a sample from K generators.
-
-        Those of a Gaussian may be out of bounds, as in `awr_exp.networks.acting`.
-        """
-        obs = self.normalize(obs)
-        if generators is None:
-            return self.policy.mode(self.actor.theta, obs)
-        return self.policy.sample(self.actor.theta, obs, generators)
+    def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Actions [K, B, ...] for obs [K, B, obs_dim] in the data's units, as `Policy.act` has them."""
+        return self.policy.act(self.actor.theta, self.normalize(obs), noise)
 
     def player(self) -> acting.Actor | None:
         """The policy as it is now in NumPy, if it has such a form."""
@@ -158,15 +152,18 @@ class Agent:
         return torch.ones_like(advantage)
 
     def actor_update(self, batch: Batch, weight: Tensor) -> Metrics:
-        """One step on L_pi = - mean(w log pi(a|s)) for normalised observations: the actor's of every agent."""
+        """One step on L_pi = mean(w loss(a|s)) for normalised observations: the actor's of every agent.
 
-        def loss(theta: Tensor) -> tuple[Tensor, Tensor]:
-            log_prob, entropy, penalty = self.policy.log_prob(theta, batch.obs, batch.action)
-            return losses.weighted_nll(log_prob, weight) + penalty, entropy.mean(-1)
+        Most heads' loss is - log pi(a|s) (Peng et al. 2019, eq. 14).
+        """
 
-        actor_loss, entropy = self.descend(self.actor, loss, self.actor_lr)
+        def loss(theta: Tensor) -> tuple[Tensor, Metrics]:
+            loss, penalty, report = self.policy.loss(theta, batch.obs, batch.action)
+            return losses.weighted(loss, weight) + penalty, report
+
+        actor_loss, report = self.descend(self.actor, loss, self.actor_lr)
         self.actor.move_average(averaging_rate(self.ema_decay, self.actor.step))
-        return {"actor_loss": actor_loss, "entropy": entropy}
+        return {"actor_loss": actor_loss, **report}
 
     def targets(self, episodes: Episodes) -> Columns | None:
         """`target` and `value` of all data, [K, N], or None where a batch suffices."""
@@ -193,8 +190,8 @@ class Agent:
             actor_metrics = self.actor_update(batch, weight)
         return critic_metrics | self.health(advantage, weight) | actor_metrics
 
-    def descend(self, network: Net, loss: Loss, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """One gradient step with learning rate lr [K, 1]; the loss and its by-product before it, [K] each."""
+    def descend(self, network: Net, loss: Loss, lr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """One gradient step with learning rate lr [K, 1]; the loss [K] and its by-products before it."""
         grad, value, extra = _gradient(loss, network.theta)
         network.descend(grad, self.optimizer, lr, self.max_grad_norm)
         return value, extra
@@ -236,12 +233,12 @@ class Agent:
             tensor.copy_(state[name])
 
 
-def _gradient(loss: Loss, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of loss(theta) at theta [K, P], with the loss and its by-product."""
+def _gradient(loss: Loss, theta: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Of loss(theta) at theta [K, P], with the loss and its by-products."""
 
     if torch.compiler.is_compiling():
         # The form that the compiler can trace; eager, it takes twice as long as the other.
-        def total(theta: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        def total(theta: Tensor) -> tuple[Tensor, tuple[Tensor, dict[str, Tensor]]]:
             value, extra = loss(theta)
             return value.sum(), (value, extra)
 
@@ -252,4 +249,4 @@ def _gradient(loss: Loss, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             value, extra = loss(theta)
             # Members share no parameters, so the sum keeps their gradients apart.
             (grad,) = torch.autograd.grad(value.sum(), theta)
-    return grad, value.detach(), extra.detach()
+    return grad, value.detach(), {name: tensor.detach() for name, tensor in extra.items()}

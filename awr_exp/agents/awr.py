@@ -51,13 +51,13 @@ class AWR(WeightedAgent):
         """One semi-gradient step of V toward the target (eq. 12)."""
         target, unit = self.target(batch), self.value_scale.squeeze(1).square()
 
-        def loss(theta: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(theta: Tensor) -> tuple[Tensor, Metrics]:
             value = self.value(batch.obs, theta)
-            return losses.mean_squared_error(value, target) / unit, value
+            report = {"explained_variance": losses.explained_variance(value, target), "mean_value": value.mean(-1)}
+            return losses.mean_squared_error(value, target) / unit, report
 
-        value_loss, value = self.descend(self.critic, loss, self.critic_lr)
-        explained = losses.explained_variance(value, target)
-        return {"value_loss": value_loss * unit, "explained_variance": explained, "mean_value": value.mean(-1)}
+        value_loss, report = self.descend(self.critic, loss, self.critic_lr)
+        return {"value_loss": value_loss * unit, **report}
 
     def advantage(self, batch: Batch) -> Tensor:
         return self.target(batch) - (self.value(batch.obs) if batch.value is None else batch.value)

@@ -53,21 +53,21 @@ class IQL(WeightedAgent):
         """A step of V (eq. 5), one of Q (eq. 6), and the slow Q follows."""
         slow = self.averaged_q(batch)
 
-        def value_loss(theta: Tensor) -> tuple[Tensor, Tensor]:
+        def loss_v(theta: Tensor) -> tuple[Tensor, Metrics]:
             value = self.value(batch.obs, theta)
-            return losses.expectile(slow - value, self.expectile), value
+            return losses.expectile(slow - value, self.expectile), {"mean_value": value.mean(-1)}
 
-        loss_v, value = self.descend(self.critic, value_loss, self.critic_lr)
+        value_loss, report_v = self.descend(self.critic, loss_v, self.critic_lr)
         target = batch.reward + self.gamma * ~batch.terminated * self.value(batch.next_obs, self.critic.theta)
 
-        def q_loss(theta: Tensor) -> tuple[Tensor, Tensor]:
+        def loss_q(theta: Tensor) -> tuple[Tensor, Metrics]:
             qs = self.qs(batch, theta)
-            return (qs - target.unsqueeze(1)).square().mean(-1).sum(-1), qs.mean(1)
+            report = {"explained_variance": losses.explained_variance(qs.mean(1), target)}
+            return (qs - target.unsqueeze(1)).square().mean(-1).sum(-1), report
 
-        loss_q, q = self.descend(self.q, q_loss, self.critic_lr)
+        q_loss, report_q = self.descend(self.q, loss_q, self.critic_lr)
         self.q.move_average(self.target_rate)
-        explained = losses.explained_variance(q, target)
-        return {"value_loss": loss_v, "q_loss": loss_q, "explained_variance": explained, "mean_value": value.mean(-1)}
+        return {"value_loss": value_loss, "q_loss": q_loss, **report_v, **report_q}
 
     def averaged_q(self, batch: Batch) -> Tensor:
         """The least of the slow Q_m(s, a), [K, B]."""

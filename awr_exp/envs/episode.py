@@ -12,7 +12,7 @@ from awr_exp.envs.make import MakeEnv, made, observed, rewarded
 from awr_exp.envs.rollout import BrokenEnvError, finite
 from awr_exp.errors import FAILURES, UserError, named
 from awr_exp.networks.acting import Uniform
-from awr_exp.seeding import child_seed, numpy_generator
+from awr_exp.seeding import child_seed, normal, numpy_generator
 from awr_exp.surroundings import kept
 
 if TYPE_CHECKING:
@@ -100,4 +100,4 @@ class Stage:
 def at_random(spec: "Spec") -> Act:
     """Uniformly random actions."""
     uniform = Uniform(spec)
-    return lambda obs, rng: uniform(obs[None], uniform.draw(rng, 1))[0]
+    return lambda obs, rng: uniform(obs[None], normal(rng, 1, uniform.noise))[0]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from awr_exp.envs.make import LARGEST, MakeEnv, clips, observed, rewarded
 from awr_exp.envs.spaces import flat
 from awr_exp.errors import FAILURES, named
-from awr_exp.seeding import child_seed, numpy_generator
+from awr_exp.seeding import child_seed, normal, numpy_generator
 from awr_exp.surroundings import kept
 
 NOT_FINITE = "it returned an observation or a reward that is not finite"
@@ -26,9 +26,10 @@ class BrokenEnvError(Exception):
 
 
 class Player(Protocol):
-    """Anything that acts: noise for `steps` steps of one environment from its generator, then actions of all."""
+    """Anything that acts for K members in E environments each, by noise [K, E, noise] of standard normal numbers."""
 
-    def draw(self, rng: np.random.Generator, steps: int) -> NDArray[np.float32]: ...
+    @property
+    def noise(self) -> int: ...
 
     def __call__(self, obs: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[Any]: ...
 
@@ -103,7 +104,7 @@ class Rollouts:
         """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
         count, (members, envs), shape = len(self.lanes), self.shape, self.obs.shape[1:]
         rngs = [numpy_generator(seed, "actions", number, key) for seed, number in self.lanes]
-        noise = np.stack([player.draw(rng, steps) for rng in rngs], 1).reshape(steps, members, envs, -1)
+        noise = np.stack([normal(rng, steps, player.noise) for rng in rngs], 1).reshape(steps, members, envs, -1)
         obs, next_obs = np.zeros((2, steps, *self.obs.shape), np.float32)
         reward = np.empty((steps, count))
         terminated, truncated, broken = np.zeros((3, steps, count), np.bool_)

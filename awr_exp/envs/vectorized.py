@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from awr_exp.envs.make import Make, observed
 from awr_exp.envs.rollout import ATTEMPTS, BrokenEnvError, Player, Stretch, bounds, clipped, drop, finite
 from awr_exp.errors import FAILURES, named
-from awr_exp.seeding import child_seed, numpy_generator
+from awr_exp.seeding import child_seed, normal, numpy_generator
 from awr_exp.surroundings import kept
 
 
@@ -71,7 +71,7 @@ class Vectorized:
         count = 0
         while (lacking := (self.open.sum(0) < steps).any(1)).any():
             if count % steps == 0:
-                noise = np.stack([np.stack([player.draw(rng, steps) for rng in own], 1) for own in rngs], 1)
+                noise = np.stack([np.stack([normal(rng, steps, player.noise) for rng in own], 1) for own in rngs], 1)
             with np.errstate(all="ignore"):
                 action = player(self.obs, noise[count % steps])
             self._step(action, lacking)

@@ -15,10 +15,10 @@ def expectile(difference: Tensor, share: Tensor) -> Tensor:
     return (torch.where(difference < 0, 1 - share, share) * difference.square()).mean(-1)
 
 
-def weighted_nll(log_prob: Tensor, weight: Tensor) -> Tensor:
-    """L_pi = - mean(w log pi(a|s)) (Peng et al. 2019, eq. 14): [K] from [K, B] each."""
-    _same_shape(log_prob, weight)
-    return -(weight * log_prob).mean(-1)
+def weighted(loss: Tensor, weight: Tensor) -> Tensor:
+    """Mean of w times the loss, which is the actor's: [K] from [K, B] each."""
+    _same_shape(loss, weight)
+    return (weight * loss).mean(-1)
 
 
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:

@@ -48,8 +48,9 @@ class Normal:
     scale: Array
     squash: bool
 
-    def draw(self, rng: np.random.Generator, steps: int) -> Array:
-        return rng.standard_normal((steps, len(self.scale)), np.float32)
+    @property
+    def noise(self) -> int:
+        return len(self.scale)
 
     def __call__(self, outputs: Array, noise: Array | None) -> Array:
         mean, std = (outputs, self.std) if self.std is not None else self._moments(outputs)
@@ -63,15 +64,19 @@ class Normal:
 
 @dataclass(frozen=True)
 class Choice:
-    """The categorical head, sampled by the Gumbel-max trick."""
+    """The categorical head."""
 
     actions: int
 
-    def draw(self, rng: np.random.Generator, steps: int) -> Array:
-        return rng.gumbel(size=(steps, self.actions)).astype(np.float32)
+    @property
+    def noise(self) -> int:
+        return 2 * self.actions
 
     def __call__(self, outputs: Array, noise: Array | None) -> NDArray[np.int64]:
-        return (outputs if noise is None else outputs + noise).argmax(-1)
+        if noise is None:
+            return outputs.argmax(-1)
+        times = np.square(noise).reshape(*noise.shape[:-1], 2, -1).sum(-2)
+        return (outputs - np.log(times)).argmax(-1)
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,10 @@ class Actor:
     activation: str
     head: Normal | Choice
 
-    def draw(self, rng: np.random.Generator, steps: int) -> Array:
-        """The noise of one environment's actions, [steps, ...]."""
-        return self.head.draw(rng, steps)
+    @property
+    def noise(self) -> int:
+        """Standard normal numbers that an action is drawn with."""
+        return self.head.noise
 
     def __call__(self, obs: Array, noise: Array | None = None) -> NDArray[Any]:
         """Actions [K, E, ...] for obs [K, E, obs_dim]: the policy's mode, or a sample by noise [K, E, ...].
@@ -112,16 +118,20 @@ class Uniform:
 
     spec: "Spec"
 
-    def draw(self, rng: np.random.Generator, steps: int) -> Array:
-        return rng.random((steps, self.spec.action_dim), np.float32)
+    @property
+    def noise(self) -> int:
+        return 2 * self.spec.action_dim
 
     def __call__(self, obs: Array, noise: Array) -> NDArray[Any]:
+        # The direction of two normal numbers is evenly distributed.
+        one, other = np.split(noise, 2, -1)
+        share = np.arctan2(one, other) / np.float32(2 * np.pi) % 1
         if self.spec.num_actions is not None:
-            return (noise[..., 0] * self.spec.num_actions).astype(np.int64)
+            return np.minimum(share[..., 0] * self.spec.num_actions, self.spec.num_actions - 1).astype(np.int64)
         low, high = (np.array(bound, np.float32) for bound in (self.spec.action_low, self.spec.action_high))
         low = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high - 2, -1))
         high = np.where(np.isfinite(high), high, low + 2)
-        return (low + (high - low) * noise).astype(np.float32)
+        return (low + (high - low) * share).astype(np.float32)
 
 
 def actor(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor", limit: "Tensor") -> Actor | None:

@@ -5,16 +5,15 @@ its methods take the outputs [K, B, outputs] and the extra parameters {name: [K,
 """
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from awr_exp.errors import UserError
 from awr_exp.networks.mlp import Shapes
-from awr_exp.types import Spec
+from awr_exp.types import Metrics, Spec
 
 Extra = dict[str, Tensor]
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
@@ -22,28 +21,33 @@ HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 class Head(Protocol):
-    """A distribution over actions. All log-probabilities are in the units of the action itself."""
+    """A distribution over actions.
+
+    outputs: numbers that it takes of the network; shapes: of its extra parameters; noise: standard normal numbers that
+    an action is drawn with.
+    """
 
     outputs: int
     shapes: Shapes
+    noise: int
 
     def start(self) -> Tensor:
         """Initial extra parameters, flat [P]."""
 
-    def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
-        """[K, B]"""
+    def loss(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        """How badly the actions are imitated, [K, B], such as -log pi(a|s) in the units of the action."""
 
-    def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
-        """[K, B] nats; of the Gaussian before squashing where there is a tanh, which has no closed form."""
+    def report(self, outputs: Tensor, extra: Extra) -> Metrics:
+        """What there is to report of the distribution, [K] each."""
 
     def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
         """[K], what is added to the actor's loss to keep the policy in shape."""
 
-    def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
-        """The action of evaluation: [K, B, action_dim], maybe out of bounds, or [K, B] of int64."""
+    def act(self, outputs: Tensor, extra: Extra, noise: Tensor | None) -> Tensor:
+        """An action [K, B, action_dim], maybe out of bounds, or [K, B] of int64, by noise [K, B, noise].
 
-    def sample(self, outputs: Tensor, extra: Extra, generators: Sequence[Generator]) -> Tensor:
-        """A random action, each member's from its own generator; as `mode`."""
+        None: the action of evaluation, such as the mode.
+        """
 
     def anneal(self, extra: Extra, progress: float) -> None:
         """Set in place what follows the course of online training, from 0 to 1, rather than a gradient."""
@@ -65,7 +69,7 @@ class Gaussian:
                 "discrete ones: use head=auto or head=categorical"
             )
         self.std, self.bound_penalty = std, bound_penalty
-        self.action_dim = spec.action_dim
+        self.action_dim = self.noise = spec.action_dim
         self.outputs = spec.action_dim * (2 if std == "state_dependent" else 1)
         self.shapes: Shapes = {"log_std": (1, spec.action_dim)} if std == "state_independent" else {}
         low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
@@ -105,13 +109,21 @@ class Gaussian:
         return self._total(-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std) - HALF_LOG_TWO_PI * self.choices
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        """[K, B], in the units of the action."""
         centre, unit = self._constants(outputs)
         return self._normal_log_prob(outputs, extra, (action - centre) / unit) - self.log_scale
 
+    def loss(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        return -self.log_prob(outputs, extra, action)
+
     def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
+        """[K, B] nats; of the Gaussian before squashing where there is a tanh, which has no closed form."""
         mean, log_std = self._moments(outputs, extra)
         per_entry = log_std + 0.5 + HALF_LOG_TWO_PI
         return self._total(per_entry.expand_as(mean)) + self.log_scale
+
+    def report(self, outputs: Tensor, extra: Extra) -> Metrics:
+        return {"entropy": self.entropy(outputs, extra).mean(-1)}
 
     def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
         if not self.bound_penalty:
@@ -122,14 +134,9 @@ class Gaussian:
         outside = mean - mean.clamp(low, high)
         return 0.5 * self.bound_penalty * self._total(outside.square()).mean(-1)
 
-    def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
-        mean, _ = self._moments(outputs, extra)
-        return self._to_action(mean)
-
-    def sample(self, outputs: Tensor, extra: Extra, generators: Sequence[Generator]) -> Tensor:
+    def act(self, outputs: Tensor, extra: Extra, noise: Tensor | None) -> Tensor:
         mean, log_std = self._moments(outputs, extra)
-        noise = _per_member(generators, mean, torch.randn)
-        return self._to_action(mean + log_std.exp() * noise)
+        return self._to_action(mean if noise is None else mean + log_std.exp() * noise)
 
     def anneal(self, extra: Extra, progress: float) -> None:
         pass
@@ -202,6 +209,7 @@ class Categorical:
                 "use head=auto or head=gaussian"
             )
         self.outputs, self.logit_penalty = spec.num_actions, logit_penalty
+        self.noise = 2 * spec.num_actions
         self.shapes: Shapes = {}
 
     def start(self) -> Tensor:
@@ -210,20 +218,27 @@ class Categorical:
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         return outputs.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
+    def loss(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        return -self.log_prob(outputs, extra, action)
+
+    def report(self, outputs: Tensor, extra: Extra) -> Metrics:
+        return {"entropy": self.entropy(outputs, extra).mean(-1)}
+
     def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
+        """[K, B] nats."""
         log_prob = outputs.log_softmax(-1)
         return -(log_prob.exp() * log_prob).sum(-1)
 
     def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
         return 0.5 * self.logit_penalty * outputs.square().sum(-1).mean(-1)
 
-    def mode(self, outputs: Tensor, extra: Extra) -> Tensor:
-        return outputs.argmax(-1)
-
-    def sample(self, outputs: Tensor, extra: Extra, generators: Sequence[Generator]) -> Tensor:
-        # The Gumbel-max trick: an exponential race, won by action a with probability softmax(outputs)_a.
-        uniform = _per_member(generators, outputs, torch.rand).clamp(min=torch.finfo(outputs.dtype).tiny)
-        return (outputs.log_softmax(-1) - (-uniform.log()).log()).argmax(-1)
+    def act(self, outputs: Tensor, extra: Extra, noise: Tensor | None) -> Tensor:
+        if noise is None:
+            return outputs.argmax(-1)
+        # An exponential race, won by action a with probability softmax(outputs)_a: half the sum of two squared normal
+        # numbers is an exponential one.
+        times = noise.square().unflatten(-1, (2, -1)).sum(-2)
+        return (outputs - times.log()).argmax(-1)
 
     def anneal(self, extra: Extra, progress: float) -> None:
         pass
@@ -232,7 +247,3 @@ class Categorical:
 def auto(spec: Spec) -> Head:
     """Categorical for discrete actions, Gaussian with state-independent std for continuous ones."""
     return Categorical(spec) if spec.discrete else Gaussian(spec)
-
-
-def _per_member(generators: Sequence[Generator], like: Tensor, draw: Callable[..., Tensor]) -> Tensor:
-    return torch.stack([draw(like.shape[1:], generator=g, device=like.device, dtype=like.dtype) for g in generators])

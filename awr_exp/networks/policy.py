@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from awr_exp.networks.heads import Extra, Head
 from awr_exp.networks.mlp import MLP, Shapes, unflatten
-from awr_exp.types import Spec
+from awr_exp.types import Metrics, Spec
 
 MakeNetwork = Callable[..., MLP]
 MakeHead = Callable[[Spec], Head]
@@ -36,18 +36,17 @@ class Policy:
         network, extra = self._parts(theta)
         return self.network(network, obs), extra
 
-    def log_prob(self, theta: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probability of the actions and entropy of the policy, [K, B] each, and the head's penalty, [K]."""
+    def loss(self, theta: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Metrics]:
+        """The head's loss of the actions, [K, B], its penalty, [K], and what it reports."""
         inputs = self._head_inputs(theta, obs)
-        return self.head.log_prob(*inputs, action), self.head.entropy(*inputs), self.head.penalty(*inputs)
+        return self.head.loss(*inputs, action), self.head.penalty(*inputs), self.head.report(*inputs)
 
-    def mode(self, theta: Tensor, obs: Tensor) -> Tensor:
-        """[K, B, action_dim], of a Gaussian maybe out of bounds, or [K, B] of int64."""
-        return self.head.mode(*self._head_inputs(theta, obs))
+    def act(self, theta: Tensor, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Actions [K, B, action_dim], of a Gaussian maybe out of bounds, or [K, B] of int64.
 
-    def sample(self, theta: Tensor, obs: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """As `mode`, drawn from the policy."""
-        return self.head.sample(*self._head_inputs(theta, obs), generators)
+        noise: standard normal numbers [K, B, head.noise] to draw them with, or None for those of evaluation.
+        """
+        return self.head.act(*self._head_inputs(theta, obs), noise)
 
     @torch.no_grad()
     def anneal(self, theta: Tensor, progress: float) -> None:

@@ -21,7 +21,6 @@ from awr_exp.envs.vectorized import Vectorized
 from awr_exp.envs.worker import Stopped, Worker, WorkerDiedError, WorkerError
 from awr_exp.errors import UserError
 from awr_exp.networks import acting
-from awr_exp.seeding import generator
 from awr_exp.training.progress import speaking
 from awr_exp.training.recorder import Recorder
 from awr_exp.types import Batch
@@ -308,14 +307,10 @@ class Torch:
     """Any policy as a player, for this process."""
 
     def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-
-    def draw(self, rng: np.random.Generator, steps: int) -> NDArray[np.float32]:
-        return rng.integers(2**32, size=(steps, 1)).astype(np.float32)
+        self.agent, self.noise = agent, agent.policy.head.noise
 
     def __call__(self, obs: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[Any]:
-        generators = [generator(int(own), "actions", device=self.agent.device) for own in noise[:, 0, 0]]
-        action = self.agent.act(torch.as_tensor(obs).to(self.agent.device, self.agent.dtype), generators)
+        action = self.agent.act(*(torch.as_tensor(each).to(self.agent.obs_mean) for each in (obs, noise)))
         # As the replay keeps it, so that the same action can be played again.
         return (action.float() if action.is_floating_point() else action).cpu().numpy()
 

@@ -220,8 +220,7 @@ def test_actions_are_kept_as_given_and_played_within_bounds(kind: Any, clips: bo
             return gymnasium.vector.SyncVectorEnv([self] * count)
 
     class Bold:
-        def draw(self, rng: np.random.Generator, steps: int) -> np.ndarray:
-            return np.zeros((steps, 1), np.float32)
+        noise = 1
 
         def __call__(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
             return np.full((*obs.shape[:-1], 1), 7.0, np.float32)
@@ -269,7 +268,7 @@ def test_a_reward_is_one_number_in_whatever_shape(shape: tuple[int, ...]) -> Non
 @pytest.mark.parametrize(("low", "high"), [((-1.0,), (np.inf,)), ((5.0,), (np.inf,)), ((-np.inf,), (-3.0,))])
 def test_random_actions_keep_to_the_only_bound(low: tuple[float], high: tuple[float]) -> None:
     player = Uniform(Spec(3, 1, None, low, high))
-    actions = player(np.zeros(()), player.draw(np.random.default_rng(0), 100))
+    actions = player(np.zeros(()), np.random.default_rng(0).standard_normal((100, player.noise)))
     assert ((actions >= low) & (actions <= high)).all()
     assert 1.5 < np.ptp(actions) < 2
 
@@ -280,8 +279,7 @@ def test_a_member_of_a_vectorised_form_plays_as_it_would_alone() -> None:
     class Balancing:
         """The last member alone, or there would be no difference."""
 
-        def draw(self, rng: np.random.Generator, steps: int) -> np.ndarray:
-            return np.zeros((steps, 1), np.float32)
+        noise = 1
 
         def __call__(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
             action = (obs @ np.array([0.1, 0.3, 1.5, 0.8], np.float32) > 0).astype(np.int64)

@@ -50,7 +50,7 @@ def test_weighted_regression_has_the_gradient_of_the_formula() -> None:
     beta, limit = torch.tensor([[0.3], [2.0]]).double(), torch.tensor([[20.0], [1.5]]).double()
     log_prob = torch.zeros(2, 5, dtype=torch.float64, requires_grad=True)
     weight = weights.exp_clip(advantage, beta, limit)
-    losses.weighted_nll(log_prob, weight).sum().backward()
+    losses.weighted(-log_prob, weight).sum().backward()
     expected = torch.minimum((advantage / beta).exp(), limit)
     assert log_prob.grad is not None
     assert_close(log_prob.grad, -expected / 5)

@@ -26,6 +26,10 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
+def noise(head: heads.Head, members: int, rows: int) -> torch.Tensor:
+    return torch.randn(members, rows, head.noise, generator=G)
+
+
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_each_member_is_an_ordinary_network(activation: str, layer_norm: bool) -> None:
@@ -121,7 +125,7 @@ def test_gaussian_heads_are_distributions_over_the_action(std: str | float, squa
     if not squashed:
         expected = Independent(base, 1).entropy() + math.log(3)
         assert_close(head.entropy(outputs, extra), expected.expand(2, 6))
-        assert_close(head.mode(outputs, extra), SCALE(base.mean))
+        assert_close(head.act(outputs, extra, None), SCALE(base.mean))
 
 
 @pytest.mark.parametrize(("progress", "std"), [(0.0, 0.5), (0.25, 0.4), (1.0, 0.1), (1.5, 0.1)])
@@ -133,11 +137,12 @@ def test_an_annealed_gaussian_is_a_fixed_one_at_every_moment(progress: float, st
     theta = annealed.start(generators(3, 4))
     annealed.anneal(theta, progress)
     obs, action = torch.randn(2, 6, 3, generator=G), torch.randn(2, 6, 2, generator=G)
-    for found, expected in zip(annealed.log_prob(theta, obs, action), fixed.log_prob(plain, obs, action), strict=True):
-        assert_close(found, expected.expand_as(found))
-    assert_close(annealed.sample(theta, obs, generators(5, 6)), fixed.sample(plain, obs, generators(5, 6)))
+    for found, expected in zip(annealed.loss(theta, obs, action), fixed.loss(plain, obs, action), strict=True):
+        assert_close(found, expected)
+    drawn = noise(annealed.head, 2, 6)
+    assert_close(annealed.act(theta, obs, drawn), fixed.act(plain, obs, drawn))
     theta.requires_grad_()
-    (grad,) = torch.autograd.grad(annealed.log_prob(theta, obs, action)[0].sum(), theta)
+    (grad,) = torch.autograd.grad(annealed.loss(theta, obs, action)[0].sum(), theta)
     assert (grad[:, -2:] == 0).all()
     assert (grad[:, :-2] != 0).any()
 
@@ -149,7 +154,7 @@ def test_a_squashed_gaussian_stays_inside_the_bounds_and_data_on_them_have_a_den
     head = head_class(CONTINUOUS, "state_dependent")
     outputs = 50 * torch.randn(1, 200, head.outputs, generator=G)
     low, high = torch.tensor(CONTINUOUS.action_low), torch.tensor(CONTINUOUS.action_high)
-    for action in (head.mode(outputs, {}), head.sample(outputs, {}, generators(0))):
+    for action in (head.act(outputs, {}, None), head.act(outputs, {}, noise(head, 1, 200))):
         inside = (action >= low) & (action <= high)
         # A Gaussian's action is as it was drawn.
         assert inside.all() == (head_class is heads.TanhGaussian)
@@ -159,11 +164,12 @@ def test_a_squashed_gaussian_stays_inside_the_bounds_and_data_on_them_have_a_den
 def test_samples_have_the_moments_of_the_distribution() -> None:
     outputs = torch.tensor([0.2, -0.3]).expand(2, 20_000, 2)
     head = heads.Gaussian(CONTINUOUS, 0.1)
-    sample = head.sample(outputs, {}, generators(0, 1))
+    sample = head.act(outputs, {}, noise(head, 2, 20_000))
     assert_close(sample.mean(1), SCALE(outputs[:, 0]), atol=0.02, rtol=0)
     assert_close(sample.std(1), torch.tensor([0.1, 0.3]).expand(2, 2), atol=0.01, rtol=0)
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0]).expand(1, 40_000, 4)
-    drawn = heads.Categorical(DISCRETE).sample(logits, {}, generators(0))
+    choice = heads.Categorical(DISCRETE)
+    drawn = choice.act(logits, {}, noise(choice, 1, 40_000))
     share = torch.bincount(drawn[0], minlength=4) / 40_000
     assert_close(share, logits[0, 0].softmax(-1), atol=0.01, rtol=0)
 
@@ -175,7 +181,7 @@ def test_categorical_is_one() -> None:
     oracle = Categorical(logits=logits)
     assert_close(head.log_prob(logits, {}, action), oracle.log_prob(action))
     assert_close(head.entropy(logits, {}), oracle.entropy())
-    assert torch.equal(head.mode(logits, {}), logits.argmax(-1))
+    assert torch.equal(head.act(logits, {}, None), logits.argmax(-1))
 
 
 def test_a_head_that_does_not_fit_the_actions_says_which_does() -> None:
@@ -188,7 +194,7 @@ def test_a_head_that_does_not_fit_the_actions_says_which_does() -> None:
     unbounded = Spec(3, 1, None, (-math.inf,), (math.inf,))
     with pytest.raises(UserError, match="finite action bounds"):
         heads.TanhGaussian(unbounded)
-    assert heads.Gaussian(unbounded, 1.0).mode(torch.tensor([[[7.5]]]), {}).item() == 7.5
+    assert heads.Gaussian(unbounded, 1.0).act(torch.tensor([[[7.5]]]), {}, None).item() == 7.5
 
 
 FIXED = Spec(3, 3, None, (-1.0, 0.5, -math.inf), (1.0, 0.5, math.inf))
@@ -212,8 +218,8 @@ def test_an_entry_whose_bounds_are_equal_is_that_and_no_part_of_the_distribution
         without.log_prob(rest.flatten(2), others, action[..., [0, 2]]),
     )
     assert_close(with_it.entropy(outputs.flatten(2), extra), without.entropy(rest.flatten(2), others))
-    mode, sample = with_it.mode(outputs.flatten(2), extra), with_it.sample(outputs.flatten(2), extra, generators(0, 1))
-    assert_close(mode[..., [0, 2]], without.mode(rest.flatten(2), others))
+    mode, sample = (with_it.act(outputs.flatten(2), extra, drawn) for drawn in (None, noise(with_it, 2, 5)))
+    assert_close(mode[..., [0, 2]], without.act(rest.flatten(2), others, None))
     assert torch.stack([mode, sample])[..., 1].unique().tolist() == [0.5]
     with_it.bound_penalty = without.bound_penalty = 1.0
     assert_close(with_it.penalty(outputs.flatten(2), extra), without.penalty(rest.flatten(2), others))
@@ -228,6 +234,6 @@ def test_wide_bounds_overflow_nowhere(bound: float) -> None:
         head.log_prob(outputs, extra, torch.ones(1, 4, 2)),
         head.entropy(outputs, extra),
         head.penalty(outputs, extra),
-        head.mode(outputs, extra),
+        head.act(outputs, extra, None),
     ):
         assert bool(found.isfinite().all())
