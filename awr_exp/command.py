@@ -65,6 +65,15 @@ def _installed(module: str) -> bool:
         return False
 
 
+def check_complete(hydra: Any) -> None:
+    """Raises UserError where somebody's own configuration stands in for ours and leaves out what every run needs."""
+    if "check" not in hydra.callbacks:
+        raise UserError(
+            f"the configuration {hydra.job.config_name} has no hydra.callbacks.check, which makes a run's folder one: "
+            "keep the part hydra of our config.yaml, or begin yours with defaults: [config, _self_]"
+        )
+
+
 def resumed(cfg: DictConfig) -> DictConfig:
     """The configuration of the run to continue, changed by what else the command line names; or cfg itself."""
     if cfg.resume is None:

@@ -27,6 +27,7 @@ def run(cfg: DictConfig) -> float | None:
     logging.raiseExceptions, content = False, None
     progress.heard()
     try:
+        command.check_complete(HydraConfig.get())
         cfg = command.resumed(cfg)
         content = command.content(cfg)
         if cfg.resume is None and results.finished(before := results.read(folder), content):
@@ -35,6 +36,9 @@ def run(cfg: DictConfig) -> float | None:
         # Everything heavy is imported here, so that --help and a mistake are answered at once.
         from awr_exp.sweep import experiment
 
+        if cfg.resume is None:
+            # Meanwhile somebody else may have begun in the same folder, and kept another configuration there.
+            run_folder.check_kept(folder, HydraConfig.get().overrides.task, cfg)
         (outcome,) = experiment.train([content], [folder])
         failure = outcome.error
     except SystemExit:

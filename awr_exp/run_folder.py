@@ -30,14 +30,18 @@ PARTS = (
 
 def check_same(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
     """Raises UserError if another run lies in the folder: it would go on as what it is not."""
-    if not results.begun(folder):
-        return
+    if results.begun(folder):
+        check_kept(folder, overrides, cfg)
+
+
+def check_kept(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
+    """Raises UserError if the configuration that is kept in the folder is not this one."""
     folder = folder.absolute()
     hint = "give the same command to go on with it, or choose another folder"
     try:
         before = _settings(read_yaml(folder / HYDRA / "config.yaml"))
     except (UserError, AttributeError):
-        raise UserError(f"{folder} holds a run whose configuration is not there: choose another folder") from None
+        raise _of_others(f"{folder} holds a run whose configuration is not there: choose another folder") from None
     now = _settings(OmegaConf.to_container(cfg))
     name = next((name for name in sorted(now | before) if now.get(name) != before.get(name)), None)
     if name is None:
@@ -45,8 +49,14 @@ def check_same(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
     was = results.overrides(folder)
     if was is not None and was != results.parsed(overrides):
         said = " ".join(f"{key}={value}" for key, value in was.items()) or "the defaults"
-        raise UserError(f"{folder} was started as {said}: {hint}")
-    raise UserError(f"{folder} was started with {name}={before.get(name)}, not {now.get(name)}: {hint}")
+        raise _of_others(f"{folder} was started as {said}: {hint}")
+    raise _of_others(f"{folder} was started with {name}={before.get(name)}, not {now.get(name)}: {hint}")
+
+
+def _of_others(text: str) -> UserError:
+    """The folder is not this process's to remove, even if it has made it."""
+    _new.clear()
+    return UserError(text)
 
 
 def _settings(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ import codecs
 import io
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,13 +29,23 @@ def begin() -> None:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     try:
-        os.getcwd()
+        here = os.getcwd()
     except FileNotFoundError:
         sys.exit("error: the current folder is gone: change to one that is there")
+    if "${" in here:
+        sys.exit(f"error: Hydra takes the ${{ in {here} for a reference: change to a folder without it")
+    for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]:
+        # As a container sets those that it knows nothing of; W&B takes them for values, and for wrong ones.
+        del os.environ[name]
     codecs.register_error("awr_exp", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="awr_exp")
+
+
+def hang_up() -> tuple[signal.Signals, ...]:
+    """SIGHUP, which a terminal sends when it is closed; none where it is ignored, as with nohup."""
+    return () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -1,6 +1,7 @@
 """Real command lines in a process of their own: what a user types, sees and finds on disk."""
 
 import json
+import logging.config
 import os
 import re
 import signal
@@ -308,6 +309,8 @@ UNKNOWN = {
     "hydra/launcher=fussed": "or leave it out; did you mean fused?",
     "hydra.launcher.viaa=joblib": "did you mean hydra.launcher.via?",
     "hydra.run.dir=\u00fcber": "cannot be read: put its value into quotes",
+    "resume=/a=b,c/run": "resume=/a=b,c/run cannot be read: put its value into quotes",
+    "agent.beta=intervall(1,2)": "Unknown function 'intervall' Available: bool,choice,",
     "agent.beta": "'agent.beta' is no setting: write name=value, such as agent.beta=0.05",
 }
 
@@ -317,6 +320,16 @@ def test_a_name_that_is_not_there_says_what_was_meant(wrong: str) -> None:
     with initialize_config_dir(str(config.CONF), version_base="1.3"), pytest.raises(HydraException) as error:
         compose("config", [wrong])
     assert UNKNOWN[wrong] in messages.said(error.value)
+
+
+def test_what_ends_a_command_before_it_trains_is_one_line() -> None:
+    with pytest.raises(SystemExit) as stopped, messages.plain_errors():
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130
+    handler = {"class": "logging.FileHandler", "filename": "/dev/null/a/b.log"}
+    wrong = r"error: hydra\.job_logging: Unable to configure handler 'file' .*a/b\.log"
+    with pytest.raises(SystemExit, match=wrong), messages.plain_errors():
+        logging.config.dictConfig({"version": 1, "handlers": {"file": handler}, "root": {"handlers": ["file"]}})
 
 
 def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -65,12 +65,14 @@ class Tuner(Grid):
         if (folder / "0").exists() and not (self.storage or (folder / JOURNAL).exists()):
             raise UserError(f"{folder} holds another sweep: choose another hydra.sweep.dir")
         self.make(folder)
-        study = self.study(folder, fixed)
         self.returns: dict[int, JobReturn] = {}
-        try:
-            self.search(study, space, fixed)
-        finally:
-            failed = self.show(study, fixed, folder)
+        with results.alone(folder):
+            study = self.study(folder, fixed)
+            check_space(study, space)
+            try:
+                self.search(study, space, fixed)
+            finally:
+                failed = self.show(study, fixed, folder)
         return [self.returns[number] for number in sorted(self.returns)], failed
 
     def space(self, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -172,10 +174,7 @@ class Tuner(Grid):
         active = [optuna.trial.Trial(study, trial._trial_id) for trial in study.get_trials(states=[state.RUNNING])]
         while True:
             free = min(self.batch_size - len(active), self.n_trials - len(study.get_trials(deepcopy=False)))
-            try:
-                new = [trial for _ in range(free) if (trial := self.ask(study, space)) is not None]
-            except ValueError as error:
-                raise UserError(f"the study was started with another space: {one_line(error)}") from None
+            new = [trial for _ in range(free) if (trial := self.ask(study, space)) is not None]
             if len(new) < free:
                 log.info("all combinations have been tried")
             active += new
@@ -248,6 +247,25 @@ class Tuner(Grid):
             alone = ["hydra.mode=RUN"] if any(shell.key(job) == "sweep" for job in best) else []
             log.log(CLOSING, "best, %.4g: %s", study.best_value, shell.with_own_parts(*best, *alone))
         return failed
+
+
+def check_space(study: Any, space: Mapping[str, Any]) -> None:
+    """Raises UserError where earlier trials are of another space; fails the last if it was killed while asked for."""
+    optuna = _optuna()
+    state = optuna.trial.TrialState
+    trials = study.get_trials(states=[state.RUNNING, state.PRUNED, state.COMPLETE])
+    for number, trial in enumerate(trials, 1):
+        begun = trial.distributions.keys()
+        if number == len(trials) and trial.state == state.RUNNING and begun < space.keys():
+            study.tell(trial.number, state=state.FAIL)
+            return
+        try:
+            if begun != space.keys():
+                raise ValueError(f"of {', '.join(begun)}")
+            for name, one in trial.distributions.items():
+                optuna.distributions.check_distribution_compatibility(one, space[name])
+        except ValueError as error:
+            raise UserError(f"the study was started with another space: {one_line(error)}") from None
 
 
 def promising(value: float, others: Sequence[float]) -> bool:

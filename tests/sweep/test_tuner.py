@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from awr_exp import results
+from awr_exp.errors import UserError
 from awr_exp.training.loggers import read
 from tests.conftest import SMALL, Cli, start, trainer_of
 
 optuna = pytest.importorskip("optuna")
-from awr_exp.sweep.tuner import Tuner, _unmeasured, distribution, promising  # noqa: E402
+from awr_exp.sweep.tuner import Tuner, _unmeasured, check_space, distribution, promising  # noqa: E402
 
 SEARCH = [
     *SMALL, "hydra/sweeper=optuna", "agent.beta=tag(log,interval(0.03,3.0))", "seed=0",
@@ -134,6 +135,21 @@ def test_a_search_that_goes_on_proposes_nothing_twice(kind: str, tmp_path: Path)
     assert found[:6] == asked(tmp_path / "two", SPACES[kind], 3)[:6]
 
 
+def test_a_study_of_another_space_is_refused_before_anything_is_asked() -> None:
+    few, beta = SPACES["few"], SPACES["numbers"]
+    study = optuna.create_study()
+    for _ in range(2):
+        study.ask(few)
+    for other in (few | {"agent": optuna.distributions.CategoricalDistribution(["awr", "rwr"])}, few | beta, beta):
+        with pytest.raises(UserError, match="the study was started with another space"):
+            check_space(study, other)
+    # One that was killed before it had all its parameters would train with the defaults of the others.
+    study.ask({"agent": few["agent"]})
+    for _ in range(2):
+        check_space(study, few)
+    assert [trial.state.name for trial in study.get_trials()] == ["RUNNING", "RUNNING", "FAIL"]
+
+
 def test_a_study_that_was_moved_is_the_same(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     first = asked(tmp_path / "here", SPACES["numbers"], 1)
@@ -186,7 +202,7 @@ def test_a_killed_search_goes_on(cli: Cli, tmp_path: Path, datasets: Path) -> No
     runs = {run.folder.name: run for run in results.runs(sweep)}
     assert len(runs) == 5
     assert {name: runs[name].overrides["agent.beta"] for name in first} == first
-    assert {run.status for run in runs.values()} == {"finished"}
+    assert {run.status for run in runs.values()} == {"finished", "pruned"}
 
 
 @pytest.mark.slow

@@ -250,6 +250,14 @@ SATURATED = {"ess": 0.98, "clipped": 0.95, "zero_weight": 0.0, "mean_advantage":
         ),
         (SWITCH | {"std_advantage": 100.0}, 0.05, True, "a switch", "spread by 1: .*; compare with agent.beta=1$"),
         ({"ess": 0.995, "clipped": 0.0, "zero_weight": 0.0}, 30.0, False, "nearly equal", "compare with agent.beta=1$"),
+        # It is not for beta, which is small beside a spread that a few make.
+        (
+            {"ess": 0.995, "std_advantage": 9.0},
+            0.3,
+            False,
+            "nearly equal",
+            "^all .*; try a smaller agent.beta$",
+        ),
         ({"std_advantage": 100.0}, 1.0, True, "", ""),
         ({"ess": 0.01}, 0.3, False, "collapsed", "1.0% of a batch .*; try a smaller agent.max_weight, agent.beta=1 or"),
         (SATURATED, 0.3, False, "saturated", "95% .* 0.98 is no sign of health; try agent.beta=7 or agent.standardize"),

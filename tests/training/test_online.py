@@ -499,6 +499,18 @@ def test_a_second_signal_is_no_failure_of_the_environment_that_it_hits() -> None
     assert (stop.value.code, received) == (130, [signal.SIGINT])
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_is_a_signal_to_stop_unless_it_is_to_be_ignored(ignored: bool) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with signals() as received:
+            signal.raise_signal(signal.SIGHUP)
+        assert received == ([] if ignored else [signal.SIGHUP])
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 class Hanging(gymnasium.Wrapper):
     """Hangs in a certain step, in which its worker asks this process to stop."""
 
