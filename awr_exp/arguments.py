@@ -54,7 +54,7 @@ def _divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         one = rest.pop(0)
         name, joined, _ = one.partition("=")
         found = _matches(name)
-        if not one.startswith("-") or (one.startswith("--") and not found):
+        if not one.startswith("-") or ((one.startswith("--") or "." in name) and not found):
             others.append(one)
             continue
         flags.append(one)

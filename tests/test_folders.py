@@ -200,6 +200,7 @@ def test_a_command_line_is_understood(typed: list[str], meant: list[str]) -> Non
     ("typed", "message"),
     [
         ("--agent.beta=0.3", r"without hyphens, as agent.beta=0.3; .*\$\{args_no_hyphens\}"),
+        ("-agent.beta=0.3", r"without hyphens, as agent.beta=0.3; "),
         ("--seed", r"without hyphens, as seed; "),
         ("agent={'beta': 0.3, 'max_weight': 20}", r"give its values one by one, as agent.beta=0.3$"),
         ("agent={beta: 0.3}", r"one by one, as agent.beta=0.3$"),

@@ -9,8 +9,8 @@ from awr_exp.training import loggers
 from awr_exp.training.loggers import Series
 
 log = logging.getLogger(__name__)
-# Its first use on a machine reports the making of a font list.
-logging.getLogger("matplotlib").setLevel(logging.WARNING)
+# Its first use on a machine reports the making of a font list, and that there is no home to keep it in.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 CURVES = "curves.png"
 _BLUE, _ORANGE, _GREEN, _GREY = "#3366aa", "#cc6633", "#338866", "#777777"

@@ -81,6 +81,12 @@ def sweep(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("module", ["report", "dashboard"])
+def test_commands_do_without_docstrings(module: str) -> None:
+    """As an interpreter that was asked to optimise leaves them out."""
+    subprocess.run([sys.executable, "-OO", "-m", f"awr_exp.{module}", "--help"], check=True, stdout=subprocess.DEVNULL)
+
+
 def test_the_answer_and_how_sure_it_is(sweep: Path) -> None:
     answer = report(sweep)
     assert answer.startswith("Use beta=0.3 (interquartile mean of the return 62, 95% interval 60")

@@ -94,6 +94,15 @@ def test_it_goes_on_from_nothing_that_does_not_fit(run: tuple[Callable[[Path], T
     assert cases > 25
 
 
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o700, 0o600)])
+def test_who_may_read_a_run_may_read_its_checkpoints(folder: int, file: int, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint").chmod(folder)
+    assert checkpoint.save(tmp_path, 1, {"a": torch.zeros(1)}, {})
+    (saved,) = (tmp_path / "checkpoint").iterdir()
+    assert saved.stat().st_mode & 0o777 == file
+
+
 def test_it_goes_on_from_what_it_has_written(run: tuple[Callable[[Path], Trainer], Path], tmp_path: Path) -> None:
     make, whole = run
     trainer = make(shutil.copytree(whole, tmp_path / "run"))
