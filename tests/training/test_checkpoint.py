@@ -15,6 +15,7 @@ from torch import Tensor
 
 from awr_exp.errors import UserError
 from awr_exp.math.advantages import LambdaReturn
+from awr_exp.training import checkpoint
 from awr_exp.training.trainer import Trainer
 from tests.conftest import CONTINUOUS, make_awr
 from tests.training import test_offline, test_online
