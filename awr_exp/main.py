@@ -41,8 +41,9 @@ def run(cfg: DictConfig) -> float | None:
             run_folder.check_kept(folder, HydraConfig.get().overrides.task, cfg)
         (outcome,) = experiment.train([content], [folder])
         failure = outcome.error
-    except SystemExit:
-        log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg, content))
+    except (SystemExit, KeyboardInterrupt):
+        if content and results.begun(folder):
+            log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg, content))
         raise
     except UserError as error:
         log.error("error: %s", error)
@@ -80,7 +81,7 @@ def main() -> None:
     command.check_command(sys.argv[1:])
     sys.argv[1:] = arguments.to_resume(arguments.understood(sys.argv[1:]))
     command.check_arguments(sys.argv[1:])
-    with messages.plain_errors():
+    with messages.plain_errors(), surroundings.interruptible():
         run()
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +25,6 @@ def plain_errors() -> Iterator[None]:
         yield
     except (CompactHydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {said(error).removeprefix('error: ')}")
-    except KeyboardInterrupt:
-        # Before there is anything to keep: whoever trains listens to the signal.
-        sys.exit(128 + signal.SIGINT)
     except ValueError as error:
         if not str(error).startswith("Unable to configure"):
             raise

@@ -48,6 +48,26 @@ def hang_up() -> tuple[signal.Signals, ...]:
     return () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP interrupt as SIGINT does: whoever is at work says how to go on. Then it exits.
+
+    Who trains listens to them by itself, and ends when all is saved.
+    """
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, *hang_up())}
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        sys.exit(128 + (stop.args or (signal.SIGINT,))[0])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
     """What is written for characters that the terminal does not know."""
     if not isinstance(error, UnicodeEncodeError):

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from safetensors.torch import load_file, save_file
 
 import awr_exp
-from awr_exp import config, messages, results
+from awr_exp import config, messages, results, surroundings
 from awr_exp.errors import UserError
 from awr_exp.sweep import experiment
 from awr_exp.training import checkpoint
@@ -323,9 +323,11 @@ def test_a_name_that_is_not_there_says_what_was_meant(wrong: str) -> None:
 
 
 def test_what_ends_a_command_before_it_trains_is_one_line() -> None:
-    with pytest.raises(SystemExit) as stopped, messages.plain_errors():
-        raise KeyboardInterrupt
-    assert stopped.value.code == 130
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(SystemExit) as stopped, surroundings.interruptible():
+            signal.raise_signal(number)
+        assert stopped.value.code == 128 + number
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     handler = {"class": "logging.FileHandler", "filename": "/dev/null/a/b.log"}
     wrong = r"error: hydra\.job_logging: Unable to configure handler 'file' .*a/b\.log"
     with pytest.raises(SystemExit, match=wrong), messages.plain_errors():
