@@ -94,6 +94,14 @@ def test_the_answer_and_how_sure_it_is(sweep: Path) -> None:
     assert "smallest" not in answer
 
 
+def test_copies_of_a_run_make_nobody_sure(tmp_path: Path) -> None:
+    for number in range(6):
+        make_run(tmp_path / str(number), 0.1 if number < 3 else 1.0, 0, 5.0 if number < 3 else 6.0)
+    answer = report(tmp_path)
+    assert answer.startswith("Use beta=1.0 (return 6 of 1 run). Not sure at all: ")
+    assert answer.endswith("4 runs repeat another of the same setting and seed, and such count once.")
+
+
 def test_an_answer_that_is_not_sure_says_so(tmp_path: Path) -> None:
     for number in range(10):
         make_run(tmp_path / str(number), 0.1 if number < 5 else 1.0, number % 5, float(number % 5) + number / 100)
