@@ -10,7 +10,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from awr_exp.errors import UserError
-from awr_exp.layout import Entries, Entry, described, flatten
+from awr_exp.layout import Entries, Entry, coarse, described, flatten
 
 if TYPE_CHECKING:
     # It would bring torch into workers that only step environments.
@@ -37,6 +37,14 @@ def spec_of(owner: str, observation: Any, action: Any) -> "Spec":
         raise UserError(f"{owner}: entry {entry} of its actions is from {low[entry]:g} to {high[entry]:g}: swap them")
     if not (low < high).any():
         raise UserError(f"{owner}: its actions are {action}, which leaves nothing to choose")
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = (low < high) & coarse(np.stack([low, high]))
+    if near.any():
+        entry = int(near.argmax())
+        raise UserError(
+            f"{owner}: entry {entry} of its actions is from {low[entry]:.12g} to {high[entry]:.12g}, between which "
+            "float32 has hardly any numbers: subtract a constant from it in the data and in the environment"
+        )
     return Spec(obs_dim, len(low), None, tuple(low.tolist()), tuple(high.tolist()), observation=entries)
 
 
@@ -49,12 +57,10 @@ def _bounds(box: spaces.Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def entries_of(owner: str, space: Any) -> Entries:
     """Where the parts of an observation come from, in their order; none for a vector. Raises UserError."""
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return ()
     entries = tuple(_entries(owner, space, ()))
-    if not entries:
+    if not any(entry.width for entry in entries):
         raise UserError(f"{owner}: its observations are {space}, which holds nothing")
-    return entries
+    return () if isinstance(space, spaces.Box) and len(space.shape) == 1 else entries
 
 
 def _entries(owner: str, space: Any, path: tuple[str | int, ...]) -> Iterator[Entry]:

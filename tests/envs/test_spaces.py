@@ -138,6 +138,9 @@ def test_a_part_without_numbers_is_named() -> None:
         entries_of("data set 'x'", spaces.Dict(say=spaces.Dict(what=spaces.Text(3))))
     with pytest.raises(UserError, match="which holds nothing"):
         entries_of("data set 'x'", spaces.Dict())
+    for nothing in (spaces.Box(0, 1, (0,)), spaces.Dict(x=spaces.Box(0, 1, (2, 0)))):
+        with pytest.raises(UserError, match="which holds nothing"):
+            spec_of("environment 'x'", nothing, spaces.Discrete(2))
 
 
 def test_data_of_other_parts_or_of_an_unknown_order_are_refused() -> None:
