@@ -126,9 +126,9 @@ def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
     if foreign_module(env.id) or source.names_code(env.kwargs):
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which would import a module: if you trust it, "
-            f"{shell.words(*overrides(source.EnvSource(env.id, dict(make.kwargs)), clip))}"
+            f"{shell.words(*overrides(make, clip))}"
         )
-    limit = _registered_limit(data, env)
+    limit = _registered_limit(data, env, clip)
     if env.max_episode_steps == -1 and limit:
         log.info("data set '%s' knows no limit of %d steps in %s: nor does its evaluation", data.id, limit, env.id)
     if any(map(source.recreated, make.wrappers)):
@@ -143,15 +143,17 @@ def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
     return make
 
 
-def _registered_limit(data: Source, env: Any) -> int | None:
+def _registered_limit(data: Source, env: Any, clip: bool) -> int | None:
     """Steps. Raises UserError where nothing of that name is registered, and says where its code may be."""
     if ":" in env.id:
         return None
     try:
         return gymnasium.spec(env.id).max_episode_steps
     except gymnasium.error.Error as error:
-        package = getattr(env, "package", None)
-        own = f"env=gym env.id={package}:{env.id} if you trust that package, or " if package else ""
+        package, own = getattr(env, "package", None), ""
+        if package:
+            there = replace(_of(env, clip), id=f"{package}:{env.id}")
+            own = f"{shell.words(*overrides(there, clip))} if you trust that package, or "
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which is not registered here ({first_line(error)}): "
             f"choose {own}env=gym env.id=... or env=none"
@@ -306,11 +308,14 @@ def _check_vectorized(make: Make) -> None:
     single = _kind(several.env.single_observation_space, several.env.single_action_space)
     with suppress(*FAILURES):
         several.close()
-    mode = several.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP)
-    if mode != gymnasium.vector.AutoresetMode.NEXT_STEP:
+    usual = gymnasium.vector.AutoresetMode.NEXT_STEP
+    mode = several.metadata.get("autoreset_mode", usual)
+    # Some write the mode, others its name.
+    if mode not in (usual, usual.value):
         raise UserError(
-            f"environment '{make.id}' begins episodes within the step that ends the last (autoreset {mode.value}), and "
-            "so hides true last observations: leave out env.vectorized"
+            f"environment '{make.id}' does not begin its episodes in the step after the last one's end (its "
+            f"autoreset_mode is {getattr(mode, 'value', mode)}), so that true last observations are not seen: leave "
+            "out env.vectorized"
         )
     if alone != single:
         raise UserError(

@@ -327,9 +327,10 @@ def test_a_vectorised_form_must_be_of_the_same_task_and_show_true_last_observati
     class Larger(Shifted):
         action_space = gymnasium.spaces.Discrete(3, start=1)
 
-    def hiding(num_envs: int) -> gymnasium.vector.VectorEnv:
-        mode = gymnasium.vector.AutoresetMode.SAME_STEP
-        return gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * num_envs, autoreset_mode=mode)
+    def hiding(num_envs: int, mode: object) -> gymnasium.vector.VectorEnv:
+        envs = gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * num_envs)
+        envs.metadata = {"autoreset_mode": mode}
+        return envs
 
     def vector(num_envs: int, broken: bool = False) -> gymnasium.vector.VectorEnv:
         if broken:
@@ -337,9 +338,13 @@ def test_a_vectorised_form_must_be_of_the_same_task_and_show_true_last_observati
         return gymnasium.vector.SyncVectorEnv([Larger] * num_envs)
 
     gymnasium.register("Shifted-v0", lambda broken=False: Shifted(), vector_entry_point=vector)
-    gymnasium.register("Hiding-v0", lambda: gymnasium.make("CartPole-v1"), vector_entry_point=hiding)
-    with pytest.raises(UserError, match=r"hides true last observations: leave out env\.vectorized"):
-        gym(None, None, "Hiding-v0", vectorized=True)
+    gymnasium.register("Hiding-v0", lambda mode: gymnasium.make("CartPole-v1"), vector_entry_point=hiding)
+    modes = gymnasium.vector.AutoresetMode
+    for mode in (modes.SAME_STEP, modes.DISABLED, "SameStep", None):
+        with pytest.raises(UserError, match=r"true last observations are not seen: leave out env\.vectorized"):
+            gym(None, None, "Hiding-v0", {"mode": mode}, vectorized=True)
+    for mode in (modes.NEXT_STEP, "NextStep"):
+        gym(None, None, "Hiding-v0", {"mode": mode}, vectorized=True)
     with pytest.raises(UserError, match="actions of another kind in its vectorised form: leave out"):
         gym(None, None, "Shifted-v0", vectorized=True)
     with pytest.raises(UserError, match="cannot be made in its vectorised form: no licence"):

@@ -217,10 +217,11 @@ def test_one_that_is_the_same_is_not_mentioned(caplog: pytest.LogCaptureFixture)
 
 def test_only_what_collects_needs_the_place_of_the_data(root: Path) -> None:
     record(pendulum(), eval_env=pendulum())
-    info, spec = change_spec(root, id="Endless-v0", entry_point="mazes.own:Endless")
+    info, spec = change_spec(root, id="Endless-v0", entry_point="mazes.own:Endless", kwargs={"size": 3})
     make = from_dataset(info, spec)
     make()
-    with pytest.raises(UserError, match=r"'Endless-v0', which is not registered .*env=gym env\.id=mazes:Endless-v0"):
+    advice = r"'Endless-v0', which is not registered .*env=gym env\.id=mazes:Endless-v0 \+env\.kwargs\.size=3 .*=200 if"
+    with pytest.raises(UserError, match=advice):
         collecting(make, info, spec)
 
 
@@ -251,6 +252,14 @@ def test_what_older_versions_wrote_is_understood(code: str, root: Path, caplog: 
     info, spec = change_spec(root, additional_wrappers=[old], **more)
     assert from_dataset(info, spec)().action_space == spaces.Box(-1.0, 1.0, (1,))
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_gymnasium_is_no_package_to_trust(root: Path) -> None:
+    """Data of older versions: the name is not registered any more, and what is to be imported is already."""
+    record(pendulum())
+    info, spec = change_spec(root, id="LunarLander-v2")
+    with pytest.raises(UserError, match=r"`LunarLander-v3` instead\.\): choose env=gym env\.id=\.\.\. or env=none$"):
+        from_dataset(info, spec)
 
 
 def test_a_spec_without_wrappers_and_limits_is_the_registered_one() -> None:
