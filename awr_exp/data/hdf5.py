@@ -266,4 +266,8 @@ def _check_content(id: str, names: list[str], packed: Array, starts: NDArray[np.
         size = np.where(np.isfinite(span) & (span > 0), span, np.fmin(np.abs(low), np.abs(high)))
         slack = np.where(np.isfinite(size), BOUND_TOLERANCE * size, 0)
         wrong = (action < low - slack) | (action > high + slack)
-        refuse("actions", wrong & transition, "it is outside the bounds of its space: clip it or widen the space")
+        refuse(
+            "actions",
+            wrong & transition,
+            "it is outside the bounds of its space: clip it, or give the data set's action_space infinite ones",
+        )

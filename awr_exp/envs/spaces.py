@@ -110,13 +110,23 @@ def mismatch(spec: "Spec", env: gymnasium.Env) -> str | None:
     return None
 
 
+def in_unknown_order(spec: "Spec", env: gymnasium.Env) -> bool:
+    """Whether the data have parts, and the environment flat observations of which nobody says what they are made of."""
+    return len(spec.observation) > 1 and not entries_of("", bare(env).observation_space) and _parts(env) is None
+
+
 def _flattens_otherwise(env: gymnasium.Env) -> bool:
     """Whether its flat observations, or those that gymnasium would make, are in another order than ours."""
-    while not isinstance(space := env.observation_space, spaces.Dict | spaces.Tuple):
+    return _order(parts := _parts(env)) != _order(canonical(parts))
+
+
+def _parts(env: gymnasium.Env) -> gymnasium.Space | None:
+    """The Dict or Tuple that the observations of an environment are made of, where there is one."""
+    while not isinstance(env.observation_space, spaces.Dict | spaces.Tuple):
         if not isinstance(env, gymnasium.Wrapper):
-            return False
+            return None
         env = env.env
-    return _order(space) != _order(canonical(space))
+    return env.observation_space
 
 
 def _order(space: Any) -> Any:

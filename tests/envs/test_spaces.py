@@ -143,7 +143,14 @@ def test_a_part_without_numbers_is_named() -> None:
             spec_of("environment 'x'", nothing, spaces.Discrete(2))
 
 
-def test_data_of_other_parts_or_of_an_unknown_order_are_refused() -> None:
+class Plain(gymnasium.Env):
+    action_space = ACTION
+
+    def __init__(self, width: int) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, (width,))
+
+
+def test_data_of_other_parts_or_of_an_unknown_order_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     source: Any = SimpleNamespace(id="test/data-v0", env_spec=None, eval_env_spec=None, observation_space=None)
     own = task(gym(None, None, "Parts-v0"))
     gym(source, own, "Parts-v0", {"order": "reversed"})
@@ -156,6 +163,10 @@ def test_data_of_other_parts_or_of_an_unknown_order_are_refused() -> None:
     gym(source, own, "Flattened-v0", {"order": "sorted"})
     with pytest.raises(UserError, match="the data have observations in parts, the environment flat ones of keys in"):
         gym(source, own, "Flattened-v0", {"order": "reversed"})
+    assert not caplog.text
+    gymnasium.register("Plain-v0", lambda: Plain(own.obs_dim))
+    gym(source, own, "Plain-v0")
+    assert "environment 'Plain-v0' flat ones: if they are in another order, its scores mean nothing" in caplog.text
     with pytest.raises(UserError, match="the data have actions that begin at 0, the environment ones that begin at 4"):
         gym(source, dataclasses.replace(own, action_start=0), "Parts-v0")
     first, *others = own.observation
