@@ -21,6 +21,7 @@ from awr_exp.data import export
 from awr_exp.envs.fleet import Here, Workers
 from awr_exp.envs.make import from_dataset, gym, none, task
 from awr_exp.envs.source import EnvSource
+from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.training import evaluate
 from awr_exp.training.evaluate import FIRST_SEED, Evaluator
@@ -280,13 +281,23 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, space
     return f"{name}:{name}-v0"
 
 
-def test_an_environment_of_ones_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_of_ones_own_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     id = own_module(tmp_path, monkeypatch, "endless", "Discrete(2)")
     make_env = gym(None, None, id)
     monkeypatch.setattr(evaluate, "LONGEST", 30)
-    evaluator = Evaluator(make_env, members=1, episodes=2)
+    monkeypatch.setattr(evaluate, "LONG", 10)
+    stopped: list[int] = []
+    evaluator = Evaluator(make_env, members=1, episodes=2, stopped=lambda: stopped)
     # It has no end, but evaluation has.
     assert evaluator.play(make_awr(Spec(2, num_actions=2))).returns.tolist() == [[30, 30]]
+    assert "has taken 10 steps so far, and episodes end after 30 at the latest: give the environment a" in caplog.text
+    # Once it is time to stop, nobody waits for that.
+    monkeypatch.setattr(evaluate, "PATIENCE", 0)
+    stopped.append(15)
+    with pytest.raises(HangsError, match="done anew when resumed"):
+        evaluator.play(make_awr(Spec(2, num_actions=2)))
     # What a file names is not imported, but it does name it.
     env = make_env()
     assert env.spec is not None
