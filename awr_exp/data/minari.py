@@ -68,14 +68,15 @@ def load(
     low, high = (_score(id, metadata, name) for name in ("ref_min_score", "ref_max_score"))
     if low is not None and high is not None and high <= low:
         log.warning("data set '%s' has no normalized scores: ref_min_score is %g, ref_max_score %g", id, low, high)
-    for doubt in _doubts(packed, lengths, spec):
+    own = _env_source(id, metadata, "env_spec")
+    for doubt in _doubts(packed, lengths, spec, own.max_episode_steps if own else None):
         log.warning("warning: data set '%s': %s", id, doubt)
     info = DataInfo(
         id=id,
         episode_returns=_returns(packed, lengths),
         transitions=int(lengths.sum()),
         fingerprint=f"{id}:{_digest(packed, lengths)}",
-        env_spec=_env_source(id, metadata, "env_spec"),
+        env_spec=own,
         eval_env_spec=_env_source(id, metadata, "eval_env_spec"),
         ref_min_score=low,
         ref_max_score=high,
@@ -188,8 +189,8 @@ def _score(id: str, metadata: dict[str, Any], field: str) -> float | None:
     return None
 
 
-def _doubts(packed: Tensor, lengths: Tensor, spec: Spec) -> Iterator[str]:
-    """What its content says may be wrong with it, though it can be learnt from."""
+def _doubts(packed: Tensor, lengths: Tensor, spec: Spec, limit: int | None) -> Iterator[str]:
+    """What its content says may be wrong with it, though it can be learnt from; limit: of its environment, in steps."""
     obs, final = packed[:, : spec.obs_dim], (lengths + 1).cumsum(0) - 1
     first = final - lengths
     joined = (obs[final[:-1]] == obs[first[1:]]).all(1) & (obs[final[:-1]] != obs[first[:-1]]).any(1)
@@ -198,6 +199,13 @@ def _doubts(packed: Tensor, lengths: Tensor, spec: Spec) -> Iterator[str]:
             f"{count} of its episodes end with the very observation that the next one begins with: that is right for "
             "parts of one episode; where a vectorised environment reset itself, write the data anew with true last "
             "observations and without the steps that only reset"
+        )
+    terminated = packed[final - 1, -2] > 0
+    late = int((terminated & (lengths == limit)).sum())
+    if late > max(2, int(terminated.sum()) / 2):
+        yield (
+            f"{late} of its episodes terminate after {limit} steps, the time limit of its environment: if that is what "
+            "ended them, write the data anew with truncations instead, for values go on beyond a limit"
         )
     if spec.discrete:
         return

@@ -79,8 +79,13 @@ def gym(
 ) -> MakeEnv:
     """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set, if any."""
     make = Make(id, dict(kwargs or {}), vectorized, clip_actions)
-    named = data is not None and (data.env_spec or data.eval_env_spec)
+    named = data and (data.eval_env_spec or data.env_spec)
     _check(make, data, spec, f"choose {'env=from_dataset' if named else 'another env.id'} or env=none")
+    if data and named and (place := _placed(make)) != (theirs := _placed(_of(named, clip_actions))):
+        log.info(
+            "evaluating in %s, though data set '%s' is of %s: returns in the two do not compare",
+            *(source.described(place), data.id, source.described(theirs)),
+        )
     if vectorized:
         _check_vectorized(make)
     return make
@@ -167,6 +172,16 @@ def _of(env: Any, clip_actions: bool) -> Make:
     return Make(
         env.id, {**env.kwargs, **limit, **source.render_kwargs(wrappers)}, False, clip_actions, wrappers=wrappers
     )
+
+
+def _placed(make: Make) -> source.EnvSource:
+    """The environment with all that it is made with, but for wrappers and pictures."""
+    id, kwargs = make.id.rpartition(":")[2], dict(make.kwargs)
+    with suppress(gymnasium.error.Error):
+        registered = gymnasium.spec(id)
+        kwargs = {**registered.kwargs, "max_episode_steps": registered.max_episode_steps, **kwargs}
+    kwargs.pop("render_mode", None)
+    return source.EnvSource(id, kwargs, kwargs.pop("max_episode_steps", None) or -1)
 
 
 def foreign_module(id: str) -> str | None:
