@@ -307,24 +307,49 @@ def test_episodes_keep_what_was_given_too() -> None:
     assert given.tolist() == [[0.5]]
 
 
-def test_a_recorded_dict_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Counts(Parts):
+    """Shows a vector of whole numbers."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 300, (2,), np.int16)
+
+    def reset(self, **options: Any) -> Any:
+        return np.array([7, 300], np.int16), super().reset()[1]
+
+    def step(self, action: Any) -> Any:
+        return np.array([7, 300], np.int16), *super().step(action)[1:]
+
+
+gymnasium.register("Counts-v0", f"{__name__}:Counts")
+
+
+def recorded(make_env: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """An episode of four steps, as it is read here and by Minari."""
+    import minari
+
     from awr_exp.data import export
     from awr_exp.data.minari import load
     from awr_exp.data.recording import Recording
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    make_env = gym(None, None, "Parts-v0", {"order": "reversed"})
     env, spec = make_env(), task(make_env)
     recording = Recording(tmp_path / "steps", spec, 1)
     played = play(env, lambda obs, rng: np.int64(2), 0, np.random.default_rng(0))
-    mark = np.arange(4) == 0
+    mark = np.arange(len(played["reward"])) == 0
     recording.add(**{name: part[:, None] for name, part in (played | {"mark": mark}).items()})
-    assert export.create("test/parts-v0", recording.episodes(), env, bare(env).action_space, "none", None, "none")
-    data = load("test/parts-v0")
+    assert export.create("test/own-v0", recording.episodes(), env, bare(env).action_space, "none", None, "none")
+    data = load("test/own-v0")
     assert data.spec == spec
-    np.testing.assert_array_equal(data.observations(), np.array([COLUMNS] * 5, np.float32))
-    import minari
+    return data, next(iter(minari.load_dataset("test/own-v0").iterate_episodes()))
 
-    episode = next(iter(minari.load_dataset("test/parts-v0").iterate_episodes()))
+
+def test_a_recorded_dict_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, episode = recorded(gym(None, None, "Parts-v0", {"order": "reversed"}), tmp_path, monkeypatch)
+    np.testing.assert_array_equal(data.observations(), np.array([COLUMNS] * 5, np.float32))
     assert episode.actions.tolist() == [6] * 4
     assert episode.observations["level"].tolist() == [3] * 5
+
+
+def test_recorded_whole_numbers_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, episode = recorded(gym(None, None, "Counts-v0"), tmp_path, monkeypatch)
+    assert Counts().observation_space.contains(episode.observations[-1])
