@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from awr_exp.errors import UserError
 from awr_exp.layout import Entries, Entry, coarse, described, flatten
+from awr_exp.machine import free_memory
 
 if TYPE_CHECKING:
     # It would bring torch into workers that only step environments.
@@ -139,6 +140,13 @@ def flat(env: gymnasium.Env) -> gymnasium.Env:
     """The environment with flat observations, and actions that count from 0. Raises UserError if it cannot be."""
     name = f"environment '{env.spec.id if env.spec else env}'"
     entries, action = entries_of(name, env.observation_space), env.action_space
+    width = sum(entry.width for entry in entries)
+    # Even their space takes 10 bytes a number, and the smallest network more than the rest.
+    if (needed := 64 * width) > (free := free_memory()):
+        raise UserError(
+            f"{name}: its observations are {width} numbers, which take {needed / 1e9:.0f} GB of memory with any "
+            f"network, and {free / 1e9:.1f} GB are free: use a space with fewer choices, or with numbers instead"
+        )
     shifted = isinstance(action, spaces.Discrete) and action.start != 0
     return Flat(Sorted(env) if entries else env, entries) if entries or shifted else env
 

@@ -150,6 +150,13 @@ class Plain(gymnasium.Env):
         self.observation_space = spaces.Box(-np.inf, np.inf, (width,))
 
 
+def test_observations_that_no_machine_holds_are_refused_at_once() -> None:
+    env = Plain(1)
+    env.observation_space = spaces.Discrete(10**12)
+    with pytest.raises(UserError, match="its observations are 1000000000000 numbers, which take 64000 GB of memory"):
+        flat(env)
+
+
 def test_data_of_other_parts_or_of_an_unknown_order_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     source: Any = SimpleNamespace(id="test/data-v0", env_spec=None, eval_env_spec=None, observation_space=None)
     own = task(gym(None, None, "Parts-v0"))
