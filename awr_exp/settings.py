@@ -4,7 +4,6 @@ One name means one thing everywhere, so one table holds the range of every setti
 a mistake is answered in a fraction of a second.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from awr_exp.config import CONF, GROUPS, options
 from awr_exp.errors import UserError, first_line
+from awr_exp.guard import shown
 from awr_exp.vocabulary import names as vocabulary
 from awr_exp.vocabulary import near
 
@@ -285,7 +285,7 @@ def check_value(path: str, value: Any) -> None:
     """Raises UserError where the value is not what its name asks for."""
     accepts, wanted = RULES[path.rpartition(".")[2]]
     if not accepts(value):
-        raise UserError(f"{path} is {json.dumps(value, default=str)}; it must be {wanted}")
+        raise UserError(f"{path} is {shown(value)}; it must be {wanted}")
 
 
 def _settings(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

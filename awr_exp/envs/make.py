@@ -19,6 +19,7 @@ from awr_exp import shell
 from awr_exp.envs import fit, source
 from awr_exp.envs.spaces import FlatVector, bare, entries_of, flat, flat_vector, spec_of
 from awr_exp.errors import FAILURES, UserError, first_line, named
+from awr_exp.guard import foreign_module
 from awr_exp.surroundings import kept
 
 if TYPE_CHECKING:
@@ -123,9 +124,10 @@ def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
     make = _of(env, clip)
-    if foreign_module(env.id) or source.names_code(env.kwargs):
+    if foreign_module(env.id) or source.reaches_out(env.kwargs):
         raise UserError(
-            f"data set '{data.id}' was collected in '{env.id}', which would import a module: if you trust it, "
+            f"data set '{data.id}' was collected in '{env.id}', which would import a module or open a file: if you "
+            "trust it, "
             f"{shell.words(*overrides(source.EnvSource(env.id, dict(make.kwargs)), clip))}"
         )
     limit = _registered_limit(data, env)
@@ -165,12 +167,6 @@ def _of(env: Any, clip_actions: bool) -> Make:
     return Make(
         env.id, {**env.kwargs, **limit, **source.render_kwargs(wrappers)}, False, clip_actions, wrappers=wrappers
     )
-
-
-def foreign_module(id: str) -> str | None:
-    """The module that making the environment `id` would import, if there is one and it is none of ours."""
-    module, _, _ = id.rpartition(":")
-    return module if module and not module.startswith("awr_exp.") else None
 
 
 def overrides(spec: Any, clip_actions: bool = True) -> list[str]:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from awr_exp import results, shell
 from awr_exp.errors import UserError
+from awr_exp.guard import shown
 from awr_exp.sweep import closing
 from awr_exp.sweep.sweeper import Grid, one_line
 from awr_exp.training.progress import CLOSING
@@ -66,6 +67,7 @@ class Tuner(Grid):
             raise UserError(f"{folder} holds another sweep: choose another hydra.sweep.dir")
         self.make(folder)
         study = self.study(folder, fixed)
+        check_trials(study, space, folder)
         self.returns: dict[int, JobReturn] = {}
         try:
             self.search(study, space, fixed)
@@ -248,6 +250,16 @@ class Tuner(Grid):
             alone = ["hydra.mode=RUN"] if any(shell.key(job) == "sweep" for job in best) else []
             log.log(CLOSING, "best, %.4g: %s", study.best_value, shell.with_own_parts(*best, *alone))
         return failed
+
+
+def check_trials(study: Any, space: Mapping[str, Any], folder: Path) -> None:
+    """Raises UserError where an earlier trial has what this space has not: it would be an override of its own."""
+    for trial in study.get_trials(deepcopy=False):
+        # What was asked for by hand comes without a distribution.
+        for name, value in (trial.system_attrs.get("fixed_params", {}) | trial.params).items():
+            choices = getattr(space.get(name), "choices", None)
+            if name not in space or not (value in choices if choices else type(value) in (int, float)):
+                raise UserError(f"the study in {folder} was started with another space: {name} was {shown(value)}")
 
 
 def promising(value: float, others: Sequence[float]) -> bool:

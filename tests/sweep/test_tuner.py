@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from awr_exp import results
+from awr_exp.errors import UserError
 from awr_exp.training.loggers import read
 from tests.conftest import SMALL, Cli, start, trainer_of
 
 optuna = pytest.importorskip("optuna")
-from awr_exp.sweep.tuner import Tuner, _unmeasured, distribution, promising  # noqa: E402
+from awr_exp.sweep.tuner import Tuner, _unmeasured, check_trials, distribution, promising  # noqa: E402
 
 SEARCH = [
     *SMALL, "hydra/sweeper=optuna", "agent.beta=tag(log,interval(0.03,3.0))", "seed=0",
@@ -132,6 +133,24 @@ def test_a_search_that_goes_on_proposes_nothing_twice(kind: str, tmp_path: Path)
     # Nor does it matter where it was interrupted.
     (tmp_path / "two").mkdir()
     assert found[:6] == asked(tmp_path / "two", SPACES[kind], 3)[:6]
+
+
+@pytest.mark.parametrize("params", [{"weighting._target_": "os.system"}, {"agent.beta": "{_target_: os.system}"}])
+def test_what_a_study_holds_is_no_override_of_its_own(params: dict[str, Any], tmp_path: Path) -> None:
+    study = optuna.create_study()
+    study.add_trial(
+        optuna.create_trial(
+            state=optuna.trial.TrialState.RUNNING,
+            params=params,
+            distributions={name: optuna.distributions.CategoricalDistribution([v]) for name, v in params.items()},
+        )
+    )
+    with pytest.raises(UserError, match="was started with another space"):
+        check_trials(study, SPACES["numbers"], tmp_path)
+    study = optuna.create_study()
+    study.enqueue_trial(params)
+    with pytest.raises(UserError, match="was started with another space"):
+        check_trials(study, SPACES["numbers"], tmp_path)
 
 
 def test_a_study_that_was_moved_is_the_same(tmp_path: Path) -> None:
