@@ -16,7 +16,8 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from awr_exp.config import CONF, GROUPS, options
 from awr_exp.errors import UserError, first_line
-from awr_exp.guard import shown
+from awr_exp.guard import kinds, shown
+from awr_exp.reading import LARGEST
 from awr_exp.vocabulary import names as vocabulary
 from awr_exp.vocabulary import near
 
@@ -141,7 +142,7 @@ RULES: dict[str, Rule] = {
     "log_curves": FLAG,
     "seed": (lambda v: _integer(v) and v >= 0, "a whole number of at least 0"),
     "device": (
-        lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", v) is not None,
+        lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", v) is not None,
         "auto, cpu, cuda or cuda:<number>",
     ),
     "threads": _optional(
@@ -161,6 +162,7 @@ RULES: dict[str, Rule] = {
     ),
     "checkpoint_steps": COUNT,
     "resume": _optional(TEXT),
+    "dir": (TEXT[0], "a folder, such as runs/3"),
     "resume_policy": _optional(TEXT),
     "offline_share": _optional(UNIT),
     "offline_share_end": _optional(UNIT),
@@ -180,9 +182,12 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
     for group in REQUIRED:
         if not content.get(group):
             raise UserError(f"{group} is missing: choose {group}=<one of {', '.join(options(group))}>")
+    _check_places(content)
     trainer = str(content["trainer"].get("_target_")).rpartition(".")[2]
     if trainer == "Offline" and not content.get("dataset"):
         raise UserError("trainer=offline needs a data set: choose dataset=... or trainer=online")
+    if trainer in ("Online", "Finetune") and not content["trainer"].get("schedule"):
+        raise UserError(f"schedule is missing: choose schedule=<one of {', '.join(options('schedule'))}>")
     if trainer == "Offline" and "replay_size" in content["trainer"]:
         raise UserError("schedule=interleaved is how an online run learns: choose trainer=online or finetune beside it")
     recorder = content.get("recorder") or {}
@@ -212,6 +217,20 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
             if isinstance(node.get(group), dict):
                 node[group].pop(name, None)
     return content
+
+
+def _check_places(content: Mapping[str, Any]) -> None:
+    """Raises UserError where a part of ours stands in the place of another kind, or a logger is no part."""
+    known = kinds(CONF)
+    targets = {target for kind in known.values() for target in kind.targets}
+    for group, kind in known[""].parts.items():
+        node = content.get(group)
+        target = node.get("_target_") if isinstance(node, dict) else None
+        if target in targets - {None, *known[kind].targets}:
+            raise UserError(f"{group}._target_ is {target}, which is none of ours for that: choose another {group}")
+    for name, node in (content.get("logger") or {}).items():
+        if not isinstance(node, dict) or not (node.get("_target_") or name == "jsonl"):
+            raise UserError(f"logger.{name} is {shown(node)}; it must be a part with a _target_, or left out")
 
 
 def surplus(content: Mapping[str, Any]) -> list[str]:
@@ -283,6 +302,8 @@ def check_origin(cfg: DictConfig) -> None:
 
 def check_value(path: str, value: Any) -> None:
     """Raises UserError where the value is not what its name asks for."""
+    if _integer(value) and abs(value) >= LARGEST:
+        raise UserError(f"{path} is {value}, which is too large")
     accepts, wanted = RULES[path.rpartition(".")[2]]
     if not accepts(value):
         raise UserError(f"{path} is {shown(value)}; it must be {wanted}")

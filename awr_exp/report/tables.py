@@ -97,7 +97,7 @@ def rows(found: Sequence[Result]) -> str:
     metrics = sorted({name for result in found for name in result.series})
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    body = [["folder", "status", "error", "task", "seed", *names, *metrics]]
+    body: list[list[Any]] = [["folder", "status", "error", "task", "seed", *names, *metrics]]
     for result in found:
         setting = dict(result.setting)
         about = [result.run.folder, result.run.status, result.run.error, result.task, result.seed]

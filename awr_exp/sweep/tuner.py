@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.guard import shown
+from awr_exp.settings import COUNT, WHOLE
 from awr_exp.sweep import closing
 from awr_exp.sweep.sweeper import Grid, one_line
 from awr_exp.training.progress import CLOSING
@@ -53,9 +54,9 @@ class Tuner(Grid):
 
     def train(self, arguments: list[str], folder: Path) -> tuple[list[JobReturn], bool]:
         """Run the study or go on with it, as `Grid.train` does with all combinations."""
-        for name in ("n_trials", "batch_size", "rungs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"hydra.sweeper.{name} is {getattr(self, name)}; it must be at least 1")
+        for name, (accepts, wanted) in {"n_trials": COUNT, "batch_size": COUNT, "rungs": COUNT, "seed": WHOLE}.items():
+            if not accepts(value := getattr(self, name)):
+                raise UserError(f"hydra.sweeper.{name} is {shown(value)}; it must be {wanted}")
         space, fixed = self.space(arguments)
         # The edges of the space stand for all of it: what is wrong there is said before anything trains.
         edges = [[*fixed, *edge] for edge in _edges(space)]
