@@ -247,7 +247,7 @@ WRONG = {
     "device=cuda:99999999999999999999": "auto, cpu, cuda or cuda:<number>",
     "trainer._target_=awr_exp.math.weights.constant": "is none of ours for that: choose another trainer",
     "weighting._target_=awr_exp.envs.make.gym": "is none of ours for that: choose another weighting",
-    "trainer=online env=cartpole trainer.schedule=null": "schedule is missing: choose schedule=<one of interleaved, phased>",
+    "trainer=online env=cartpole trainer.schedule=null": "schedule is missing: choose schedule=<one of interl",
     "logger.wandb._target_=null": "logger.wandb._target_ is null",
     "~logger.wandb +logger.wandb={}": "logger.wandb is {}; it must be a part with a _target_, or left out",
     "+agent.foo=1": "agent.foo is not a setting of awr_exp",

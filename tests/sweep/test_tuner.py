@@ -229,7 +229,10 @@ def test_a_trial_whose_process_was_lost_goes_on(cli: Cli, tmp_path: Path, datase
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["agent.beta=1,2", "hydra.sweeper.n_trials=0"], "^error: hydra.sweeper.n_trials is 0; it must be at least 1"),
+        (
+            ["agent.beta=1,2", "hydra.sweeper.n_trials=x"],
+            '^error: hydra.sweeper.n_trials is "x"; it must be a whole number of at least 1',
+        ),
         pytest.param(["seed=0"], "^error: there is nothing to tune", marks=pytest.mark.slow),
         (["agent.beta=interval(-1,1)"], r"^error: job 0 \(.*agent.beta=-1.0\): agent.beta is -1.0; it must be"),
         pytest.param(["agent.beta=tag(log,interval(0,1))"], "^error: agent.beta=.*low", marks=pytest.mark.slow),
