@@ -87,7 +87,7 @@ def _learn(known: dict[str, Kind], name: str, content: dict[str, Any], groups: s
         reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
         if reference and reference[1] in groups:
             kind.parts[key] = reference[1]
-        elif isinstance(value, dict) and (key in groups or "_target_" in value):
+        elif isinstance(value, dict) and (key in groups or "_target_" in value or not name):
             kind.parts[key] = key if key in groups else f"{name}.{key}"
             _learn(known, kind.parts[key], value, groups)
         else:

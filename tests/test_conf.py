@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from awr_exp import command, config, help, settings
+from awr_exp import command, config, guard, help, settings
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError
@@ -110,7 +110,7 @@ def test_help_has_a_line_for_every_option_and_every_setting() -> None:
         assert f"{group}={option}" in lines
     found = {line.partition("=")[0] for line in lines}
     for cfg in (composed(), composed("trainer=online", "env=gym", "env.id=Pendulum-v1", "schedule=interleaved")):
-        for name, _ in settings._settings(cfg, ""):
+        for name, _, _ in settings._settings(cfg, "", guard.Kind()):
             # What the agent has by reference is the group's.
             if not config.GROUPS & set(name.split(".")[1:]):
                 assert name in found or name.rpartition(".")[2] in settings.PARTS, name
@@ -147,7 +147,7 @@ def test_every_value_has_a_range() -> None:
             continue
         content.pop("hydra", None)
         content.pop("defaults", None)
-        for name, _ in settings._settings(content, ""):  # type: ignore[arg-type]
+        for name, _, _ in settings._settings(content, "", guard.Kind()):  # type: ignore[arg-type]
             leaf = name.rpartition(".")[2]
             assert leaf in settings.RULES or leaf in config.GROUPS, f"{path}: {name}"
 
