@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from safetensors.torch import load_file, save_file
 
 import awr_exp
-from awr_exp import config, messages, results
+from awr_exp import arguments, command, config, messages, results
 from awr_exp.errors import UserError
 from awr_exp.sweep import experiment
 from awr_exp.training import checkpoint
@@ -312,6 +312,44 @@ def test_a_wrong_setting_is_answered_before_anything_is_made(cli: Cli, tmp_path:
     refused(done, WRONG[wrong])
     assert done.stdout.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
+
+
+OPTIONS = {
+    "-x": "there is no option -x: --hydra-help lists them",
+    "--cfg": "argument --cfg/-c: expected one argument",
+    "--cfg nonsense": "argument --cfg/-c: invalid choice: 'nonsense' (choose from",
+    "agent=[awr,bc]": "agent=[awr,bc]: choose agent=<one of awr, bc, rwr>",
+}
+
+
+@pytest.mark.parametrize("wrong", OPTIONS)
+def test_a_wrong_option_is_answered_in_one_line(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.check_arguments(arguments.understood(wrong.split()))
+    assert str(stop.value).startswith(f"error: {OPTIONS[wrong]}")
+    assert "".join(capsys.readouterr()) == ""
+
+
+FOLDERS = {
+    "hydra.run.dir=3": "hydra.run.dir is 3; it must be a folder, such as runs/3",
+    "hydra.run.dir=''": 'hydra.run.dir is ""; it must be a folder',
+    "hydra.run.dir=${x}": "Interpolation key 'x' not found",
+    "resume=${x}": "Interpolation key 'x' not found",
+    "device=${x}": "Interpolation key 'x' not found",
+}
+
+
+@pytest.mark.parametrize("wrong", FOLDERS)
+def test_a_folder_that_is_none_is_answered_in_one_line(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    composed()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        cfg = compose("config", [wrong], return_hydra_config=True)
+    with pytest.raises(SystemExit, match=re.escape(f"error: {FOLDERS[wrong]}")):
+        command.Check().on_run_start(cfg)
+    assert not list(tmp_path.iterdir())
 
 
 UNKNOWN = {
