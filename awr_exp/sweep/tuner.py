@@ -122,7 +122,7 @@ class Tuner(Grid):
         settings = dict(sorted(results.parsed(fixed).items()))
         before = study.user_attrs.get("settings", settings)
         if before != settings:
-            was = " ".join(f"{key}={value}" for key, value in before.items())
+            was = " ".join(f"{key}={value}" for key, value in before.items()) if isinstance(before, dict) else "others"
             raise UserError(f"the study in {folder} was started with {was}: give the same command to go on with it")
         study.set_user_attr("settings", settings)
         return study
