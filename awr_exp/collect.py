@@ -121,6 +121,10 @@ def _environment(content: dict[str, Any]) -> Any:
     node = content.get("env")
     if node is None:
         folder = Path(content["policy"])
+        if content["policy"] not in ("random", "built-in") and not folder.exists():
+            raise UserError(
+                f"policy={folder} is not there: give random, built-in, or a run's folder or checkpoint file"
+            )
         if not (folder / ".hydra").is_dir():
             raise UserError("env is missing: choose where to play, such as env=pendulum")
         saved: Any = config.saved_config(folder, content["trust"])
@@ -203,6 +207,7 @@ def main() -> None:
     # As Ctrl-C: what is half written is taken away.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.argv[1:] = arguments.understood(sys.argv[1:])
+    command.check_arguments(sys.argv[1:])
     with messages.plain_errors():
         run()
 
