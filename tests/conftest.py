@@ -35,6 +35,7 @@ from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.settings import check
 from awr_exp.types import Batch, Spec
+from tests import warm
 
 torch.set_num_threads(1)
 # The first example pays for imports, and machines are shared: time says nothing here.
@@ -131,9 +132,16 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(cwd: Path, datasets: Path, *arguments: str, session: bool = False, **env: str) -> "subprocess.Popen[str]":
-    """session: in a process group of its own, as from a terminal."""
+def start(
+    cwd: Path, datasets: Path, *arguments: str, session: bool = False, **env: str
+) -> "subprocess.Popen[str] | warm.Popen":
+    """A command at work; in a fresh interpreter where it has variables of its own.
+
+    session: in a process group of its own, as from a terminal.
+    """
     surroundings = os.environ | {"MINARI_DATASETS_PATH": str(datasets), "WANDB_MODE": "offline", "COLUMNS": "200"} | env
+    if not (session or env):
+        return warm.Popen(arguments, cwd, surroundings)
     return subprocess.Popen(
         [sys.executable, "-m", "awr_exp.main", *arguments],
         cwd=cwd,
@@ -152,6 +160,7 @@ def cli(tmp_path: Path, datasets: Path) -> Cli:
     def run(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
         process = start(tmp_path, datasets, *arguments, **env)
         output, _ = process.communicate(timeout=240)
+        assert process.returncode is not None
         return subprocess.CompletedProcess(arguments, process.returncode, output)
 
     return run
@@ -173,7 +182,7 @@ def finished(smoke_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(smoke_run, tmp_path / "run")
 
 
-def trainer_of(process: "subprocess.Popen[str]", run: Path) -> int:
+def trainer_of(process: "subprocess.Popen[str] | warm.Popen", run: Path) -> int:
     """The process that trains a run, once it does: the one that has its log open."""
     deadline = time.monotonic() + 120
     while not (run / "metrics.jsonl").exists() or "train/" not in (run / "metrics.jsonl").read_text():

@@ -1,0 +1,69 @@
+"""Commands in processes of their own, forked from one that has imported what they need, which is most of their time."""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["awr_exp.sweep.experiment", "awr_exp.training.curves", "gymnasium", "minari", "wandb"])
+
+
+def _main(arguments: tuple[str, ...], cwd: Path, env: Mapping[str, str], output: Path) -> None:
+    with output.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.path.insert(0, str(cwd))
+    sys.argv[1:] = arguments
+    try:
+        runpy.run_module("awr_exp.main", run_name="__main__", alter_sys=True)
+    finally:
+        # An interpreter calls them at its end; a process of multiprocessing does not.
+        atexit._run_exitfuncs()
+
+
+class Popen:
+    """`python -m awr_exp.main` with these arguments, and what tests need of subprocess.Popen.
+
+    It is no fresh interpreter: what acts before or while something is imported (variables of Python, of OpenMP, of the
+    locale) needs subprocess.Popen itself.
+    """
+
+    def __init__(self, arguments: tuple[str, ...], cwd: Path, env: Mapping[str, str]) -> None:
+        self.args, self._folder = arguments, tempfile.TemporaryDirectory()
+        self._output = Path(self._folder.name, "output")
+        self._process = _FORKS.Process(target=_main, args=(arguments, cwd, env, self._output))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        self.wait(timeout)
+        return self._output.read_text(), None
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
