@@ -201,7 +201,10 @@ def _inside(id: str, name: str, group: Any, field: str) -> Any:
     """An array of an episode. Raises UserError unless it is in the same file: another's changes would not be seen."""
     data, elsewhere = group, f"data set '{id}', {name}: {field} is kept in another file; write the data set anew"
     for step in field.split("/"):
-        if data.id.links.get_info(os.fsencode(step)).type != h5py.h5l.TYPE_HARD:
+        links, link = data.id.links, os.fsencode(step)
+        if not links.exists(link):
+            raise KeyError(step)
+        if links.get_info(link).type != h5py.h5l.TYPE_HARD:
             raise UserError(elsewhere)
         data = data[step]
     plan = data.id.get_create_plist()
