@@ -61,13 +61,14 @@ def parse(text: Any) -> EnvSource:
         raise ValueError(f"its max_episode_steps is {steps!r}")
     # A window, or pictures that nobody looks at: how it was watched is no part of the task.
     kwargs = {name: value for name, value in kwargs.items() if name != "render_mode"}
-    package = str(content.get("entry_point")).partition(":")[0].partition(".")[0]
+    package = str(content.get("entry_point") or "").partition(":")[0].partition(".")[0]
     return EnvSource(
         id=id,
         kwargs=kwargs,
         max_episode_steps={None: -1, "registered": None}.get(steps, steps),
         additional_wrappers=tuple(map(_wrapper, wrappers)),
-        package=package if content.get("entry_point") and package.isidentifier() else None,
+        # All that gymnasium registers is there already.
+        package=package if package.isidentifier() and package != "gymnasium" else None,
     )
 
 

@@ -37,7 +37,7 @@ class WorkerDiedError(WorkerError):
 
 
 class HangsError(Exception):
-    """It is time to stop, and a worker does not answer."""
+    """It is time to stop, and what was asked for takes too long."""
 
 
 class Worker:
