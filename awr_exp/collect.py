@@ -120,6 +120,10 @@ def _environment(content: dict[str, Any]) -> Any:
     node = content.get("env")
     if node is None:
         folder = Path(content["policy"])
+        if content["policy"] not in ("random", "built-in") and not folder.exists():
+            raise UserError(
+                f"policy={folder} is not there: give random, built-in, or a run's folder or checkpoint file"
+            )
         if not (folder / ".hydra").is_dir():
             raise UserError("env is missing: choose where to play, such as env=pendulum")
         saved: Any = config.saved_config(folder, content["trust"])
@@ -200,6 +204,7 @@ def _known_best(content: dict[str, Any]) -> list[float]:
 
 def main() -> None:
     sys.argv[1:] = arguments.understood(sys.argv[1:])
+    command.check_arguments(sys.argv[1:])
     # A signal is as Ctrl-C: what is half written is taken away.
     with messages.plain_errors(), interruptible():
         run()

@@ -43,7 +43,7 @@ def run(cfg: DictConfig) -> float | None:
         failure = outcome.error
     except (SystemExit, KeyboardInterrupt):
         if content and results.begun(folder):
-            log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg, content))
+            log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg))
         raise
     except UserError as error:
         log.error("error: %s", error)
@@ -55,7 +55,7 @@ def run(cfg: DictConfig) -> float | None:
     if failure is None:
         return outcome.metrics.get(cfg.objective)
     if content and any((folder / part / "checkpoint").exists() for part in ("", "baseline", "offline")):
-        log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg, content))
+        log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg))
     if HydraConfig.get().mode == RunMode.RUN:
         run_folder.forget(folder)
         sys.exit(1)

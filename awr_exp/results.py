@@ -61,7 +61,10 @@ def write(folder: Path, content: Mapping[str, Any]) -> bool:
 def put(path: Path, content: bytes) -> None:
     """Write a file at once or not at all. Raises OSError."""
     draft = path.with_name(f".{path.name}.tmp")
-    draft.write_bytes(content)
+    draft.unlink(missing_ok=True)
+    # A new file: what somebody has put there may be a link.
+    with draft.open("xb") as file:
+        file.write(content)
     os.replace(draft, path)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from awr_exp import results
+from awr_exp import arguments, results, shell
 from awr_exp.errors import UserError
 from awr_exp.reading import read_yaml
-from awr_exp.settings import check_origin
+from awr_exp.settings import check_origin, check_value
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,9 @@ def settle(config: DictConfig) -> None:
         config.sweep.setdefault("resume", None)
     check_origin(config)
     hydra = config.hydra
+    for one in hydra.overrides.hydra:
+        if shell.key(one) in ("hydra.run.dir", "hydra.sweep.dir"):
+            check_value(shell.key(one), arguments.value(one))
     with read_write(hydra), open_dict(hydra):
         if hydra.job.chdir:
             _say("hydra.job.chdir has no effect: paths are those of where the command was typed")

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from safetensors.torch import load_file, save_file
 
 import awr_exp
-from awr_exp import config, messages, results, surroundings
+from awr_exp import arguments, command, config, messages, results, surroundings
 from awr_exp.errors import UserError
 from awr_exp.sweep import experiment
 from awr_exp.training import checkpoint
@@ -243,8 +243,22 @@ WRONG = {
     "dataset=minari": "dataset.id is missing: give dataset.id=...",
     "agent.betaa=1": "error: there is no agent.betaa with the options that are chosen; did you mean agent.beta?\n",
     "trainer=online env=cartpole trainer.updates=3": "chosen: it is a setting of trainer=offline\n",
+    "agent.value_iters=123456789012345678901234567890": "agent.value_iters is 123456789012345678901234567890, which is",
+    "dataset.reward_scale=123456789012345678901234567890": "reward_scale is 123456789012345678901234567890, which is",
+    "device=cuda:99999999999999999999": "auto, cpu, cuda or cuda:<number>",
+    "trainer._target_=awr_exp.math.weights.constant": "is none of ours for that: choose another trainer",
+    "weighting._target_=awr_exp.envs.make.gym": "is none of ours for that: choose another weighting",
+    "trainer=online env=cartpole trainer.schedule=null": "schedule is missing: choose schedule=<one of interl",
+    "logger.wandb._target_=null": "logger.wandb._target_ is null",
+    "~logger.wandb +logger.wandb={}": "logger.wandb is {}; it must be a part with a _target_, or left out",
     "+agent.foo=1": "agent.foo is not a setting of awr_exp",
     "+agent.betta=1": "agent.betta is not a setting of awr_exp: remove it; did you mean agent.beta?",
+    "+beta=3": "beta is not a setting of awr_exp: remove it; did you mean agent.beta?",
+    "+agnt.beta=3": "agnt is not a setting of awr_exp: remove it; did you mean agent?",
+    "+sweep.beta=3": "sweep.beta is not a setting of awr_exp",
+    "+agent.optimizer.beta=3": "agent.optimizer.beta is not a setting of awr_exp",
+    "trainer=finetune +trainer.pretrain.beta=3": "trainer.pretrain.beta is not a setting of awr_exp",
+    "+baseline.actor_lr=3": 'baseline is {"actor_lr": 3}, which has no _target_',
     "agent=bc +agent.beta=1": "agent.beta is not a setting of the agent that is chosen",
     "threads=100000": "threads is 100000; it must be a whole number from 1 to 1024",
     "head._target_=[a]": 'head._target_ is ["a"]; it must be the dotted name of what is called',
@@ -299,6 +313,44 @@ def test_a_wrong_setting_is_answered_before_anything_is_made(cli: Cli, tmp_path:
     refused(done, WRONG[wrong])
     assert done.stdout.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
+
+
+OPTIONS = {
+    "-x": "there is no option -x: --hydra-help lists them",
+    "--cfg": "argument --cfg/-c: expected one argument",
+    "--cfg nonsense": "argument --cfg/-c: invalid choice: 'nonsense' (choose from",
+    "agent=[awr,bc]": "agent=[awr,bc]: choose agent=<one of awr, bc, rwr>",
+}
+
+
+@pytest.mark.parametrize("wrong", OPTIONS)
+def test_a_wrong_option_is_answered_in_one_line(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.check_arguments(arguments.understood(wrong.split()))
+    assert str(stop.value).startswith(f"error: {OPTIONS[wrong]}")
+    assert "".join(capsys.readouterr()) == ""
+
+
+FOLDERS = {
+    "hydra.run.dir=3": "hydra.run.dir is 3; it must be a folder, such as runs/3",
+    "hydra.run.dir=''": 'hydra.run.dir is ""; it must be a folder',
+    "hydra.run.dir=${x}": "Interpolation key 'x' not found",
+    "resume=${x}": "Interpolation key 'x' not found",
+    "device=${x}": "Interpolation key 'x' not found",
+}
+
+
+@pytest.mark.parametrize("wrong", FOLDERS)
+def test_a_folder_that_is_none_is_answered_in_one_line(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    composed()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        cfg = compose("config", [wrong], return_hydra_config=True)
+    with pytest.raises(SystemExit, match=re.escape(f"error: {FOLDERS[wrong]}")):
+        command.Check().on_run_start(cfg)
+    assert not list(tmp_path.iterdir())
 
 
 UNKNOWN = {

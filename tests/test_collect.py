@@ -269,6 +269,7 @@ def test_killed_it_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest
 WRONG = {
     "policy=random env=cartpole": "dataset_id is missing: give dataset_id=...",
     "dataset_id=aa/b-v0 env=cartpole": "policy is missing: give policy=...",
+    "policy=nowhere dataset_id=aa/b-v0": "policy=nowhere is not there: give random, built-in",
     "policy=random dataset_id=aa/b-v0": "env is missing: choose where to play, such as env=pendulum",
     "policy=random dataset_id=nonsense env=cartpole": "dataset_id 'nonsense' is not a Minari id",
     "policy=built-in dataset_id=aa/b-v0 env=gym env.id=Acrobot-v1": "policy=built-in is for Pendulum-v1, CartPole-v1",

@@ -266,7 +266,7 @@ def test_own_parts_and_paths_of_where_the_command_was_typed(cli: Cli, tmp_path: 
     assert results.read(tmp_path / "run").status == "finished"
     assert results.overrides(tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "moved (1)")
-    resume = config.to_resume(tmp_path / "moved (1)", {"weighting": {"_target_": "mine.softly"}})
+    resume = config.to_resume(tmp_path / "moved (1)")
     done = subprocess.run(
         ["bash", "-c", f"{resume} weighting.scale=3.0 trainer.updates=40"],
         capture_output=True, text=True, cwd=tmp_path, env=os.environ | root,

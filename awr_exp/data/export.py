@@ -15,9 +15,10 @@ import gymnasium
 
 from awr_exp import shell
 from awr_exp.data.minari import ID, root
-from awr_exp.envs.make import foreign_module, overrides
+from awr_exp.envs.make import overrides
 from awr_exp.envs.spaces import bare, canonical
 from awr_exp.errors import UserError, named
+from awr_exp.guard import foreign_module
 
 ROOM = 2**25
 """Bytes that stay free on a disk that data sets are written to."""

@@ -37,7 +37,7 @@ def read(id: str, file: Path, spec: Spec) -> tuple[cache.Flat, dict[Path, cache.
     try:
         made_of = {path: cache.state(path) for path in (file, file.parent / METADATA)}
         with h5py.File(file) as source:
-            made_of |= {path: cache.state(path) for path in _linked(id, source)}
+            made_of |= {path: cache.state(path) for path in _linked(id, source, file.parent)}
             packed, lengths, coarse = _read_episodes(id, source, spec)
         changed = [path for path, before in made_of.items() if cache.state(path) != before]
     except (OSError, RuntimeError) as error:
@@ -47,12 +47,16 @@ def read(id: str, file: Path, spec: Spec) -> tuple[cache.Flat, dict[Path, cache.
     return (torch.from_numpy(packed), torch.from_numpy(lengths), spec, coarse), made_of
 
 
-def _linked(id: str, source: h5py.File) -> list[Path]:
+def _linked(id: str, source: h5py.File, folder: Path) -> list[Path]:
     """Other files that hold episodes, as of data sets that were combined."""
     found = set()
     for name in source:
         if source.id.links.get_info(os.fsencode(name)).type == h5py.h5l.TYPE_EXTERNAL:
+            place = folder / source.get(name, getlink=True).filename
             try:
+                # Of a pipe HDF5 would wait for the other end.
+                if place.exists() and not place.is_file():
+                    raise OSError(f"{place} is no file")
                 found.add(Path(source[name].file.filename))
             except (KeyError, OSError) as error:
                 raise UserError(
@@ -151,7 +155,7 @@ def _check_ends(
 
 def _length(id: str, name: str, group: Any) -> int:
     try:
-        length = int(group["rewards"].shape[0])
+        length = int(_inside(id, name, group, "rewards").shape[0])
     except (KeyError, AttributeError, IndexError, TypeError, ValueError):
         raise UserError(f"data set '{id}', {name}: rewards is missing or no list of numbers; {AGAIN}") from None
     if length == 0:
@@ -174,12 +178,10 @@ def _stack(
     start = 0
     for name, group, count in zip(names, groups, rows.tolist(), strict=True):
         try:
-            data = group[field]
+            data = _inside(id, name, group, field)
             found = data.shape or (0,)
         except (KeyError, AttributeError):
             raise UserError(f"data set '{id}', {name}: {field} is missing; {AGAIN}") from None
-        if _elsewhere(group, data):
-            raise UserError(f"data set '{id}', {name}: {field} is kept in another file; write the data set anew")
         if found[0] != count:
             raise UserError(
                 f"data set '{id}', {name}: {field} has {found[0]} rows, {count} were expected: "
@@ -208,11 +210,20 @@ def _turned(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return min(len(one), len(other)) > 1 and one != other
 
 
-def _elsewhere(group: Any, data: Any) -> bool:
-    """Whether an array is not in the file of its episode, so that a change of it would not be seen."""
+def _inside(id: str, name: str, group: Any, field: str) -> Any:
+    """An array of an episode. Raises UserError unless it is in the same file: another's changes would not be seen."""
+    data, elsewhere = group, f"data set '{id}', {name}: {field} is kept in another file; write the data set anew"
+    for step in field.split("/"):
+        links, link = data.id.links, os.fsencode(step)
+        if not links.exists(link):
+            raise KeyError(step)
+        if links.get_info(link).type != h5py.h5l.TYPE_HARD:
+            raise UserError(elsewhere)
+        data = data[step]
     plan = data.id.get_create_plist()
-    virtual = plan.get_layout() == h5py.h5d.VIRTUAL or plan.get_external_count() > 0
-    return virtual or h5py.h5f.get_name(data.id) != h5py.h5f.get_name(group.id)
+    if plan.get_layout() == h5py.h5d.VIRTUAL or plan.get_external_count() > 0:
+        raise UserError(elsewhere)
+    return data
 
 
 def _coarse(field: str, groups: list[Any], stacked: Array) -> list[int]:

@@ -19,6 +19,7 @@ from awr_exp import shell
 from awr_exp.envs import fit, source
 from awr_exp.envs.spaces import FlatVector, bare, entries_of, flat, flat_vector, spec_of
 from awr_exp.errors import FAILURES, UserError, first_line, named
+from awr_exp.guard import foreign_module
 from awr_exp.surroundings import kept
 
 if TYPE_CHECKING:
@@ -128,10 +129,10 @@ def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
     make = _of(env, clip)
-    if foreign_module(env.id) or source.names_code(env.kwargs):
+    if foreign_module(env.id) or source.reaches_out(env.kwargs):
         raise UserError(
-            f"data set '{data.id}' was collected in '{env.id}', which would import a module: if you trust it, "
-            f"{shell.words(*overrides(make, clip))}"
+            f"data set '{data.id}' was collected in '{env.id}', which would import a module or open a file: if you "
+            f"trust it, {shell.words(*overrides(make, clip))}"
         )
     limit = _registered_limit(data, env, clip)
     if env.max_episode_steps == -1 and limit:
@@ -182,12 +183,6 @@ def _placed(make: Make) -> source.EnvSource:
         kwargs = {**registered.kwargs, "max_episode_steps": registered.max_episode_steps, **kwargs}
     kwargs.pop("render_mode", None)
     return source.EnvSource(id, kwargs, kwargs.pop("max_episode_steps", None) or -1)
-
-
-def foreign_module(id: str) -> str | None:
-    """The module that making the environment `id` would import, if there is one and it is none of ours."""
-    module, _, _ = id.rpartition(":")
-    return module if module and not module.startswith("awr_exp.") else None
 
 
 def overrides(spec: Any, clip_actions: bool = True) -> list[str]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from awr_exp import shell
 from awr_exp.errors import UserError, named
@@ -31,6 +31,7 @@ _SHORTEST_SECRET = 8
 """Shorter values of variables such as TOKENIZERS_PARALLELISM=true would mask ordinary words."""
 
 
+@runtime_checkable
 class Logger(Protocol):
     """Takes metrics while a run lasts and what is left of it at the end. Neither call raises."""
 

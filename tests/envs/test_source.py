@@ -330,14 +330,16 @@ CODE: list[dict[str, Any]] = [
     {"id": "os:X-v0"},
     {"id": "Pendulum-v1", "kwargs": {"g": "os:abort"}},
     {"id": "Pendulum-v1", "kwargs": {"options": {"inner": ["os:X-v0"]}}},
+    {"id": "Ant-v5", "kwargs": {"xml_file": "/dev/stdin"}},
+    {"id": "Ant-v5", "kwargs": {"xml_file": "~/ant.xml"}},
 ]
 
 
 @pytest.mark.parametrize("facts", CODE)
-def test_what_would_import_a_module_is_refused(facts: dict[str, Any], root: Path) -> None:
+def test_what_would_import_a_module_or_open_a_file_is_refused(facts: dict[str, Any], root: Path) -> None:
     record(pendulum())
     info, spec = change_spec(root, **facts)
-    with pytest.raises(UserError, match="which would import a module: if you trust it, env=gym env"):
+    with pytest.raises(UserError, match="which would import a module or open a file: if you trust it, env=gym env"):
         from_dataset(info, spec)
 
 

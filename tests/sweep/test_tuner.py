@@ -150,6 +150,24 @@ def test_a_study_of_another_space_is_refused_before_anything_is_asked() -> None:
     assert [trial.state.name for trial in study.get_trials()] == ["RUNNING", "RUNNING", "FAIL"]
 
 
+@pytest.mark.parametrize("params", [{"weighting._target_": "os.system"}, {"agent.beta": "{_target_: os.system}"}])
+def test_what_a_study_holds_is_no_override_of_its_own(params: dict[str, Any]) -> None:
+    study = optuna.create_study()
+    study.add_trial(
+        optuna.create_trial(
+            state=optuna.trial.TrialState.RUNNING,
+            params=params,
+            distributions={name: optuna.distributions.CategoricalDistribution([v]) for name, v in params.items()},
+        )
+    )
+    with pytest.raises(UserError, match="was started with another space"):
+        check_space(study, SPACES["numbers"])
+    study = optuna.create_study()
+    study.enqueue_trial(params)
+    with pytest.raises(UserError, match="was started with another space"):
+        check_space(study, SPACES["numbers"])
+
+
 def test_a_study_that_was_moved_is_the_same(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     first = asked(tmp_path / "here", SPACES["numbers"], 1)
@@ -226,7 +244,10 @@ def test_a_trial_whose_process_was_lost_goes_on(cli: Cli, tmp_path: Path, datase
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["agent.beta=1,2", "hydra.sweeper.n_trials=0"], "^error: hydra.sweeper.n_trials is 0; it must be at least 1"),
+        (
+            ["agent.beta=1,2", "hydra.sweeper.n_trials=x"],
+            '^error: hydra.sweeper.n_trials is "x"; it must be a whole number of at least 1',
+        ),
         pytest.param(["seed=0"], "^error: there is nothing to tune", marks=pytest.mark.slow),
         (["agent.beta=interval(-1,1)"], r"^error: job 0 \(.*agent.beta=-1.0\): agent.beta is -1.0; it must be"),
         pytest.param(["agent.beta=tag(log,interval(0,1))"], "^error: agent.beta=.*low", marks=pytest.mark.slow),
