@@ -62,7 +62,10 @@ def _unreadable(error: OverrideParseException) -> str:
         return f"'{what}' is no setting: write name=value, such as agent.beta=0.05"
     if "while evaluating" in reason:
         return reason
-    return f"{what} cannot be read: put its value into quotes, which the shell must not take away: \"a='b c'\""
+    return (
+        f"{what} cannot be read: close what it opens, or put its value into quotes, which the shell must not take away: "
+        "\"a='b c'\""
+    )
 
 
 def _no_such_option(error: MissingConfigException) -> str:
