@@ -63,8 +63,8 @@ def _unreadable(error: OverrideParseException) -> str:
     if "while evaluating" in reason:
         return reason
     return (
-        f"{what} cannot be read: close what it opens, or put its value into quotes, which the shell must not take away: "
-        "\"a='b c'\""
+        f"{what} cannot be read: close what it opens, or put its value into quotes, which the shell must not "
+        "take away: \"a='b c'\""
     )
 
 
