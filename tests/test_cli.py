@@ -109,32 +109,32 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> Non
         "trainer.checkpoint_interval=30",
         "dataset.max_transitions=2000",
     ]
-    numbers = {"stopped": signal.SIGTERM, "killed": signal.SIGKILL}
-    for name in ("whole", *numbers):
-        (tmp_path / name).mkdir()
-    whole = start(tmp_path / "whole", datasets, *options)
+    folders = {name: tmp_path / name for name in ("whole", "stopped")}
+    for folder in folders.values():
+        folder.mkdir()
+    whole = start(folders["whole"], datasets, *options)
     assert whole.wait(240) == 0
-    expected = final_state(only_run(tmp_path / "whole"))
-    for name, number in numbers.items():
-        folder = tmp_path / name
-        stopped = start(folder, datasets, *options)
+    command = options
+    for number, updates in ((signal.SIGTERM, 30), (signal.SIGKILL, 150)):
+        process = start(folders["stopped"], datasets, *command)
         deadline = time.monotonic() + 100
-        while not list(folder.glob("outputs/runs/*/*/checkpoint/update_*0[369]0.safetensors")):
-            assert stopped.poll() is None
+        while not any(int(path.stem[-6:]) >= updates for path in folders["stopped"].rglob("update_*.safetensors")):
+            assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        stopped.send_signal(number)
-        output, _ = stopped.communicate(timeout=100)
-        assert stopped.returncode == (143 if number == signal.SIGTERM else -9), output
-        run = only_run(folder)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=100)
+        assert process.returncode == (143 if number == signal.SIGTERM else -9), output
+        run = only_run(folders["stopped"])
         assert (f"resume={run}" in output) == (number == signal.SIGTERM)
-        resumed = start(folder, datasets, f"resume={run}")
-        output, _ = resumed.communicate(timeout=240)
-        assert resumed.returncode == 0, output
-        assert only_run(folder) == run
-        for part, value in final_state(run).items():
-            assert torch.equal(value, expected[part]), part
-        assert rows(run) == rows(only_run(tmp_path / "whole"))
+        command = [f"resume={run}"]
+    resumed = start(folders["stopped"], datasets, *command)
+    output, _ = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, output
+    expected = final_state(only_run(folders["whole"]))
+    for part, value in final_state(run).items():
+        assert torch.equal(value, expected[part]), part
+    assert rows(run) == rows(only_run(folders["whole"]))
 
 
 def test_a_terminal_that_cannot_be_written_costs_what_would_be_said_there(tmp_path: Path, datasets: Path) -> None:
@@ -432,6 +432,7 @@ def test_a_run_that_cannot_be_built_begins_no_record_of_itself(cli: Cli, tmp_pat
     assert not list(tmp_path.rglob("*wandb*"))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_a_run_nothing(tmp_path: Path, datasets: Path) -> None:
     options = [*ONLINE, "advantage=td_lambda", "trainer.env_steps=2560", "trainer.workers=2"]
     values = []

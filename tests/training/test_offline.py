@@ -105,6 +105,7 @@ def test_adding_reports_and_checkpoints_never_changes_training(tmp_path: Path) -
     assert torch.equal(agents[0].actor.theta, agents[1].actor.theta)
 
 
+@pytest.mark.slow
 def test_the_compiled_update_is_the_same_up_to_rounding(caplog: pytest.LogCaptureFixture) -> None:
     plain, compiled = make_awr(seeds=[0, 1], value_iters=2), make_awr(seeds=[0, 1], value_iters=2)
     faster = accelerate(AWR.update, True, 0, torch.device("cpu"))(compiled)
