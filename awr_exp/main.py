@@ -39,6 +39,8 @@ def run(cfg: DictConfig) -> float | None:
         if cfg.resume is None:
             # Meanwhile somebody else may have begun in the same folder, and kept another configuration there.
             run_folder.check_kept(folder, HydraConfig.get().overrides.task, cfg)
+        else:
+            run_folder.note_changes(folder, cfg)
         (outcome,) = experiment.train([content], [folder])
         failure = outcome.error
     except (SystemExit, KeyboardInterrupt):

@@ -17,6 +17,7 @@ from awr_exp.reading import read_json, read_yaml
 log = logging.getLogger(__name__)
 
 RESULT = "result.json"
+CHANGED = ".hydra/resumed.yaml"
 FINISHED, FAILED, STOPPED, UNFINISHED, PRUNED = "finished", "failed", "stopped", "unfinished", "pruned"
 LARGEST = 1e100
 """Numbers are below: those of a run in float32 end at 3e38."""
@@ -151,6 +152,15 @@ def overrides(folder: Path) -> dict[str, str] | None:
     except UserError:
         return None
     return parsed(map(printable, map(str, lines or []))) if isinstance(lines, list | None) else None
+
+
+def changed(folder: Path) -> dict[str, str]:
+    """The settings that were changed while the run in `folder` was resumed, with their latest values as text."""
+    with suppress(UserError):
+        found = read_yaml(folder / CHANGED)
+        if isinstance(found, dict):
+            return {printable(str(name)): printable(str(value)) for name, value in found.items()}
+    return {}
 
 
 def parsed(overrides: Iterable[str]) -> dict[str, str]:

@@ -9,9 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from awr_exp import arguments, results, shell
+from awr_exp.config import saved_config
 from awr_exp.errors import UserError
 from awr_exp.reading import read_yaml
 from awr_exp.settings import check_origin, check_value
@@ -116,6 +118,17 @@ def forget(folder: Path) -> None:
         shutil.rmtree(folder)
         for parent in _new[1:]:
             parent.rmdir()
+
+
+def note_changes(folder: Path, cfg: DictConfig) -> None:
+    """Keep which settings a run that is resumed has changed: what it was started with no longer says what it is."""
+    was = _settings(OmegaConf.to_container(saved_config(folder, cfg.trust)))
+    now, known = _settings(OmegaConf.to_container(cfg)), results.changed(folder)
+    changes = {name: str(now.get(name)) for name in sorted(now | was) if now.get(name) != was.get(name)}
+    if lost := [f"{name}={value}" for name, value in known.items() if name not in changes]:
+        log.warning("it was resumed with %s before, and now without: give that again to keep it", " ".join(lost))
+    if changes.keys() - known.keys():
+        results.put(folder / results.CHANGED, yaml.safe_dump(known | changes).encode())
 
 
 @cache

@@ -187,6 +187,13 @@ def test_resume_goes_on_with_other_settings_but_not_with_other_data_networks_and
     assert "trained with another optimizer, whose moments start anew" in done.stdout
     assert max(row["update"] for row in read(run)) == 250
     assert config.read_text() == content
+    changed = {"trainer.updates": "250", "optimizer._target_": "awr_exp.math.optimizers.momentum"}
+    assert results.changed(run) == changed
+    done = cli(f"resume={run}", "trainer.updates=260")
+    assert (
+        "it was resumed with optimizer._target_=awr_exp.math.optimizers.momentum before, and now without" in done.stdout
+    )
+    assert results.changed(run) == changed
     config.write_text(content.replace("awr_exp.agents.awr.AWR", "os.system"))
     done = cli(f"resume={run}")
     assert done.returncode != 0

@@ -49,6 +49,16 @@ def make_run(folder: Path, beta: float, seed: int, score: float, /, data: str = 
     (folder / "result.json").write_text(json.dumps(result))
 
 
+def test_a_run_whose_method_was_changed_on_its_way_is_left_out(tmp_path: Path) -> None:
+    for number, changed in enumerate(({}, {"trainer.updates": "100", "threads": "2"}, {"agent.beta": "1.0"})):
+        make_run(tmp_path / str(number), 0.1, number, 1.0)
+        (tmp_path / str(number) / ".hydra" / "resumed.yaml").write_text(yaml.safe_dump(changed))
+    (one,), left_out = comparison.load([tmp_path])
+    assert [result.run.folder.name for result in one.found] == ["0", "1"]
+    (line,) = left_out
+    assert "2 was resumed with agent.beta=1.0, so that it is of no one setting" in line
+
+
 def read_one(*folders: Path) -> comparison.Comparison:
     """Of runs of one task."""
     ((one,), _) = comparison.load(folders)
