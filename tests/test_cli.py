@@ -487,6 +487,7 @@ def test_an_online_run_killed_resumes_to_the_bit(tmp_path: Path, datasets: Path)
     assert {row["env_steps"] for row in rows(run) if row["name"] == "train/ess"} == set(range(128, 3841, 128))
 
 
+@pytest.mark.slow
 def test_an_online_sweep_is_one_group(cli: Cli, tmp_path: Path) -> None:
     done = cli("-m", *ONLINE, "agent.beta=0.1,1.0", "trainer.env_steps=512", f"hydra.sweep.dir={tmp_path}/sweep")
     assert done.returncode == 0, done.stdout

@@ -402,6 +402,7 @@ def test_a_turn_that_fails_while_it_learns_is_undone(tmp_path: Path, monkeypatch
     assert kept == expected[-len(kept) :]
 
 
+@pytest.mark.slow
 def test_with_overlap_the_others_learn_no_turn_twice_where_one_gives_up(tmp_path: Path) -> None:
     schedule, folders = Phased(60, 5, 7, 280, overlap=True), [tmp_path / "unlucky", tmp_path / "other"]
     later = {child_seed(0, "episode", env, number) >> 32 for env in range(3) for number in range(4, 99)}
