@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from awr_exp.errors import UserError
 from awr_exp.reading import read_yaml
 from awr_exp.shell import key, sources
 
-FLAGS = {name: action for action in get_args_parser()._actions for name in action.option_strings}
+PARSER = get_args_parser()
+PARSER.exit_on_error = False
+FLAGS = {name: action for action in PARSER._actions for name in action.option_strings}
 
 
 def understood(arguments: Sequence[str]) -> list[str]:
@@ -37,6 +40,12 @@ def understood(arguments: Sequence[str]) -> list[str]:
         if group in GROUPS and (first := re.match(r"[^=]*=\{\s*['\"]?([\w.]+)['\"]?\s*:\s*([^,}]+)", argument)):
             one = f"{group}.{first[1]}={first[2].strip()}"
             sys.exit(f"error: {argument}: {group} is a group of options; give its values one by one, as {one}")
+    try:
+        _, unknown = PARSER.parse_known_args(flags)
+    except ArgumentError as error:
+        sys.exit(f"error: {error}")
+    if unknown:
+        sys.exit(f"error: there is no option {unknown[0]}: --hydra-help lists them")
     if {"-sc", "--shell-completion"} & set(flags):
         # Own options are offered, too: they are where the line that is to be completed says.
         flags, overrides = _divided([*arguments, *sources(os.environ.get("COMP_LINE", "").split())])
@@ -54,7 +63,7 @@ def _divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         one = rest.pop(0)
         name, joined, _ = one.partition("=")
         found = _matches(name)
-        if not one.startswith("-") or (one.startswith("--") and not found):
+        if not one.startswith("-") or ((one.startswith("--") or "." in name) and not found):
             others.append(one)
             continue
         flags.append(one)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import signal
 import sys
 from contextlib import closing
 from itertools import islice
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from awr_exp import arguments, command, config, messages, reading, results, settings
 from awr_exp.envs.episode import Act, Stage, at_random
 from awr_exp.errors import UserError
-from awr_exp.surroundings import usual
+from awr_exp.surroundings import interruptible, usual
 
 command.register()
 
@@ -37,7 +36,7 @@ def run(cfg: DictConfig) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("stopped: the same command goes on", file=sys.stderr)
-        sys.exit(130)
+        raise
 
 
 @usual()
@@ -121,6 +120,10 @@ def _environment(content: dict[str, Any]) -> Any:
     node = content.get("env")
     if node is None:
         folder = Path(content["policy"])
+        if content["policy"] not in ("random", "built-in") and not folder.exists():
+            raise UserError(
+                f"policy={folder} is not there: give random, built-in, or a run's folder or checkpoint file"
+            )
         if not (folder / ".hydra").is_dir():
             raise UserError("env is missing: choose where to play, such as env=pendulum")
         saved: Any = config.saved_config(folder, content["trust"])
@@ -200,10 +203,10 @@ def _known_best(content: dict[str, Any]) -> list[float]:
 
 
 def main() -> None:
-    # As Ctrl-C: what is half written is taken away.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.argv[1:] = arguments.understood(sys.argv[1:])
-    with messages.plain_errors():
+    command.check_arguments(sys.argv[1:])
+    # A signal is as Ctrl-C: what is half written is taken away.
+    with messages.plain_errors(), interruptible():
         run()
 
 

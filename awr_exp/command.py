@@ -16,8 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from awr_exp import arguments, help, run_folder, shell
+from awr_exp import arguments, help, messages, run_folder, shell
 from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config, to_resume
 from awr_exp.errors import UserError
 from awr_exp.reading import check_links
@@ -54,7 +55,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
         if group == "hydra/launcher" and option in PLUGINS and not _installed(plugin):
             sys.exit(f"error: {argument} is not installed: pip install 'awr-exp[{PLUGINS[option]}]'")
         known = options(group) if group in GROUPS else []
-        if known and option in ("null", ""):
+        several = option.startswith("[") and group not in ("logger", "experiment")
+        if known and (several or option in ("null", "")):
             sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(known)}> or leave it out")
 
 
@@ -63,6 +65,15 @@ def _installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # nor is its parent
         return False
+
+
+def check_complete(hydra: Any) -> None:
+    """Raises UserError where somebody's own configuration stands in for ours and leaves out what every run needs."""
+    if "check" not in hydra.callbacks:
+        raise UserError(
+            f"the configuration {hydra.job.config_name} has no hydra.callbacks.check, which makes a run's folder one: "
+            "keep the part hydra of our config.yaml, or begin yours with defaults: [config, _self_]"
+        )
 
 
 def resumed(cfg: DictConfig) -> DictConfig:
@@ -88,9 +99,9 @@ def _changes(folder: Path) -> dict[str, str]:
     return changes
 
 
-def to_go_on(folder: Path, cfg: DictConfig, content: Any) -> str:
+def to_go_on(folder: Path, cfg: DictConfig) -> str:
     """The command that goes on with a run as it is now."""
-    return to_resume(folder, content, _changes(folder).values() if cfg.resume else ())
+    return to_resume(folder, _changes(folder).values() if cfg.resume else ())
 
 
 class Check(Callback):
@@ -98,8 +109,8 @@ class Check(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         HydraConfig.instance().set_config(config)
-        place, given = config.hydra.run.dir, config.hydra.overrides.task
         try:
+            place, given = config.hydra.run.dir, config.hydra.overrides.task
             run_folder.settle(config)
             task: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             folder = Path(config.hydra.run.dir)
@@ -116,8 +127,8 @@ class Check(Callback):
                 run_folder.check_same(folder, given, task)
                 run_folder.expect(folder)
             run_folder.make_folder(folder, "hydra.run.dir")
-        except UserError as error:
-            sys.exit(f"error: {error}")
+        except (UserError, OmegaConfBaseException) as error:
+            sys.exit(f"error: {messages.said(error)}")
 
 
 def content(cfg: DictConfig) -> dict[str, Any]:

@@ -38,9 +38,14 @@ def check_trusted(content: Any, origin: Path, trust: Iterable[str] = ()) -> None
             raise UserError(f"{origin} {what}; if it is yours, {shell.words(shell.override('trust', [name]))}")
 
 
-def to_resume(folder: Path, content: Any, changes: Iterable[str] = ()) -> str:
-    """The command that goes on with a run of this configuration; changes: overrides of those it was started with."""
-    names = sorted({name for name, _ in guard.refusals(content, CONF) if name})
+def to_resume(folder: Path, changes: Iterable[str] = ()) -> str:
+    """The command that goes on with a run, and trusts what its configuration names; changes: overrides of that."""
+    path = folder / ".hydra" / "config.yaml"
+    try:
+        content = guard.resolved(reading.read_yaml(path), path)
+        names = sorted({name for name, _ in guard.refusals(content, CONF) if name})
+    except UserError:
+        names = []
     trust = [shell.override("trust", names)] if names else []
     return shell.command(shell.override("resume", folder), *changes, *trust)
 

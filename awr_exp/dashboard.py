@@ -68,7 +68,7 @@ def workspace(entity: str, project: str, group: str | None = None) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Save the workspace to W&B and print its address; without a key, write its definition to a file."""
-    parser = argparse.ArgumentParser(prog="awr-exp dashboard", description=__doc__.partition(": ")[2])
+    parser = argparse.ArgumentParser(prog="awr-exp dashboard", description=(__doc__ or "").partition(": ")[2])
     parser.add_argument("--project", default="awr_exp")
     parser.add_argument("--entity", help="user or team; your default one")
     parser.add_argument("--group", help="show this group only, such as a sweep's: <date>/<time>")

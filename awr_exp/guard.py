@@ -87,7 +87,7 @@ def _learn(known: dict[str, Kind], name: str, content: dict[str, Any], groups: s
         reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
         if reference and reference[1] in groups:
             kind.parts[key] = reference[1]
-        elif isinstance(value, dict) and (key in groups or "_target_" in value):
+        elif isinstance(value, dict) and (key in groups or "_target_" in value or not name):
             kind.parts[key] = key if key in groups else f"{name}.{key}"
             _learn(known, kind.parts[key], value, groups)
         else:
@@ -105,16 +105,16 @@ def _refusals(node: Any, place: str, name: str, known: dict[str, Kind]) -> Itera
         return
     kind, where = known[name], place or "configuration"
     if not isinstance(node, dict):
-        yield None, f"has {_shown(node)} as its {where}"
+        yield None, f"has {shown(node)} as its {where}"
         return
     target, partial = node.get("_target_"), node.get("_partial_", False)
     own = _is_own(target)
     if own:
         yield target, f"wants to call '{target}' as its {where}, which is not a part of awr_exp"
     elif target not in [*kind.targets] and (target is not None or kind.targets):
-        yield None, f"wants to call {_shown(target)} as its {where}, which is none of ours for that"
+        yield None, f"wants to call {shown(target)} as its {where}, which is none of ours for that"
     elif partial is not kind.targets.get(target, False):
-        yield None, f"has {_shown(partial)} as {where}._partial_"
+        yield None, f"has {shown(partial)} as {where}._partial_"
     for key, value in node.items():
         path = f"{place}.{key}".lstrip(".")
         nested = isinstance(value, dict) and "_target_" in value
@@ -127,7 +127,7 @@ def _refusals(node: Any, place: str, name: str, known: dict[str, Kind]) -> Itera
         elif key in kind.mappings or (key in kind.values and not isinstance(value, dict)):
             yield from _of_plain(key, value, path)
         else:
-            yield None, f"has {_shown(path)}, which is not a setting: remove it"
+            yield None, f"has {shown(path)}, which is not a setting: remove it"
 
 
 def _is_own(target: Any) -> bool:
@@ -154,7 +154,7 @@ def _of_own(key: Any, value: Any, path: str, known: dict[str, Kind]) -> Iterator
 def _of_plain(key: Any, value: Any, path: str) -> Iterator[Refusal]:
     """Of what should be values alone."""
     if not isinstance(key, str) or key.startswith("_"):
-        yield None, f"has {_shown(path)}, which is not a setting: remove it"
+        yield None, f"has {shown(path)}, which is not a setting: remove it"
     elif isinstance(value, dict):
         for name, inner in value.items():
             yield from _of_plain(name, inner, f"{path}.{name}")
@@ -163,18 +163,36 @@ def _of_plain(key: Any, value: Any, path: str) -> Iterator[Refusal]:
             yield from _of_plain(key, inner, path)
     elif isinstance(value, str) and "${" in value:
         # What it resolves to could be anything.
-        yield None, f"has {_shown(value)} as {path}, which is not a plain value: write there what it should be"
-    elif isinstance(value, str) and key == "id" and ":" in value:
-        # Here, since gymnasium would double what --help takes.
-        from awr_exp.envs.make import foreign_module
-
-        if module := foreign_module(value):
+        yield None, f"has {shown(value)} as {path}, which is not a plain value: write there what it should be"
+    elif isinstance(value, str) and path.startswith("env."):
+        if module := foreign_module(value) if key == "id" or names_module(value) else None:
             plain = re.fullmatch(r"\w+(\.\w+)*", module)
-            said = f"'{module}'" if plain else _shown(module)
+            said = f"'{module}'" if plain else shown(module)
             yield module if plain else None, f"wants to import {said} for its environment"
+        elif key != "id" and names_file(value):
+            yield value, f"wants to open {shown(value)} as {path}"
+    elif value and path == "logger.wandb.entity":
+        yield value, f"wants to send its metrics to {shown(value)} at W&B"
 
 
-def _shown(value: Any) -> str:
+def foreign_module(id: str) -> str | None:
+    """The module that making the environment `id` would import, if there is one and it is none of ours."""
+    module, _, _ = id.rpartition(":")
+    return module if module and not module.startswith("awr_exp.") else None
+
+
+def names_module(text: str) -> bool:
+    """Whether an environment might import what its argument names, as it looks like "module:Name"."""
+    return re.match(r"[A-Za-z_][\w.]*:[\w.]", text) is not None
+
+
+def names_file(text: str) -> bool:
+    """Whether an environment might open what its argument names, such as MuJoCo its xml_file."""
+    return text.startswith(("~", ".")) or "/" in text or "\\" in text
+
+
+def shown(value: Any) -> str:
+    """For people; what is long is cut."""
     text = json.dumps(value, default=str)
     return text if len(text) < 60 else f"{text[:60]}…"
 

@@ -27,6 +27,7 @@ def run(cfg: DictConfig) -> float | None:
     logging.raiseExceptions, content = False, None
     progress.heard()
     try:
+        command.check_complete(HydraConfig.get())
         cfg = command.resumed(cfg)
         content = command.content(cfg)
         if cfg.resume is None and results.finished(before := results.read(folder), content):
@@ -35,10 +36,16 @@ def run(cfg: DictConfig) -> float | None:
         # Everything heavy is imported here, so that --help and a mistake are answered at once.
         from awr_exp.sweep import experiment
 
+        if cfg.resume is None:
+            # Meanwhile somebody else may have begun in the same folder, and kept another configuration there.
+            run_folder.check_kept(folder, HydraConfig.get().overrides.task, cfg)
+        else:
+            run_folder.note_changes(folder, cfg)
         (outcome,) = experiment.train([content], [folder])
         failure = outcome.error
-    except SystemExit:
-        log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg, content))
+    except (SystemExit, KeyboardInterrupt):
+        if content and results.begun(folder):
+            log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg))
         raise
     except UserError as error:
         log.error("error: %s", error)
@@ -50,7 +57,7 @@ def run(cfg: DictConfig) -> float | None:
     if failure is None:
         return outcome.metrics.get(cfg.objective)
     if content and any((folder / part / "checkpoint").exists() for part in ("", "baseline", "offline")):
-        log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg, content))
+        log.log(progress.CLOSING, "go on with: %s", command.to_go_on(folder, cfg))
     if HydraConfig.get().mode == RunMode.RUN:
         run_folder.forget(folder)
         sys.exit(1)
@@ -76,7 +83,7 @@ def main() -> None:
     command.check_command(sys.argv[1:])
     sys.argv[1:] = arguments.to_resume(arguments.understood(sys.argv[1:]))
     command.check_arguments(sys.argv[1:])
-    with messages.plain_errors():
+    with messages.plain_errors(), surroundings.interruptible():
         run()
 
 

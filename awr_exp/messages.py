@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hydra.errors import CompactHydraException, MissingConfigException
+from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from awr_exp.errors import named
 from awr_exp.vocabulary import names, near
 
 
@@ -24,6 +25,10 @@ def plain_errors() -> Iterator[None]:
         yield
     except (CompactHydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {said(error).removeprefix('error: ')}")
+    except ValueError as error:
+        if not str(error).startswith("Unable to configure"):
+            raise
+        sys.exit(f"error: hydra.job_logging: {error} ({named(error.__cause__ or error)})")
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
 
@@ -39,15 +44,28 @@ def said(error: Exception) -> str:
         return _no_setting(name[1])
     if name := re.match("Could not delete from config. '(.+)' does not exist", text):
         return _no_setting(name[1])
-    if word := re.match(r"LexerNoViableAltException: (.+)", text):
-        return f"{word[1]} cannot be read: put its value into quotes, which the shell must not take away: \"a='b c'\""
-    if word := re.match(r"Error parsing override '([^'=]+)'\s+missing EQUAL", text):
-        return f"'{word[1]}' is no setting: write name=value, such as agent.beta=0.05"
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if name := re.match(r"Multiple values for (.+?)\. ", text):
+        return f"{name[1]} has a choice already: leave out the + on a command line, or write override in a yaml"
     if name := re.match("Could not append to config. An item is already at '(.+)'", text):
         return f"{name[1]} is a setting already: leave out the +"
     told = f"{text} {cause}" if isinstance(cause, OmegaConfBaseException) else text
     told = re.sub(r"full_key: .*", "", told, flags=re.DOTALL).partition("See https://hydra.cc")[0]
     return " ".join(told.split())
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """What Hydra's grammar has no place for."""
+    what, reason = error.override or "''", " ".join(error.message.partition("See https://hydra.cc")[0].split())
+    if "missing EQUAL" in reason:
+        return f"'{what}' is no setting: write name=value, such as agent.beta=0.05"
+    if "while evaluating" in reason:
+        return reason
+    return (
+        f"{what} cannot be read: close what it opens, or put its value into quotes, which the shell must not "
+        "take away: \"a='b c'\""
+    )
 
 
 def _no_such_option(error: MissingConfigException) -> str:

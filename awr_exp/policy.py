@@ -159,8 +159,8 @@ class TrainedPolicy:
 
         obs: one observation as `env.step` returns it, or a batch: an array or list [..., obs_dim]; of an environment
         with Dicts or Tuples those, of single values or of whole batches (as a vectorised environment gives them), a
-        list of Dicts, or the flat vectors that they become, [..., obs_dim]. deterministic: the mode instead of a
-        sample. Raises UserError for anything else, and for numbers that are not finite.
+        list of Dicts or tuples, or the flat vectors that they become, [..., obs_dim]. deterministic: the mode instead
+        of a sample. Raises UserError for anything else, and for numbers that are not finite.
         """
         flat = self._flat(obs)
         shape = (math.prod(flat.shape[:-1]), self.policy.head.noise)
@@ -195,7 +195,7 @@ class TrainedPolicy:
         return flat
 
     def _read(self, obs: Any) -> NDArray[np.float32]:
-        if isinstance(obs, list) and obs and all(isinstance(one, Mapping) for one in obs):
+        if isinstance(obs, list) and obs and all(isinstance(one, Mapping | tuple) for one in obs):
             return np.stack([self.spec.flatten(one) for one in obs])
         if not self.spec.observation:
             return self.spec.flatten(obs)

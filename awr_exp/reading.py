@@ -86,7 +86,7 @@ _NEVER_OPENED = {"optuna.journal.lock", "debug-core.log"}
 """Links that Optuna and W&B make and remove, and that nobody reads or writes through."""
 _OF_A_RUN = (
     *("hydra", "metrics.jsonl", "result.json", "checkpoint", "curves.png", "lock", "recording", "recorded.txt"),
-    *("wandb", "offline", "baseline", "multirun.yaml", "optuna.journal", "submitit", "stopped"),
+    *("wandb", "offline", "baseline", "multirun.yaml", "optuna", "submitit", "stopped", "report"),
 )
 """How the names begin, but for a dot, of all that a run or a sweep keeps in its folder, and of drafts of it."""
 
@@ -95,11 +95,14 @@ def _check_link(place: Path, home: Path) -> None:
     try:
         if place.is_symlink() and not place.resolve().is_relative_to(home):
             raise UserError(f"{place} is a link that leads out of its run's folder: replace it by what it points to")
-        kind = place.lstat().st_mode
+        found = place.lstat()
     except (OSError, RuntimeError):  # the second of a link to itself
         raise UserError(f"{place} cannot be read: remove it") from None
+    kind = found.st_mode
     if not (stat.S_ISLNK(kind) or stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         raise UserError(f"{place} is neither a file nor a folder: remove it")
+    if stat.S_ISREG(kind) and found.st_nlink > 1:
+        raise UserError(f"{place} is another file, too (it has several hard links): replace it by a copy")
 
 
 def _text(path: Path, largest: int) -> str:

@@ -17,6 +17,7 @@ from awr_exp.reading import read_json, read_yaml
 log = logging.getLogger(__name__)
 
 RESULT = "result.json"
+CHANGED = ".hydra/resumed.yaml"
 FINISHED, FAILED, STOPPED, UNFINISHED, PRUNED = "finished", "failed", "stopped", "unfinished", "pruned"
 LARGEST = 1e100
 """Numbers are below: those of a run in float32 end at 3e38."""
@@ -61,7 +62,10 @@ def write(folder: Path, content: Mapping[str, Any]) -> bool:
 def put(path: Path, content: bytes) -> None:
     """Write a file at once or not at all. Raises OSError."""
     draft = path.with_name(f".{path.name}.tmp")
-    draft.write_bytes(content)
+    draft.unlink(missing_ok=True)
+    # A new file: what somebody has put there may be a link.
+    with draft.open("xb") as file:
+        file.write(content)
     os.replace(draft, path)
 
 
@@ -148,6 +152,15 @@ def overrides(folder: Path) -> dict[str, str] | None:
     except UserError:
         return None
     return parsed(map(printable, map(str, lines or []))) if isinstance(lines, list | None) else None
+
+
+def changed(folder: Path) -> dict[str, str]:
+    """The settings that were changed while the run in `folder` was resumed, with their latest values as text."""
+    with suppress(UserError):
+        found = read_yaml(folder / CHANGED)
+        if isinstance(found, dict):
+            return {printable(str(name)): printable(str(value)) for name, value in found.items()}
+    return {}
 
 
 def parsed(overrides: Iterable[str]) -> dict[str, str]:

@@ -9,12 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from awr_exp import results
+from awr_exp import arguments, results, shell
+from awr_exp.config import saved_config
 from awr_exp.errors import UserError
 from awr_exp.reading import read_yaml
-from awr_exp.settings import check_origin
+from awr_exp.settings import check_origin, check_value
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +32,18 @@ PARTS = (
 
 def check_same(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
     """Raises UserError if another run lies in the folder: it would go on as what it is not."""
-    if not results.begun(folder):
-        return
+    if results.begun(folder):
+        check_kept(folder, overrides, cfg)
+
+
+def check_kept(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
+    """Raises UserError if the configuration that is kept in the folder is not this one."""
     folder = folder.absolute()
     hint = "give the same command to go on with it, or choose another folder"
     try:
         before = _settings(read_yaml(folder / HYDRA / "config.yaml"))
     except (UserError, AttributeError):
-        raise UserError(f"{folder} holds a run whose configuration is not there: choose another folder") from None
+        raise _of_others(f"{folder} holds a run whose configuration is not there: choose another folder") from None
     now = _settings(OmegaConf.to_container(cfg))
     name = next((name for name in sorted(now | before) if now.get(name) != before.get(name)), None)
     if name is None:
@@ -45,8 +51,14 @@ def check_same(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
     was = results.overrides(folder)
     if was is not None and was != results.parsed(overrides):
         said = " ".join(f"{key}={value}" for key, value in was.items()) or "the defaults"
-        raise UserError(f"{folder} was started as {said}: {hint}")
-    raise UserError(f"{folder} was started with {name}={before.get(name)}, not {now.get(name)}: {hint}")
+        raise _of_others(f"{folder} was started as {said}: {hint}")
+    raise _of_others(f"{folder} was started with {name}={before.get(name)}, not {now.get(name)}: {hint}")
+
+
+def _of_others(text: str) -> UserError:
+    """The folder is not this process's to remove, even if it has made it."""
+    _new.clear()
+    return UserError(text)
 
 
 def _settings(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -74,6 +86,9 @@ def settle(config: DictConfig) -> None:
         config.sweep.setdefault("resume", None)
     check_origin(config)
     hydra = config.hydra
+    for one in hydra.overrides.hydra:
+        if shell.key(one) in ("hydra.run.dir", "hydra.sweep.dir"):
+            check_value(shell.key(one), arguments.value(one))
     with read_write(hydra), open_dict(hydra):
         if hydra.job.chdir:
             _say("hydra.job.chdir has no effect: paths are those of where the command was typed")
@@ -103,6 +118,17 @@ def forget(folder: Path) -> None:
         shutil.rmtree(folder)
         for parent in _new[1:]:
             parent.rmdir()
+
+
+def note_changes(folder: Path, cfg: DictConfig) -> None:
+    """Keep which settings a run that is resumed has changed: what it was started with no longer says what it is."""
+    was = _settings(OmegaConf.to_container(saved_config(folder, cfg.trust)))
+    now, known = _settings(OmegaConf.to_container(cfg)), results.changed(folder)
+    changes = {name: str(now.get(name)) for name in sorted(now | was) if now.get(name) != was.get(name)}
+    if lost := [f"{name}={value}" for name, value in known.items() if name not in changes]:
+        log.warning("it was resumed with %s before, and now without: give that again to keep it", " ".join(lost))
+    if changes.keys() - known.keys():
+        results.put(folder / results.CHANGED, yaml.safe_dump(known | changes).encode())
 
 
 @cache

@@ -4,7 +4,6 @@ One name means one thing everywhere, so one table holds the range of every setti
 a mistake is answered in a fraction of a second.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,8 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from awr_exp.config import CONF, GROUPS, options
 from awr_exp.errors import UserError, first_line
+from awr_exp.guard import Kind, kinds, shown
+from awr_exp.reading import LARGEST
 from awr_exp.vocabulary import names as vocabulary
 from awr_exp.vocabulary import near
 
@@ -145,7 +146,7 @@ RULES: dict[str, Rule] = {
     "log_curves": FLAG,
     "seed": (lambda v: _integer(v) and v >= 0, "a whole number of at least 0"),
     "device": (
-        lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", v) is not None,
+        lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", v) is not None,
         "auto, cpu, cuda or cuda:<number>",
     ),
     "threads": _optional(
@@ -165,6 +166,7 @@ RULES: dict[str, Rule] = {
     ),
     "checkpoint_steps": COUNT,
     "resume": _optional(TEXT),
+    "dir": (TEXT[0], "a folder, such as runs/3"),
     "resume_policy": _optional(TEXT),
     "offline_share": _optional(UNIT),
     "offline_share_end": _optional(UNIT),
@@ -180,13 +182,16 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
     What a recipe has for another option than the chosen one, such as a beta where agent=bc, is left out; given: the
     overrides of the command line, which are not. Raises UserError with the dotted name, the value and what it must be.
     """
-    content = values(cfg)
+    content = values(cfg, "")
     for group in REQUIRED:
         if not content.get(group):
             raise UserError(f"{group} is missing: choose {group}=<one of {', '.join(options(group))}>")
+    _check_places(content)
     trainer = str(content["trainer"].get("_target_")).rpartition(".")[2]
     if trainer == "Offline" and not content.get("dataset"):
         raise UserError("trainer=offline needs a data set: choose dataset=... or trainer=online")
+    if trainer in ("Online", "Finetune") and not content["trainer"].get("schedule"):
+        raise UserError(f"schedule is missing: choose schedule=<one of {', '.join(options('schedule'))}>")
     if trainer == "Offline" and "replay_size" in content["trainer"]:
         raise UserError("schedule=interleaved is how an online run learns: choose trainer=online or finetune beside it")
     recorder = content.get("recorder") or {}
@@ -216,6 +221,22 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
             if isinstance(node.get(group), dict):
                 node[group].pop(name, None)
     return content
+
+
+def _check_places(content: Mapping[str, Any]) -> None:
+    """Raises UserError where a part of ours stands in the place of another kind, or a logger is no part."""
+    known = kinds(CONF)
+    targets = {target for kind in known.values() for target in kind.targets}
+    for group, kind in known[""].parts.items():
+        node = content.get(group)
+        target = node.get("_target_") if isinstance(node, dict) else None
+        if target in targets - {None, *known[kind].targets}:
+            raise UserError(f"{group}._target_ is {target}, which is none of ours for that: choose another {group}")
+        if node and not target and known[kind].targets and None not in known[kind].targets:
+            raise UserError(f"{group} is {shown(node)}, which has no _target_: choose {group}=<one of its options>")
+    for name, node in (content.get("logger") or {}).items():
+        if not isinstance(node, dict) or not (node.get("_target_") or name == "jsonl"):
+            raise UserError(f"logger.{name} is {shown(node)}; it must be a part with a _target_, or left out")
 
 
 def surplus(content: Mapping[str, Any]) -> list[str]:
@@ -255,7 +276,7 @@ def check_together(contents: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def values(cfg: DictConfig) -> dict[str, Any]:
+def values(cfg: DictConfig, place: str | None = None) -> dict[str, Any]:
     """The resolved values of a configuration. Raises UserError where one is missing or not in its range."""
     try:
         content: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -264,16 +285,19 @@ def values(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"{name} is missing: give {name}=...") from None
     except (InterpolationResolutionError, OmegaConfBaseException) as error:
         raise UserError(first_line(error)) from None
-    check_ranges(content)
+    check_ranges(content, place)
     return dict(content)
 
 
-def check_ranges(content: dict[str, Any]) -> None:
-    """Raises UserError for a value of our own parts, in resolved content, that is not in its range."""
+def check_ranges(content: dict[str, Any], place: str | None = None) -> None:
+    """Raises UserError for a value of our own parts, in resolved content, that is not in its range or of none of them.
+
+    place: the kind of the content as a whole, "" that of a run; None takes all names.
+    """
+    known = Kind() if place is None else kinds(CONF)[place]
     # The shallow first: agent.network is only a reference to network, where the user set the value.
-    for path, value in sorted(_settings(content, ""), key=lambda setting: setting[0].count(".")):
-        name = path.rpartition(".")[2]
-        if name not in RULES:
+    for path, value, found in sorted(_settings(content, "", known), key=lambda setting: setting[0].count(".")):
+        if not found or path.rpartition(".")[2] not in RULES:
             raise UserError(f"{path} is not a setting of awr_exp: remove it{near(path, vocabulary())}")
         check_value(path, value)
 
@@ -287,19 +311,25 @@ def check_origin(cfg: DictConfig) -> None:
 
 def check_value(path: str, value: Any) -> None:
     """Raises UserError where the value is not what its name asks for."""
+    if _integer(value) and abs(value) >= LARGEST:
+        raise UserError(f"{path} is {value}, which is too large")
     accepts, wanted = RULES[path.rpartition(".")[2]]
     if not accepts(value):
-        raise UserError(f"{path} is {json.dumps(value, default=str)}; it must be {wanted}")
+        raise UserError(f"{path} is {shown(value)}; it must be {wanted}")
 
 
-def _settings(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _settings(node: dict[str, Any], prefix: str, kind: Kind) -> Iterator[tuple[str, Any, bool]]:
+    """Dotted name and value of each, and whether it has its place where it is."""
     for key in PARTS & node.keys():
-        yield f"{prefix}{key}", node[key]
+        yield f"{prefix}{key}", node[key], True
     if str(node.get("_target_", "awr_exp.")).partition(".")[0] != "awr_exp":
         return
     for key, value in node.items():
         path = f"{prefix}{key}"
         if isinstance(value, dict) and key not in RULES:
-            yield from _settings(value, f"{path}.")
+            if kind == Kind() or key in kind.parts or key in kind.mappings or "_target_" in value:
+                yield from _settings(value, f"{path}.", kinds(CONF)[kind.parts[key]] if key in kind.parts else Kind())
+            else:
+                yield path, value, False
         elif key not in PARTS and not (value is None and key in GROUPS):
-            yield path, value
+            yield path, value, kind == Kind() or key in kind.values | kind.mappings | kind.parts.keys()

@@ -4,6 +4,7 @@ import codecs
 import io
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,13 +29,43 @@ def begin() -> None:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     try:
-        os.getcwd()
+        here = os.getcwd()
     except FileNotFoundError:
         sys.exit("error: the current folder is gone: change to one that is there")
+    if "${" in here:
+        sys.exit(f"error: Hydra takes the ${{ in {here} for a reference: change to a folder without it")
+    for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]:
+        # As a container sets those that it knows nothing of; W&B takes them for values, and for wrong ones.
+        del os.environ[name]
     codecs.register_error("awr_exp", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="awr_exp")
+
+
+def hang_up() -> tuple[signal.Signals, ...]:
+    """SIGHUP, which a terminal sends when it is closed; none where it is ignored, as with nohup."""
+    return () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP interrupt as SIGINT does: whoever is at work says how to go on. Then it exits.
+
+    Who trains listens to them by itself, and ends when all is saved.
+    """
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, *hang_up())}
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        sys.exit(128 + (stop.args or (signal.SIGINT,))[0])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:

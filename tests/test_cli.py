@@ -1,6 +1,7 @@
 """Real command lines in a process of their own: what a user types, sees and finds on disk."""
 
 import json
+import logging.config
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from hydra.errors import HydraException
 from safetensors.torch import load_file, save_file
 
 import awr_exp
-from awr_exp import config, messages, results
+from awr_exp import arguments, command, config, messages, results, surroundings
 from awr_exp.errors import UserError
 from awr_exp.sweep import experiment
 from awr_exp.training import checkpoint
@@ -108,32 +109,32 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> Non
         "trainer.checkpoint_interval=30",
         "dataset.max_transitions=2000",
     ]
-    numbers = {"stopped": signal.SIGTERM, "killed": signal.SIGKILL}
-    for name in ("whole", *numbers):
-        (tmp_path / name).mkdir()
-    whole = start(tmp_path / "whole", datasets, *options)
+    folders = {name: tmp_path / name for name in ("whole", "stopped")}
+    for folder in folders.values():
+        folder.mkdir()
+    whole = start(folders["whole"], datasets, *options)
     assert whole.wait(240) == 0
-    expected = final_state(only_run(tmp_path / "whole"))
-    for name, number in numbers.items():
-        folder = tmp_path / name
-        stopped = start(folder, datasets, *options)
+    command = options
+    for number, updates in ((signal.SIGTERM, 30), (signal.SIGKILL, 150)):
+        process = start(folders["stopped"], datasets, *command)
         deadline = time.monotonic() + 100
-        while not list(folder.glob("outputs/runs/*/*/checkpoint/update_*0[369]0.safetensors")):
-            assert stopped.poll() is None
+        while not any(int(path.stem[-6:]) >= updates for path in folders["stopped"].rglob("update_*.safetensors")):
+            assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        stopped.send_signal(number)
-        output, _ = stopped.communicate(timeout=100)
-        assert stopped.returncode == (143 if number == signal.SIGTERM else -9), output
-        run = only_run(folder)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=100)
+        assert process.returncode == (143 if number == signal.SIGTERM else -9), output
+        run = only_run(folders["stopped"])
         assert (f"resume={run}" in output) == (number == signal.SIGTERM)
-        resumed = start(folder, datasets, f"resume={run}")
-        output, _ = resumed.communicate(timeout=240)
-        assert resumed.returncode == 0, output
-        assert only_run(folder) == run
-        for part, value in final_state(run).items():
-            assert torch.equal(value, expected[part]), part
-        assert rows(run) == rows(only_run(tmp_path / "whole"))
+        command = [f"resume={run}"]
+    resumed = start(folders["stopped"], datasets, *command)
+    output, _ = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, output
+    expected = final_state(only_run(folders["whole"]))
+    for part, value in final_state(run).items():
+        assert torch.equal(value, expected[part]), part
+    assert rows(run) == rows(only_run(folders["whole"]))
 
 
 def test_a_terminal_that_cannot_be_written_costs_what_would_be_said_there(tmp_path: Path, datasets: Path) -> None:
@@ -186,6 +187,13 @@ def test_resume_goes_on_with_other_settings_but_not_with_other_data_networks_and
     assert "trained with another optimizer, whose moments start anew" in done.stdout
     assert max(row["update"] for row in read(run)) == 250
     assert config.read_text() == content
+    changed = {"trainer.updates": "250", "optimizer._target_": "awr_exp.math.optimizers.momentum"}
+    assert results.changed(run) == changed
+    done = cli(f"resume={run}", "trainer.updates=260")
+    assert (
+        "it was resumed with optimizer._target_=awr_exp.math.optimizers.momentum before, and now without" in done.stdout
+    )
+    assert results.changed(run) == changed
     config.write_text(content.replace("awr_exp.agents.awr.AWR", "os.system"))
     done = cli(f"resume={run}")
     assert done.returncode != 0
@@ -242,8 +250,22 @@ WRONG = {
     "dataset=minari": "dataset.id is missing: give dataset.id=...",
     "agent.betaa=1": "error: there is no agent.betaa with the options that are chosen; did you mean agent.beta?\n",
     "trainer=online env=cartpole trainer.updates=3": "chosen: it is a setting of trainer=offline\n",
+    "agent.value_iters=123456789012345678901234567890": "agent.value_iters is 123456789012345678901234567890, which is",
+    "dataset.reward_scale=123456789012345678901234567890": "reward_scale is 123456789012345678901234567890, which is",
+    "device=cuda:99999999999999999999": "auto, cpu, cuda or cuda:<number>",
+    "trainer._target_=awr_exp.math.weights.constant": "is none of ours for that: choose another trainer",
+    "weighting._target_=awr_exp.envs.make.gym": "is none of ours for that: choose another weighting",
+    "trainer=online env=cartpole trainer.schedule=null": "schedule is missing: choose schedule=<one of interl",
+    "logger.wandb._target_=null": "logger.wandb._target_ is null",
+    "~logger.wandb +logger.wandb={}": "logger.wandb is {}; it must be a part with a _target_, or left out",
     "+agent.foo=1": "agent.foo is not a setting of awr_exp",
     "+agent.betta=1": "agent.betta is not a setting of awr_exp: remove it; did you mean agent.beta?",
+    "+beta=3": "beta is not a setting of awr_exp: remove it; did you mean agent.beta?",
+    "+agnt.beta=3": "agnt is not a setting of awr_exp: remove it; did you mean agent?",
+    "+sweep.beta=3": "sweep.beta is not a setting of awr_exp",
+    "+agent.optimizer.beta=3": "agent.optimizer.beta is not a setting of awr_exp",
+    "trainer=finetune +trainer.pretrain.beta=3": "trainer.pretrain.beta is not a setting of awr_exp",
+    "+baseline.actor_lr=3": 'baseline is {"actor_lr": 3}, which has no _target_',
     "agent=bc +agent.beta=1": "agent.beta is not a setting of the agent that is chosen",
     "threads=100000": "threads is 100000; it must be a whole number from 1 to 1024",
     "head._target_=[a]": 'head._target_ is ["a"]; it must be the dotted name of what is called',
@@ -256,7 +278,7 @@ WRONG = {
     "evaluate x": "error: there is no command 'evaluate': there are report, collect and dashboard",
     "+agent.beta=1": "error: agent.beta is a setting already: leave out the +",
     "+experiment=nonsense": "choose experiment=<one of nexus_offline, ",
-    "agent.beta=[": "error: no viable alternative",
+    "agent.beta=[": "agent.beta=[ cannot be read: close what it opens",
     "weighting=expclip": "exp_clip",
     "weighting=null": "choose weighting=<one of constant, exp_clip, indicator, normalized>",
     "env=nonsense": "error: env=nonsense: choose env=<one of ant, cartpole, ",
@@ -300,6 +322,44 @@ def test_a_wrong_setting_is_answered_before_anything_is_made(cli: Cli, tmp_path:
     assert not (tmp_path / "outputs").exists()
 
 
+OPTIONS = {
+    "-x": "there is no option -x: --hydra-help lists them",
+    "--cfg": "argument --cfg/-c: expected one argument",
+    "--cfg nonsense": "argument --cfg/-c: invalid choice: 'nonsense' (choose from",
+    "agent=[awr,bc]": "agent=[awr,bc]: choose agent=<one of awr, bc, rwr>",
+}
+
+
+@pytest.mark.parametrize("wrong", OPTIONS)
+def test_a_wrong_option_is_answered_in_one_line(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.check_arguments(arguments.understood(wrong.split()))
+    assert str(stop.value).startswith(f"error: {OPTIONS[wrong]}")
+    assert "".join(capsys.readouterr()) == ""
+
+
+FOLDERS = {
+    "hydra.run.dir=3": "hydra.run.dir is 3; it must be a folder, such as runs/3",
+    "hydra.run.dir=''": 'hydra.run.dir is ""; it must be a folder',
+    "hydra.run.dir=${x}": "Interpolation key 'x' not found",
+    "resume=${x}": "Interpolation key 'x' not found",
+    "device=${x}": "Interpolation key 'x' not found",
+}
+
+
+@pytest.mark.parametrize("wrong", FOLDERS)
+def test_a_folder_that_is_none_is_answered_in_one_line(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    composed()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        cfg = compose("config", [wrong], return_hydra_config=True)
+    with pytest.raises(SystemExit, match=re.escape(f"error: {FOLDERS[wrong]}")):
+        command.Check().on_run_start(cfg)
+    assert not list(tmp_path.iterdir())
+
+
 UNKNOWN = {
     "agnt=awr": "there is no agnt with the options that are chosen; did you mean agent?",
     "beta=3": "did you mean agent.beta?",
@@ -307,7 +367,9 @@ UNKNOWN = {
     "nothing.like.it=3": "there is no nothing.like.it with the options that are chosen: --help lists them",
     "hydra/launcher=fussed": "or leave it out; did you mean fused?",
     "hydra.launcher.viaa=joblib": "did you mean hydra.launcher.via?",
-    "hydra.run.dir=\u00fcber": "cannot be read: put its value into quotes",
+    "hydra.run.dir=\u00fcber": "or put its value into quotes",
+    "resume=/a=b,c/run": "resume=/a=b,c/run cannot be read: close what it opens, or put its value into quotes",
+    "agent.beta=intervall(1,2)": "Unknown function 'intervall' Available: bool,choice,",
     "agent.beta": "'agent.beta' is no setting: write name=value, such as agent.beta=0.05",
 }
 
@@ -317,6 +379,18 @@ def test_a_name_that_is_not_there_says_what_was_meant(wrong: str) -> None:
     with initialize_config_dir(str(config.CONF), version_base="1.3"), pytest.raises(HydraException) as error:
         compose("config", [wrong])
     assert UNKNOWN[wrong] in messages.said(error.value)
+
+
+def test_what_ends_a_command_before_it_trains_is_one_line() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(SystemExit) as stopped, surroundings.interruptible():
+            signal.raise_signal(number)
+        assert stopped.value.code == 128 + number
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    handler = {"class": "logging.FileHandler", "filename": "/dev/null/a/b.log"}
+    wrong = r"error: hydra\.job_logging: Unable to configure handler 'file' .*a/b\.log"
+    with pytest.raises(SystemExit, match=wrong), messages.plain_errors():
+        logging.config.dictConfig({"version": 1, "handlers": {"file": handler}, "root": {"handlers": ["file"]}})
 
 
 def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -365,6 +439,7 @@ def test_a_run_that_cannot_be_built_begins_no_record_of_itself(cli: Cli, tmp_pat
     assert not list(tmp_path.rglob("*wandb*"))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_a_run_nothing(tmp_path: Path, datasets: Path) -> None:
     options = [*ONLINE, "advantage=td_lambda", "trainer.env_steps=2560", "trainer.workers=2"]
     values = []
@@ -412,6 +487,7 @@ def test_an_online_run_killed_resumes_to_the_bit(tmp_path: Path, datasets: Path)
     assert {row["env_steps"] for row in rows(run) if row["name"] == "train/ess"} == set(range(128, 3841, 128))
 
 
+@pytest.mark.slow
 def test_an_online_sweep_is_one_group(cli: Cli, tmp_path: Path) -> None:
     done = cli("-m", *ONLINE, "agent.beta=0.1,1.0", "trainer.env_steps=512", f"hydra.sweep.dir={tmp_path}/sweep")
     assert done.returncode == 0, done.stdout

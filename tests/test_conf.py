@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from awr_exp import command, config, help, settings
+from awr_exp import command, config, guard, help, settings
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError
@@ -110,7 +110,7 @@ def test_help_has_a_line_for_every_option_and_every_setting() -> None:
         assert f"{group}={option}" in lines
     found = {line.partition("=")[0] for line in lines}
     for cfg in (composed(), composed("trainer=online", "env=gym", "env.id=Pendulum-v1", "schedule=interleaved")):
-        for name, _ in settings._settings(cfg, ""):
+        for name, _, _ in settings._settings(cfg, "", guard.Kind()):
             # What the agent has by reference is the group's.
             if not config.GROUPS & set(name.split(".")[1:]):
                 assert name in found or name.rpartition(".")[2] in settings.PARTS, name
@@ -147,7 +147,7 @@ def test_every_value_has_a_range() -> None:
             continue
         content.pop("hydra", None)
         content.pop("defaults", None)
-        for name, _ in settings._settings(content, ""):  # type: ignore[arg-type]
+        for name, _, _ in settings._settings(content, "", guard.Kind()):  # type: ignore[arg-type]
             leaf = name.rpartition(".")[2]
             assert leaf in settings.RULES or leaf in config.GROUPS, f"{path}: {name}"
 
@@ -207,10 +207,18 @@ def test_the_online_recipes_have_their_published_values(task: str) -> None:
     assert head.get("bound_penalty", penalty) == penalty
 
 
-def test_a_command_to_go_on_with_trusts_what_the_run_was_made_of() -> None:
-    assert config.to_resume(Path("x"), composed()) == "python -m awr_exp.main resume=x"
+def test_a_command_to_go_on_with_trusts_what_the_run_was_made_of(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    go_on = f"python -m awr_exp.main resume={tmp_path}"
+    assert config.to_resume(tmp_path) == go_on
+    OmegaConf.save(OmegaConf.create(composed()), tmp_path / ".hydra" / "config.yaml")
+    assert config.to_resume(tmp_path) == go_on
     own = composed("env=gym", "env.id=my_module:MyEnv-v0") | {"head": {"_target_": "mine.Head"}}
-    assert config.to_resume(Path("x"), own) == "python -m awr_exp.main resume=x 'trust=[mine.Head,my_module]'"
+    own["env"]["kwargs"] = {"xml_file": "/my/ant.xml"}
+    own["logger"]["wandb"]["entity"] = "my-team"
+    OmegaConf.save(OmegaConf.create(own), tmp_path / ".hydra" / "config.yaml")
+    assert config.to_resume(tmp_path) == f"{go_on} 'trust=[/my/ant.xml,mine.Head,my-team,my_module]'"
+    assert config.saved_config(tmp_path, ["/my/ant.xml", "mine.Head", "my-team", "my_module"])
 
 
 def test_the_command_to_go_on_with_a_resumed_run_has_its_changes(tmp_path: Path) -> None:
@@ -222,8 +230,8 @@ def test_the_command_to_go_on_with_a_resumed_run_has_its_changes(tmp_path: Path)
     hydra = {"hydra": {"overrides": {"task": given}}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command.HydraConfig, "get", lambda: OmegaConf.create(hydra).hydra)
-        said = command.to_go_on(tmp_path, cfg, composed())
-        first = command.to_go_on(tmp_path, OmegaConf.create({"resume": None}), composed())
+        said = command.to_go_on(tmp_path, cfg)
+        first = command.to_go_on(tmp_path, OmegaConf.create({"resume": None}))
     go_on = f"python -m awr_exp.main resume={tmp_path}"
     assert said == f"{go_on} trainer.updates=300 +dataset.max_transitions=9 env=cartpole"
     assert first == go_on

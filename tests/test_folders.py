@@ -4,17 +4,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from awr_exp import arguments, command, config, results, settings
+from awr_exp import arguments, command, config, results, run_folder, settings
 from awr_exp.data import minari
 from awr_exp.errors import UserError
 from awr_exp.sweep import experiment
+from awr_exp.sweep.sweeper import Grid
+from awr_exp.sweep.tuner import Tuner
 from tests.conftest import SMALL, Cli, composed
 from tests.test_cli import refused
 
@@ -93,6 +97,34 @@ def test_what_is_left_of_a_mistake_keeps_nobody_out(tmp_path: Path) -> None:
     check(f"hydra.run.dir={tmp_path}/run", "agent.beta=0.7")
 
 
+def test_who_begins_in_the_same_folder_at_the_same_time_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    """Both found it empty; the second has kept its configuration there, and the first ends without touching it."""
+    folder = tmp_path / "run"
+    first = check(f"hydra.run.dir={folder}", "agent.beta=0.5")
+    leave_a_run(folder, "agent.beta=0.7")
+    (folder / "checkpoint").rmdir()
+    task = OmegaConf.masked_copy(first, [str(key) for key in first if key != "hydra"])
+    with pytest.raises(UserError, match=r"was started as agent\.beta=0\.7: give the same command"):
+        run_folder.check_kept(folder, ["agent.beta=0.5"], task)
+    run_folder.forget(folder)
+    assert (folder / ".hydra" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("kind", [Grid, Tuner])
+def test_a_sweep_has_its_folder_for_itself(kind: type[Grid], tmp_path: Path) -> None:
+    sweeper: Any = MagicMock(n_trials=1, batch_size=1, rungs=1, seed=0, storage=None)
+    sweeper.space.return_value = ({"agent.beta": SimpleNamespace(choices=["1"])}, [])
+    with results.alone(tmp_path), pytest.raises(UserError, match="another process is at work in"):
+        kind.train(sweeper, [], tmp_path)
+    sweeper.launcher.launch.assert_not_called()
+
+
+def test_a_configuration_in_place_of_ours_is_answered_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"the configuration mine has no hydra\.callbacks\.check"):
+        command.check_complete(OmegaConf.create({"callbacks": {}, "job": {"config_name": "mine"}}))
+    command.check_complete(whole().hydra)
+
+
 def test_the_saved_configuration_is_what_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own weighting has a parameter that no weighting of ours has, and its options are not here."""
     leave_a_run(tmp_path, "agent.beta=0.5")
@@ -168,6 +200,7 @@ def test_a_command_line_is_understood(typed: list[str], meant: list[str]) -> Non
     ("typed", "message"),
     [
         ("--agent.beta=0.3", r"without hyphens, as agent.beta=0.3; .*\$\{args_no_hyphens\}"),
+        ("-agent.beta=0.3", r"without hyphens, as agent.beta=0.3; "),
         ("--seed", r"without hyphens, as seed; "),
         ("agent={'beta': 0.3, 'max_weight': 20}", r"give its values one by one, as agent.beta=0.3$"),
         ("agent={beta: 0.3}", r"one by one, as agent.beta=0.3$"),
@@ -233,7 +266,7 @@ def test_own_parts_and_paths_of_where_the_command_was_typed(cli: Cli, tmp_path: 
     assert results.read(tmp_path / "run").status == "finished"
     assert results.overrides(tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "moved (1)")
-    resume = config.to_resume(tmp_path / "moved (1)", {"weighting": {"_target_": "mine.softly"}})
+    resume = config.to_resume(tmp_path / "moved (1)")
     done = subprocess.run(
         ["bash", "-c", f"{resume} weighting.scale=3.0 trainer.updates=40"],
         capture_output=True, text=True, cwd=tmp_path, env=os.environ | root,

@@ -47,7 +47,10 @@ RUNS: dict[str, list[list[str]]] = {
         ["trainer=online", "env=pendulum", *STEPS, *INTERLEAVED, "advantage=td_lambda", "schedule.refresh_interval=64"]
     ],
     "online sweep of two": [["trainer=online", "env=cartpole", *STEPS, *PHASED, f"seed={seed}"] for seed in (0, 1)],
-    "finetune": [[*FINETUNE, "trainer.pretrain.updates=20", "trainer.pretrain.batch_size=32"]],
+    "finetune": [
+        [*FINETUNE, "trainer.pretrain.updates=20", "trainer.pretrain.batch_size=32", f"agent.beta={beta}"]
+        for beta in (0.3, 1.0)
+    ],
 }
 
 

@@ -45,6 +45,10 @@ NODES: dict[str, tuple[str, Any]] = {
     "a module with text for the shell": ("env", {"_target_": GYM, "id": "planted';touch ran;':X-v0"}),
     "a call among its options": ("env", {"_target_": GYM, "id": "CartPole-v1", "kwargs": {"x": CALL}}),
     "a call within its options": ("env", {"_target_": GYM, "id": "CartPole-v1", "kwargs": {"x": [{"y": [CALL]}]}}),
+    "a module among its options": ("env", {"_target_": GYM, "id": "X-v0", "kwargs": {"env_id": "planted:X-v0"}}),
+    "a file among its options": ("env", {"_target_": GYM, "id": "Ant-v5", "kwargs": {"xml_file": "/dev/stdin"}}),
+    "a file of the user": ("env", {"_target_": GYM, "id": "Ant-v5", "kwargs": {"xml_files": ["~/ant.xml"]}}),
+    "metrics for somebody else": ("logger", {"wandb": composed()["logger"]["wandb"] | {"entity": "them"}}),
     "the shell": ("optimizer", {"_target_": "os.system", "command": "touch ran"}),
     "the shell by position": ("network", {"_target_": "os.system", "_args_": ["touch ran"]}),
     "the interpreter": ("weighting", {"_target_": "builtins.exec", "_args_": ["open('ran', 'w')"]}),
@@ -116,7 +120,7 @@ def test_nothing_of_a_configuration_to_resume_runs(name: str, planted: Path) -> 
     assert "not-to-be-told" not in said
     assert "cannot be read" not in said
     # What the line advises can be pasted.
-    assert "trust=" not in re.sub(r"; if it is yours, '?trust=\[[\w.]+\]'?$", "", said)
+    assert "trust=" not in re.sub(r"; if it is yours, '?trust=\[[^]]+\]'?$", "", said)
     if place in ("network", "weighting"):
         own = composed()
         own["agent"][place] = node

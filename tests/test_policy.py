@@ -108,6 +108,9 @@ def test_observations_in_parts_are_taken_as_they_come() -> None:
         (spaces.Box(0, 9, (2, 2)), np.arange(8).reshape(2, 2, 2), [[0, 1, 2, 3], [4, 5, 6, 7]]),
         (spaces.Tuple((spaces.Box(0, 9, (2,)), spaces.Discrete(2))), (np.array([1, 2]), 1), [1, 2, 0, 1]),
         (spaces.Tuple((spaces.Box(0, 9, (2,)), spaces.Discrete(2))), [1, 2, 0, 1], [1, 2, 0, 1]),
+        (spaces.Tuple((spaces.Box(0, 9, (2,)), spaces.Discrete(2))), [[1, 2], 1], [1, 2, 0, 1]),
+        # Two observations, not one of two batches.
+        (spaces.Tuple([spaces.Box(0, 9, (1,))] * 2), [([1], [3]), ([5], [7])], [[1, 3], [5, 7]]),
     ],
 )
 def test_other_structures_are_flattened(space: Any, obs: Any, flat: Any) -> None:

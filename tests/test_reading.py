@@ -91,6 +91,7 @@ def test_numbers_and_dates_are_read_as_omegaconf_does(tmp_path: Path) -> None:
         "baseline/train.log",
         ".hydra",
         "other.log",
+        "optuna.study",
     ],
 )
 def test_a_link_that_leaves_the_folder_is_refused(name: str, tmp_path: Path) -> None:
@@ -102,6 +103,14 @@ def test_a_link_that_leaves_the_folder_is_refused(name: str, tmp_path: Path) -> 
     (run / name).unlink()
     os.mkfifo(run / name)
     with pytest.raises(UserError, match="neither a file"):
+        reading.check_links(run)
+
+
+def test_a_file_with_a_second_name_elsewhere_is_refused(tmp_path: Path) -> None:
+    (run := tmp_path / "run").mkdir()
+    (tmp_path / ".bashrc").write_text("mine")
+    (run / "train.log").hardlink_to(tmp_path / ".bashrc")
+    with pytest.raises(UserError, match=r"train\.log is another file, too .*: replace it by a copy"):
         reading.check_links(run)
 
 

@@ -75,8 +75,9 @@ def test_any_value_survives_hydra(value: Any) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NASTY if "/" not in name])
 def test_what_goes_on_with_a_run_can_be_pasted(name: str, tmp_path: Path, pasted: Any) -> None:
-    own = {"agent": {"_target_": "mine.Agent"}}
-    arguments = pasted(config.to_resume(tmp_path / name, own, ["trainer.updates=3"]))
+    (tmp_path / name / ".hydra").mkdir(parents=True)
+    (tmp_path / name / ".hydra" / "config.yaml").write_text("agent: {_target_: mine.Agent}")
+    arguments = pasted(config.to_resume(tmp_path / name, ["trainer.updates=3"]))
     assert arguments[:2] == ["-m", "awr_exp.main"]
     resume, change, trust = arguments[2:]
     assert (meant(resume), change, meant(trust)) == (str(tmp_path / name), "trainer.updates=3", ["mine.Agent"])

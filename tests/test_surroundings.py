@@ -1,6 +1,7 @@
 """What other people's code and terminals set for the whole process changes nothing of ours."""
 
 import codecs
+import io
 import logging
 import os
 import subprocess
@@ -17,7 +18,7 @@ import awr_exp
 from awr_exp import machine, results
 from awr_exp.data import cache, minari
 from awr_exp.errors import UserError
-from awr_exp.surroundings import _in_ascii, _settings, kept, usual
+from awr_exp.surroundings import _in_ascii, _settings, begin, kept, usual
 from awr_exp.sweep import experiment
 from awr_exp.training import progress
 from awr_exp.training.loggers import read
@@ -135,6 +136,21 @@ def test_what_a_terminal_does_not_know_is_written_otherwise() -> None:
     codecs.register_error("awr_exp_test", _in_ascii)
     for text, written in {"1 ± 2 – …": b"1 +- 2 - ...", "über": b"\\xfcber", "\udcfcber": b"\xfcber"}.items():
         assert text.encode("ascii", "awr_exp_test") == written
+
+
+def test_what_a_command_begins_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of W&B's that a container leaves empty are not set; a folder that Hydra would misread is named."""
+    monkeypatch.setenv("WANDB_MODE", "")
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    begin()
+    assert "WANDB_MODE" not in os.environ
+    assert os.environ["WANDB_PROJECT"] == "mine"
+    (tmp_path / "${x}").mkdir()
+    monkeypatch.chdir(tmp_path / "${x}")
+    with pytest.raises(SystemExit, match="for a reference: change to a folder without it"):
+        begin()
 
 
 def test_errors_and_closing_lines_are_heard_however_logging_is_set(capsys: pytest.CaptureFixture[str]) -> None:

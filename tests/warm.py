@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def _main(arguments: tuple[str, ...], cwd: Path, env: Mapping[str, str], output:
     try:
         runpy.run_module("awr_exp.main", run_name="__main__", alter_sys=True)
     finally:
-        # An interpreter calls them at its end; a process of multiprocessing does not.
+        # As an interpreter does at its end, in this order; a process of multiprocessing calls the second not at all.
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
 
 

@@ -25,7 +25,7 @@ from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Of the cache: a change of its content makes old ones useless."""
 SMALL = 2**24
 """Files up to this size are compared by their content; of larger ones, size and times have to do."""
@@ -36,7 +36,7 @@ State = list[Any]
 """Of a file: what is different once it has changed."""
 Flat = tuple[Tensor, Tensor, Spec, list[str]]
 """Of a data set: packed rows and lengths of the episodes, as `awr_exp.data.transitions.Transitions` has them, their
-task, and the entries of observations that float32 is too coarse for."""
+task, and the names of what float32 is too coarse for."""
 
 
 def state(file: Path) -> State:

@@ -37,28 +37,26 @@ def read(id: str, file: Path, spec: Spec) -> tuple[cache.Flat, dict[Path, cache.
     try:
         made_of = {path: cache.state(path) for path in (file, file.parent / METADATA)}
         with h5py.File(file) as source:
-            made_of |= {path: cache.state(path) for path in _linked(id, source)}
+            made_of |= {path: cache.state(path) for path in _linked(id, source, file.parent)}
             packed, lengths, coarse = _read_episodes(id, source, spec)
         changed = [path for path, before in made_of.items() if cache.state(path) != before]
     except (OSError, RuntimeError) as error:
         raise UserError(f"data set '{id}': {file} {_trouble(error)}") from None
     if changed:
         raise UserError(f"data set '{id}' is being written: {changed[0]} has changed; wait until that is done")
-    if spec.discrete:
-        packed[:, spec.obs_dim] -= spec.action_start
-        _zero_final_rows(packed, lengths, spec)
-    _check_content(id, packed, lengths, spec)
-    known = layout.column_names(spec.observation, spec.obs_dim)
-    flat = torch.from_numpy(packed), torch.from_numpy(lengths), spec, [known[column] for column in coarse]
-    return flat, made_of
+    return (torch.from_numpy(packed), torch.from_numpy(lengths), spec, coarse), made_of
 
 
-def _linked(id: str, source: h5py.File) -> list[Path]:
+def _linked(id: str, source: h5py.File, folder: Path) -> list[Path]:
     """Other files that hold episodes, as of data sets that were combined."""
     found = set()
     for name in source:
         if source.id.links.get_info(os.fsencode(name)).type == h5py.h5l.TYPE_EXTERNAL:
+            place = folder / source.get(name, getlink=True).filename
             try:
+                # Of a pipe HDF5 would wait for the other end.
+                if place.exists() and not place.is_file():
+                    raise OSError(f"{place} is no file")
                 found.add(Path(source[name].file.filename))
             except (KeyError, OSError) as error:
                 raise UserError(
@@ -85,8 +83,8 @@ def _trouble(error: Exception) -> str:
     return f"is damaged ({first_line(error)}); {AGAIN}"
 
 
-def _read_episodes(id: str, source: h5py.File, spec: Spec) -> tuple[Array, NDArray[np.int64], list[int]]:
-    """Packed rows, lengths and the columns of observations that float32 is too coarse for."""
+def _read_episodes(id: str, source: h5py.File, spec: Spec) -> tuple[Array, NDArray[np.int64], list[str]]:
+    """Packed rows, lengths and the names of what float32 is too coarse for."""
     names = sorted(filter(EPISODE.fullmatch, source), key=lambda name: int(name[8:]))
     if not names:
         raise UserError(f"data set '{id}' has no episodes")
@@ -102,14 +100,16 @@ def _read_episodes(id: str, source: h5py.File, spec: Spec) -> tuple[Array, NDArr
     packed = np.zeros((rows, width), np.float32)
     starts = (lengths + 1).cumsum() - (lengths + 1)
     # One array a field, read into directly: h5py's convenient reads cost several times as much an episode.
-    column, coarse = 0, []
+    column, coarse, known = 0, [], layout.column_names(spec.observation, spec.obs_dim)
     for entry in spec.observation or [layout.Entry((), (spec.obs_dim,))]:
         # As Minari calls the parts of a Tuple.
         steps = (f"_index_{step}" if isinstance(step, int) else step for step in entry.path)
         field = "/".join(("observations", *steps))
-        stacked = _stack(id, names, groups, field, entry.shape, lengths + 1)
+        # float32 does not have every whole number, and choices are told apart by theirs.
+        dtype = np.float64 if entry.counts else np.float32
+        stacked = _stack(id, names, groups, field, entry.shape, lengths + 1, dtype)
         if not entry.counts:
-            coarse += [column + own for own in _coarse(field, groups, stacked)]
+            coarse += [known[column + own] for own in _coarse(field, groups, stacked)]
         try:
             stacked = entry.columns(stacked.reshape(-1, *entry.shape))
         except ValueError as error:
@@ -119,10 +119,15 @@ def _read_episodes(id: str, source: h5py.File, spec: Spec) -> tuple[Array, NDArr
     at = np.arange(total) + np.repeat(np.arange(len(lengths)), lengths)
     action_shape = () if spec.discrete else (spec.action_dim,)
     for field, shape in (("actions", action_shape), ("rewards", ()), ("terminations", ()), ("truncations", ())):
-        stacked = _stack(id, names, groups, field, shape, lengths)
-        packed[at, column : column + stacked.shape[1]] = stacked
-        column += stacked.shape[1]
+        exact = _stack(id, names, groups, field, shape, lengths, np.float64)
+        if field == "actions" and spec.discrete:
+            exact -= spec.action_start
+        if field == "rewards" and layout.coarse(exact).any():
+            coarse.append("the reward")
+        packed[at, column : column + exact.shape[1]] = exact
+        column += exact.shape[1]
     _check_ends(id, names, packed, starts, lengths)
+    _check_content(id, names, packed, starts, spec)
     return packed, lengths, coarse
 
 
@@ -150,7 +155,7 @@ def _check_ends(
 
 def _length(id: str, name: str, group: Any) -> int:
     try:
-        length = int(group["rewards"].shape[0])
+        length = int(_inside(id, name, group, "rewards").shape[0])
     except (KeyError, AttributeError, IndexError, TypeError, ValueError):
         raise UserError(f"data set '{id}', {name}: rewards is missing or no list of numbers; {AGAIN}") from None
     if length == 0:
@@ -159,26 +164,30 @@ def _length(id: str, name: str, group: Any) -> int:
 
 
 def _stack(
-    id: str, names: list[str], groups: list[Any], field: str, shape: tuple[int, ...], rows: NDArray[np.int64]
-) -> Array:
-    """All episodes' `field` end to end, [sum of rows, width] float32."""
+    id: str,
+    names: list[str],
+    groups: list[Any],
+    field: str,
+    shape: tuple[int, ...],
+    rows: NDArray[np.int64],
+    dtype: type[np.floating],
+) -> NDArray[Any]:
+    """All episodes' `field` end to end, [sum of rows, width]."""
     width = int(np.prod(shape))
-    out = np.empty((int(rows.sum()), width), np.float32)
+    out = np.empty((int(rows.sum()), width), dtype)
     start = 0
     for name, group, count in zip(names, groups, rows.tolist(), strict=True):
         try:
-            data = group[field]
+            data = _inside(id, name, group, field)
             found = data.shape or (0,)
         except (KeyError, AttributeError):
             raise UserError(f"data set '{id}', {name}: {field} is missing; {AGAIN}") from None
-        if _elsewhere(group, data):
-            raise UserError(f"data set '{id}', {name}: {field} is kept in another file; write the data set anew")
         if found[0] != count:
             raise UserError(
                 f"data set '{id}', {name}: {field} has {found[0]} rows, {count} were expected: "
                 "an episode of T steps has T + 1 observations and T of everything else"
             )
-        if int(np.prod(found[1:])) != width:
+        if int(np.prod(found[1:])) != width or _turned(found[1:], shape):
             if _begins_with(data, JPEG):
                 raise UserError(
                     f"data set '{id}', {name}: {field} holds JPEG images, not pixels: write the data set anew with "
@@ -195,11 +204,26 @@ def _stack(
     return out
 
 
-def _elsewhere(group: Any, data: Any) -> bool:
-    """Whether an array is not in the file of its episode, so that a change of it would not be seen."""
+def _turned(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether arrays of as many numbers have their axes in another order, as images that begin with their channels."""
+    one, other = ([size for size in sizes if size != 1] for sizes in (found, shape))
+    return min(len(one), len(other)) > 1 and one != other
+
+
+def _inside(id: str, name: str, group: Any, field: str) -> Any:
+    """An array of an episode. Raises UserError unless it is in the same file: another's changes would not be seen."""
+    data, elsewhere = group, f"data set '{id}', {name}: {field} is kept in another file; write the data set anew"
+    for step in field.split("/"):
+        links, link = data.id.links, os.fsencode(step)
+        if not links.exists(link):
+            raise KeyError(step)
+        if links.get_info(link).type != h5py.h5l.TYPE_HARD:
+            raise UserError(elsewhere)
+        data = data[step]
     plan = data.id.get_create_plist()
-    virtual = plan.get_layout() == h5py.h5d.VIRTUAL or plan.get_external_count() > 0
-    return virtual or h5py.h5f.get_name(data.id) != h5py.h5f.get_name(group.id)
+    if plan.get_layout() == h5py.h5d.VIRTUAL or plan.get_external_count() > 0:
+        raise UserError(elsewhere)
+    return data
 
 
 def _coarse(field: str, groups: list[Any], stacked: Array) -> list[int]:
@@ -222,13 +246,8 @@ def _begins_with(data: Any, mark: bytes) -> bool:
     return kind == np.uint8 and bytes(np.ravel(data[0])[: len(mark)]) == mark
 
 
-def _zero_final_rows(packed: Array, lengths: NDArray[np.int64], spec: Spec) -> None:
-    packed[(lengths + 1).cumsum() - 1, spec.obs_dim :] = 0
-
-
-def _check_content(id: str, packed: Array, lengths: NDArray[np.int64], spec: Spec) -> None:
-    starts = (lengths + 1).cumsum() - (lengths + 1)
-    names = {
+def _check_content(id: str, names: list[str], packed: Array, starts: NDArray[np.int64], spec: Spec) -> None:
+    columns_of = {
         "observations": slice(0, spec.obs_dim),
         "actions": slice(spec.obs_dim, -3),
         "rewards": slice(-3, -2),
@@ -239,22 +258,27 @@ def _check_content(id: str, packed: Array, lengths: NDArray[np.int64], spec: Spe
         if rows.size:
             row = rows[0]
             episode = int(np.searchsorted(starts, row, "right") - 1)
-            value = packed[row, names[field]][wrong[row]][0]
-            where = f"episode {episode}: {field} holds {value:g} at step {row - starts[episode]}"
+            value = packed[row, columns_of[field]][wrong[row]][0] + (spec.action_start if field == "actions" else 0)
+            where = f"{names[episode]}: {field} holds {value:g} at step {row - starts[episode]}"
             raise UserError(f"data set '{id}', {where}; {why}")
 
-    for field, columns in names.items():
+    for field, columns in columns_of.items():
         refuse(field, ~np.isfinite(packed[:, columns]), "repair or remove the episode")
-    action = packed[:, names["actions"]]
+    action = packed[:, columns_of["actions"]]
     transition = np.ones((len(packed), 1), bool)
-    transition[(lengths + 1).cumsum() - 1] = False
+    transition[[*(starts[1:] - 1), -1]] = False
     if spec.num_actions is not None:
         wrong = (action < 0) | (action >= spec.num_actions) | (action != action.round())
-        refuse("actions", wrong & transition, f"its space counts {spec.num_actions} actions")
+        last = spec.action_start + spec.num_actions - 1
+        refuse("actions", wrong & transition, f"its space has the whole numbers from {spec.action_start} to {last}")
     else:
         low, high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
         span = high - low
         size = np.where(np.isfinite(span) & (span > 0), span, np.fmin(np.abs(low), np.abs(high)))
         slack = np.where(np.isfinite(size), BOUND_TOLERANCE * size, 0)
         wrong = (action < low - slack) | (action > high + slack)
-        refuse("actions", wrong & transition, "it is outside the bounds of its space: clip it or widen the space")
+        refuse(
+            "actions",
+            wrong & transition,
+            "it is outside the bounds of its space: clip it, or give the data set's action_space infinite ones",
+        )

@@ -4,9 +4,11 @@ import difflib
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,13 @@ from awr_exp.data.transitions import DataInfo, Transitions, select
 from awr_exp.envs import source
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line, named
+from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 
 ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
+NARROW = 1e-3
+"""Share of the distance of its bounds that an entry of actions should fill, for a policy works in units of that."""
 HUB = ("huggingface.co", 443)
 
 
@@ -60,15 +65,21 @@ def load(
         log.warning(
             "data set '%s' has %d episodes, %s by its %s: it may be incomplete", id, len(lengths), written, METADATA
         )
+    low, high = (_score(id, metadata, name) for name in ("ref_min_score", "ref_max_score"))
+    if low is not None and high is not None and high <= low:
+        log.warning("data set '%s' has no normalized scores: ref_min_score is %g, ref_max_score %g", id, low, high)
+    own = _env_source(id, metadata, "env_spec")
+    for doubt in _doubts(packed, lengths, spec, own.max_episode_steps if own else None):
+        log.warning("warning: data set '%s': %s", id, doubt)
     info = DataInfo(
         id=id,
         episode_returns=_returns(packed, lengths),
         transitions=int(lengths.sum()),
         fingerprint=f"{id}:{_digest(packed, lengths)}",
-        env_spec=_env_source(id, metadata, "env_spec"),
+        env_spec=own,
         eval_env_spec=_env_source(id, metadata, "eval_env_spec"),
-        ref_min_score=_score(id, metadata, "ref_min_score"),
-        ref_max_score=_score(id, metadata, "ref_max_score"),
+        ref_min_score=low,
+        ref_max_score=high,
         observation_space=observation,
     )
     return select(packed, lengths, spec, info, top_percent, reward_scale, max_transitions).to(device)
@@ -176,6 +187,40 @@ def _score(id: str, metadata: dict[str, Any], field: str) -> float | None:
         return value
     log.warning("data set '%s': its %s is left out, which is no number: %.40r", id, field, value)
     return None
+
+
+def _doubts(packed: Tensor, lengths: Tensor, spec: Spec, limit: int | None) -> Iterator[str]:
+    """What its content says may be wrong with it, though it can be learnt from; limit: of its environment, in steps."""
+    obs, final = packed[:, : spec.obs_dim], (lengths + 1).cumsum(0) - 1
+    first = final - lengths
+    joined = (obs[final[:-1]] == obs[first[1:]]).all(1) & (obs[final[:-1]] != obs[first[:-1]]).any(1)
+    if (count := int(joined.sum())) > max(2, len(joined) / 2):
+        yield (
+            f"{count} of its episodes end with the very observation that the next one begins with: that is right for "
+            "parts of one episode; where a vectorised environment reset itself, write the data anew with true last "
+            "observations and without the steps that only reset"
+        )
+    terminated = packed[final - 1, -2] > 0
+    late = int((terminated & (lengths == limit)).sum())
+    if late > max(2, int(terminated.sum()) / 2):
+        yield (
+            f"{late} of its episodes terminate after {limit} steps, the time limit of its environment: if that is what "
+            "ended them, write the data anew with truncations instead, for values go on beyond a limit"
+        )
+    if spec.discrete:
+        return
+    played = torch.ones(len(packed), dtype=torch.bool)
+    played[final] = False
+    action = packed[played, spec.obs_dim : -3]
+    ranges = zip(action.amin(0).tolist(), action.amax(0).tolist(), spec.action_low, spec.action_high, strict=True)
+    for entry, (low, high, least, most) in enumerate(ranges):
+        if 0 < high - low < NARROW * (most - least) < math.inf:
+            yield (
+                f"entry {entry} of its actions is from {low:g} to {high:g}, and its bounds are from {least:g} to "
+                f"{most:g}: a policy can hardly tell such actions apart; give its action_space nearer bounds, or "
+                "infinite ones"
+            )
+            return
 
 
 def _returns(packed: Tensor, lengths: Tensor) -> NDArray[np.float64]:

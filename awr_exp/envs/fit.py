@@ -9,8 +9,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from awr_exp.envs.spaces import UNBOUNDED, bare, mismatch
+from awr_exp.envs.spaces import UNBOUNDED, bare, in_unknown_order, mismatch
 from awr_exp.errors import UserError
+from awr_exp.layout import described
 
 if TYPE_CHECKING:
     from awr_exp.types import Spec
@@ -26,6 +27,12 @@ def check(env: gymnasium.Env, id: str, clips: bool, data: Any, spec: "Spec", ins
     """
     if problem := _sizes(env, spec) or mismatch(spec, env):
         raise UserError(f"environment '{id}' does not fit data set '{data.id}': the data have {problem}; {instead}")
+    if in_unknown_order(spec, env):
+        log.warning(
+            "data set '%s' has observations of %s, environment '%s' flat ones: if they are in another order, its "
+            "scores mean nothing",
+            *(data.id, described(spec.observation), id),
+        )
     if isinstance(env.action_space, spaces.Box):
         _check_actions(env.action_space, id, clips, data, spec, instead)
     _compare_observations(bare(env).observation_space, id, data)

@@ -19,6 +19,7 @@ from awr_exp import shell
 from awr_exp.envs import fit, source
 from awr_exp.envs.spaces import FlatVector, bare, entries_of, flat, flat_vector, spec_of
 from awr_exp.errors import FAILURES, UserError, first_line, named
+from awr_exp.guard import foreign_module
 from awr_exp.surroundings import kept
 
 if TYPE_CHECKING:
@@ -79,8 +80,13 @@ def gym(
 ) -> MakeEnv:
     """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set, if any."""
     make = Make(id, dict(kwargs or {}), vectorized, clip_actions)
-    named = data is not None and (data.env_spec or data.eval_env_spec)
+    named = data and (data.eval_env_spec or data.env_spec)
     _check(make, data, spec, f"choose {'env=from_dataset' if named else 'another env.id'} or env=none")
+    if data and named and (place := _placed(make)) != (theirs := _placed(_of(named, clip_actions))):
+        log.info(
+            "evaluating in %s, though data set '%s' is of %s: returns in the two do not compare",
+            *(source.described(place), data.id, source.described(theirs)),
+        )
     if vectorized:
         _check_vectorized(make)
     return make
@@ -123,12 +129,12 @@ def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
     make = _of(env, clip)
-    if foreign_module(env.id) or source.names_code(env.kwargs):
+    if foreign_module(env.id) or source.reaches_out(env.kwargs):
         raise UserError(
-            f"data set '{data.id}' was collected in '{env.id}', which would import a module: if you trust it, "
-            f"{shell.words(*overrides(source.EnvSource(env.id, dict(make.kwargs)), clip))}"
+            f"data set '{data.id}' was collected in '{env.id}', which would import a module or open a file: if you "
+            f"trust it, {shell.words(*overrides(make, clip))}"
         )
-    limit = _registered_limit(data, env)
+    limit = _registered_limit(data, env, clip)
     if env.max_episode_steps == -1 and limit:
         log.info("data set '%s' knows no limit of %d steps in %s: nor does its evaluation", data.id, limit, env.id)
     if any(map(source.recreated, make.wrappers)):
@@ -143,15 +149,17 @@ def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
     return make
 
 
-def _registered_limit(data: Source, env: Any) -> int | None:
+def _registered_limit(data: Source, env: Any, clip: bool) -> int | None:
     """Steps. Raises UserError where nothing of that name is registered, and says where its code may be."""
     if ":" in env.id:
         return None
     try:
         return gymnasium.spec(env.id).max_episode_steps
     except gymnasium.error.Error as error:
-        package = getattr(env, "package", None)
-        own = f"env=gym env.id={package}:{env.id} if you trust that package, or " if package else ""
+        package, own = getattr(env, "package", None), ""
+        if package:
+            there = replace(_of(env, clip), id=f"{package}:{env.id}")
+            own = f"{shell.words(*overrides(there, clip))} if you trust that package, or "
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which is not registered here ({first_line(error)}): "
             f"choose {own}env=gym env.id=... or env=none"
@@ -167,10 +175,14 @@ def _of(env: Any, clip_actions: bool) -> Make:
     )
 
 
-def foreign_module(id: str) -> str | None:
-    """The module that making the environment `id` would import, if there is one and it is none of ours."""
-    module, _, _ = id.rpartition(":")
-    return module if module and not module.startswith("awr_exp.") else None
+def _placed(make: Make) -> source.EnvSource:
+    """The environment with all that it is made with, but for wrappers and pictures."""
+    id, kwargs = make.id.rpartition(":")[2], dict(make.kwargs)
+    with suppress(gymnasium.error.Error):
+        registered = gymnasium.spec(id)
+        kwargs = {**registered.kwargs, "max_episode_steps": registered.max_episode_steps, **kwargs}
+    kwargs.pop("render_mode", None)
+    return source.EnvSource(id, kwargs, kwargs.pop("max_episode_steps", None) or -1)
 
 
 def overrides(spec: Any, clip_actions: bool = True) -> list[str]:
@@ -306,11 +318,14 @@ def _check_vectorized(make: Make) -> None:
     single = _kind(several.env.single_observation_space, several.env.single_action_space)
     with suppress(*FAILURES):
         several.close()
-    mode = several.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP)
-    if mode != gymnasium.vector.AutoresetMode.NEXT_STEP:
+    usual = gymnasium.vector.AutoresetMode.NEXT_STEP
+    mode = several.metadata.get("autoreset_mode", usual)
+    # Some write the mode, others its name.
+    if mode not in (usual, usual.value):
         raise UserError(
-            f"environment '{make.id}' begins episodes within the step that ends the last (autoreset {mode.value}), and "
-            "so hides true last observations: leave out env.vectorized"
+            f"environment '{make.id}' does not begin its episodes in the step after the last one's end (its "
+            f"autoreset_mode is {getattr(mode, 'value', mode)}), so that true last observations are not seen: leave "
+            "out env.vectorized"
         )
     if alone != single:
         raise UserError(

@@ -10,6 +10,8 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import WrapperSpec
 
+from awr_exp.guard import names_file, names_module
+
 RECREATED = (
     *("AddRenderObservation", "AtariPreprocessing", "ClipAction", "ClipReward", "DelayObservation", "DiscretizeAction"),
     *("DiscretizeObservation", "DtypeObservation", "FilterObservation", "FlattenObservation", "FrameStackObservation"),
@@ -59,13 +61,14 @@ def parse(text: Any) -> EnvSource:
         raise ValueError(f"its max_episode_steps is {steps!r}")
     # A window, or pictures that nobody looks at: how it was watched is no part of the task.
     kwargs = {name: value for name, value in kwargs.items() if name != "render_mode"}
-    package = str(content.get("entry_point")).partition(":")[0].partition(".")[0]
+    package = str(content.get("entry_point") or "").partition(":")[0].partition(".")[0]
     return EnvSource(
         id=id,
         kwargs=kwargs,
         max_episode_steps={None: -1, "registered": None}.get(steps, steps),
         additional_wrappers=tuple(map(_wrapper, wrappers)),
-        package=package if content.get("entry_point") and package.isidentifier() else None,
+        # All that gymnasium registers is there already.
+        package=package if package.isidentifier() and package != "gymnasium" else None,
     )
 
 
@@ -112,11 +115,11 @@ def missing(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> list[Wrapper
     return found
 
 
-def names_code(value: Any) -> bool:
-    """Whether a text somewhere in the arguments of an environment looks like "module:Name", which it might import."""
+def reaches_out(value: Any) -> bool:
+    """Whether a text somewhere in the arguments of an environment makes it import a module or open a file."""
     if isinstance(value, dict | list | tuple):
-        return any(map(names_code, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, str) and re.match(r"[A-Za-z_][\w.]*:[\w.]", value) is not None
+        return any(map(reaches_out, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and (names_module(value) or names_file(value))
 
 
 def begins_anew(wrappers: Sequence[WrapperSpec]) -> list[str]:

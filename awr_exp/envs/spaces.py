@@ -10,7 +10,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from awr_exp.errors import UserError
-from awr_exp.layout import Entries, Entry, described, flatten
+from awr_exp.layout import Entries, Entry, coarse, described, flatten
+from awr_exp.machine import free_memory
 
 if TYPE_CHECKING:
     # It would bring torch into workers that only step environments.
@@ -37,6 +38,14 @@ def spec_of(owner: str, observation: Any, action: Any) -> "Spec":
         raise UserError(f"{owner}: entry {entry} of its actions is from {low[entry]:g} to {high[entry]:g}: swap them")
     if not (low < high).any():
         raise UserError(f"{owner}: its actions are {action}, which leaves nothing to choose")
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = (low < high) & coarse(np.stack([low, high]))
+    if near.any():
+        entry = int(near.argmax())
+        raise UserError(
+            f"{owner}: entry {entry} of its actions is from {low[entry]:.12g} to {high[entry]:.12g}, between which "
+            "float32 has hardly any numbers: subtract a constant from it in the data and in the environment"
+        )
     return Spec(obs_dim, len(low), None, tuple(low.tolist()), tuple(high.tolist()), observation=entries)
 
 
@@ -49,12 +58,10 @@ def _bounds(box: spaces.Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def entries_of(owner: str, space: Any) -> Entries:
     """Where the parts of an observation come from, in their order; none for a vector. Raises UserError."""
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return ()
     entries = tuple(_entries(owner, space, ()))
-    if not entries:
+    if not any(entry.width for entry in entries):
         raise UserError(f"{owner}: its observations are {space}, which holds nothing")
-    return entries
+    return () if isinstance(space, spaces.Box) and len(space.shape) == 1 else entries
 
 
 def _entries(owner: str, space: Any, path: tuple[str | int, ...]) -> Iterator[Entry]:
@@ -104,13 +111,23 @@ def mismatch(spec: "Spec", env: gymnasium.Env) -> str | None:
     return None
 
 
+def in_unknown_order(spec: "Spec", env: gymnasium.Env) -> bool:
+    """Whether the data have parts, and the environment flat observations of which nobody says what they are made of."""
+    return len(spec.observation) > 1 and not entries_of("", bare(env).observation_space) and _parts(env) is None
+
+
 def _flattens_otherwise(env: gymnasium.Env) -> bool:
     """Whether its flat observations, or those that gymnasium would make, are in another order than ours."""
-    while not isinstance(space := env.observation_space, spaces.Dict | spaces.Tuple):
+    return _order(parts := _parts(env)) != _order(canonical(parts))
+
+
+def _parts(env: gymnasium.Env) -> gymnasium.Space | None:
+    """The Dict or Tuple that the observations of an environment are made of, where there is one."""
+    while not isinstance(env.observation_space, spaces.Dict | spaces.Tuple):
         if not isinstance(env, gymnasium.Wrapper):
-            return False
+            return None
         env = env.env
-    return _order(space) != _order(canonical(space))
+    return env.observation_space
 
 
 def _order(space: Any) -> Any:
@@ -123,6 +140,13 @@ def flat(env: gymnasium.Env) -> gymnasium.Env:
     """The environment with flat observations, and actions that count from 0. Raises UserError if it cannot be."""
     name = f"environment '{env.spec.id if env.spec else env}'"
     entries, action = entries_of(name, env.observation_space), env.action_space
+    width = sum(entry.width for entry in entries)
+    # Even their space takes 10 bytes a number, and the smallest network more than the rest.
+    if (needed := 64 * width) > (free := free_memory()):
+        raise UserError(
+            f"{name}: its observations are {width} numbers, which take {needed / 1e9:.0f} GB of memory with any "
+            f"network, and {free / 1e9:.1f} GB are free: use a space with fewer choices, or with numbers instead"
+        )
     shifted = isinstance(action, spaces.Discrete) and action.start != 0
     return Flat(Sorted(env) if entries else env, entries) if entries or shifted else env
 

@@ -37,7 +37,7 @@ class WorkerDiedError(WorkerError):
 
 
 class HangsError(Exception):
-    """It is time to stop, and a worker does not answer."""
+    """It is time to stop, and what was asked for takes too long."""
 
 
 class Worker:
@@ -114,7 +114,7 @@ class Worker:
 def serve(pipe: Connection) -> None:
     """Do what the other end of the pipe asks for, until it is closed. Exceptions are answers, too."""
     # Signals are for the one that trains, who closes the pipe when it is time.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     with suppress(EOFError, OSError):  # the other end is closed
         made = pipe.recv_bytes()

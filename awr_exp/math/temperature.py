@@ -72,6 +72,9 @@ def _graded(
         return Judgement("a switch", fact, f"compare with {_instead(other, standardized)}", "smaller", other)
     if ess >= EQUAL:
         cloning = "all weights are nearly equal, as in behaviour cloning"
+        if beta <= spread:
+            # A few advantages far from the others make the spread, or the weighting is not of beta alone.
+            return Judgement("nearly equal", cloning, "try a smaller agent.beta", "larger")
         fact = f"{aside.format('large')}: {cloning}, and a larger beta changes nothing"
         return Judgement("nearly equal", fact, f"compare with agent.beta={other:g}", "larger", other)
     return None

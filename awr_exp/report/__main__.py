@@ -9,7 +9,7 @@ from awr_exp.errors import UserError
 
 def main(arguments: list[str] | None = None) -> None:
     """Write the report and print its answer; ends with one line and exit code 1 if there is nothing to report."""
-    parser = argparse.ArgumentParser(prog="python -m awr_exp.report", description=__doc__.partition(": ")[2])
+    parser = argparse.ArgumentParser(prog="python -m awr_exp.report", description=(__doc__ or "").partition(": ")[2])
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a run or a sweep, finished or not")
     parser.add_argument(
         "--out",

@@ -33,8 +33,11 @@ class Comparison:
     def groups(self) -> dict[Setting, list[Result]]:
         together: dict[Setting, list[Result]] = defaultdict(list)
         for result in self.found:
-            if result.score is not None:
+            # One that repeats another of the same seed shows nothing of chance.
+            twin = any((one.seed, one.score) == (result.seed, result.score) for one in together[result.setting])
+            if result.score is not None and not twin:
                 together[result.setting].append(result)
+        together = {setting: mine for setting, mine in together.items() if mine}
         return dict(sorted(together.items(), key=lambda item: settings.order(item[0])))
 
     @cached_property

@@ -101,6 +101,8 @@ def _one_line(text: str) -> str:
 
 def _put(out: Path, pictures: Mapping[str, bytes], table: str, page: str) -> None:
     try:
+        if (out / PICTURES).is_symlink():
+            raise UserError(f"{out / PICTURES} is a link: remove it, or choose another place with --out")
         (out / PICTURES).mkdir(parents=True, exist_ok=True)
         for path in (out / PICTURES).glob("*.png"):
             if path.stem not in pictures and path.stem.partition("_")[0] in NOTES:

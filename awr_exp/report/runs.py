@@ -92,6 +92,8 @@ def read(folder: Path) -> Result:
     for name in GOALS:
         goal = config.get(name)
         _check(path, name, goal, goal is None or type(goal) is int, "a whole number of at least 1")
+    if others := [f"{name}={value}" for name, value in results.changed(folder).items() if settings.is_setting(name)]:
+        raise UserError(f"{folder} was resumed with {' '.join(others)}, so that it is of no one setting")
     series, unit = _series(folder)
     named = [
         {"updates": "updates", "env_steps": "environment steps"}[g.partition(".")[2]] for g in GOALS if g in config

@@ -104,12 +104,16 @@ def varied(configs: Sequence[Config], tasks: bool = True) -> list[str]:
             # 1 is 1.0, but not true.
             values[name].add((isinstance(value, bool), value))
     names = [name for name, found in values.items() if len(found) > 1]
-    return [name for name in names if not tasks or _is_setting(name, configs)]
+    return [name for name in names if not tasks or (is_setting(name) and _is_of_methods(name, configs))]
 
 
-def _is_setting(name: str, configs: Sequence[Config]) -> bool:
-    if name in GOALS or name in ("dataset", "dataset.id", "env") or name.startswith("env.") or _is_bookkeeping(name):
-        return False
+def is_setting(name: str) -> bool:
+    """Whether it can make two runs of a task different methods."""
+    of_task = name in ("dataset", "dataset.id", "env") or name.startswith("env.")
+    return not (of_task or name in GOALS or _is_bookkeeping(name))
+
+
+def _is_of_methods(name: str, configs: Sequence[Config]) -> bool:
     if name == "resume_policy":
         # Often each seed has its own, and then they differ as the seeds do.
         by_seed: dict[str, set[str]] = defaultdict(set)

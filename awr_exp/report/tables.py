@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from awr_exp.report import settings, verdict
 from awr_exp.report.comparison import Comparison
@@ -14,6 +15,8 @@ from awr_exp.report.figures import Budget
 from awr_exp.report.runs import RETURN, SCORE, Result
 from awr_exp.report.statistics import Interval
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How what a spreadsheet computes begins."""
 METRICS = (RETURN, SCORE, "train/ess", "train/mean_weight", "train/clipped", "train/explained_variance")
 
 
@@ -94,16 +97,20 @@ def rows(found: Sequence[Result]) -> str:
     metrics = sorted({name for result in found for name in result.series})
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["folder", "status", "error", "task", "seed", *names, *metrics])
+    body: list[list[Any]] = [["folder", "status", "error", "task", "seed", *names, *metrics]]
     for result in found:
         setting = dict(result.setting)
-        about = [result.run.folder, result.run.status, result.run.error or "", result.task, result.seed]
-        table.writerow([*about, *(setting.get(name, "") for name in names), *(_text(result.last(m)) for m in metrics)])
+        about = [result.run.folder, result.run.status, result.run.error, result.task, result.seed]
+        body.append([*about, *(setting.get(name) for name in names), *map(result.last, metrics)])
+    table.writerows(map(_cell, row) for row in body)
     return text.getvalue()
 
 
-def _text(value: float | None) -> str:
-    return "" if value is None else repr(value)
+def _cell(value: Any) -> Any:
+    """As it is, but for texts that a spreadsheet would take for a formula."""
+    if isinstance(value, int | float) or value is None:
+        return value
+    return f"'{value}" if str(value).startswith(FORMULA) else value
 
 
 def _number(value: float | None) -> str:

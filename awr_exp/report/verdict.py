@@ -124,10 +124,15 @@ def _sure(best: Row, other: Row) -> bool:
 def _left_behind(compared: Comparison) -> str:
     """Of runs that do not compare."""
     behind = [run for run in compared.found if run.score is None and run.last(compared.metric) is not None]
-    if not behind:
-        return ""
-    have, are = ("1 run has", "is") if len(behind) == 1 else (f"{len(behind)} runs have", "are")
-    return f" {have} been judged elsewhere than at {compared.budget} {compared.unit}, and {are} not compared."
+    judged = sum(run.score is not None for run in compared.found)
+    said = ""
+    if twins := judged - sum(map(len, compared.groups.values())):
+        repeat = "1 run repeats" if twins == 1 else f"{twins} runs repeat"
+        said += f" {repeat} another of the same setting and seed, and such count once."
+    if behind:
+        have, are = ("1 run has", "is") if len(behind) == 1 else (f"{len(behind)} runs have", "are")
+        said += f" {have} been judged elsewhere than at {compared.budget} {compared.unit}, and {are} not compared."
+    return said
 
 
 def _about_beta(rows: Sequence[Row]) -> str:

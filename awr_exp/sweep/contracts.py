@@ -18,6 +18,12 @@ CONTRACTS = {
     "weighting": "a function (advantage [K, B], beta [K, 1], max_weight [K, 1]) to weights [K, B], named with "
     "_partial_: true",
     "optimizer": "a function (parameters, grad, scale, rate) that takes a step in place, named with _partial_: true",
+    "agent": "a class that inherits from awr_exp.agents.agent.Agent",
+    "dataset": "a function (device, ...) to awr_exp.data.transitions.Transitions",
+    "env": "a function (data, spec) to one that makes an environment, where env=gym env.id=my_module:MyEnv-v0 is not "
+    "enough",
+    "logger": "a class (folder, config, update, run_id) with the methods of awr_exp.training.loggers.Logger, named "
+    "with _partial_: true",
 }
 SIZE = 8
 """Rows of what parts are tried on."""
@@ -41,6 +47,12 @@ def check(node: Mapping[str, Any], parts: Mapping[str, Any], spec: Spec) -> None
         positional, keywords = given[name]
         if reason := _wrong(name, parts[name], positional, keywords):
             raise broken(name, node[name], reason)
+
+
+def check_made(name: str, node: Any, made: Any, kind: Any) -> None:
+    """Raises UserError that says the contract, if what a part has made is of another kind."""
+    if not isinstance(made, kind):
+        raise broken(name, node, f"what it makes is of the type {type(made).__name__}")
 
 
 def broken(name: str, node: Any, reason: str) -> UserError:

@@ -20,6 +20,7 @@ from awr_exp import results, shell
 from awr_exp.errors import UserError, first_line
 from awr_exp.machine import cores
 from awr_exp.results import Outcome
+from awr_exp.surroundings import hang_up
 from awr_exp.sweep.group import Group
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ STOPPED = ".stopped"
 
 @contextmanager
 def _handed_on(folder: Path) -> Iterator[list[int]]:
-    """Collects SIGTERM, which the worker processes get, too, and SIGINT, which a terminal sends to all of them.
+    """Collects SIGTERM, which the worker processes get, too, and SIGINT or SIGHUP, which a terminal sends to all.
 
     Those that train write checkpoints and end. A second signal does not wait for that.
     """
@@ -83,7 +84,7 @@ def _handed_on(folder: Path) -> Iterator[list[int]]:
         for worker in multiprocessing.active_children() if number == signal.SIGTERM else ():
             worker.terminate()
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT, *hang_up())}
     (folder / STOPPED).unlink(missing_ok=True)
     try:
         yield received
@@ -107,7 +108,7 @@ def _until_it_trains() -> None:
         if _working:
             raise SystemExit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, *hang_up()):
         signal.signal(number, receive)
 
 

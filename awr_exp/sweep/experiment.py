@@ -5,7 +5,7 @@ import logging
 import math
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import torch
 from hydra.errors import InstantiationException
 
 from awr_exp import results
-from awr_exp.agents.agent import AVERAGE
-from awr_exp.envs.make import collecting, task
+from awr_exp.agents.agent import AVERAGE, Agent
+from awr_exp.data.transitions import Transitions
+from awr_exp.envs import fit
+from awr_exp.envs.make import Make, collecting, opened, task
 from awr_exp.errors import UserError, first_line
 from awr_exp.networks.policy import Policy
 from awr_exp.policy import difference, policy_facts
@@ -24,7 +26,7 @@ from awr_exp.results import Outcome
 from awr_exp.surroundings import kept, usual
 from awr_exp.sweep import contracts, stacking, targets
 from awr_exp.training import accelerate, checkpoint, closing, memory
-from awr_exp.training.loggers import Jsonl, Many
+from awr_exp.training.loggers import Jsonl, Logger, Many
 from awr_exp.training.progress import speaking
 from awr_exp.types import Spec
 
@@ -69,6 +71,7 @@ def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]
         done = [checkpoint.latest(folder, tensors=False) for folder in folders]
         nodes = [cfg[part] for cfg in cfgs]
         agent = build(stacking.stack(nodes), spec=spec, seeds=[cfg["seed"] for cfg in cfgs], device=device)
+        contracts.check_made("agent", nodes[0], agent, Agent)
         facts = [policy_facts(spec, own, data.info.reward_scale if data else 1.0) for own in nodes]
         resumes = all(done)
         before = [found[1] for found in done if found]
@@ -177,11 +180,11 @@ def _logger(cfg: Config, folder: Path, found: Found | None, all_of_them: bool) -
     chosen = (cfg.get("logger") or {}) if all_of_them else {}
     # metrics.jsonl is what resume, the curves and every report read: it is always written.
     rows = Jsonl(folder, update=start["update"] if found else -1, env_steps=start.get("step", 0))
-    others = [
-        build(node, folder=folder, config=cfg, update=start["update"], run_id=start["run_id"])
-        for name, node in chosen.items()
-        if name != "jsonl"
-    ]
+    others = []
+    for name, node in chosen.items():
+        if name != "jsonl":
+            others.append(build(node, folder=folder, config=cfg, update=start["update"], run_id=start["run_id"]))
+            contracts.check_made("logger", node, others[-1], Logger)
     return Many([rows, *others])
 
 
@@ -301,6 +304,11 @@ def _task(cfg: Config, device: Any) -> tuple[Any, Any, Spec]:
     make_env = build(cfg["env"], data=data and data.info, spec=data and data.spec)
     if data is None and make_env is None:
         raise UserError("there is nothing to learn from: choose a data set or an environment")
+    if make_env and not isinstance(make_env, Make):
+        contracts.check_made("env", cfg["env"], make_env, Callable)
+        with opened(make_env) as env:
+            if data:
+                fit.check(env, cfg["env"]["_target_"], True, data.info, data.spec, "choose another env")
     return data, make_env, data.spec if data else task(make_env)
 
 
@@ -316,7 +324,9 @@ def _data(node: Config, device: Any) -> Any:
     if _held[0] != key:
         # The old one goes before the new one comes.
         _held = ("", None)
-        _held = (key, build(node, device=device))
+        data = build(node, device=device)
+        contracts.check_made("dataset", node, data, Transitions)
+        _held = (key, data)
     return _held[1]
 
 

@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from awr_exp import messages, run_folder, settings
+from awr_exp import messages, results, run_folder, settings
 from awr_exp.errors import UserError
 from awr_exp.reading import check_links
 from awr_exp.sweep import closing
@@ -62,16 +62,17 @@ class Grid(BasicSweeper):
                 run_folder.check_same(place, overrides, _task(self.compose(overrides, number)))
         self.make(folder)
         returns: list[JobReturn] = []
-        try:
-            for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
-                returns += self.launcher.launch(batch, initial_job_idx=len(returns))
-        except UserError:
-            # The launcher cannot train: there is nothing to show.
-            raise
-        except BaseException:
-            closing.show(folder, jobs, places, dict(enumerate(returns)))
-            raise
-        return returns, closing.show(folder, jobs, places, dict(enumerate(returns)))
+        with results.alone(folder):
+            try:
+                for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
+                    returns += self.launcher.launch(batch, initial_job_idx=len(returns))
+            except UserError:
+                # The launcher cannot train: there is nothing to show.
+                raise
+            except BaseException:
+                closing.show(folder, jobs, places, dict(enumerate(returns)))
+                raise
+            return returns, closing.show(folder, jobs, places, dict(enumerate(returns)))
 
     def check_launcher(self) -> None:
         """Raises UserError if the launcher knows beforehand that it cannot train."""

@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 
 from awr_exp import results, shell
 from awr_exp.errors import UserError
+from awr_exp.guard import shown
+from awr_exp.settings import COUNT, WHOLE
 from awr_exp.sweep import closing
 from awr_exp.sweep.sweeper import Grid, one_line
 from awr_exp.training.progress import CLOSING
@@ -52,9 +54,9 @@ class Tuner(Grid):
 
     def train(self, arguments: list[str], folder: Path) -> tuple[list[JobReturn], bool]:
         """Run the study or go on with it, as `Grid.train` does with all combinations."""
-        for name in ("n_trials", "batch_size", "rungs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"hydra.sweeper.{name} is {getattr(self, name)}; it must be at least 1")
+        for name, (accepts, wanted) in {"n_trials": COUNT, "batch_size": COUNT, "rungs": COUNT, "seed": WHOLE}.items():
+            if not accepts(value := getattr(self, name)):
+                raise UserError(f"hydra.sweeper.{name} is {shown(value)}; it must be {wanted}")
         space, fixed = self.space(arguments)
         # The edges of the space stand for all of it: what is wrong there is said before anything trains.
         edges = [[*fixed, *edge] for edge in _edges(space)]
@@ -65,12 +67,14 @@ class Tuner(Grid):
         if (folder / "0").exists() and not (self.storage or (folder / JOURNAL).exists()):
             raise UserError(f"{folder} holds another sweep: choose another hydra.sweep.dir")
         self.make(folder)
-        study = self.study(folder, fixed)
         self.returns: dict[int, JobReturn] = {}
-        try:
-            self.search(study, space, fixed)
-        finally:
-            failed = self.show(study, fixed, folder)
+        with results.alone(folder):
+            study = self.study(folder, fixed)
+            check_space(study, space)
+            try:
+                self.search(study, space, fixed)
+            finally:
+                failed = self.show(study, fixed, folder)
         return [self.returns[number] for number in sorted(self.returns)], failed
 
     def space(self, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -119,7 +123,7 @@ class Tuner(Grid):
         settings = dict(sorted(results.parsed(fixed).items()))
         before = study.user_attrs.get("settings", settings)
         if before != settings:
-            was = " ".join(f"{key}={value}" for key, value in before.items())
+            was = " ".join(f"{key}={value}" for key, value in before.items()) if isinstance(before, dict) else "others"
             raise UserError(f"the study in {folder} was started with {was}: give the same command to go on with it")
         study.set_user_attr("settings", settings)
         return study
@@ -172,10 +176,7 @@ class Tuner(Grid):
         active = [optuna.trial.Trial(study, trial._trial_id) for trial in study.get_trials(states=[state.RUNNING])]
         while True:
             free = min(self.batch_size - len(active), self.n_trials - len(study.get_trials(deepcopy=False)))
-            try:
-                new = [trial for _ in range(free) if (trial := self.ask(study, space)) is not None]
-            except ValueError as error:
-                raise UserError(f"the study was started with another space: {one_line(error)}") from None
+            new = [trial for _ in range(free) if (trial := self.ask(study, space)) is not None]
             if len(new) < free:
                 log.info("all combinations have been tried")
             active += new
@@ -248,6 +249,34 @@ class Tuner(Grid):
             alone = ["hydra.mode=RUN"] if any(shell.key(job) == "sweep" for job in best) else []
             log.log(CLOSING, "best, %.4g: %s", study.best_value, shell.with_own_parts(*best, *alone))
         return failed
+
+
+def check_space(study: Any, space: Mapping[str, Any]) -> None:
+    """Raises UserError where earlier trials are of another space; fails the last if it was killed while asked for.
+
+    A study may come from somebody else, and what its trials have becomes overrides.
+    """
+    for trial in study.get_trials(deepcopy=False):
+        # What was asked for by hand comes without a distribution.
+        for name, value in (trial.system_attrs.get("fixed_params", {}) | trial.params).items():
+            choices = getattr(space.get(name), "choices", None)
+            if name not in space or not (value in choices if choices else type(value) in (int, float)):
+                raise UserError(f"the study was started with another space: {name} was {shown(value)}")
+    optuna = _optuna()
+    state = optuna.trial.TrialState
+    trials = study.get_trials(states=[state.RUNNING, state.PRUNED, state.COMPLETE])
+    for number, trial in enumerate(trials, 1):
+        begun = trial.distributions.keys()
+        if number == len(trials) and trial.state == state.RUNNING and begun < space.keys():
+            study.tell(trial.number, state=state.FAIL)
+            return
+        try:
+            if begun != space.keys():
+                raise ValueError(f"of {', '.join(begun)}")
+            for name, one in trial.distributions.items():
+                optuna.distributions.check_distribution_compatibility(one, space[name])
+        except ValueError as error:
+            raise UserError(f"the study was started with another space: {one_line(error)}") from None
 
 
 def promising(value: float, others: Sequence[float]) -> bool:

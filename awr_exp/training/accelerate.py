@@ -145,6 +145,8 @@ def start(name: str, threads: int | None) -> torch.device:
     share = os.environ.get("OMP_NUM_THREADS", "")
     own = int(share) if share.isdecimal() and int(share) else cores()
     torch.set_num_threads(threads or min(own, MOST_THREADS))
+    if threads and threads > cores():
+        log.warning("threads=%d are more than the %d cores of this process, and wait for one another", threads, cores())
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

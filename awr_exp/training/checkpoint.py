@@ -39,6 +39,8 @@ def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: b
         save_file(content, partial, metadata={"facts": json.dumps({"update": update, **facts})})
         with partial.open("rb") as file:
             os.fsync(file.fileno())
+        # Else it would be for the eyes of this user alone, whoever may read the rest of the run.
+        partial.chmod(target.parent.stat().st_mode & 0o666)
         os.replace(partial, target)
         for old in _numbered(folder)[:-KEEP]:
             old.unlink()

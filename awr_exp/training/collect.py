@@ -1,6 +1,7 @@
 """Collecting with the policy as it is: each member in its own environments, into its own part of a replay."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
@@ -27,6 +28,8 @@ from awr_exp.types import Batch
 
 log = logging.getLogger(__name__)
 
+MANY = 1_000
+"""Environments that take a while to be made."""
 MOST_FAILURES = 100
 """Failures of a member's environments after which its run ends, counted anew when it is resumed."""
 
@@ -83,6 +86,8 @@ class Collector:
         processes = min(workers, replay.envs)
         self.shares = [np.arange(share, replay.envs, max(1, processes)) for share in range(max(1, processes))]
         self.remote = processes > 0
+        if math.prod(shape) >= MANY:
+            log.info("making %d environments", math.prod(shape))
         with _said_plainly():
             self.hosts = [self._host(share) for share in self.shares]
         self.episode, self.length, self.total = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)

@@ -9,8 +9,8 @@ from awr_exp.training import loggers
 from awr_exp.training.loggers import Series
 
 log = logging.getLogger(__name__)
-# Its first use on a machine reports the making of a font list.
-logging.getLogger("matplotlib").setLevel(logging.WARNING)
+# Its first use on a machine reports the making of a font list, and that there is no home to keep it in.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 CURVES = "curves.png"
 _BLUE, _ORANGE, _GREEN, _GREY = "#3366aa", "#cc6633", "#338866", "#777777"
@@ -43,9 +43,13 @@ def _draw(folder: Path) -> Path | None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    figure = Figure(figsize=(4.4 * len(panels), 3.3), dpi=150, layout="constrained")
+    width, height = 4.4 * len(panels), 3.3
+    figure = Figure(figsize=(width, height), dpi=150)
     FigureCanvasAgg(figure)
-    for axes, (name, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    # Margins in inches, since a layout that finds its own takes as long again as all else, for every member of a sweep.
+    margins = {"left": 0.7 / width, "right": 1 - 0.15 / width, "bottom": 0.52 / height, "top": 1 - 0.32 / height}
+    grid = figure.subplots(1, len(panels), squeeze=False, gridspec_kw=margins | {"wspace": 0.23})
+    for axes, (name, panel) in zip(grid[0], panels, strict=True):
         panel(axes, name, series)
         axes.set_xlabel(unit)
         axes.set_xlim(0, 1.02 * max(last, 1))

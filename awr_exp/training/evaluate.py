@@ -1,6 +1,7 @@
 """True episode returns of all members, on the same seeded starts."""
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.envs.episode import ATTEMPTS, LONGEST
 from awr_exp.envs.fleet import Fleet, Here, Reasons, Workers
 from awr_exp.envs.make import MakeEnv
-from awr_exp.envs.worker import Stopped, WorkerError
+from awr_exp.envs.worker import PATIENCE, HangsError, Stopped, WorkerError
 from awr_exp.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ FIRST_SEED = 1_000_000
 """Episode e starts from seed FIRST_SEED + e in every evaluation of every run, so that numbers compare."""
 ROUND_TRIP = 2e-4
 """Seconds that asking one worker for a step takes beyond the step."""
+LONG = 10_000
+"""Steps of an evaluation after which something is said: hardly any environment has a later time limit."""
 WORTHWHILE = 1.0
 """Seconds that workers must save an evaluation, for it takes them as long to start."""
 
@@ -60,7 +63,7 @@ class Evaluator:
         """The episodes of all members, or of the chosen ones; of the others, nan returns.
 
         A member of which an episode fails ATTEMPTS times is given up, and has nan returns, too. Raises HangsError
-        once `stopped` is true and a worker does not answer.
+        where that takes longer than PATIENCE once `stopped` is true.
         """
         numbers = np.flatnonzero(np.repeat(np.ones(self.members) if chosen is None else chosen, self.episodes))
         failures: list[list[str]] = [[] for _ in range(self.members)]
@@ -101,7 +104,7 @@ class Evaluator:
         count, attempts = self.members * self.episodes, _Attempts(self.episodes, failures)
         returns, lengths, steps, stepping = np.full(count, np.nan), np.zeros(count, np.int64), 0, 0.0
         obs = np.zeros((count, agent.spec.obs_dim), np.float32)
-        begins, plays, endless = numbers, numbers[:0], False
+        begins, plays, until = numbers, numbers[:0], math.inf
         while begins.size or plays.size:
             if begins.size:
                 first, reasons = fleet.reset(begins, attempts.seeds(begins))
@@ -116,19 +119,23 @@ class Evaluator:
                 next_obs, reward, terminated, truncated, reasons = fleet.step(plays, action[plays])
                 stepping += time.perf_counter() - begun
                 steps += 1
+                if steps == LONG:
+                    said = "an evaluation has taken %d steps so far, and episodes end after %d at the latest: give the "
+                    log.warning(f"{said}environment a time limit", LONG, LONGEST)
+                if self.stopped():
+                    until = min(until, begun + PATIENCE)
+                    if begun > until:
+                        raise HangsError("the evaluation takes too long to wait for: it is done anew when resumed")
                 good = attempts.good(plays, reasons)
                 plays = plays[good]
                 obs[plays] = next_obs[good]
                 returns[plays] += reward[good]
                 lengths[plays] += 1
                 plays = plays[~(terminated | truncated)[good]]
-                too_long = lengths[plays] == LONGEST
-                plays, endless = plays[~too_long], endless or bool(too_long.any())
+                plays = plays[lengths[plays] < LONGEST]
             if attempts.errors and not isinstance(fleet, Here):
                 raise WorkerError(next(iter(attempts.errors.values())))
             begins, plays = attempts.anew(), attempts.of_others(plays)
-        if endless:
-            log.warning("evaluation stops after %d steps: give the environment a time limit", LONGEST)
         returns, lengths = returns.reshape(shape), lengths.reshape(shape)
         returns[list(attempts.errors)] = np.nan
         errors = {

@@ -8,13 +8,15 @@ import os
 import re
 import secrets
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from awr_exp import shell
 from awr_exp.errors import UserError, named
+from awr_exp.machine import cache_home
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +25,13 @@ MODES = ("auto", "online", "offline", "disabled")
 
 _SECRET = re.compile(r"((^|[^a-z])|api|access|private)keys?$|token|secret|passw|credential", re.IGNORECASE)
 _MASK = "***"
+PAUSE = 300.0
+"""Seconds in which a server that was out of reach is not tried again."""
 _SHORTEST_SECRET = 8
 """Shorter values of variables such as TOKENIZERS_PARALLELISM=true would mask ordinary words."""
 
 
+@runtime_checkable
 class Logger(Protocol):
     """Takes metrics while a run lasts and what is left of it at the end. Neither call raises."""
 
@@ -201,6 +206,8 @@ class Wandb:
         UserError: `mode` is none of the four.
     """
 
+    _out_of_reach_until = -math.inf
+
     def __init__(
         self,
         folder: Path,
@@ -243,6 +250,7 @@ class Wandb:
         settings["x_disable_meta"] = _command_line_has_a_secret()
         with self._sparing_the_run("starting"):
             Path(folder).mkdir(parents=True, exist_ok=True)
+            _settle_cache(Path(folder))
             about |= {} if os.environ.get("WANDB_DIR") else {"dir": str(folder)}
             self._run = self._start(mode, settings, redact(about))
 
@@ -277,6 +285,10 @@ class Wandb:
             # W&B would ask for one, and wait.
             log.warning("no W&B key is configured: this run is logged offline")
             mode = "offline"
+        if mode == "online" and time.monotonic() < Wandb._out_of_reach_until:
+            # Each of many jobs would wait for the server anew.
+            log.warning("W&B was out of reach a moment ago: this run is logged offline")
+            mode = "offline"
         import wandb
 
         about["project"] = about["project"] or wandb.setup().settings.project or "awr_exp"
@@ -298,6 +310,7 @@ class Wandb:
             if mode != "online":
                 raise
             log.warning("W&B cannot be used online, this run is logged offline: %s", named(error))
+            Wandb._out_of_reach_until = time.monotonic() + PAUSE
             # Under a new id: within one process W&B holds on to the id of the start that failed.
             run = start("offline", secrets.token_hex(4))
         run.define_metric("*", step_metric="trainer/update")
@@ -329,6 +342,16 @@ class Wandb:
             if not self._off:
                 log.warning("W&B is off for the rest of this run, %s it failed: %s", doing, named(error))
             self._off = True
+
+
+def _settle_cache(folder: Path) -> None:
+    """Where W&B keeps its own log and cache: `folder`, if the user has no place for it, else the terminal gets all."""
+    home = cache_home()
+    if home and "WANDB_CACHE_DIR" not in os.environ:
+        with suppress(OSError):
+            (home / "wandb").mkdir(parents=True, exist_ok=True)
+    place = home / "wandb" if home and os.access(home / "wandb", os.W_OK) else folder.absolute() / "wandb" / "cache"
+    os.environ.setdefault("WANDB_CACHE_DIR", str(place))
 
 
 def redact(value: Any) -> Any:
@@ -366,9 +389,9 @@ def has_key() -> bool:
     import wandb
     from wandb.sdk.lib import wbauth
 
-    host = wandb.setup(settings=wandb.Settings(silent=True)).settings.base_url
     try:
+        host = wandb.setup(settings=wandb.Settings(silent=True)).settings.base_url
         return bool(wbauth.authenticate_session(host=host, source="awr_exp", prompt=False, update_session=False))
-    except wandb.errors.AuthenticationError as error:
-        log.warning("W&B key unusable: %s", named(error))
+    except (wandb.errors.AuthenticationError, ValueError) as error:  # the second of a variable that means nothing
+        log.warning("W&B cannot be used online: %s", named(error))
         return False

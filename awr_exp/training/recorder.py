@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from awr_exp import shell
+from awr_exp import config
 from awr_exp.data import export
 from awr_exp.data.recording import Recording
 from awr_exp.envs.episode import Stage, at_random
@@ -134,7 +134,7 @@ class Recorder:
                     raise UserError("another one of this id is there by now: choose another recorder.dataset_id")
         except Exception as error:
             self.note.unlink(missing_ok=True)
-            again = shell.command(shell.override("resume", self.note.parent))
+            again = config.to_resume(self.note.parent)
             return UserError(f"data set {self.id} was not written: {error}; its steps are kept, and try again: {again}")
         self.recording.delete()
         log.info(

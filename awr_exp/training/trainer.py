@@ -19,6 +19,7 @@ from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError, first_line
+from awr_exp.surroundings import hang_up
 from awr_exp.training import checkpoint, health
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.loggers import Logger
@@ -385,7 +386,7 @@ class _Killed(BaseException):
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them, where this is the main thread; a second one kills.
+    """Collects SIGTERM, SIGINT and SIGHUP instead of dying of them, in the main thread; a second one kills.
 
     Where somebody waits for SIGUSR2, a scheduler's notice before it takes the machine away, that one instead of
     SIGTERM, which may follow while the job is queued again.
@@ -399,7 +400,7 @@ def signals() -> Iterator[list[int]]:
 
     try:
         notice = signal.SIGUSR2 if callable(signal.getsignal(signal.SIGUSR2)) else signal.SIGTERM
-        before = {number: signal.signal(number, receive) for number in (notice, signal.SIGINT)}
+        before = {number: signal.signal(number, receive) for number in (notice, signal.SIGINT, *hang_up())}
     except ValueError:  # not the main thread
         before = {}
     try:

@@ -71,6 +71,30 @@ def make(
     )  # fmt: skip
 
 
+def write(
+    episodes: list[dict[str, Any]],
+    observation: spaces.Space = BOX,
+    action: spaces.Space = ACTION,
+    id: str = ID,
+    **facts: Any,
+) -> None:
+    """Episodes of four steps, of which some fields are given."""
+    observation.seed(0), action.seed(0)
+    buffers = []
+    for given in episodes:
+        own = {
+            "observations": np.stack([observation.sample() for _ in range(5)]),
+            "actions": np.stack([action.sample() for _ in range(4)]),
+            "rewards": np.arange(4.0),
+        } | given
+        ends = {"terminations": [False] * 3 + [True], "truncations": [False] * 4, "infos": {}}
+        buffers.append(EpisodeBuffer(**own | {"rewards": own["rewards"].tolist()} | ends))
+    minari.create_dataset_from_buffers(
+        id, buffers, observation_space=observation, action_space=action, author="t", author_email="t@example.invalid",
+        code_permalink="none", algorithm_name="none", description="none", **facts,
+    )  # fmt: skip
+
+
 def data_file(root: Path) -> Path:
     return root / ID / "data" / "main_data.hdf5"
 
@@ -168,6 +192,78 @@ def test_a_clock_that_float32_cannot_read_is_named(
         assert [f"{name} varies little around a large mean" in line for line in caplog.messages] == [True] * said
 
 
+def test_rewards_and_action_bounds_that_float32_cannot_tell_apart_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    write([{"rewards": 1e9 + np.arange(4.0)}])
+    for _ in range(2):
+        # The second time from the cache.
+        caplog.clear()
+        load(ID)
+        assert "the reward varies little around a large mean, and float32 can hardly tell the values" in caplog.text
+    write([{}], action=spaces.Box(1e6, 1e6 + np.arange(1, 3.0), dtype=np.float64), id="test/far-v0")
+    with pytest.raises(UserError, match="entry 0 of its actions is from 1000000 to 1000001, between which float32"):
+        load("test/far-v0")
+
+
+@pytest.mark.parametrize(("bound", "said"), [(1.0, False), (500.0, False), (1e6, True), (1e10, True), (1e30, False)])
+def test_bounds_that_no_action_comes_near_are_named(bound: float, said: bool, caplog: pytest.LogCaptureFixture) -> None:
+    actions = np.random.default_rng(0).uniform(-1, 1, (4, 2))
+    actions[:, 0] = 0
+    write([{"actions": actions}], action=spaces.Box(-bound, bound, (2,), np.float64))
+    load(ID)
+    assert ("entry 1 of its actions is from -" in caplog.text) == said == bool(caplog.messages)
+
+
+def test_choices_that_float32_does_not_have_are_read() -> None:
+    start = 2**25 + 1
+    chosen = np.array([0, 1, 2, 1])
+    observation, action = spaces.Discrete(3, start=start), spaces.Discrete(3, start=start)
+    write([{"observations": start + np.array([2, 1, 0, 0, 2]), "actions": start + chosen}], observation, action)
+    batch = everything(load(ID))
+    assert batch.action.tolist() == [chosen.tolist()]
+    assert batch.obs.argmax(-1).tolist() == [[2, 1, 0, 0]]
+
+
+def test_images_with_their_axes_in_another_order_are_refused_and_axes_of_one_are_not(root: Path) -> None:
+    image = spaces.Box(0, 255, (4, 5, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 4, 5, 3), np.uint8)
+    write([{"observations": pixels.transpose(0, 3, 1, 2)}], image, jpeg_encoding=False)
+    with pytest.raises(UserError, match=r"observations has shape \(3, 4, 5\), its space has \(4, 5, 3\)"):
+        load(ID)
+    for number, shape in enumerate([(5, 60), (5, 1, 4, 5, 3)]):
+        write([{"observations": pixels.reshape(shape)}], image, id=f"test/other-v{number}", jpeg_encoding=False)
+        np.testing.assert_array_equal(load(f"test/other-v{number}").observations(), pixels.reshape(5, 60))
+
+
+def test_episodes_are_named_as_they_are_in_the_file(root: Path) -> None:
+    make((2, 2, 2, 2), action=spaces.Discrete(2, start=5))
+    with h5py.File(data_file(root), "r+") as file:
+        del file["episode_1"]
+        file["episode_3/actions"][1] = 9
+    with pytest.raises(UserError, match=r"episode_3: actions holds 9 at step 1; its space has the whole .* 5 to 6"):
+        load(ID)
+
+
+@pytest.mark.parametrize("kind", ["true ones", "of the next", "alike", "a few"])
+def test_episodes_that_run_into_one_another_are_named(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    obs = np.random.default_rng(0).normal(size=(4, 5, 3))
+    if kind == "alike":
+        obs[:] = 1
+    elif kind != "true ones":
+        last = 3 if kind == "of the next" else 1
+        obs[:last, -1] = obs[1 : last + 1, 0]
+    write([{"observations": own} for own in obs])
+    load(ID)
+    assert ("3 of its episodes end with the very observation that the next" in caplog.text) == (kind == "of the next")
+
+
+def test_reference_scores_that_are_none_are_said(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make()
+    path = root / ID / "data" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ref_min_score": 3, "ref_max_score": 3}))
+    assert load(ID).info.normalized_score(2.0) is None
+    assert "has no normalized scores: ref_min_score is 3, ref_max_score 3" in caplog.text
+
+
 def test_a_space_without_numbers_is_refused_by_name(root: Path) -> None:
     make()
     path = root / ID / "data" / "metadata.json"
@@ -217,9 +313,9 @@ def empty(file: h5py.File) -> None:
 
 
 DAMAGES = {
-    "episode 2: rewards holds nan at step 3": change("rewards", (3,), np.nan),
-    "episode 2: observations holds inf at step 7": change("observations", (7, 1), np.inf),
-    "episode 2: actions holds 2.5 at step 0; it is outside the bounds": change("actions", (0, 1), 2.5),
+    "episode_2: rewards holds nan at step 3": change("rewards", (3,), np.nan),
+    "episode_2: observations holds inf at step 7": change("observations", (7, 1), np.inf),
+    "episode_2: actions holds 2.5 at step 0; it is outside the bounds": change("actions", (0, 1), 2.5),
     "episode_2: observations has 7 rows, 8 were expected": replace("observations", np.zeros((7, 3))),
     "episode_2: actions has shape": replace("actions", np.zeros((7, 3))),
     "episode_2: it has no steps": replace("rewards", np.zeros(0)),

@@ -214,3 +214,12 @@ def test_download_is_not_advised_where_it_was_chosen(folder: Path, monkeypatch: 
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="delete the data set, and fetch it"):
         load(ID, download=True)
+
+
+@pytest.mark.parametrize("place", ["episode_0", "episode_1/rewards", "episode_2/observations"])
+def test_nobody_waits_for_a_pipe_that_an_episode_is_said_to_be_in(place: str, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    with h5py.File(folder / "main_data.hdf5", "r+") as file:
+        del file[place]
+        file[place] = h5py.ExternalLink("pipe", "/x")
+    assert "another file" in refused()

@@ -21,6 +21,7 @@ from awr_exp.data import export
 from awr_exp.envs.fleet import Here, Workers
 from awr_exp.envs.make import from_dataset, gym, none, task
 from awr_exp.envs.source import EnvSource
+from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.training import evaluate
 from awr_exp.training.evaluate import FIRST_SEED, Evaluator
@@ -280,13 +281,23 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, space
     return f"{name}:{name}-v0"
 
 
-def test_an_environment_of_ones_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_of_ones_own_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     id = own_module(tmp_path, monkeypatch, "endless", "Discrete(2)")
     make_env = gym(None, None, id)
     monkeypatch.setattr(evaluate, "LONGEST", 30)
-    evaluator = Evaluator(make_env, members=1, episodes=2)
+    monkeypatch.setattr(evaluate, "LONG", 10)
+    stopped: list[int] = []
+    evaluator = Evaluator(make_env, members=1, episodes=2, stopped=lambda: stopped)
     # It has no end, but evaluation has.
     assert evaluator.play(make_awr(Spec(2, num_actions=2))).returns.tolist() == [[30, 30]]
+    assert "has taken 10 steps so far, and episodes end after 30 at the latest: give the environment a" in caplog.text
+    # Once it is time to stop, nobody waits for that.
+    monkeypatch.setattr(evaluate, "PATIENCE", 0)
+    stopped.append(15)
+    with pytest.raises(HangsError, match="done anew when resumed"):
+        evaluator.play(make_awr(Spec(2, num_actions=2)))
     # What a file names is not imported, but it does name it.
     env = make_env()
     assert env.spec is not None
@@ -327,9 +338,10 @@ def test_a_vectorised_form_must_be_of_the_same_task_and_show_true_last_observati
     class Larger(Shifted):
         action_space = gymnasium.spaces.Discrete(3, start=1)
 
-    def hiding(num_envs: int) -> gymnasium.vector.VectorEnv:
-        mode = gymnasium.vector.AutoresetMode.SAME_STEP
-        return gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * num_envs, autoreset_mode=mode)
+    def hiding(num_envs: int, mode: object) -> gymnasium.vector.VectorEnv:
+        envs = gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * num_envs)
+        envs.metadata = {"autoreset_mode": mode}
+        return envs
 
     def vector(num_envs: int, broken: bool = False) -> gymnasium.vector.VectorEnv:
         if broken:
@@ -337,9 +349,13 @@ def test_a_vectorised_form_must_be_of_the_same_task_and_show_true_last_observati
         return gymnasium.vector.SyncVectorEnv([Larger] * num_envs)
 
     gymnasium.register("Shifted-v0", lambda broken=False: Shifted(), vector_entry_point=vector)
-    gymnasium.register("Hiding-v0", lambda: gymnasium.make("CartPole-v1"), vector_entry_point=hiding)
-    with pytest.raises(UserError, match=r"hides true last observations: leave out env\.vectorized"):
-        gym(None, None, "Hiding-v0", vectorized=True)
+    gymnasium.register("Hiding-v0", lambda mode: gymnasium.make("CartPole-v1"), vector_entry_point=hiding)
+    modes = gymnasium.vector.AutoresetMode
+    for mode in (modes.SAME_STEP, modes.DISABLED, "SameStep", None):
+        with pytest.raises(UserError, match=r"true last observations are not seen: leave out env\.vectorized"):
+            gym(None, None, "Hiding-v0", {"mode": mode}, vectorized=True)
+    for mode in (modes.NEXT_STEP, "NextStep"):
+        gym(None, None, "Hiding-v0", {"mode": mode}, vectorized=True)
     with pytest.raises(UserError, match="actions of another kind in its vectorised form: leave out"):
         gym(None, None, "Shifted-v0", vectorized=True)
     with pytest.raises(UserError, match="cannot be made in its vectorised form: no licence"):

@@ -138,6 +138,42 @@ def test_a_chosen_environment_is_told_of_the_wrappers_too(caplog: pytest.LogCapt
     assert "was recorded through ClipReward, which environment 'Pendulum-v1' has not: env=from_dataset" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"g": 2.0}, None),
+        ({"g": 2.0, "render_mode": "rgb_array", "max_episode_steps": 50}, None),
+        ({}, "evaluating in Pendulum-v1 (200 steps), though data set 'test/recorded-v0' is of Pendulum-v1 (50 steps, "),
+        ({"g": 2.0, "max_episode_steps": -1}, "evaluating in Pendulum-v1 (no time limit, g=2.0), though"),
+    ],
+)
+def test_another_environment_than_that_of_the_data_is_said(
+    kwargs: dict[str, Any], said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    info, spec = record(pendulum(g=2.0, max_episode_steps=50))
+    gym(info, spec, "Pendulum-v1", {"max_episode_steps": 50} | kwargs if said is None else kwargs)
+    assert ("evaluating in" in caplog.text) == (said is not None)
+    assert (said or "") in caplog.text
+
+
+@pytest.mark.parametrize("field", ["terminations", "truncations"])
+def test_episodes_that_terminate_at_the_time_limit_are_named(field: str, caplog: pytest.LogCaptureFixture) -> None:
+    env, buffers = pendulum(max_episode_steps=4), []
+    for seed in range(4):
+        rows = [env.reset(seed=seed)[0], *(env.step(np.zeros(1, np.float32))[0] for _ in range(4))]
+        ends = {"terminations": [False] * 4, "truncations": [False] * 4} | {field: [False] * 3 + [True]}
+        actions = np.zeros((4, 1), np.float32)
+        buffers.append(EpisodeBuffer(observations=np.stack(rows), actions=actions, rewards=[0.0] * 4, infos={}, **ends))
+    minari.create_dataset_from_buffers(
+        ID, buffers, env=env, author="t", author_email="t@example.invalid", code_permalink="none",
+        algorithm_name="none", description="none",
+    )  # fmt: skip
+    load(ID)
+    said = "4 of its episodes terminate after 4 steps, the time limit of its environment" in caplog.text
+    assert said == (field == "terminations")
+
+
 def test_bounds_that_differ_are_named(caplog: pytest.LogCaptureFixture) -> None:
     info, spec = record(wrappers.RescaleAction(pendulum(), -1.0, 1.0))
     with pytest.raises(UserError, match=r"actions from -1 to 1, environment 'Pendulum-v1' from -2 to 2.*from_dataset"):
@@ -217,10 +253,11 @@ def test_one_that_is_the_same_is_not_mentioned(caplog: pytest.LogCaptureFixture)
 
 def test_only_what_collects_needs_the_place_of_the_data(root: Path) -> None:
     record(pendulum(), eval_env=pendulum())
-    info, spec = change_spec(root, id="Endless-v0", entry_point="mazes.own:Endless")
+    info, spec = change_spec(root, id="Endless-v0", entry_point="mazes.own:Endless", kwargs={"size": 3})
     make = from_dataset(info, spec)
     make()
-    with pytest.raises(UserError, match=r"'Endless-v0', which is not registered .*env=gym env\.id=mazes:Endless-v0"):
+    advice = r"'Endless-v0', which is not registered .*env=gym env\.id=mazes:Endless-v0 \+env\.kwargs\.size=3 .*=200 if"
+    with pytest.raises(UserError, match=advice):
         collecting(make, info, spec)
 
 
@@ -251,6 +288,14 @@ def test_what_older_versions_wrote_is_understood(code: str, root: Path, caplog: 
     info, spec = change_spec(root, additional_wrappers=[old], **more)
     assert from_dataset(info, spec)().action_space == spaces.Box(-1.0, 1.0, (1,))
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_gymnasium_is_no_package_to_trust(root: Path) -> None:
+    """Data of older versions: the name is not registered any more, and what is to be imported is already."""
+    record(pendulum())
+    info, spec = change_spec(root, id="LunarLander-v2")
+    with pytest.raises(UserError, match=r"`LunarLander-v3` instead\.\): choose env=gym env\.id=\.\.\. or env=none$"):
+        from_dataset(info, spec)
 
 
 def test_a_spec_without_wrappers_and_limits_is_the_registered_one() -> None:
@@ -285,14 +330,16 @@ CODE: list[dict[str, Any]] = [
     {"id": "os:X-v0"},
     {"id": "Pendulum-v1", "kwargs": {"g": "os:abort"}},
     {"id": "Pendulum-v1", "kwargs": {"options": {"inner": ["os:X-v0"]}}},
+    {"id": "Ant-v5", "kwargs": {"xml_file": "/dev/stdin"}},
+    {"id": "Ant-v5", "kwargs": {"xml_file": "~/ant.xml"}},
 ]
 
 
 @pytest.mark.parametrize("facts", CODE)
-def test_what_would_import_a_module_is_refused(facts: dict[str, Any], root: Path) -> None:
+def test_what_would_import_a_module_or_open_a_file_is_refused(facts: dict[str, Any], root: Path) -> None:
     record(pendulum())
     info, spec = change_spec(root, **facts)
-    with pytest.raises(UserError, match="which would import a module: if you trust it, env=gym env"):
+    with pytest.raises(UserError, match="which would import a module or open a file: if you trust it, env=gym env"):
         from_dataset(info, spec)
 
 

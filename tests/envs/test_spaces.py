@@ -138,9 +138,26 @@ def test_a_part_without_numbers_is_named() -> None:
         entries_of("data set 'x'", spaces.Dict(say=spaces.Dict(what=spaces.Text(3))))
     with pytest.raises(UserError, match="which holds nothing"):
         entries_of("data set 'x'", spaces.Dict())
+    for nothing in (spaces.Box(0, 1, (0,)), spaces.Dict(x=spaces.Box(0, 1, (2, 0)))):
+        with pytest.raises(UserError, match="which holds nothing"):
+            spec_of("environment 'x'", nothing, spaces.Discrete(2))
 
 
-def test_data_of_other_parts_or_of_an_unknown_order_are_refused() -> None:
+class Plain(gymnasium.Env):
+    action_space = ACTION
+
+    def __init__(self, width: int) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, (width,))
+
+
+def test_observations_that_no_machine_holds_are_refused_at_once() -> None:
+    env = Plain(1)
+    env.observation_space = spaces.Discrete(10**12)
+    with pytest.raises(UserError, match="its observations are 1000000000000 numbers, which take 64000 GB of memory"):
+        flat(env)
+
+
+def test_data_of_other_parts_or_of_an_unknown_order_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     source: Any = SimpleNamespace(id="test/data-v0", env_spec=None, eval_env_spec=None, observation_space=None)
     own = task(gym(None, None, "Parts-v0"))
     gym(source, own, "Parts-v0", {"order": "reversed"})
@@ -153,6 +170,10 @@ def test_data_of_other_parts_or_of_an_unknown_order_are_refused() -> None:
     gym(source, own, "Flattened-v0", {"order": "sorted"})
     with pytest.raises(UserError, match="the data have observations in parts, the environment flat ones of keys in"):
         gym(source, own, "Flattened-v0", {"order": "reversed"})
+    assert not caplog.text
+    gymnasium.register("Plain-v0", lambda: Plain(own.obs_dim))
+    gym(source, own, "Plain-v0")
+    assert "environment 'Plain-v0' flat ones: if they are in another order, its scores mean nothing" in caplog.text
     with pytest.raises(UserError, match="the data have actions that begin at 0, the environment ones that begin at 4"):
         gym(source, dataclasses.replace(own, action_start=0), "Parts-v0")
     first, *others = own.observation
@@ -293,24 +314,49 @@ def test_episodes_keep_what_was_given_too() -> None:
     assert given.tolist() == [[0.5]]
 
 
-def test_a_recorded_dict_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Counts(Parts):
+    """Shows a vector of whole numbers."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 300, (2,), np.int16)
+
+    def reset(self, **options: Any) -> Any:
+        return np.array([7, 300], np.int16), super().reset()[1]
+
+    def step(self, action: Any) -> Any:
+        return np.array([7, 300], np.int16), *super().step(action)[1:]
+
+
+gymnasium.register("Counts-v0", f"{__name__}:Counts")
+
+
+def recorded(make_env: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """An episode of four steps, as it is read here and by Minari."""
+    import minari
+
     from awr_exp.data import export
     from awr_exp.data.minari import load
     from awr_exp.data.recording import Recording
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    make_env = gym(None, None, "Parts-v0", {"order": "reversed"})
     env, spec = make_env(), task(make_env)
     recording = Recording(tmp_path / "steps", spec, 1)
     played = play(env, lambda obs, rng: np.int64(2), 0, np.random.default_rng(0))
-    mark = np.arange(4) == 0
+    mark = np.arange(len(played["reward"])) == 0
     recording.add(**{name: part[:, None] for name, part in (played | {"mark": mark}).items()})
-    assert export.create("test/parts-v0", recording.episodes(), env, bare(env).action_space, "none", None, "none")
-    data = load("test/parts-v0")
+    assert export.create("test/own-v0", recording.episodes(), env, bare(env).action_space, "none", None, "none")
+    data = load("test/own-v0")
     assert data.spec == spec
-    np.testing.assert_array_equal(data.observations(), np.array([COLUMNS] * 5, np.float32))
-    import minari
+    return data, next(iter(minari.load_dataset("test/own-v0").iterate_episodes()))
 
-    episode = next(iter(minari.load_dataset("test/parts-v0").iterate_episodes()))
+
+def test_a_recorded_dict_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, episode = recorded(gym(None, None, "Parts-v0", {"order": "reversed"}), tmp_path, monkeypatch)
+    np.testing.assert_array_equal(data.observations(), np.array([COLUMNS] * 5, np.float32))
     assert episode.actions.tolist() == [6] * 4
     assert episode.observations["level"].tolist() == [3] * 5
+
+
+def test_recorded_whole_numbers_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, episode = recorded(gym(None, None, "Counts-v0"), tmp_path, monkeypatch)
+    assert Counts().observation_space.contains(episode.observations[-1])

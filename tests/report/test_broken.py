@@ -1,5 +1,6 @@
 """Reports over folders that hold anything: what is broken is left out, with a line that names it, and costs nothing."""
 
+import csv
 import json
 import os
 from collections.abc import Callable
@@ -185,6 +186,33 @@ def test_odd_names_are_shown_and_no_more(tmp_path: Path) -> None:
     assert "<script>alert" not in shown
     assert "<b>$" not in shown
     assert all(answer.isprintable() for answer in answers)
+
+
+FORMULAS = ["=cmd|' /C calc'!A0", "+1+1", "-1+cmd", "@SUM(A1)", "\t=1"]
+
+
+def test_a_spreadsheet_computes_nothing_of_a_run(tmp_path: Path) -> None:
+    for number, text in enumerate(FORMULAS):
+        make_run(tmp_path / str(number), 0.1, 0, -1.0 - number, note=text)
+    rows = list(csv.reader((page.write([tmp_path], tmp_path / "out")[0].with_name("report.csv")).open()))
+    texts = [cell for row in rows for cell in row if cell.startswith(tables.FORMULA)]
+    # Numbers stay numbers.
+    assert {float(text) for text in texts} == {-1.0, -2.0, -3.0, -4.0, -5.0}
+    assert {f"'{text}" for text in FORMULAS} <= {cell for row in rows for cell in row}
+
+
+def test_a_report_goes_through_no_link_of_a_sweep(tmp_path: Path) -> None:
+    make_run(tmp_path / "sweep" / "0", 0.1, 0, 1.0)
+    (tmp_path / ".bashrc").write_text("mine")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "sweep" / ".report.csv.tmp").symlink_to(tmp_path / ".bashrc")
+    page.write([tmp_path / "sweep"], tmp_path / "sweep")
+    (tmp_path / "sweep" / "report").rename(tmp_path / "elsewhere")
+    (tmp_path / "sweep" / "report").symlink_to(tmp_path / "home")
+    with pytest.raises(UserError, match="report is a link"):
+        page.write([tmp_path / "sweep"], tmp_path / "sweep")
+    assert (tmp_path / ".bashrc").read_text() == "mine"
+    assert not list((tmp_path / "home").iterdir())
 
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)

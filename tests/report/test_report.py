@@ -49,6 +49,16 @@ def make_run(folder: Path, beta: float, seed: int, score: float, /, data: str = 
     (folder / "result.json").write_text(json.dumps(result))
 
 
+def test_a_run_whose_method_was_changed_on_its_way_is_left_out(tmp_path: Path) -> None:
+    for number, changed in enumerate(({}, {"trainer.updates": "100", "threads": "2"}, {"agent.beta": "1.0"})):
+        make_run(tmp_path / str(number), 0.1, number, 1.0)
+        (tmp_path / str(number) / ".hydra" / "resumed.yaml").write_text(yaml.safe_dump(changed))
+    (one,), left_out = comparison.load([tmp_path])
+    assert [result.run.folder.name for result in one.found] == ["0", "1"]
+    (line,) = left_out
+    assert "2 was resumed with agent.beta=1.0, so that it is of no one setting" in line
+
+
 def read_one(*folders: Path) -> comparison.Comparison:
     """Of runs of one task."""
     ((one,), _) = comparison.load(folders)
@@ -81,11 +91,25 @@ def sweep(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("module", ["report", "dashboard"])
+def test_commands_do_without_docstrings(module: str) -> None:
+    """As an interpreter that was asked to optimise leaves them out."""
+    subprocess.run([sys.executable, "-OO", "-m", f"awr_exp.{module}", "--help"], check=True, stdout=subprocess.DEVNULL)
+
+
 def test_the_answer_and_how_sure_it_is(sweep: Path) -> None:
     answer = report(sweep)
     assert answer.startswith("Use beta=0.3 (interquartile mean of the return 62, 95% interval 60")
     assert "Fairly sure: its runs are better than those of each other setting in 100% of all pairs" in answer
     assert "smallest" not in answer
+
+
+def test_copies_of_a_run_make_nobody_sure(tmp_path: Path) -> None:
+    for number in range(6):
+        make_run(tmp_path / str(number), 0.1 if number < 3 else 1.0, 0, 5.0 if number < 3 else 6.0)
+    answer = report(tmp_path)
+    assert answer.startswith("Use beta=1.0 (return 6 of 1 run). Not sure at all: ")
+    assert answer.endswith("4 runs repeat another of the same setting and seed, and such count once.")
 
 
 def test_an_answer_that_is_not_sure_says_so(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from awr_exp.errors import UserError
 from awr_exp.networks.mlp import MLP
 from awr_exp.sweep import experiment
-from tests.conftest import CONTINUOUS, composed
+from tests.conftest import CONTINUOUS, SMALL, composed
 
 HERE = __name__
 
@@ -82,6 +84,44 @@ def test_a_part_that_breaks_its_contract_is_told_it(wrong: str) -> None:
         experiment._parameters(composed(wrong)["agent"], CONTINUOUS)
     assert re.fullmatch(r"(\w+)=[\w.]+: .*; it must be a .*: see docs/extending\.md", str(error.value))
     assert (Path(experiment.__file__).parents[2] / "docs").is_dir()
+
+
+def no_maker(data: Any, spec: Any) -> int:
+    return 3
+
+
+def another(data: Any, spec: Any) -> Any:
+    return lambda: gymnasium.make("CartPole-v1")
+
+
+def no_data(device: Any) -> dict[str, int]:
+    return {}
+
+
+class Quiet:
+    def __init__(self, **options: Any) -> None: ...
+
+
+MADE = {
+    f"env._target_={HERE}.no_maker": f"env={HERE}.no_maker: what it makes is of the type int; it must be",
+    f"env._target_={HERE}.another": f"environment '{HERE}.another' does not fit data set",
+    f"dataset={{_target_:{HERE}.no_data}}": f"dataset={HERE}.no_data: what it makes is of the type dict; it must be",
+    f"agent._target_={HERE}.Quiet": f"agent={HERE}.Quiet: what it makes is of the type Quiet; it must be",
+    f"logger={{mine:{{_target_:{HERE}.Quiet,_partial_:true}}}}": "what it makes is of the type Quiet; it must be",
+}
+
+
+@pytest.mark.parametrize("wrong", MADE)
+def test_what_a_part_makes_is_of_its_kind(
+    wrong: str, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    cfg = OmegaConf.create(composed(*SMALL))
+    name, _, value = wrong.partition("=")
+    OmegaConf.update(cfg, name, OmegaConf.create(f"a: {value}".replace(":", ": ")).a, merge=False)
+    content: Any = OmegaConf.to_container(cfg)
+    with pytest.raises(UserError, match=re.escape(MADE[wrong])):
+        experiment.train([content], [tmp_path])
 
 
 @pytest.mark.parametrize("right", [f"weighting._target_={HERE}.picky", f"weighting._target_={HERE}.power"])

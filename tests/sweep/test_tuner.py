@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from awr_exp import results
+from awr_exp.errors import UserError
 from awr_exp.training.loggers import read
 from tests.conftest import SMALL, Cli, start, trainer_of
 
 optuna = pytest.importorskip("optuna")
-from awr_exp.sweep.tuner import Tuner, _unmeasured, distribution, promising  # noqa: E402
+from awr_exp.sweep.tuner import Tuner, _unmeasured, check_space, distribution, promising  # noqa: E402
 
 SEARCH = [
     *SMALL, "hydra/sweeper=optuna", "agent.beta=tag(log,interval(0.03,3.0))", "seed=0",
@@ -134,6 +135,39 @@ def test_a_search_that_goes_on_proposes_nothing_twice(kind: str, tmp_path: Path)
     assert found[:6] == asked(tmp_path / "two", SPACES[kind], 3)[:6]
 
 
+def test_a_study_of_another_space_is_refused_before_anything_is_asked() -> None:
+    few, beta = SPACES["few"], SPACES["numbers"]
+    study = optuna.create_study()
+    for _ in range(2):
+        study.ask(few)
+    for other in (few | {"agent": optuna.distributions.CategoricalDistribution(["awr", "rwr"])}, few | beta, beta):
+        with pytest.raises(UserError, match="the study was started with another space"):
+            check_space(study, other)
+    # One that was killed before it had all its parameters would train with the defaults of the others.
+    study.ask({"agent": few["agent"]})
+    for _ in range(2):
+        check_space(study, few)
+    assert [trial.state.name for trial in study.get_trials()] == ["RUNNING", "RUNNING", "FAIL"]
+
+
+@pytest.mark.parametrize("params", [{"weighting._target_": "os.system"}, {"agent.beta": "{_target_: os.system}"}])
+def test_what_a_study_holds_is_no_override_of_its_own(params: dict[str, Any]) -> None:
+    study = optuna.create_study()
+    study.add_trial(
+        optuna.create_trial(
+            state=optuna.trial.TrialState.RUNNING,
+            params=params,
+            distributions={name: optuna.distributions.CategoricalDistribution([v]) for name, v in params.items()},
+        )
+    )
+    with pytest.raises(UserError, match="was started with another space"):
+        check_space(study, SPACES["numbers"])
+    study = optuna.create_study()
+    study.enqueue_trial(params)
+    with pytest.raises(UserError, match="was started with another space"):
+        check_space(study, SPACES["numbers"])
+
+
 def test_a_study_that_was_moved_is_the_same(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     first = asked(tmp_path / "here", SPACES["numbers"], 1)
@@ -186,7 +220,7 @@ def test_a_killed_search_goes_on(cli: Cli, tmp_path: Path, datasets: Path) -> No
     runs = {run.folder.name: run for run in results.runs(sweep)}
     assert len(runs) == 5
     assert {name: runs[name].overrides["agent.beta"] for name in first} == first
-    assert {run.status for run in runs.values()} == {"finished"}
+    assert {run.status for run in runs.values()} == {"finished", "pruned"}
 
 
 @pytest.mark.slow
@@ -210,7 +244,10 @@ def test_a_trial_whose_process_was_lost_goes_on(cli: Cli, tmp_path: Path, datase
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["agent.beta=1,2", "hydra.sweeper.n_trials=0"], "^error: hydra.sweeper.n_trials is 0; it must be at least 1"),
+        (
+            ["agent.beta=1,2", "hydra.sweeper.n_trials=x"],
+            '^error: hydra.sweeper.n_trials is "x"; it must be a whole number of at least 1',
+        ),
         pytest.param(["seed=0"], "^error: there is nothing to tune", marks=pytest.mark.slow),
         (["agent.beta=interval(-1,1)"], r"^error: job 0 \(.*agent.beta=-1.0\): agent.beta is -1.0; it must be"),
         pytest.param(["agent.beta=tag(log,interval(0,1))"], "^error: agent.beta=.*low", marks=pytest.mark.slow),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from awr_exp.errors import UserError
 from awr_exp.math.advantages import LambdaReturn
+from awr_exp.training import checkpoint
 from awr_exp.training.trainer import Trainer
 from tests.conftest import CONTINUOUS, make_awr
 from tests.training import test_offline, test_online
@@ -92,6 +93,15 @@ def test_it_goes_on_from_nothing_that_does_not_fit(run: tuple[Callable[[Path], T
             make(folder).resume()
         assert "\n" not in str(refused.value), (name, change)
     assert cases > 25
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o700, 0o600)])
+def test_who_may_read_a_run_may_read_its_checkpoints(folder: int, file: int, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint").chmod(folder)
+    assert checkpoint.save(tmp_path, 1, {"a": torch.zeros(1)}, {})
+    (saved,) = (tmp_path / "checkpoint").iterdir()
+    assert saved.stat().st_mode & 0o777 == file
 
 
 def test_it_goes_on_from_what_it_has_written(run: tuple[Callable[[Path], Trainer], Path], tmp_path: Path) -> None:

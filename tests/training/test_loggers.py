@@ -310,8 +310,12 @@ print(w.id)
 
 
 def test_out_of_reach_means_offline(tmp_path: Path) -> None:
-    done = in_process(TRAIN, tmp_path, WANDB_API_KEY="5" * 40, ID="abc")
-    assert "logged offline" in done.stderr
+    again = "Wandb(Path(sys.argv[1]) / 'next', init_timeout=2).finish({}, {})"
+    done = in_process(TRAIN + again, tmp_path, WANDB_API_KEY="5" * 40, ID="abc")
+    # The next job of a sweep does not wait for the same server.
+    assert done.stderr.count("W&B cannot be used online, this run is logged offline") == 1
+    assert "W&B was out of reach a moment ago: this run is logged offline" in done.stderr
+    assert len(runs(tmp_path / "next")) == 1
     (run,) = runs(tmp_path)
     assert done.stdout == "abc\n"
     assert f"wandb sync --id abc {run}" in done.stderr
@@ -323,6 +327,14 @@ def test_offline_for_want_of_a_key_or_by_will(tmp_path: Path, env: dict[str, str
     done = in_process(TRAIN, tmp_path, **env)
     assert len(runs(tmp_path)) == 1
     assert done.stderr.count("WARNING") == ("WANDB_API_KEY" in env)
+
+
+def test_the_log_of_its_service_is_not_for_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_CACHE_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    done = in_process(TRAIN, tmp_path, HOME="/proc/none")
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["INFO"], done.stderr
+    assert "W&B runs offline" in done.stderr
 
 
 OWN = {

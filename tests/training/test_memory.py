@@ -20,7 +20,7 @@ TOO_MUCH = {
     ("network.hidden=[100000000]",): (SMALL, "323 GB"),
     ("agent=bc", "network.hidden=[1000000,1000000]"): (SMALL, "16 TB"),
     ("trainer.batch_size=100000000",): (SMALL, "GB"),
-    ("trainer.batch_size=100000000000000000000000000",): (SMALL, "EB"),
+    ("trainer.batch_size=1000000000000000000",): (SMALL, "EB"),
     ("trainer.eval_episodes=1000000000",): (SMALL, "TB"),
     ("baseline=bc", "trainer.batch_size=100000000"): (SMALL, "GB"),
     ("trainer.envs=100000000",): (ONLINE, "GB"),

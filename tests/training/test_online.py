@@ -402,6 +402,7 @@ def test_a_turn_that_fails_while_it_learns_is_undone(tmp_path: Path, monkeypatch
     assert kept == expected[-len(kept) :]
 
 
+@pytest.mark.slow
 def test_with_overlap_the_others_learn_no_turn_twice_where_one_gives_up(tmp_path: Path) -> None:
     schedule, folders = Phased(60, 5, 7, 280, overlap=True), [tmp_path / "unlucky", tmp_path / "other"]
     later = {child_seed(0, "episode", env, number) >> 32 for env in range(3) for number in range(4, 99)}
@@ -497,6 +498,18 @@ def test_a_second_signal_is_no_failure_of_the_environment_that_it_hits() -> None
     with pytest.raises(SystemExit) as stop, signals() as received:
         collector.collect(2)
     assert (stop.value.code, received) == (130, [signal.SIGINT])
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_is_a_signal_to_stop_unless_it_is_to_be_ignored(ignored: bool) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with signals() as received:
+            signal.raise_signal(signal.SIGHUP)
+        assert received == ([] if ignored else [signal.SIGHUP])
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 class Hanging(gymnasium.Wrapper):
