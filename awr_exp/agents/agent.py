@@ -13,6 +13,7 @@ from awr_exp.math.members import Hyper, Limit, Switch, no_limit, per_member, row
 from awr_exp.math.observations import LIMIT, normalize
 from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate
 from awr_exp.networks import acting
+from awr_exp.networks.mlp import size
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
 from awr_exp.seeding import generator
 from awr_exp.types import Batch, Columns, Episodes, Metrics, Spec
@@ -99,7 +100,8 @@ class Agent:
 
     def net(self, name: str, module: Any, averaged: bool = False) -> Net:
         """A network with fresh parameters, each member's from its seed and the network's name alone."""
-        theta = module.start([generator(seed, "init", name) for seed in self.seeds])
+        generators = [generator(seed, "init", name) for seed in self.seeds]
+        theta = module.start(generators) if generators else torch.empty(0, size(module.shapes))
         return Net.start(module, theta.to(self.device, self.dtype), averaged)
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:

@@ -25,6 +25,11 @@ INITS = ("orthogonal", "lecun", "kaiming", "xavier")
 Shapes = dict[str, tuple[int, ...]]
 
 
+def size(shapes: Shapes) -> int:
+    """Numbers that parameters of these shapes are, of one member."""
+    return sum(map(math.prod, shapes.values()))
+
+
 def unflatten(theta: Tensor, shapes: Shapes) -> dict[str, Tensor]:
     """Views of theta [K, P] as {name: [K, *shape]}, in the order of `shapes`."""
     parts = theta.split([math.prod(shape) for shape in shapes.values()], 1)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import re
 import signal
 from collections.abc import Callable, Sequence
@@ -20,7 +19,6 @@ from awr_exp.data.transitions import Transitions
 from awr_exp.envs import fit
 from awr_exp.envs.make import Make, collecting, opened, task
 from awr_exp.errors import UserError, first_line
-from awr_exp.networks.policy import Policy
 from awr_exp.policy import difference, policy_facts
 from awr_exp.results import Outcome
 from awr_exp.surroundings import kept, usual
@@ -167,11 +165,12 @@ def _check_memory(cfg: Config, spec: Spec, data: Any, device: Any) -> None:
 
 def _parameters(agent: Config, spec: Spec) -> int:
     """Numbers that the networks of an agent learn, without making them. Raises UserError for parts that are none."""
-    parts = _maker(agent).keywords
-    contracts.check(agent, parts, spec)
-    policy = Policy(spec, parts["network"], parts["head"])
-    critic = parts["network"](inputs=spec.obs_dim, outputs=1).shapes if "advantage" in parts else {}
-    return sum(math.prod(shape) for shapes in (policy.shapes, critic) for shape in shapes.values())
+    make = _maker(agent)
+    contracts.check(agent, make.keywords, spec)
+    if not stacking.is_agent(agent):
+        return 0
+    # One of no members has everything but numbers.
+    return sum(network.theta.shape[1] for network in build(agent, spec=spec, seeds=[]).networks.values())
 
 
 def _logger(cfg: Config, folder: Path, found: Found | None, all_of_them: bool) -> Many:

@@ -45,7 +45,12 @@ def group_key(cfg: Config) -> str:
 def stackable(cfg: Config) -> bool:
     """Whether agent, baseline and trainer know members at all; other people's may not."""
     agents = [cfg[name] for name in ("agent", "baseline") if cfg.get(name)]
-    return _is(cfg["trainer"], Trainer) and all(_is(agent, Agent) for agent in agents)
+    return _is(cfg["trainer"], Trainer) and all(map(is_agent, agents))
+
+
+def is_agent(node: Config) -> bool:
+    """Whether an agent is of ours, or of a class of one's own that inherits from ours."""
+    return _is(node, Agent)
 
 
 def stack(nodes: Sequence[Config]) -> Config:
