@@ -29,6 +29,8 @@ from awr_exp.types import Spec
 log = logging.getLogger(__name__)
 
 ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
+PIECE = 262_144
+"""Rows that are looked at in one piece."""
 NARROW = 1e-3
 """Share of the distance of its bounds that an entry of actions should fill, for a policy works in units of that."""
 HUB = ("huggingface.co", 443)
@@ -207,20 +209,28 @@ def _doubts(packed: Tensor, lengths: Tensor, spec: Spec, limit: int | None) -> I
             f"{late} of its episodes terminate after {limit} steps, the time limit of its environment: if that is what "
             "ended them, write the data anew with truncations instead, for values go on beyond a limit"
         )
-    if spec.discrete:
-        return
-    played = torch.ones(len(packed), dtype=torch.bool)
-    played[final] = False
-    action = packed[played, spec.obs_dim : -3]
-    ranges = zip(action.amin(0).tolist(), action.amax(0).tolist(), spec.action_low, spec.action_high, strict=True)
-    for entry, (low, high, least, most) in enumerate(ranges):
-        if 0 < high - low < NARROW * (most - least) < math.inf:
-            yield (
-                f"entry {entry} of its actions is from {low:g} to {high:g}, and its bounds are from {least:g} to "
-                f"{most:g}: a policy can hardly tell such actions apart; give its action_space nearer bounds, or "
-                "infinite ones"
-            )
+    if not spec.discrete:
+        yield from _narrow(packed, final, spec)
+
+
+def _narrow(packed: Tensor, final: Tensor, spec: Spec) -> Iterator[str]:
+    """The first entry of actions that fills next to nothing of its bounds."""
+    least, most = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
+    low, high = torch.full_like(least, math.inf), torch.full_like(most, -math.inf)
+    wanted = torch.where((most - least).isfinite(), NARROW * (most - least), -math.inf)
+    for rows in torch.arange(len(packed)).split(PIECE):
+        action = packed[rows[~torch.isin(rows, final)], spec.obs_dim : -3]
+        if len(action):
+            low, high = torch.minimum(low, action.amin(0)), torch.maximum(high, action.amax(0))
+        # A data set that is mapped need not be read to its end.
+        if (high - low >= wanted).all():
             return
+    for entry in ((high > low) & (high - low < wanted)).nonzero().flatten().tolist()[:1]:
+        yield (
+            f"entry {entry} of its actions is from {low[entry]:g} to {high[entry]:g}, and its bounds are from "
+            f"{least[entry]:g} to {most[entry]:g}: a policy can hardly tell such actions apart; give its action_space "
+            "nearer bounds, or infinite ones"
+        )
 
 
 def _returns(packed: Tensor, lengths: Tensor) -> NDArray[np.float64]:
