@@ -17,7 +17,7 @@ from awr_exp.seeding import draw_rows, shuffle_rows
 from awr_exp.training import native
 from awr_exp.training.accelerate import Update, accelerate, pays_off
 from awr_exp.training.means import Means
-from awr_exp.types import Columns, Metrics
+from awr_exp.types import Metrics
 
 if TYPE_CHECKING:
     from awr_exp.training.online import Learner
@@ -96,18 +96,16 @@ class Phased:
         """This share of the gradient steps of an iteration."""
         agent, replay = run.agent, run.replay
         targets = agent.targets(replay)
-        self._descend(
-            run, "critic", math.ceil(share * self.critic_steps), {"target": targets["target"]} if targets else {}
-        )
+        self._descend(run, "critic", math.ceil(share * self.critic_steps), *([targets["target"]] if targets else []))
         advantage = whole_advantage(agent, replay)
         weight = agent.weights(advantage)
-        self._descend(run, "actor", math.ceil(share * self.actor_steps), {"weight": weight})
+        self._descend(run, "actor", math.ceil(share * self.actor_steps), weight)
         run.means.add(agent.health(advantage, weight))
 
-    def _descend(self, run: "Learner", name: str, count: int, columns: Columns) -> None:
-        """`count` steps on shuffled minibatches of the whole replay, with these columns [K, N] of it."""
-        slots, columns = run.slots(name, count, shuffle_rows), {n: run.replay.spread(c) for n, c in columns.items()}
-        run.means.add(run.functions[name](slots, **columns), count)
+    def _descend(self, run: "Learner", name: str, count: int, *columns: Tensor) -> None:
+        """`count` steps on shuffled minibatches of the whole replay, with these targets or weights [K, N]."""
+        slots = run.slots(name, count, shuffle_rows)
+        run.means.add(run.functions[name](slots, *map(run.replay.spread, columns)), count)
         run.update += count
 
     def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
@@ -133,12 +131,12 @@ class Phased:
         }
 
 
-def _in_parts(many: Update, one: Update, at_once: int, slots: Tensor, **columns: Tensor) -> Metrics:
+def _in_parts(many: Update, one: Update, at_once: int, slots: Tensor, *columns: Tensor) -> Metrics:
     """The sums of metrics of steps on slots [S, K, B]: `many` takes `at_once` of them, and `one` the rest."""
     whole, means = len(slots) - len(slots) % at_once, Means()
     for learn, size, some in ((many, at_once, slots[:whole]), (one, 1, slots[whole:])):
         for part in some.split(size) if len(some) else ():
-            means.add(learn(part, **columns))
+            means.add(learn(part, *columns))
     return means.sums
 
 
