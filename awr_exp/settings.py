@@ -79,7 +79,6 @@ RULES: dict[str, Rule] = {
     "lam": UNIT,
     "expectile": (lambda v: _number(v) and 0 < v < 1, "a number above 0 and below 1"),
     "target_rate": UNIT,
-    "critics": COUNT,
     "components": COUNT,
     "n": COUNT,
     "value_iters": COUNT,

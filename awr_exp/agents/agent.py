@@ -71,7 +71,7 @@ class Agent:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.spec, self.seeds, self.optimizer = spec, list(seeds), optimizer
+        self.spec, self.seeds, self.optimizer, self.make_network = spec, list(seeds), optimizer, network
         self.device, self.dtype = torch.device(device), dtype
         # The head's bounds beside the parameters: a captured update cannot fetch them from the host.
         with self.device:

@@ -7,32 +7,38 @@ from torch import Tensor
 
 from awr_exp.agents.agent import VALUE_CHUNK
 from awr_exp.agents.weighted import WeightedAgent
+from awr_exp.errors import UserError
 from awr_exp.math import losses
 from awr_exp.math.advantages import Estimator
-from awr_exp.networks.policy import MakeNetwork
-from awr_exp.types import Batch, Columns, Episodes, Metrics, Spec
+from awr_exp.math.members import Switch
+from awr_exp.types import Batch, Columns, Episodes, Metrics
 
 
 class AWR(WeightedAgent):
     """V by regression on the estimator's target, then pi by regression weighted with w(target - V(s)).
 
-    advantage: the estimator of the target; critic_output_scale: output_scale of the critic's network, or None for that
-    of the network. options: other arguments of WeightedAgent.
+    advantage: the estimator of the target; normalize_values: the critic's network and loss are in units of
+    1 / (1 - gamma), the largest return of rewards up to 1; critic_output_scale: output_scale of the critic's network,
+    or None for that of the network. options: other arguments of WeightedAgent. Raises UserError if that unit is
+    infinite.
     """
 
     def __init__(
         self,
-        spec: Spec,
-        network: MakeNetwork,
         *args: Any,
         advantage: Estimator,
+        normalize_values: Switch = False,
         critic_output_scale: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(spec, network, *args, **options)
+        super().__init__(*args, **options)
+        normalized = self.hyper(normalize_values).bool()
+        if bool((normalized & (self.gamma == 1)).any()):
+            raise UserError("agent.normalize_values divides by 1 - gamma: choose agent.gamma below 1")
+        self.value_scale = torch.where(normalized, 1 / (1 - self.gamma), 1.0)
         self.estimator, self.whole_episodes = advantage, not advantage.one_step
         own = {} if critic_output_scale is None else {"output_scale": critic_output_scale}
-        self.critic = self.net("critic", network(inputs=spec.obs_dim, outputs=1, **own))
+        self.critic = self.net("critic", self.make_network(inputs=self.spec.obs_dim, outputs=1, **own))
 
     def value(self, obs: Tensor, theta: Tensor | None = None) -> Tensor:
         """V(s), [K, B], of normalised obs [K, B, obs_dim], by the critic's parameters or other ones."""

@@ -10,48 +10,41 @@ from awr_exp.math import losses
 from awr_exp.math.members import Hyper
 from awr_exp.networks.actions import ActionInputs
 from awr_exp.networks.mlp import Ensemble
-from awr_exp.networks.policy import MakeNetwork
-from awr_exp.types import Batch, Metrics, Spec
+from awr_exp.types import Batch, Metrics
 
 
 class IQL(WeightedAgent):
-    """V by expectile regression on a slow Q, Q toward r + gamma V(s'), and AWR's actor on Q - V.
+    """V by expectile regression on a slow Q, twin Q toward r + gamma V(s'), and AWR's actor on Q - V.
 
     expectile: of V, from 0.5 (the mean of the data's actions) to below 1 (the best of them); target_rate: share of the
-    way by which the slow Q follows Q in each step; critics: networks of Q, the least of which counts. options: other
-    arguments of WeightedAgent.
+    way by which the slow Q follows Q in each step. options: other arguments of WeightedAgent.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        network: MakeNetwork,
-        *args: Any,
-        expectile: Hyper = 0.7,
-        target_rate: Hyper = 0.005,
-        critics: int = 2,
-        **options: Any,
-    ) -> None:
-        super().__init__(spec, network, *args, **options)
+    def __init__(self, *args: Any, expectile: Hyper = 0.7, target_rate: Hyper = 0.005, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.expectile, self.target_rate = self.hyper(expectile), self.hyper(target_rate)
-        self.critic = self.net("critic", network(inputs=spec.obs_dim, outputs=1))
+        self.critic = self.net("critic", self.make_network(inputs=self.spec.obs_dim, outputs=1))
         with self.device:
-            self.as_inputs = ActionInputs(spec)
-        q_network = network(inputs=spec.obs_dim + self.as_inputs.size, outputs=1)
-        self.q = self.net("q", Ensemble(q_network, critics), averaged=True)
+            self.as_inputs = ActionInputs(self.spec)
+        q_network = self.make_network(inputs=self.spec.obs_dim + self.as_inputs.size, outputs=1)
+        self.q = self.net("q", Ensemble(q_network, 2), averaged=True)
 
     def value(self, obs: Tensor, theta: Tensor) -> Tensor:
         """V(s), [K, B]."""
-        return self.critic.module(theta, obs).squeeze(-1) * self.value_scale
+        return self.critic.module(theta, obs).squeeze(-1)
 
     def qs(self, batch: Batch, theta: Tensor) -> Tensor:
-        """Q_m(s, a) of each network m, [K, M, B]."""
+        """Q_1(s, a) and Q_2(s, a), [K, 2, B]."""
         inputs = torch.cat([batch.obs, self.as_inputs(batch.action, batch.obs)], -1)
-        return self.q.module(theta, inputs).squeeze(-1) * self.value_scale.unsqueeze(1)
+        return self.q.module(theta, inputs).squeeze(-1)
+
+    def slow_q(self, batch: Batch) -> Tensor:
+        """The smaller slow Q(s, a), [K, B]."""
+        return self.qs(batch, self.q.averaged().theta).amin(1)
 
     def critic_update(self, batch: Batch) -> Metrics:
         """A step of V (eq. 5), one of Q (eq. 6), and the slow Q follows."""
-        slow = self.averaged_q(batch)
+        slow = self.slow_q(batch)
 
         def loss_v(theta: Tensor) -> tuple[Tensor, Metrics]:
             value = self.value(batch.obs, theta)
@@ -69,9 +62,5 @@ class IQL(WeightedAgent):
         self.q.move_average(self.target_rate)
         return {"value_loss": value_loss, "q_loss": q_loss, **report_v, **report_q}
 
-    def averaged_q(self, batch: Batch) -> Tensor:
-        """The least of the slow Q_m(s, a), [K, B]."""
-        return self.qs(batch, self.q.averaged().theta).amin(1)
-
     def advantage(self, batch: Batch) -> Tensor:
-        return self.averaged_q(batch) - self.value(batch.obs, self.critic.theta)
+        return self.slow_q(batch) - self.value(batch.obs, self.critic.theta)

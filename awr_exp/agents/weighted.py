@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
-from awr_exp.errors import UserError
 from awr_exp.math import weights
 from awr_exp.math.members import Hyper, Switch
 from awr_exp.math.weights import Weighting
@@ -18,9 +17,7 @@ class WeightedAgent(Agent):
 
     weighting: from A, beta and max_weight to w; beta: temperature, divides the advantage; max_weight: largest weight;
     gamma: discount; value_iters: steps of the critic on each batch; standardize_advantages: give A mean 0 and standard
-    deviation 1 in each batch before the weighting; normalize_values: the critic's network and loss are in units of
-    1 / (1 - gamma), the largest return of rewards up to 1. options: other arguments of Agent. Raises UserError if that
-    unit is infinite.
+    deviation 1 in each batch before the weighting. options: other arguments of Agent.
     """
 
     def __init__(
@@ -33,7 +30,6 @@ class WeightedAgent(Agent):
         critic_lr: Hyper = 3e-4,
         value_iters: int = 5,
         standardize_advantages: Switch = False,
-        normalize_values: Switch = False,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
@@ -42,10 +38,6 @@ class WeightedAgent(Agent):
         self.beta, self.max_weight = self.hyper(beta), self.hyper(max_weight)
         self.gamma, self.critic_lr = self.hyper(gamma), self.hyper(critic_lr)
         self.standardize = self.hyper(standardize_advantages).bool()
-        normalized = self.hyper(normalize_values).bool()
-        if bool((normalized & (self.gamma == 1)).any()):
-            raise UserError("agent.normalize_values divides by 1 - gamma: choose agent.gamma below 1")
-        self.value_scale = torch.where(normalized, 1 / (1 - self.gamma), 1.0)
 
     def weights(self, advantage: Tensor) -> Tensor:
         """w(A), [K, N], of advantages that are standardised among themselves where that is asked for."""
