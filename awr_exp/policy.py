@@ -21,7 +21,7 @@ from awr_exp.layout import described
 from awr_exp.math.observations import normalize
 from awr_exp.networks import acting
 from awr_exp.networks.policy import Policy
-from awr_exp.seeding import generator, normal
+from awr_exp.seeding import normal, numpy_generator
 from awr_exp.surroundings import usual
 from awr_exp.training import checkpoint
 from awr_exp.types import Spec
@@ -130,7 +130,7 @@ class TrainedPolicy:
         self.spec, self.policy, self.source = spec, policy, source
         self.theta = state.get(AVERAGE, state["actor.theta"])
         self.normalizer = [state[f"normalizer.{name}"] for name in ("mean", "std", "limit")]
-        self.generator = generator(seed, "policy")
+        self.rng = numpy_generator(seed, "policy")
 
     def __repr__(self) -> str:
         return f"TrainedPolicy({self.source or 'of an agent'}: {self.spec})"
@@ -144,7 +144,7 @@ class TrainedPolicy:
         actor = acting.actor(self.policy, self.theta, *self.normalizer)
 
         def by_torch(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
-            return self._act(obs, torch.as_tensor(normal(rng, 1, self.policy.head.noise)) if sample else None)
+            return self._act(obs, normal(rng, 1, self.policy.head.noise) if sample else None)
 
         if actor is None:
             return by_torch
@@ -163,8 +163,8 @@ class TrainedPolicy:
         of a sample. Raises UserError for anything else, and for numbers that are not finite.
         """
         flat = self._flat(obs)
-        shape = (math.prod(flat.shape[:-1]), self.policy.head.noise)
-        action = self._act(flat, None if deterministic else torch.randn(shape, generator=self.generator))
+        rows = math.prod(flat.shape[:-1])
+        action = self._act(flat, None if deterministic else normal(self.rng, rows, self.policy.head.noise))
         if self.spec.discrete:
             return action + self.spec.action_start
         return np.clip(action, *self._bounds())
@@ -208,10 +208,11 @@ class TrainedPolicy:
             return flat
 
     @torch.no_grad()
-    def _act(self, obs: NDArray[np.float32], noise: torch.Tensor | None) -> NDArray[Any]:
+    def _act(self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[Any]:
         """As when called, of flat observations, but actions may be out of bounds and count from 0; noise: [rows, n]."""
         rows = torch.as_tensor(obs, dtype=self.theta.dtype, device="cpu")
         rows = rows.reshape(1, math.prod(obs.shape[:-1]), self.spec.obs_dim)
         batch = normalize(rows, *(each.unsqueeze(1) for each in self.normalizer))
-        action = self.policy.act(self.theta, batch, None if noise is None else noise.to(self.theta).unsqueeze(0))
+        drawn = None if noise is None else torch.as_tensor(noise[None], dtype=self.theta.dtype, device="cpu")
+        action = self.policy.act(self.theta, batch, drawn)
         return action[0].unflatten(0, obs.shape[:-1]).numpy() if obs.ndim > 1 else action[0, 0].numpy()

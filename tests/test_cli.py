@@ -326,7 +326,7 @@ OPTIONS = {
     "-x": "there is no option -x: --hydra-help lists them",
     "--cfg": "argument --cfg/-c: expected one argument",
     "--cfg nonsense": "argument --cfg/-c: invalid choice: 'nonsense' (choose from",
-    "agent=[awr,bc]": "agent=[awr,bc]: choose agent=<one of awr, bc, rwr>",
+    "agent=[awr,bc]": "agent=[awr,bc]: choose agent=<one of awr, bc, iql, rwr>",
 }
 
 

@@ -16,10 +16,12 @@ from awr_exp.networks import acting
 from awr_exp.networks.mlp import size
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
 from awr_exp.seeding import generator
-from awr_exp.types import Batch, Columns, Episodes, Metrics, Spec
+from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics, Spec
 
-Loss = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
-"""From parameters [K, P] to each member's loss [K] and by-products."""
+Loss = Callable[[Tensor], LossAndMetrics]
+"""From parameters [K, P] to each member's loss and by-products."""
+_Total = tuple[Tensor, LossAndMetrics]
+# An alias, for the compiler cannot trace the making of a type within a function.
 AVERAGE = "actor.average"
 """Its name in a state."""
 VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
@@ -159,7 +161,7 @@ class Agent:
         Most heads' loss is - log pi(a|s) (Peng et al. 2019, eq. 14).
         """
 
-        def loss(theta: Tensor) -> tuple[Tensor, Metrics]:
+        def loss(theta: Tensor) -> LossAndMetrics:
             loss, penalty, report = self.policy.loss(theta, batch.obs, batch.action)
             return losses.weighted(loss, weight) + penalty, report
 
@@ -192,7 +194,7 @@ class Agent:
             actor_metrics = self.actor_update(batch, weight)
         return critic_metrics | self.health(advantage, weight) | actor_metrics
 
-    def descend(self, network: Net, loss: Loss, lr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def descend(self, network: Net, loss: Loss, lr: Tensor) -> LossAndMetrics:
         """One gradient step with learning rate lr [K, 1]; the loss [K] and its by-products before it."""
         grad, value, extra = _gradient(loss, network.theta)
         network.descend(grad, self.optimizer, lr, self.max_grad_norm)
@@ -235,12 +237,12 @@ class Agent:
             tensor.copy_(state[name])
 
 
-def _gradient(loss: Loss, theta: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def _gradient(loss: Loss, theta: Tensor) -> tuple[Tensor, Tensor, Metrics]:
     """Of loss(theta) at theta [K, P], with the loss and its by-products."""
 
     if torch.compiler.is_compiling():
         # The form that the compiler can trace; eager, it takes twice as long as the other.
-        def total(theta: Tensor) -> tuple[Tensor, tuple[Tensor, dict[str, Tensor]]]:
+        def total(theta: Tensor) -> _Total:
             value, extra = loss(theta)
             return value.sum(), (value, extra)
 

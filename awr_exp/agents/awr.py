@@ -11,7 +11,7 @@ from awr_exp.errors import UserError
 from awr_exp.math import losses
 from awr_exp.math.advantages import Estimator
 from awr_exp.math.members import Switch
-from awr_exp.types import Batch, Columns, Episodes, Metrics
+from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics
 
 
 class AWR(WeightedAgent):
@@ -57,7 +57,7 @@ class AWR(WeightedAgent):
         """One semi-gradient step of V toward the target (eq. 12)."""
         target, unit = self.target(batch), self.value_scale.squeeze(1).square()
 
-        def loss(theta: Tensor) -> tuple[Tensor, Metrics]:
+        def loss(theta: Tensor) -> LossAndMetrics:
             value = self.value(batch.obs, theta)
             report = {"explained_variance": losses.explained_variance(value, target), "mean_value": value.mean(-1)}
             return losses.mean_squared_error(value, target) / unit, report

@@ -10,7 +10,7 @@ from awr_exp.math import losses
 from awr_exp.math.members import Hyper
 from awr_exp.networks.actions import ActionInputs
 from awr_exp.networks.mlp import Ensemble
-from awr_exp.types import Batch, Metrics
+from awr_exp.types import Batch, LossAndMetrics, Metrics
 
 
 class IQL(WeightedAgent):
@@ -46,14 +46,14 @@ class IQL(WeightedAgent):
         """A step of V (eq. 5), one of Q (eq. 6), and the slow Q follows."""
         slow = self.slow_q(batch)
 
-        def loss_v(theta: Tensor) -> tuple[Tensor, Metrics]:
+        def loss_v(theta: Tensor) -> LossAndMetrics:
             value = self.value(batch.obs, theta)
             return losses.expectile(slow - value, self.expectile), {"mean_value": value.mean(-1)}
 
         value_loss, report_v = self.descend(self.critic, loss_v, self.critic_lr)
         target = batch.reward + self.gamma * ~batch.terminated * self.value(batch.next_obs, self.critic.theta)
 
-        def loss_q(theta: Tensor) -> tuple[Tensor, Metrics]:
+        def loss_q(theta: Tensor) -> LossAndMetrics:
             qs = self.qs(batch, theta)
             report = {"explained_variance": losses.explained_variance(qs.mean(1), target)}
             return (qs - target.unsqueeze(1)).square().mean(-1).sum(-1), report

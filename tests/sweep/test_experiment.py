@@ -275,7 +275,7 @@ def test_a_data_set_that_is_there_already_fails_its_own_job_before_anything_is_t
     (alone,) = experiment.train([composed(*FINETUNE, TAKEN)], [tmp_path / "run"])
     assert "already: choose another recorder.dataset_id" in str(alone.error)
     assert not list((tmp_path / "run").iterdir())
-    options = [*FINETUNE, "trainer.env_steps=64"]
+    options = [*FINETUNE, "trainer.env_steps=128"]
     wrong = {TAKEN: "cartpole-mixed-v0' is in", "recorder.dataset_id=nonsense": "'nonsense' is not a Minari id"}
     wrong["recorder.dataset_id=mine/none-v0 collect=none"] = "collect=none records nothing"
     cfgs = [composed(*options, *option.split(), f"seed={seed}") for seed, option in enumerate(wrong)]
@@ -289,6 +289,6 @@ def test_a_data_set_that_is_there_already_fails_its_own_job_before_anything_is_t
         assert not list(folders[number].iterdir())
     for number in (1, 2):
         assert outcomes[number].error is None
-        assert results.read(folders[number]).env_steps == 64
+        assert results.read(folders[number]).env_steps == 128
         assert outcomes[number].metrics == results.read(folders[number]).metrics
         assert (datasets / "mine" / f"fused-v{6 + number}").exists()

@@ -206,7 +206,7 @@ def test_the_actor_begins_as_the_average_of_the_run_before() -> None:
     assert before.actor.average is not None
     assert not torch.equal(before.actor.average, before.actor.theta)
     assert torch.equal(after.actor.theta, before.actor.average)
-    assert torch.equal(after.actor.averaged().actor.theta, before.actor.average)
+    assert torch.equal(after.averaged().actor.theta, before.actor.average)
     assert torch.equal(after.critic.theta, before.critic.theta)
 
 

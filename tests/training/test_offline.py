@@ -344,5 +344,5 @@ def test_rewards_that_are_all_alike_are_said_to_be_that_instead_of_advice_on_bet
 
 
 def test_rewards_do_not_matter_to_behaviour_cloning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trainer([tmp_path], BC(CONTINUOUS, NETWORK, heads.auto, [0], 1e-3, None), data=random_data(0)).run()
+    trainer([tmp_path], BC(CONTINUOUS, NETWORK, heads.auto, [0], 1e-3), data=random_data(0)).run()
     assert "all rewards" not in caplog.text
