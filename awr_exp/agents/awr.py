@@ -59,7 +59,8 @@ class AWR(WeightedAgent):
 
         def loss(theta: Tensor) -> LossAndMetrics:
             value = self.value(batch.obs, theta)
-            report = {"explained_variance": losses.explained_variance(value, target), "mean_value": value.mean(-1)}
+            seen = value.detach()
+            report = {"explained_variance": losses.explained_variance(seen, target), "mean_value": seen.mean(-1)}
             return losses.mean_squared_error(value, target) / unit, report
 
         value_loss, report = self.descend(self.critic, loss, self.critic_lr)

@@ -48,14 +48,14 @@ class IQL(WeightedAgent):
 
         def loss_v(theta: Tensor) -> LossAndMetrics:
             value = self.value(batch.obs, theta)
-            return losses.expectile(slow - value, self.expectile), {"mean_value": value.mean(-1)}
+            return losses.expectile(slow - value, self.expectile), {"mean_value": value.detach().mean(-1)}
 
         value_loss, report_v = self.descend(self.critic, loss_v, self.critic_lr)
         target = batch.reward + self.gamma * ~batch.terminated * self.value(batch.next_obs, self.critic.theta)
 
         def loss_q(theta: Tensor) -> LossAndMetrics:
             qs = self.qs(batch, theta)
-            report = {"explained_variance": losses.explained_variance(qs.mean(1), target)}
+            report = {"explained_variance": losses.explained_variance(qs.detach().mean(1), target)}
             return (qs - target.unsqueeze(1)).square().mean(-1).sum(-1), report
 
         q_loss, report_q = self.descend(self.q, loss_q, self.critic_lr)
