@@ -20,6 +20,7 @@ from awr_exp.errors import UserError, first_line
 from awr_exp.layout import described
 from awr_exp.math.observations import normalize
 from awr_exp.networks import acting
+from awr_exp.networks.mlp import size
 from awr_exp.networks.policy import Policy
 from awr_exp.seeding import normal, numpy_generator
 from awr_exp.surroundings import usual
@@ -108,7 +109,7 @@ def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[s
 
 def check_tensors(spec: Spec, policy: Policy, state: checkpoint.State) -> None:
     """Raises UserError where the state of a checkpoint is not that of such a policy."""
-    shapes = {"actor.theta": (1, sum(map(math.prod, policy.shapes.values())))}
+    shapes = {"actor.theta": (1, size(policy.shapes))}
     shapes |= {AVERAGE: shapes["actor.theta"]} if AVERAGE in state else {}
     shapes |= {"normalizer.mean": (1, spec.obs_dim), "normalizer.std": (1, spec.obs_dim), "normalizer.limit": (1, 1)}
     for name, shape in shapes.items():

@@ -20,8 +20,8 @@ from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics, Spe
 
 Loss = Callable[[Tensor], LossAndMetrics]
 """From parameters [K, P] to each member's loss and by-products."""
-_Total = tuple[Tensor, LossAndMetrics]
 # An alias, for the compiler cannot trace the making of a type within a function.
+_Total = tuple[Tensor, LossAndMetrics]
 AVERAGE = "actor.average"
 """Its name in a state."""
 VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
@@ -96,6 +96,11 @@ class Agent:
     def members(self) -> int:
         return len(self.seeds)
 
+    @property
+    def chunk(self) -> int:
+        """Rows of each member that pass a network at once outside an update."""
+        return max(1, VALUE_CHUNK[self.device.type] // self.members)
+
     def hyper(self, value: Hyper) -> Tensor:
         """[K, 1] on the agent's device."""
         return per_member(value, self.members, self.obs_mean)
@@ -166,7 +171,8 @@ class Agent:
             return losses.weighted(loss, weight) + penalty, report
 
         actor_loss, report = self.descend(self.actor, loss, self.actor_lr)
-        self.actor.move_average(averaging_rate(self.ema_decay, self.actor.step))
+        if self.actor.average is not None:
+            self.actor.move_average(averaging_rate(self.ema_decay, self.actor.step))
         return {"actor_loss": actor_loss, **report}
 
     def targets(self, episodes: Episodes) -> Columns | None:
@@ -202,8 +208,9 @@ class Agent:
 
     def anneal(self, progress: float) -> None:
         """Set what of the policy follows the course of online training, from 0 to 1."""
-        for theta in (self.actor.theta, self.averaged().actor.theta):
-            self.policy.anneal(theta, progress)
+        for theta in (self.actor.theta, self.actor.average):
+            if theta is not None:
+                self.policy.anneal(theta, progress)
 
     @property
     def networks(self) -> dict[str, Net]:

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awr_exp.agents.agent import VALUE_CHUNK
 from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.errors import UserError
 from awr_exp.math import losses
@@ -76,7 +75,7 @@ class AWR(WeightedAgent):
         def value(obs: Tensor) -> Tensor:
             return self.value(self.normalize(obs.to(self.device, self.dtype)))
 
-        values, next_values = episodes.values(value, max(1, VALUE_CHUNK[self.device.type] // self.members))
+        values, next_values = episodes.values(value, self.chunk)
         discount, reward = self.gamma * ~episodes.terminated, episodes.reward.to(values)
         target = self.estimator(reward, discount, next_values, episodes.last, longest=episodes.longest)
         return {"target": target, "value": values}

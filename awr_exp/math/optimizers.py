@@ -64,10 +64,10 @@ class Net:
         scale = (max_norm / norm.clamp(min=1e-12)).clamp(max=1)
         optimizer(self, grad, scale, self.alive * lr)
 
-    def move_average(self, rate: Tensor | float) -> None:
-        """Move the average, if there is one, toward theta by a share `rate` [K, 1] of the way."""
-        if self.average is not None:
-            self.average.lerp_(self.theta, torch.as_tensor(rate).to(self.theta))
+    def move_average(self, rate: Tensor) -> None:
+        """Move the average, which there must be, toward theta by a share `rate` [K, 1] of the way."""
+        assert self.average is not None
+        self.average.lerp_(self.theta, rate)
 
 
 def averaging_rate(decay: Tensor, step: Tensor) -> Tensor:

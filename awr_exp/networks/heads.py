@@ -53,7 +53,28 @@ class Head(Protocol):
         """Set in place what follows the course of online training, from 0 to 1, rather than a gradient."""
 
 
-class Gaussian:
+class Likelihood:
+    """A head whose density is known: it is imitated by maximum likelihood, and reports its entropy."""
+
+    def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        """[K, B], in the units of the action."""
+        raise NotImplementedError
+
+    def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
+        """[K, B] nats."""
+        raise NotImplementedError
+
+    def loss(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        return -self.log_prob(outputs, extra, action)
+
+    def report(self, outputs: Tensor, extra: Extra) -> Metrics:
+        return {"entropy": self.entropy(outputs, extra).mean(-1)}
+
+    def anneal(self, extra: Extra, progress: float) -> None:
+        pass
+
+
+class Gaussian(Likelihood):
     """Independent normal for each entry of the action, in units in which finite bounds are -1 and 1.
 
     An entry whose bounds are equal is what they are: it is no part of the distribution, and nothing is learnt of it.
@@ -113,17 +134,11 @@ class Gaussian:
         centre, unit = self._constants(outputs)
         return self._normal_log_prob(outputs, extra, (action - centre) / unit) - self.log_scale
 
-    def loss(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
-        return -self.log_prob(outputs, extra, action)
-
     def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
         """[K, B] nats; of the Gaussian before squashing where there is a tanh, which has no closed form."""
         mean, log_std = self._moments(outputs, extra)
         per_entry = log_std + 0.5 + HALF_LOG_TWO_PI
         return self._total(per_entry.expand_as(mean)) + self.log_scale
-
-    def report(self, outputs: Tensor, extra: Extra) -> Metrics:
-        return {"entropy": self.entropy(outputs, extra).mean(-1)}
 
     def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
         if not self.bound_penalty:
@@ -137,9 +152,6 @@ class Gaussian:
     def act(self, outputs: Tensor, extra: Extra, noise: Tensor | None) -> Tensor:
         mean, log_std = self._moments(outputs, extra)
         return self._to_action(mean if noise is None else mean + log_std.exp() * noise)
-
-    def anneal(self, extra: Extra, progress: float) -> None:
-        pass
 
     def _to_action(self, x: Tensor) -> Tensor:
         return self.centre.to(x) + self.scale.to(x) * x
@@ -196,7 +208,7 @@ class TanhGaussian(Gaussian):
         return super()._to_action(torch.tanh(x))
 
 
-class Categorical:
+class Categorical(Likelihood):
     """One of `num_actions` discrete actions; half of logit_penalty times the squared logits is added to the loss.
 
     Raises UserError for a continuous action space.
@@ -218,12 +230,6 @@ class Categorical:
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         return outputs.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
-    def loss(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
-        return -self.log_prob(outputs, extra, action)
-
-    def report(self, outputs: Tensor, extra: Extra) -> Metrics:
-        return {"entropy": self.entropy(outputs, extra).mean(-1)}
-
     def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
         """[K, B] nats."""
         log_prob = outputs.log_softmax(-1)
@@ -239,9 +245,6 @@ class Categorical:
         # numbers is an exponential one.
         times = noise.square().unflatten(-1, (2, -1)).sum(-2)
         return (outputs - times.log()).argmax(-1)
-
-    def anneal(self, extra: Extra, progress: float) -> None:
-        pass
 
 
 def auto(spec: Spec) -> Head:

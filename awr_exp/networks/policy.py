@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from awr_exp.networks.heads import Extra, Head
-from awr_exp.networks.mlp import MLP, Shapes, unflatten
+from awr_exp.networks.mlp import MLP, Shapes, size, unflatten
 from awr_exp.types import Metrics, Spec
 
 MakeNetwork = Callable[..., MLP]
@@ -28,7 +28,7 @@ class Policy:
 
     def _parts(self, theta: Tensor) -> tuple[Tensor, Extra]:
         """The network's parameters [K, P] and the head's, in the same memory."""
-        extra_size = sum(torch.Size(shape).numel() for shape in self.head.shapes.values())
+        extra_size = size(self.head.shapes)
         network, extra = theta.split([theta.shape[1] - extra_size, extra_size], 1)
         return network, unflatten(extra, self.head.shapes) if extra_size else {}
 

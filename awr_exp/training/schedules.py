@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from awr_exp.agents.agent import VALUE_CHUNK, Agent
+from awr_exp.agents.agent import Agent
 from awr_exp.data.replay import Replay
 from awr_exp.errors import UserError
 from awr_exp.seeding import draw_rows, shuffle_rows
@@ -143,7 +143,6 @@ def _in_parts(many: Update, one: Update, at_once: int, slots: Tensor, *columns: 
 def whole_advantage(agent: Agent, replay: Replay) -> Tensor:
     """A(s, a) of all transitions [K, N], with today's critic."""
     columns = agent.targets(replay) or {}
-    chunk = max(1, VALUE_CHUNK[agent.device.type] // agent.members)
 
     def of(rows: Tensor) -> Tensor:
         rows = rows.expand(agent.members, -1)
@@ -151,7 +150,7 @@ def whole_advantage(agent: Agent, replay: Replay) -> Tensor:
         return agent.advantage(agent.normalized(replace(replay.sample(rows), **own)))
 
     with torch.no_grad():
-        return torch.cat([of(rows) for rows in torch.arange(len(replay), device=agent.device).split(chunk)], 1)
+        return torch.cat([of(rows) for rows in torch.arange(len(replay), device=agent.device).split(agent.chunk)], 1)
 
 
 def critic_steps(agent: Agent, replay: Replay, slots: Tensor, target: Tensor | None = None) -> Metrics:

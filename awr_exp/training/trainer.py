@@ -82,7 +82,6 @@ class Trainer:
         """What could not be kept of those that did not fail."""
         self.said: set[tuple[int, str]] = set()
         self.evaluating = 0.0
-        self.beta_matters = agent.beta_matters
         self.owed = self.evaluates_first
         """Whether an evaluation is to be made before anything else."""
         self.resumed = False
@@ -277,7 +276,7 @@ class Trainer:
             standardized = bool(self.agent.standardize[member])  # type: ignore[attr-defined]
             yield from health.of_metrics(
                 metrics,
-                float(beta[member]) if self.beta_matters else None,
+                float(beta[member]) if self.agent.beta_matters else None,
                 float(self.agent.max_weight[member]),  # type: ignore[attr-defined]
                 standardized,
             )

@@ -1,6 +1,7 @@
 """The update against one written out by hand, members against separate runs."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.agents.bc import BC
 from awr_exp.agents.rwr import RWR
@@ -197,12 +199,12 @@ HYPER: dict[str, list[Any]] = {
 }
 
 
-def test_a_member_trains_as_it_would_alone(spec: Spec) -> None:
-    crowd = make_awr(spec, seeds=[3, 1, 2], **HYPER)
-    alone = [
-        make_awr(spec, seeds=[seed], **{name: v[k] for name, v in HYPER.items()}) for k, seed in enumerate([3, 1, 2])
-    ]
-    for seed in range(8):
+def train_as_alone(make: Callable[..., Agent], spec: Spec, hyper: dict[str, list[Any]], updates: int) -> None:
+    """Three members report and learn what three agents of one do; hyper: of each member."""
+    seeds = [3, 1, 2]
+    crowd = make(spec, seeds=seeds, **hyper)
+    alone = [make(spec, seeds=[seed], **{name: v[k] for name, v in hyper.items()}) for k, seed in enumerate(seeds)]
+    for seed in range(updates):
         batch = random_batch(spec, 3, 16, seed)
         together = crowd.update(batch)
         for k, agent in enumerate(alone):
@@ -211,6 +213,10 @@ def test_a_member_trains_as_it_would_alone(spec: Spec) -> None:
     for name, tensor in crowd.state_dict().items():
         for k, agent in enumerate(alone):
             assert_close(tensor[k : k + 1], agent.state_dict()[name])
+
+
+def test_a_member_trains_as_it_would_alone(spec: Spec) -> None:
+    train_as_alone(make_awr, spec, HYPER, 8)
 
 
 def test_a_member_that_diverges_freezes_alone() -> None:

@@ -1,6 +1,7 @@
 """Implicit Q-learning: one member is the plain algorithm, members are as alone, and the expectile is what it says."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ from awr_exp.math import losses, weights
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP, Ensemble, unflatten
 from awr_exp.types import Batch, Spec
-from tests.agents.test_agents import row, sequential
+from tests.agents.test_agents import sequential, train_as_alone
 from tests.conftest import CONTINUOUS, NETWORK, random_batch
 
 
-def make_iql(spec: Spec = CONTINUOUS, seeds: tuple[int, ...] = (0,), **options: Any) -> IQL:
+def make_iql(spec: Spec = CONTINUOUS, seeds: Sequence[int] = (0,), **options: Any) -> IQL:
     parts: dict[str, Any] = {"weighting": weights.exp_clip, "value_iters": 1, "dtype": torch.float64}
     return IQL(spec, NETWORK, heads.auto, list(seeds), **(parts | options))
 
@@ -82,17 +83,7 @@ HYPER: dict[str, list[Any]] = {
 
 
 def test_a_member_trains_as_it_would_alone(spec: Spec) -> None:
-    crowd = make_iql(spec, (3, 1, 2), **HYPER)
-    alone = [make_iql(spec, (seed,), **{name: v[k] for name, v in HYPER.items()}) for k, seed in enumerate((3, 1, 2))]
-    for seed in range(5):
-        batch = random_batch(spec, 3, 16, seed)
-        together = crowd.update(batch)
-        for k, agent in enumerate(alone):
-            for name, value in agent.update(row(batch, k)).items():
-                assert_close(together[name][k : k + 1], value)
-    for name, tensor in crowd.state_dict().items():
-        for k, agent in enumerate(alone):
-            assert_close(tensor[k : k + 1], agent.state_dict()[name])
+    train_as_alone(make_iql, spec, HYPER, 5)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
