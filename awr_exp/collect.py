@@ -26,7 +26,7 @@ command.register()
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="collection")
 def run(cfg: DictConfig) -> None:
     try:
-        content = settings.values(cfg)
+        content = settings.values(cfg, settings.COLLECTION)
         # As in main: a mistake is answered before anything heavy is imported.
         from awr_exp.data import export
 

@@ -121,7 +121,7 @@ class Check(Callback):
                 typed = any(shell.key(one) == "hydra.run.dir" for one in config.hydra.overrides.hydra)
                 if typed and Path(place).resolve() != folder.resolve():
                     raise UserError("a run that is resumed goes on in its own folder: leave out hydra.run.dir")
-                check(resumed(task), given)
+                check(resumed(task), _changes(folder).values())
             else:
                 check(task, given)
                 run_folder.check_same(folder, given, task)
@@ -138,7 +138,7 @@ def content(cfg: DictConfig) -> dict[str, Any]:
     folder and what they override.
     """
     idle = surplus(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    values = check(cfg, HydraConfig.get().overrides.task)
+    values = check(cfg, _changes(Path(cfg.resume)).values() if cfg.get("resume") else HydraConfig.get().overrides.task)
     if idle:
         log.info("left out, since the chosen options do not have them: %s", ", ".join(idle))
     if values["resume_policy"]:

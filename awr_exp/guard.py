@@ -1,97 +1,24 @@
 """The rule for what stands in a file that may come from anybody: in each place only what our own yaml files put there.
 
-A place is a dotted name, such as `agent.network`. Each has a kind, which says what may be called there, which names are
-parts of other kinds, and which are plain values. All of that is learnt from the shipped files.
+A place is a dotted name, such as `agent.network`. Each has a kind, which says what may be called there, and which names
+are parts of other kinds; the rest are plain values, which the arguments of what is called have ranges for.
 """
 
-import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from awr_exp.errors import UserError
+from awr_exp.ranges import shown
 from awr_exp.reading import DEEPEST
+from awr_exp.vocabulary import MARKERS, REFERENCE, Kind, kinds
 
-REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
-"""To another value of the same configuration; whatever else may stand in such braces can look at the machine."""
 LARGEST = 20_000
 """Values, and letters of one, that a configuration has when all references are followed; ours have some hundred."""
 
 Refusal = tuple[str | None, str]
 """What would be called or imported, where somebody may trust it by that name, and what is wrong with it."""
-
-
-@dataclass
-class Kind:
-    """What may stand in a place.
-
-    targets: what may be called, and its `_partial_`; None among them: it may also be values alone; values: names of
-    plain values; mappings: of mappings of these; parts: of further places, and their kinds.
-    """
-
-    targets: dict[str | None, bool] = field(default_factory=dict)
-    values: set[str] = field(default_factory=set)
-    mappings: set[str] = field(default_factory=set)
-    parts: dict[str, str] = field(default_factory=dict)
-
-
-@cache
-def kinds(conf: Path) -> dict[str, Kind]:
-    """By name, what the yaml files in `conf` say; "" is the whole configuration."""
-    known: dict[str, Kind] = {}
-    groups = {path.parent.name for path in conf.glob("*/*.yaml")} - {"experiment"}
-    for path in [conf / "config.yaml", *(path for group in groups for path in sorted((conf / group).glob("*.yaml")))]:
-        text = path.read_text()
-        package = re.search(r"^# @package (\w+)", text)
-        group = "" if path.parent == conf else path.parent.name
-        place = group if package is None else package[1].removeprefix("_global_")
-        content = yaml.safe_load(text) or {}
-        for source, target in _placed(content.pop("defaults", []), place):
-            parent, _, name = target.rpartition(".")
-            known.setdefault(parent, Kind()).parts[name] = source or group
-        content.pop("hydra", None)
-        if (
-            place
-            and content
-            and "_target_" not in content
-            and not any(isinstance(one, dict) for one in content.values())
-        ):
-            known.setdefault(place, Kind()).targets[None] = False
-        if place:
-            known.setdefault("", Kind()).parts.setdefault(place, place)
-        _learn(known, place, content, groups)
-    return known
-
-
-def _placed(defaults: list[Any], place: str) -> Iterator[tuple[str, str]]:
-    """Of a file's defaults those that put an option of a group, "" for the file's own, in a place of their own."""
-    for entry in defaults:
-        chosen = next(iter(entry)) if isinstance(entry, dict) else entry
-        source, at, package = chosen.partition("@")
-        if at:
-            yield source.strip("/") if isinstance(entry, dict) else "", place if package == "_here_" else package
-
-
-def _learn(known: dict[str, Kind], name: str, content: dict[str, Any], groups: set[str]) -> None:
-    kind = known.setdefault(name, Kind())
-    if "_target_" in content:
-        kind.targets[content["_target_"]] = content.get("_partial_", False)
-    for key, value in content.items():
-        if key in ("_target_", "_partial_"):
-            continue
-        reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
-        if reference and reference[1] in groups:
-            kind.parts[key] = reference[1]
-        elif isinstance(value, dict) and (key in groups or "_target_" in value or not name):
-            kind.parts[key] = key if key in groups else f"{name}.{key}"
-            _learn(known, kind.parts[key], value, groups)
-        else:
-            (kind.mappings if isinstance(value, dict) else kind.values).add(key)
 
 
 def refusals(content: Any, conf: Path) -> Iterator[Refusal]:
@@ -108,7 +35,7 @@ def _refusals(node: Any, place: str, name: str, known: dict[str, Kind]) -> Itera
         yield None, f"has {shown(node)} as its {where}"
         return
     target, partial = node.get("_target_"), node.get("_partial_", False)
-    own = _is_own(target)
+    own, settings = _is_own(target), kind.settings()
     if own:
         yield target, f"wants to call '{target}' as its {where}, which is not a part of awr_exp"
     elif target not in [*kind.targets] and (target is not None or kind.targets):
@@ -118,13 +45,13 @@ def _refusals(node: Any, place: str, name: str, known: dict[str, Kind]) -> Itera
     for key, value in node.items():
         path = f"{place}.{key}".lstrip(".")
         nested = isinstance(value, dict) and "_target_" in value
-        if key in ("_target_", "_partial_"):
+        if key in MARKERS:
             continue
         if key in kind.parts:
             yield from _refusals(value, path, kind.parts[key], known)
         elif own or (nested and _is_own(value["_target_"])):
             yield from _of_own(key, value, path, known)
-        elif key in kind.mappings or (key in kind.values and not isinstance(value, dict)):
+        elif key in settings:
             yield from _of_plain(key, value, path)
         else:
             yield None, f"has {shown(path)}, which is not a setting: remove it"
@@ -189,12 +116,6 @@ def names_module(text: str) -> bool:
 def names_file(text: str) -> bool:
     """Whether an environment might open what its argument names, such as MuJoCo its xml_file."""
     return text.startswith(("~", ".")) or "/" in text or "\\" in text
-
-
-def shown(value: Any) -> str:
-    """For people; what is long is cut."""
-    text = json.dumps(value, default=str)
-    return text if len(text) < 60 else f"{text[:60]}…"
 
 
 def resolved(content: Any, origin: Path) -> Any:

@@ -4,13 +4,13 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
-from awr_exp.config import CONF
-from awr_exp.settings import RULES
-from awr_exp.vocabulary import Option, Setting, options, read
+from awr_exp.config import CONF, SWEEPS
+from awr_exp.ranges import of
+from awr_exp.vocabulary import Option, Setting, kinds, options
 
 COMMANDS = {
     "awr-exp": "train, as python -m awr_exp.main does",
@@ -24,11 +24,11 @@ WIDTH = 44
 
 def text(config: str = "config") -> str:
     """Of the command whose primary configuration this is."""
-    own = read(CONF / f"{config}.yaml", CONF)
-    lines = (CONF / f"{config}.yaml").read_text("utf-8")
-    defaults = re.findall(r"^  - (?:override )?/?([\w/]+): ([^#\n]+)", lines, re.MULTILINE)
-    chosen = {group: re.findall(r"\w+", names) for group, names in defaults}
-    found = sorted(options(_own_folders()), key=lambda option: option.group)
+    every = sorted(options(CONF, SWEEPS, *_own_folders()), key=lambda option: option.group)
+    own = next(option for option in every if (option.group, option.name) == ("", config))
+    defaults = [entry for entry in own.content["defaults"] if isinstance(entry, dict)]
+    chosen = {group.split()[-1].strip("/"): str(names) for entry in defaults for group, names in entry.items()}
+    found = [option for option in every if option.group]
     parts = []
     if config == "config":
         parts += ["Commands:", *(_line(name, about) for name, about in COMMANDS.items()), ""]
@@ -39,13 +39,13 @@ def text(config: str = "config") -> str:
     for group, some in groups.items():
         parts.append(f"  {group}")
         for option in some:
-            star = " *" if option.name in chosen.get(group, ()) else ""
+            star = " *" if _is_chosen(option, chosen) else ""
             parts.append(_line(f"  {group}={option.name}{star}", option.about))
     parts += ["", "Settings (name=value):"]
     parts += [_setting(name, setting) for name, setting in own.settings.items()]
     for group, some in groups.items():
         if group not in ("experiment", "sweep", "baseline"):
-            parts += _settings(some, chosen.get(group, []))
+            parts += _settings(some, chosen)
     # For the template of Hydra that this is a part of.
     return "\n".join(parts).replace("$", "$$")
 
@@ -56,11 +56,15 @@ def _own_folders() -> list[Path]:
     return [Path(one) for one in named if Path(one).is_dir()]
 
 
-def _settings(some: list[Option], chosen: list[str]) -> Iterator[str]:
+def _is_chosen(option: Option, chosen: Mapping[str, str]) -> bool:
+    return option.name in re.findall(r"\w+", chosen.get(option.group, ""))
+
+
+def _settings(some: list[Option], chosen: Mapping[str, str]) -> Iterator[str]:
     """Of the options of a group, each once: as the chosen one has it, or else with one that has it."""
     told: dict[str, str] = {}
-    for option in sorted(some, key=lambda option: option.name not in chosen):
-        only = "" if option.name in chosen else f" ({option.group}={option.name})"
+    for option in sorted(some, key=lambda option: not _is_chosen(option, chosen)):
+        only = "" if _is_chosen(option, chosen) else f" ({option.group}={option.name})"
         # What it brings for other groups is theirs.
         place = "recorder" if option.group == "collect" else option.group.replace("/", ".")
         for name, setting in option.settings.items():
@@ -71,8 +75,10 @@ def _settings(some: list[Option], chosen: list[str]) -> Iterator[str]:
 
 
 def _setting(name: str, setting: Setting, only: str = "") -> str:
-    rule = RULES.get(name.rpartition(".")[2])
-    return _line(f"{name}={setting.value}", (setting.comment or (rule[1] if rule else "")) + only)
+    place, _, leaf = name.rpartition(".")
+    kind = kinds(CONF).get(place)
+    wanted = of(kind.settings().get(leaf)) if kind else None
+    return _line(f"{name}={setting.value}", (setting.comment or str(wanted or "")) + only)
 
 
 def _line(name: str, about: str) -> str:

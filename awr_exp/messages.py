@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from awr_exp.config import CONF, SWEEPS
 from awr_exp.errors import named
 from awr_exp.vocabulary import names, near
 
@@ -84,7 +85,8 @@ def _no_such_option(error: MissingConfigException) -> str:
 
 def _no_setting(name: str) -> str:
     """What is said of a name that is not there: where it is, or what was meant."""
-    there = names().get(name.lstrip("+~"))
+    known = names(CONF, SWEEPS)
+    there = known.get(name.lstrip("+~"))
     if there:
         return f"there is no {name} with the options that are chosen: it is a setting of {', '.join(there)}"
-    return f"there is no {name} with the options that are chosen{near(name, names()) or ': --help lists them'}"
+    return f"there is no {name} with the options that are chosen{near(name, known) or ': --help lists them'}"

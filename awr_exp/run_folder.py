@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from awr_exp import arguments, results, shell
+from awr_exp import arguments, ranges, results, shell
 from awr_exp.config import saved_config
 from awr_exp.errors import UserError
 from awr_exp.reading import read_yaml
-from awr_exp.settings import check_origin, check_value
+from awr_exp.settings import FOLDER, check_origin
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def settle(config: DictConfig) -> None:
     hydra = config.hydra
     for one in hydra.overrides.hydra:
         if shell.key(one) in ("hydra.run.dir", "hydra.sweep.dir"):
-            check_value(shell.key(one), arguments.value(one))
+            ranges.check(shell.key(one), arguments.value(one), FOLDER)
     with read_write(hydra), open_dict(hydra):
         if hydra.job.chdir:
             _say("hydra.job.chdir has no effect: paths are those of where the command was typed")

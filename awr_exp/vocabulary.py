@@ -1,20 +1,50 @@
-"""What can be set, and the words that the yaml files have for it. Nothing here imports torch."""
+"""What can be set, and where: the yaml files of folders of configurations, each read once, without torch."""
 
 import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
+from typing import Annotated, Any
 
-from awr_exp.config import CONF, SWEEPS
+import yaml
 
-LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<value>(?: +[^\s#].*?)?)?(?: +# (?P<comment>.*))?")
+from awr_exp.ranges import Range, Text, Texts, Whole, matches, of
+from awr_exp.signatures import parameters
+
+MOST_THREADS = 1024
+"""More than any machine has cores; of many more, starting them ends the process."""
+MARKERS = {
+    "_target_": Annotated[
+        str,
+        Range(matches(r"[^\W\d]\w*(\.[^\W\d]\w*)+"), "the dotted name of what is called, such as my_module.MyNetwork"),
+    ],
+    "_partial_": bool,
+}
+"""What makes a node a part: what is called, and whether with more than its values."""
+RUN: dict[str, Any] = {
+    "seed": Whole,
+    "device": Annotated[str, Range(matches(r"auto|cpu|cuda(:\d{1,3})?"), "auto, cpu, cuda or cuda:<number>")],
+    "threads": Annotated[
+        int, Range(lambda v: type(v) is int and 1 <= v <= MOST_THREADS, f"a whole number from 1 to {MOST_THREADS}")
+    ] | None,
+    "resume": Text | None,
+    "resume_policy": Text | None,
+    "trust": Texts,
+    "objective": Text | None,
+}  # fmt: skip
+"""The settings of config.yaml, which are of no part."""
+SWEEP: dict[str, Any] = {"resume": Text | None}
+"""Those under `sweep`."""
+REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
+"""To another value of the same configuration; whatever else may stand in such braces can look at the machine."""
 
 
 @dataclass
 class Setting:
-    """A line of a yaml file: its value, as it is written there, and its comment."""
+    """A setting as a yaml file has it: its value, as it is written there, and its comment."""
 
     value: str
     comment: str
@@ -22,65 +52,136 @@ class Setting:
 
 @dataclass
 class Option:
-    """A yaml file: what its first lines say of it, and its settings by dotted name."""
+    """A yaml file.
+
+    place: the dotted name of where its content goes, "" for the whole; about: its first comment; content: all that it
+    says, with what it takes over from other options of its group; settings: by dotted name, those that it writes.
+    """
 
     group: str
     name: str
-    about: str = ""
-    settings: dict[str, Setting] = field(default_factory=dict)
+    place: str
+    about: str
+    content: dict[str, Any]
+    settings: dict[str, Setting]
 
 
-def options(folders: Iterable[Path] = ()) -> list[Option]:
-    """Of all groups of ours, and of those in further folders of configurations."""
-    found = [read(path, root) for root in (CONF, SWEEPS, *folders) for path in sorted(root.rglob("*.yaml"))]
-    return [one for one in found if one.group and one.group not in ("wandb", "hydra/job_logging")]
+@dataclass
+class Kind:
+    """What may stand in a place.
+
+    targets: what may be called, and its `_partial_`; None among them: it may also be values alone; parts: names of
+    places in it, and the kinds of those; own: the settings of what is no part, with their annotations.
+    """
+
+    targets: dict[str | None, bool] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+    own: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self, target: Any = None) -> dict[str, Any]:
+        """With their annotations, those of one part, or of any that may stand here."""
+        targets = self.targets if target is None else [target]
+        found = self.own | {name: hint for one in targets for name, hint in parameters(one).items()}
+        return {name: hint for name, hint in found.items() if of(hint)}
 
 
 @cache
-def names() -> dict[str, list[str]]:
-    """Every setting of ours, with the options that have it; and every group, with none."""
-    found: dict[str, list[str]] = {name: [] for name in read(CONF / "config.yaml", CONF).settings}
-    for option in options():
-        found.setdefault(option.group, [])
-        for name in option.settings if option.group not in ("experiment", "sweep") else ():
+def options(*roots: Path) -> tuple[Option, ...]:
+    """Of all groups in these folders of configurations; the primary ones, such as config.yaml, have the group ""."""
+    found = [_read(path, root) for root in roots for path in sorted(root.rglob("*.yaml"))]
+    return tuple(one for one in found if one.group not in ("wandb", "hydra/job_logging"))
+
+
+@cache
+def names(*roots: Path) -> dict[str, list[str]]:
+    """Every setting, with the options that have it; and every group, with none."""
+    found: dict[str, list[str]] = {name: [] for one in options(*roots) if one.name == "config" for name in one.settings}
+    for option in options(*roots):
+        if option.group:
+            found.setdefault(option.group, [])
+        for name in option.settings if option.group not in ("", "experiment", "sweep") else ():
             found.setdefault(name, []).append(f"{option.group}={option.name}")
     return found
 
 
-def read(path: Path, root: Path) -> Option:
-    """The yaml file at `path` in a folder of configurations, read line by line."""
-    option = Option(path.parent.relative_to(root).as_posix().strip("."), path.stem)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    header = []
-    while lines and lines[0].startswith("#"):
-        header.append(lines.pop(0).lstrip("# "))
-    package = next((line.split()[1] for line in header if line.startswith("@package")), option.group.replace("/", "."))
-    option.about = " ".join(line for line in header if not line.startswith("@package"))
-    prefix = "" if package in ("_global_", "") else f"{package}."
-    for name, setting in _settings(lines):
-        if not name.startswith(("hydra.", "defaults.")):
-            option.settings[prefix + name] = setting
-    return option
+@cache
+def kinds(conf: Path) -> dict[str, Kind]:
+    """By name, what may stand where, as the yaml files in `conf` say; "" is the whole configuration of a run."""
+    known = {"": Kind(own=RUN, parts={"sweep": "sweep"}), "sweep": Kind(own=SWEEP)}
+    chosen = [one for one in options(conf) if "/" not in one.group and one.group not in ("", "experiment")]
+    groups = {one.group for one in chosen}
+    for option in chosen:
+        for source, target in _placed(option.content.get("defaults", []), option.place):
+            parent, _, name = target.rpartition(".")
+            known.setdefault(parent, Kind()).parts[name] = source or option.group
+        content = {name: value for name, value in option.content.items() if name != "defaults"}
+        if option.place:
+            known[""].parts.setdefault(option.place, option.place)
+            if content and "_target_" not in content and not any(isinstance(one, dict) for one in content.values()):
+                known.setdefault(option.place, Kind()).targets[None] = False
+        _learn(known, option.place, content, groups)
+    return known
 
 
-def _settings(lines: Iterable[str]) -> Iterator[tuple[str, Setting]]:
-    """What has a value, by its dotted name in the file."""
-    parents: list[tuple[int, str]] = []
-    last: Setting | None = None
-    for line in lines:
-        if last and re.match(r" {20,}# ", line):  # a comment goes on
-            last.comment += f" {line.strip(' #')}"
-        match = LINE.fullmatch(line)
-        if not match:
+def _placed(defaults: list[Any], place: str) -> Iterator[tuple[str, str]]:
+    """Of a file's defaults those that put an option of a group, "" for the file's own, in a place of their own."""
+    for entry in defaults:
+        chosen = next(iter(entry)) if isinstance(entry, dict) else entry
+        source, at, package = chosen.partition("@")
+        if at:
+            yield source.strip("/") if isinstance(entry, dict) else "", place if package == "_here_" else package
+
+
+def _learn(known: dict[str, Kind], name: str, content: dict[str, Any], groups: set[str]) -> None:
+    kind = known.setdefault(name, Kind())
+    if "_target_" in content:
+        kind.targets[content["_target_"]] = content.get("_partial_", False)
+    for key, value in content.items():
+        if group := referred(value, groups):
+            kind.parts[key] = group
+        elif isinstance(value, dict) and (key in groups or "_target_" in value):
+            kind.parts[key] = key if key in groups else f"{name}.{key}"
+            _learn(known, kind.parts[key], value, groups)
+
+
+def referred(value: Any, groups: Iterable[str]) -> str | None:
+    """The group that a value refers to as a whole, such as `${network}`."""
+    found = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    return found[1] if found and found[1] in groups else None
+
+
+def _read(path: Path, root: Path) -> Option:
+    text = path.read_text(encoding="utf-8")
+    group, lines = path.parent.relative_to(root).as_posix().strip("."), text.splitlines()
+    header = [line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
+    package = next((line.split()[1] for line in header if line.startswith("@package")), group.replace("/", "."))
+    place = "" if package == "_global_" else package
+    node = yaml.compose(text, yaml.SafeLoader)
+    content: dict[str, Any] = (yaml.SafeLoader("").construct_document(node) if node else None) or {}
+    for base in content.get("defaults", []):
+        if isinstance(base, str) and base != "_self_" and (other := path.with_stem(base)).exists():
+            content = _read(other, root).content | content
+    prefix = f"{place}." if place else ""
+    settings = {prefix + name: setting for name, setting in _settings(node, text, lines)} if node else {}
+    return Option(
+        group, path.stem, place, " ".join(x for x in header if not x.startswith("@package")), content, settings
+    )
+
+
+def _settings(node: yaml.Node, text: str, lines: list[str], prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    """What has a value of its own in a yaml file, by its dotted name there."""
+    for key, value in node.value:
+        name, written = prefix + key.value, text[value.start_mark.index : value.end_mark.index]
+        if name in ("defaults", "hydra") or key.value.startswith("_") or written.startswith("${") or not written:
             continue
-        indent, key, value = len(match["indent"]), match["key"], match["value"].strip()
-        parents = [parent for parent in parents if parent[0] < indent]
-        name = ".".join([*(parent for _, parent in parents), key])
-        if not value:
-            parents.append((indent, key))
-        elif not (key.startswith("_") or value.startswith("${")):
-            last = Setting(value, match["comment"] or "")
-            yield name, last
+        if isinstance(value, yaml.MappingNode) and value.value:
+            yield from _settings(value, text, lines, f"{name}.")
+            continue
+        line = value.end_mark.line
+        comments = re.findall(r"^ +# (.*)", lines[line][value.end_mark.column :])
+        # A comment goes on in lines of its own.
+        comments += [one.strip(" #") for one in takewhile(re.compile(r" {20,}# ").match, lines[line + 1 :])]
+        yield name, Setting(written, " ".join(comments))
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -287,7 +287,7 @@ WRONG = {
     "dataset=none": "trainer=offline needs a data set: choose dataset=... or trainer=online",
     "trainer=online dataset=cartpole_mixed": "trainer=online collects its own data: leave out dataset=...",
     "trainer=online env=cartpole baseline=bc": "trainer=online has no data set for a baseline",
-    "schedule=interleaved": "schedule=interleaved is how an online run learns: choose trainer=online or finetune",
+    "schedule=interleaved": "has no effect, since the trainer that is chosen has no schedule: leave it out, or choose",
     "trainer=online trainer.envs=0": "trainer.envs is 0; it must be a whole number of at least 1",
 }
 

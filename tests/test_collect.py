@@ -319,7 +319,7 @@ def test_what_is_wrong_ends_in_one_line(wrong: str, tmp_path: Path) -> None:
 def chosen(*overrides: str) -> dict[str, Any]:
     """The checked values of a command of collect."""
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        made = settings.values(compose("collection", list(overrides)))
+        made = settings.values(compose("collection", list(overrides)), settings.COLLECTION)
     export.check_new(made["dataset_id"], "dataset_id")
     return made
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from awr_exp import command, config, guard, help, settings
+from awr_exp import command, config, help, ranges, settings, vocabulary
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError
+from awr_exp.sweep import launcher, sweeper, tuner
 from awr_exp.sweep.experiment import build
 from awr_exp.training.loggers import Jsonl
 from tests.conftest import CONTINUOUS, DISCRETE, composed, random_batch
@@ -110,10 +112,10 @@ def test_help_has_a_line_for_every_option_and_every_setting() -> None:
         assert f"{group}={option}" in lines
     found = {line.partition("=")[0] for line in lines}
     for cfg in (composed(), composed("trainer=online", "env=gym", "env.id=Pendulum-v1", "schedule=interleaved")):
-        for name, _, _ in settings._settings(cfg, "", guard.Kind()):
+        for name, _, _ in settings._settings(cfg, vocabulary.kinds(config.CONF)[""]):
             # What the agent has by reference is the group's.
             if not config.GROUPS & set(name.split(".")[1:]):
-                assert name in found or name.rpartition(".")[2] in settings.PARTS, name
+                assert name in found or name.rpartition(".")[2] in vocabulary.MARKERS, name
     for name in (*help.SUBCOMMANDS, "hydra.launcher.via", "sweep=beta"):
         assert any(name in line for line in help.text().splitlines()), name
     assert not [line for line in help.text().splitlines() if line.endswith(("=", "None"))]
@@ -139,17 +141,27 @@ def three_turns(cfg: dict[str, Any], folder: Path) -> None:
     assert trainer.step == 48
 
 
-def test_every_value_has_a_range() -> None:
-    for path in config.CONF.rglob("*.yaml"):
-        content = OmegaConf.to_container(OmegaConf.load(path))
-        assert isinstance(content, dict)
-        if "hydra" in path.parts:
+HYDRA = {"fused": launcher.Fused, "grid": sweeper.Grid, "optuna": tuner.Tuner}
+KINDS = vocabulary.kinds(config.CONF)
+
+
+@pytest.mark.parametrize("option", vocabulary.options(config.CONF), ids=lambda one: f"{one.group}={one.name}")
+def test_every_value_of_a_yaml_has_a_range_and_is_in_it(option: vocabulary.Option) -> None:
+    for name, written in option.settings.items():
+        place, _, leaf = name.rpartition(".")
+        if option.group.startswith("hydra/"):
+            known = ranges.arguments(HYDRA[option.name])
+        elif option.name == "collection":
+            known = settings.COLLECTION.own
+        elif place not in KINDS:
+            assert place == "env.kwargs"
             continue
-        content.pop("hydra", None)
-        content.pop("defaults", None)
-        for name, _, _ in settings._settings(content, "", guard.Kind()):  # type: ignore[arg-type]
-            leaf = name.rpartition(".")[2]
-            assert leaf in settings.RULES or leaf in config.GROUPS, f"{path}: {name}"
+        else:
+            target = option.content.get("_target_") or option.content.get(place, {}).get("_target_")
+            known = KINDS[place].settings(target if option.group != "experiment" else None)
+        assert ranges.of(known[leaf]), name
+        if (value := yaml.safe_load(written.value)) != "???":
+            ranges.check(name, value, known[leaf])
 
 
 def test_the_offline_recipe_has_its_published_values() -> None:

@@ -105,7 +105,7 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
         task: Any = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         if module == "collect":
             # Alone, it is named and not given.
-            assert not job or settings.values(task)["dataset_id"]
+            assert not job or settings.values(task, settings.COLLECTION)["dataset_id"]
         elif any(word.startswith("resume=") for word in job):
             command.Check().on_run_start(cfg)
         else:

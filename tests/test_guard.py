@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 import awr_exp
-from awr_exp import command, config, guard, machine, reading, results
+from awr_exp import command, config, guard, machine, reading, results, vocabulary
 from awr_exp.data import export, minari
 from awr_exp.errors import UserError
 from awr_exp.policy import policy_facts
@@ -139,8 +139,8 @@ def test_nothing_of_a_header_runs(name: str, planted: Path) -> None:
 
 @pytest.mark.parametrize("place", ["network", "head"])
 def test_a_header_names_networks_and_heads_only(place: str, planted: Path) -> None:
-    others = [name for name in guard.kinds(config.CONF) if name not in ("", place)]
-    for target in {target for name in others for target in guard.kinds(config.CONF)[name].targets} - {None}:
+    others = [name for name in vocabulary.kinds(config.CONF) if name not in ("", place)]
+    for target in {target for name in others for target in vocabulary.kinds(config.CONF)[name].targets} - {None}:
         for partial in (True, False):
             written(planted, {place: {"_target_": target, "_partial_": partial}})
             assert refused(awr_exp.load, planted / "it.safetensors")
@@ -378,7 +378,7 @@ def test_a_configuration_is_of_our_parts_or_refused(tmp_path: Path, data: st.Dat
         return
     except yaml.representer.RepresenterError:
         return
-    ours = {target for kind in guard.kinds(config.CONF).values() for target in kind.targets}
+    ours = {target for kind in vocabulary.kinds(config.CONF).values() for target in kind.targets}
     assert set(targets(OmegaConf.to_container(found, resolve=True))) <= ours
 
 

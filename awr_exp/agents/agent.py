@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from awr_exp.math import losses
-from awr_exp.math.members import Hyper, Limit, Switch, no_limit, per_member, rows
+from awr_exp.math.members import Hyper, no_limit, per_member, rows
 from awr_exp.math.observations import LIMIT, normalize
 from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate
 from awr_exp.networks import acting
 from awr_exp.networks.mlp import size
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
+from awr_exp.ranges import BelowOne, Count, PerMember, Positive, checked
 from awr_exp.seeding import generator
 from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics, Spec
 
@@ -29,6 +30,7 @@ VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
 below the size from which every allocation is new memory of the system's."""
 
 
+@checked("agent")
 class Agent:
     """K members that share an architecture and differ in seed and hyper-parameters.
 
@@ -38,9 +40,9 @@ class Agent:
 
     seeds: one a member, K in all. Every hyper-parameter is a number for all members or a list of K.
     actor_iters: steps of the actor on each batch. max_grad_norm limits each network's gradient norm, a member at a
-    time; None or inf does not. ema_decay: of an exponential moving average of the actor's parameters, from 0 (there is
-    none) to below 1. The policy that is evaluated and handed out has the average, see `averaged`; learning never looks
-    at it. A member whose gradient is not finite is frozen as it was; see `alive`.
+    time; None does not. ema_decay: of an exponential moving average of the actor's parameters; 0: there is none. The
+    policy that is evaluated and handed out has the average, see `averaged`; learning never looks at it. A member whose
+    gradient is not finite is frozen as it was; see `alive`.
     """
 
     whole_episodes = False
@@ -57,6 +59,7 @@ class Agent:
                     f"{cls.__name__}.{name} would be passed over by schedules that learn in other orders: give "
                     "critic_update, advantage, weights or actor_update instead"
                 )
+        checked("agent")(cls)
 
     def __init__(
         self,
@@ -64,11 +67,11 @@ class Agent:
         network: MakeNetwork,
         head: MakeHead,
         seeds: Sequence[int],
-        actor_lr: Hyper = 3e-4,
-        actor_iters: int = 1,
-        max_grad_norm: Limit = None,
-        normalize_observations: Switch = True,
-        ema_decay: Hyper = 0.0,
+        actor_lr: PerMember[Positive] = 3e-4,
+        actor_iters: Count = 1,
+        max_grad_norm: PerMember[Positive | None] = None,
+        normalize_observations: PerMember[bool] = True,
+        ema_decay: PerMember[BelowOne] = 0.0,
         optimizer: Optimizer = adam,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,

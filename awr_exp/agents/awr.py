@@ -9,7 +9,7 @@ from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.errors import UserError
 from awr_exp.math import losses
 from awr_exp.math.advantages import Estimator
-from awr_exp.math.members import Switch
+from awr_exp.ranges import PerMember, Positive
 from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics
 
 
@@ -26,8 +26,8 @@ class AWR(WeightedAgent):
         self,
         *args: Any,
         advantage: Estimator,
-        normalize_values: Switch = False,
-        critic_output_scale: float | None = None,
+        normalize_values: PerMember[bool] = False,
+        critic_output_scale: Positive | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)

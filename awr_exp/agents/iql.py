@@ -7,9 +7,9 @@ from torch import Tensor
 
 from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.math import losses
-from awr_exp.math.members import Hyper
 from awr_exp.networks.actions import ActionInputs
 from awr_exp.networks.mlp import Ensemble
+from awr_exp.ranges import InsideUnit, PerMember, Unit
 from awr_exp.types import Batch, LossAndMetrics, Metrics
 
 
@@ -20,7 +20,13 @@ class IQL(WeightedAgent):
     way by which the slow Q follows Q in each step. options: other arguments of WeightedAgent.
     """
 
-    def __init__(self, *args: Any, expectile: Hyper = 0.7, target_rate: Hyper = 0.005, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        expectile: PerMember[InsideUnit] = 0.7,
+        target_rate: PerMember[Unit] = 0.005,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
         self.expectile, self.target_rate = self.hyper(expectile), self.hyper(target_rate)
         self.critic = self.net("critic", self.make_network(inputs=self.spec.obs_dim, outputs=1))

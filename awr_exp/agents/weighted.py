@@ -1,14 +1,14 @@
 """What agents share that turn advantages into weights by a temperature."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.math import weights
-from awr_exp.math.members import Hyper, Switch
 from awr_exp.math.weights import Weighting
+from awr_exp.ranges import AtLeastOne, Count, PerMember, Positive, Unit
 from awr_exp.types import Metrics
 
 
@@ -24,12 +24,12 @@ class WeightedAgent(Agent):
         self,
         *args: Any,
         weighting: Weighting,
-        beta: Hyper = 0.3,
-        max_weight: Hyper = 20.0,
-        gamma: Hyper = 0.99,
-        critic_lr: Hyper = 3e-4,
-        value_iters: int = 5,
-        standardize_advantages: Switch = False,
+        beta: PerMember[Annotated[Positive, "it divides the advantage"]] = 0.3,
+        max_weight: PerMember[AtLeastOne] = 20.0,
+        gamma: PerMember[Unit] = 0.99,
+        critic_lr: PerMember[Positive] = 3e-4,
+        value_iters: Count = 5,
+        standardize_advantages: PerMember[bool] = False,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)

@@ -24,6 +24,7 @@ from awr_exp.data.transitions import DataInfo, Transitions, select
 from awr_exp.envs import source
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line, named
+from awr_exp.ranges import Count, Percent, Positive, Text, checked
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,12 @@ NARROW = 1e-3
 HUB = ("huggingface.co", 443)
 
 
+@checked("dataset")
 def load(
-    id: str,
-    top_percent: float | None = None,
-    reward_scale: float = 1.0,
-    max_transitions: int | None = None,
+    id: Text,
+    top_percent: Percent | None = None,
+    reward_scale: Positive = 1.0,
+    max_transitions: Count | None = None,
     download: bool = False,
     device: torch.device | str = "cpu",
 ) -> Transitions:

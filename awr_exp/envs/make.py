@@ -20,6 +20,7 @@ from awr_exp.envs import fit, source
 from awr_exp.envs.spaces import FlatVector, bare, entries_of, flat, flat_vector, spec_of
 from awr_exp.errors import FAILURES, UserError, first_line, named
 from awr_exp.guard import foreign_module
+from awr_exp.ranges import Options, Text, checked
 from awr_exp.surroundings import kept
 
 if TYPE_CHECKING:
@@ -70,11 +71,12 @@ class Make:
         return flat_vector(gymnasium.make_vec(self.id, count, "vector_entry_point", **self.kwargs))
 
 
+@checked("env")
 def gym(
     data: Source | None,
     spec: "Spec | None",
-    id: str,
-    kwargs: Mapping[str, Any] | None = None,
+    id: Text,
+    kwargs: Options | None = None,
     vectorized: bool = False,
     clip_actions: bool = True,
 ) -> MakeEnv:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from awr_exp.math.members import Hyper, per_member, some
+from awr_exp.math.members import per_member, some
+from awr_exp.ranges import Count, PerMember, Unit, checked
 
 
 def reverse_scan(x: Tensor, decay: Tensor, longest: int | None = None) -> Tensor:
@@ -88,11 +89,12 @@ def _shift(x: Tensor, rows: int) -> Tensor:
     return F.pad(x[..., rows:], (0, rows))
 
 
+@checked("advantage")
 @dataclass(frozen=True)
 class LambdaReturn:
-    """`lambda_return` as a part of an agent. lam: [0, 1], a number or one a member."""
+    """`lambda_return` as a part of an agent."""
 
-    lam: Hyper
+    lam: PerMember[Unit]
 
     @property
     def one_step(self) -> bool:
@@ -109,11 +111,12 @@ class LambdaReturn:
         return lambda_return(reward, discount, next_value, last, lam, longest)
 
 
+@checked("advantage")
 @dataclass(frozen=True)
 class NStep:
-    """`n_step_return` as a part of an agent. n: at least 1."""
+    """`n_step_return` as a part of an agent."""
 
-    n: int
+    n: Count
 
     @property
     def one_step(self) -> bool:

@@ -1,7 +1,7 @@
 """Hyper-parameters of K members.
 
-A constructor that annotates a parameter with one of these types takes a list of K for it: such parameters may differ
-between the members of one model, all others have to agree.
+A constructor that annotates a parameter with one of these types, or with `awr_exp.ranges.PerMember` of a range, takes a
+list of K for it: such parameters may differ between the members of one model, all others have to agree.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-Hyper = float | Sequence[float]
+from awr_exp.ranges import PerMember
+
+Hyper = PerMember[float]
 """One number for all members, or one a member."""
-Limit = float | None | Sequence[float | None]
+Limit = PerMember[float | None]
 """The same of upper bounds; None is no bound."""
-Switch = bool | Sequence[bool]
+Switch = PerMember[bool]
 """On or off for all members, or for each."""
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ its methods take the outputs [K, B, outputs] and the extra parameters {name: [K,
 """
 
 import math
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,14 @@ from torch import Tensor
 
 from awr_exp.errors import UserError
 from awr_exp.networks.mlp import Shapes
+from awr_exp.ranges import NotNegative, Positive, checked
 from awr_exp.types import Metrics, Spec
 
 Extra = dict[str, Tensor]
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+Std = Literal["state_independent", "state_dependent"] | Positive
 
 
 class Head(Protocol):
@@ -56,6 +59,9 @@ class Head(Protocol):
 class Likelihood:
     """A head whose density is known: it is imitated by maximum likelihood, and reports its entropy."""
 
+    def __init_subclass__(cls) -> None:
+        checked("head")(cls)
+
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         """[K, B], in the units of the action."""
         raise NotImplementedError
@@ -83,7 +89,7 @@ class Gaussian(Likelihood):
     bounds is added to the loss. Raises UserError for a discrete action space.
     """
 
-    def __init__(self, spec: Spec, std: str | float = "state_independent", bound_penalty: float = 0.0) -> None:
+    def __init__(self, spec: Spec, std: Std = "state_independent", bound_penalty: NotNegative = 0.0) -> None:
         if spec.discrete:
             raise UserError(
                 f"head={type(self).__name__} needs continuous actions; this task has {spec.num_actions} "
@@ -163,7 +169,7 @@ class AnnealedGaussian(Gaussian):
     Offline it stays std. Raises UserError where std is not a number.
     """
 
-    def __init__(self, spec: Spec, std: float = 0.4, std_end: float = 0.2, bound_penalty: float = 0.0) -> None:
+    def __init__(self, spec: Spec, std: Std = 0.4, std_end: Positive = 0.2, bound_penalty: NotNegative = 0.0) -> None:
         if isinstance(std, str):
             raise UserError(f"head.std={std} cannot be annealed: give a positive number, or choose head=gaussian")
         # A parameter, so that whoever has the parameters acts with it; yet no gradient moves it.
@@ -190,7 +196,7 @@ class TanhGaussian(Gaussian):
     EDGE = 1 - 1e-4
     """Data lie on the bounds themselves, where the inverse of tanh is infinite: they are moved inside by this."""
 
-    def __init__(self, spec: Spec, std: str | float = "state_dependent") -> None:
+    def __init__(self, spec: Spec, std: Std = "state_dependent") -> None:
         super().__init__(spec, std)
         if not all(map(math.isfinite, (*spec.action_low, *spec.action_high))):
             raise UserError(
@@ -214,7 +220,7 @@ class Categorical(Likelihood):
     Raises UserError for a continuous action space.
     """
 
-    def __init__(self, spec: Spec, logit_penalty: float = 0.0) -> None:
+    def __init__(self, spec: Spec, logit_penalty: NotNegative = 0.0) -> None:
         if spec.num_actions is None:
             raise UserError(
                 f"head=categorical needs discrete actions; this task has {spec.action_dim} continuous ones: "

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.networks.heads import HALF_LOG_TWO_PI, LOG_STD_MAX, LOG_STD_MIN, Categorical, Extra, Gaussian
+from awr_exp.ranges import Count
 from awr_exp.types import Metrics, Spec
 
 
@@ -13,7 +14,7 @@ class Mixture(Gaussian):
     The action of evaluation is the mean of the most probable component. Raises UserError for a discrete action space.
     """
 
-    def __init__(self, spec: Spec, components: int = 5) -> None:
+    def __init__(self, spec: Spec, components: Count = 5) -> None:
         super().__init__(spec, "state_dependent")
         self.components = components
         self.outputs = components * (1 + 2 * spec.action_dim)

@@ -8,10 +8,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from awr_exp.ranges import Positive, Widths, checked
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -20,7 +23,8 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "silu": F.silu,
 }
-INITS = ("orthogonal", "lecun", "kaiming", "xavier")
+Init = Literal["orthogonal", "lecun", "kaiming", "xavier"]
+INITS = get_args(Init)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -52,6 +56,7 @@ def initial_weight(init: str, shape: tuple[int, ...], gain: float, generator: Ge
     raise ValueError(f"init is '{init}'; choose one of {', '.join(INITS)}")
 
 
+@checked("network")
 @dataclass(frozen=True)
 class MLP:
     """Linear layers with an activation between them, and a layer norm before each activation if asked for.
@@ -63,13 +68,13 @@ class MLP:
 
     inputs: int
     outputs: int
-    hidden: Sequence[int] = (256, 256)
-    activation: str = "relu"
+    hidden: Widths = (256, 256)
+    activation: Literal["relu", "tanh", "elu", "gelu", "silu"] = "relu"
     layer_norm: bool = False
-    init: str = "orthogonal"
-    input_scale: float = 1.0
-    output_init: str = "orthogonal"
-    output_scale: float = 1.0
+    init: Init = "orthogonal"
+    input_scale: Positive = 1.0
+    output_init: Init = "orthogonal"
+    output_scale: Positive = 1.0
 
     @property
     def shapes(self) -> Shapes:

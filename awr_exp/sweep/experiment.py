@@ -51,7 +51,8 @@ def train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] 
 
 def _train(cfgs: Sequence[Config], folders: Sequence[Path], names: Sequence[str]) -> list[Outcome]:
     first, names = cfgs[0], names or [""] * len(cfgs)
-    targets.check(first)
+    for cfg in cfgs:
+        targets.check(cfg)
     device = accelerate.start(first["device"], first["threads"])
     data, make_env, spec = _task(first, device)
     _check_memory(first, spec, data, device)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from awr_exp import command, results, settings
 from awr_exp.errors import UserError
 from awr_exp.machine import cores
+from awr_exp.ranges import Count, Options, Text, arguments, check_all
 from awr_exp.results import Outcome
 from awr_exp.sweep import engines
 from awr_exp.sweep.group import Group, divided
@@ -56,10 +57,10 @@ class Fused(Launcher):
 
     def __init__(
         self,
-        max_members: int | None = None,
-        via: str | None = None,
-        workers: int | None = None,
-        options: Mapping[str, Any] | None = None,
+        max_members: Count | None = None,
+        via: Text | None = None,
+        workers: Count | None = None,
+        options: Options | None = None,
     ) -> None:
         self.max_members, self.via, self.options = max_members, via, options or {}
         self.workers = workers if workers is not None else cores() if via == "joblib" else 1
@@ -69,9 +70,7 @@ class Fused(Launcher):
 
     def check(self) -> None:
         """Raises UserError if there is no such engine, if it is not installed, or for numbers that mean nothing."""
-        for name, number in (("max_members", self.max_members), ("workers", self.workers)):
-            if number is not None and not (isinstance(number, int) and number >= 1):
-                raise UserError(f"hydra.launcher.{name} is {number}; it must be a whole number of at least 1, or null")
+        check_all("hydra.launcher", arguments(Fused), vars(self))
         if self.via is None and self.workers != 1:
             raise UserError("hydra.launcher.workers is of an engine: give hydra.launcher.via=joblib, or leave it out")
         engines.find(self.via)

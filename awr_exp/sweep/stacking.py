@@ -1,26 +1,23 @@
 """Which configurations can be the members of one agent, and the one configuration of that agent.
 
 Nothing is listed here: an agent's constructor says by its annotations what may differ between members (see
-`awr_exp.math.members`).
+`awr_exp.ranges.PerMember`).
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from hydra.utils import get_object
 
 from awr_exp.agents.agent import Agent
-from awr_exp.math.members import Hyper, Limit, Switch
+from awr_exp.ranges import arguments, per_member
 from awr_exp.training.trainer import Trainer
 
 Config = dict[str, Any]
 Path = tuple[str, ...]
 
-PER_MEMBER = {kind for alias in (Hyper, Limit, Switch) for kind in get_args(alias) if get_origin(kind)}
-"""The alternative of each alias that is a list of one value a member."""
 SHARED = ("dataset", "env", "trainer", "resume_policy", "device", "threads")
 """What all members have in common. Seed, loggers and objective are each member's own."""
 
@@ -80,8 +77,7 @@ def _paths(node: Config, prefix: Path = ()) -> Iterator[Path]:
 
 def _per_member(target: str) -> set[str]:
     """The parameters of a class's constructor, inherited ones included, that take a list of K."""
-    hints = {name: hint for base in reversed(getattr(_object(target), "__mro__", ())) for name, hint in _hints(base)}
-    return {name for name, hint in hints.items() if PER_MEMBER & set(_alternatives(hint))}
+    return {name for name, hint in arguments(_object(target)).items() if per_member(hint)}
 
 
 @cache
@@ -91,17 +87,6 @@ def _object(target: str) -> Any:
         return get_object(target)
     except Exception:
         return None
-
-
-def _hints(kind: type) -> list[tuple[str, Any]]:
-    try:
-        return list(get_type_hints(vars(kind).get("__init__", object)).items())
-    except (NameError, TypeError, AttributeError):
-        return []
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _is(node: Config, kind: type) -> bool:

@@ -17,8 +17,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from awr_exp import messages, results, run_folder, settings
+from awr_exp import messages, ranges, results, run_folder, settings
 from awr_exp.errors import UserError
+from awr_exp.ranges import Count, Options
 from awr_exp.reading import check_links
 from awr_exp.sweep import closing
 from awr_exp.training.progress import heard
@@ -27,7 +28,10 @@ OWN_FOLDER = "leave out hydra.sweep.subdir, or let it differ, as with ${hydra.jo
 
 
 class Grid(BasicSweeper):
-    """All combinations of the values given."""
+    """All combinations of the values given; max_batch_size: of jobs that are launched at once, None for all."""
+
+    def __init__(self, max_batch_size: Count | None = None, params: Options | None = None) -> None:
+        super().__init__(max_batch_size, dict(params or {}))
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         memory: Any = _Memory(hydra_context.config_loader)
@@ -43,6 +47,7 @@ class Grid(BasicSweeper):
         assert self.config is not None
         heard()
         try:
+            ranges.check_all("hydra.sweeper", ranges.arguments(type(self)), vars(self))
             returns, failed = self.train(arguments, Path(self.config.hydra.sweep.dir))
         except UserError as error:
             sys.exit(f"error: {error}")

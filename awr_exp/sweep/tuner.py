@@ -14,8 +14,7 @@ from omegaconf import OmegaConf
 
 from awr_exp import results, shell
 from awr_exp.errors import UserError
-from awr_exp.guard import shown
-from awr_exp.settings import COUNT, WHOLE
+from awr_exp.ranges import Count, Options, Text, Whole, shown
 from awr_exp.sweep import closing
 from awr_exp.sweep.sweeper import Grid, one_line
 from awr_exp.training.progress import CLOSING
@@ -41,22 +40,19 @@ class Tuner(Grid):
 
     def __init__(
         self,
-        n_trials: int,
-        batch_size: int,
-        rungs: int,
-        seed: int,
-        storage: str | None,
-        params: Mapping[str, str] | None = None,
+        n_trials: Count,
+        batch_size: Count,
+        rungs: Count,
+        seed: Whole,
+        storage: Text | None,
+        params: Options | None = None,
     ) -> None:
-        super().__init__(max_batch_size=None, params=dict(params or {}))
+        super().__init__(params=params)
         self.n_trials, self.batch_size, self.rungs = n_trials, batch_size, rungs
         self.seed, self.storage = seed, storage
 
     def train(self, arguments: list[str], folder: Path) -> tuple[list[JobReturn], bool]:
         """Run the study or go on with it, as `Grid.train` does with all combinations."""
-        for name, (accepts, wanted) in {"n_trials": COUNT, "batch_size": COUNT, "rungs": COUNT, "seed": WHOLE}.items():
-            if not accepts(value := getattr(self, name)):
-                raise UserError(f"hydra.sweeper.{name} is {shown(value)}; it must be {wanted}")
         space, fixed = self.space(arguments)
         # The edges of the space stand for all of it: what is wrong there is said before anything trains.
         edges = [[*fixed, *edge] for edge in _edges(space)]

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from awr_exp.errors import UserError, first_line
 from awr_exp.machine import cores, own_cache, own_folder
-from awr_exp.settings import MOST_THREADS
 from awr_exp.training.progress import compiling
 from awr_exp.types import Batch, Metrics
+from awr_exp.vocabulary import MOST_THREADS
 
 log = logging.getLogger(__name__)
 

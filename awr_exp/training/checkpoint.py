@@ -6,7 +6,6 @@ A file appears under its name only once it is complete, so a run that is killed 
 import json
 import logging
 import os
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from awr_exp import reading
 from awr_exp.errors import UserError, first_line
-from awr_exp.settings import FLAG, Rule
+from awr_exp.ranges import Options, Range, Whole, list_of, matches, of
 
 log = logging.getLogger(__name__)
 KEEP = 2
@@ -68,8 +67,8 @@ def read(path: Path, tensors: bool = True) -> tuple[State, dict[str, Any]]:
         raise UserError(f"checkpoint {path} cannot be read: {first_line(error)}") from None
     if not isinstance(facts, dict):
         raise UserError(f"checkpoint {path} cannot be read: its facts are no mapping")
-    for name, (accepts, wanted) in FACTS.items():
-        if (name in facts or name == "update") and not accepts(facts.get(name)):
+    for name, wanted in FACTS.items():
+        if (name in facts or name == "update") and not wanted.accepts(facts.get(name)):
             raise UserError(f"checkpoint {path} cannot be read: its {name} must be {wanted}")
     return state, facts
 
@@ -78,39 +77,27 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _list_of(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(accepts, value))
-
-
 def _mapping_of(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and all(map(accepts, value.values()))
 
 
-_RUN_ID = re.compile(r"[-\w]{1,128}")
-"""What a folder may be called by."""
-_mapping = _mapping_of(lambda value: True)
-FACTS: dict[str, Rule] = {
-    "update": (_whole, "a whole number of at least 0"),
-    "spec": (_mapping, "a mapping"),
-    "network": (_mapping, "a mapping"),
-    "head": (_mapping, "a mapping"),
-    "best": (_number, "a number"),
-    "latest": (_mapping_of(_number), "a mapping of numbers"),
-    "returns": (_list_of(_number), "a list of numbers"),
-    "owed": FLAG,
-    "run_id": (lambda v: v is None or (isinstance(v, str) and bool(_RUN_ID.fullmatch(v))), "the id of a W&B run"),
-    "step": (_whole, "a whole number of at least 0"),
-    "added": (_whole, "a whole number of at least 0"),
-    "refreshed": (_whole, "a whole number of at least 0"),
-    "summed": (_whole, "a whole number of at least 0"),
-    "counts": (_mapping_of(_whole), "a mapping of whole numbers"),
-    "finished": (_list_of(_list_of(_number)), "a list of pairs of numbers"),
-    "began": (_list_of(_number), "a list of numbers"),
-    "recorder": (_mapping, "a mapping"),
+_whole: Any = of(Whole)
+_numbers = Range(list_of(_number), "a list of numbers")
+FACTS: dict[str, Any] = {
+    "spec": of(Options),
+    "network": of(Options),
+    "head": of(Options),
+    "recorder": of(Options),
+    "best": Range(_number, "a number"),
+    "latest": Range(_mapping_of(_number), "a mapping of numbers"),
+    "returns": _numbers,
+    "began": _numbers,
+    "owed": of(bool),
+    # What a folder may be called by.
+    "run_id": Range(lambda v: v is None or matches(r"[-\w]{1,128}")(v), "the id of a W&B run"),
+    "counts": Range(_mapping_of(_whole.accepts), "a mapping of whole numbers"),
+    "finished": Range(list_of(list_of(_number)), "a list of pairs of numbers"),
+    **dict.fromkeys(("update", "step", "added", "refreshed", "summed"), _whole),
 }
 """What the facts of a checkpoint are that anything is made of; others are only compared."""
 

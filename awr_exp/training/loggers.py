@@ -12,16 +12,16 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from awr_exp import shell
-from awr_exp.errors import UserError, named
+from awr_exp.errors import named
 from awr_exp.machine import cache_home
+from awr_exp.ranges import Text, Texts, checked
 
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
-MODES = ("auto", "online", "offline", "disabled")
 
 _SECRET = re.compile(r"((^|[^a-z])|api|access|private)keys?$|token|secret|passw|credential", re.IGNORECASE)
 _MASK = "***"
@@ -182,6 +182,7 @@ def _forget_after(path: Path, place: tuple[int, int]) -> None:
         draft.unlink(missing_ok=True)
 
 
+@checked("logger.wandb")
 class Wandb:
     """Sends metrics to Weights & Biases. Whatever goes wrong there costs a warning, then W&B, never the run.
 
@@ -201,9 +202,6 @@ class Wandb:
 
     Attributes:
         id: the W&B run's id, to be stored in checkpoints; `run_id` again where W&B could not start.
-
-    Raises:
-        UserError: `mode` is none of the four.
     """
 
     _out_of_reach_until = -math.inf
@@ -211,13 +209,13 @@ class Wandb:
     def __init__(
         self,
         folder: Path,
-        project: str | None = None,
-        entity: str | None = None,
-        group: str | None = None,
-        job_type: str | None = None,
-        tags: Sequence[str] = (),
-        name: str | None = None,
-        mode: str = "auto",
+        project: Text | None = None,
+        entity: Text | None = None,
+        group: Text | None = None,
+        job_type: Text | None = None,
+        tags: Texts = (),
+        name: Text | None = None,
+        mode: Literal["auto", "online", "offline", "disabled"] = "auto",
         log_checkpoint: bool = False,
         log_curves: bool = True,
         init_timeout: float = 20.0,
@@ -226,8 +224,6 @@ class Wandb:
         run_id: str | None = None,
         update: int = 0,
     ) -> None:
-        if mode not in MODES:
-            raise UserError(f"logger.wandb.mode: {mode!r} is none of {', '.join(MODES)}")
         self.id = run_id
         self.log_checkpoint = log_checkpoint
         self.log_curves = log_curves

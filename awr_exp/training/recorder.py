@@ -3,7 +3,6 @@
 import logging
 import math
 import shutil
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from awr_exp.envs.episode import Stage, at_random
 from awr_exp.envs.make import MakeEnv, clips, opened, played_space, task
 from awr_exp.envs.rollout import Stretch
 from awr_exp.errors import UserError
+from awr_exp.ranges import Count, Steps, Text, checked
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ REFERENCE_EPISODES = 20
 """Played at random for the data set's ref_min_score."""
 
 
+@checked("recorder")
 class Recorder:
     """Keeps one member's steps in its folder, and writes those of whole episodes as data set `dataset_id` at the end.
 
@@ -38,14 +39,16 @@ class Recorder:
 
     def __init__(
         self,
-        dataset_id: str,
-        last_steps: int | None,
-        checkpoints: Sequence[int] | None,
-        checkpoint_steps: int,
+        dataset_id: Text | None,
+        last_steps: Count | None,
+        checkpoints: Steps | None,
+        checkpoint_steps: Count,
         folder: Path,
         spec: Spec,
         envs: int,
     ) -> None:
+        if dataset_id is None:
+            raise UserError("recorder.dataset_id is missing: give the id of the data set to write")
         self.id, self.last_steps, self.spec, self.envs = dataset_id, last_steps, spec, envs
         self.windows: list[tuple[float, float]] = [(0, math.inf)]
         if checkpoints is not None:

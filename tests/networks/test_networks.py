@@ -11,11 +11,12 @@ from torch.distributions import Categorical, Independent, Normal, TransformedDis
 from torch.distributions.transforms import AffineTransform, TanhTransform
 from torch.testing import assert_close
 
-from awr_exp import settings
+from awr_exp import ranges
 from awr_exp.errors import UserError
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import ACTIVATIONS, INITS, MLP, unflatten
 from awr_exp.networks.policy import Policy
+from awr_exp.signatures import parameters
 from awr_exp.types import Spec
 from tests.conftest import CONTINUOUS, DISCRETE
 
@@ -95,10 +96,9 @@ def test_input_scale_scales_the_first_layer_alone(init: str) -> None:
 
 
 def test_the_check_of_a_configuration_knows_every_choice() -> None:
-    for rule, names in (("activation", ACTIVATIONS), ("init", INITS)):
-        accepts, wanted = settings.RULES[rule]
-        assert all(accepts(name) for name in names)
-        assert wanted == f"one of {', '.join(names)}"
+    known = parameters("awr_exp.networks.mlp.MLP")
+    for name, choices in (("activation", ACTIVATIONS), ("init", INITS), ("output_init", INITS)):
+        assert str(ranges.of(known[name])) == f"one of {', '.join(choices)}"
 
 
 def gaussian(std: str | float, outputs: torch.Tensor, extra: heads.Extra) -> Normal:

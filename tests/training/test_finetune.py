@@ -252,7 +252,7 @@ def test_an_offline_run_that_is_resumed_in_its_place_is_pointed_to_resume_policy
 WRONG = {
     f"resume_policy={Path('/nowhere')}": "resume_policy=/nowhere is not the folder of a run with a checkpoint",
     "trainer.envs=9 dataset.max_transitions=5": "trainer.envs=9 environments cannot share the data set's ",
-    "dataset=none": "trainer=finetune begins with a data set: choose dataset=... or trainer=online",
+    "dataset=none": "trainer=finetune needs a data set: choose dataset=... or trainer=online",
     "trainer.offline_share=2": "trainer.offline_share is 2; it must be a number from 0 to 1, or null",
 }
 
