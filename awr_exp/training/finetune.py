@@ -7,6 +7,7 @@ import numpy as np
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
+from awr_exp.ranges import Unit
 from awr_exp.training.online import Online
 from awr_exp.training.progress import Bar
 
@@ -26,8 +27,8 @@ class Finetune(Online):
         self,
         agent: Agent,
         data: Transitions,
-        offline_share: float | None,
-        offline_share_end: float | None,
+        offline_share: Unit | None,
+        offline_share_end: Unit | None,
         **options: Any,
     ) -> None:
         if offline_share is None and offline_share_end is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
+from awr_exp.ranges import Compile, Count
 from awr_exp.training import blocks, health
 from awr_exp.training.accelerate import accelerate
 from awr_exp.training.trainer import Trainer
@@ -24,10 +25,10 @@ class Offline(Trainer):
         self,
         agent: Agent,
         data: Transitions,
-        updates: int,
-        batch_size: int,
-        refresh_interval: int,
-        compile: str | bool,
+        updates: Count,
+        batch_size: Count,
+        refresh_interval: Count,
+        compile: Compile,
         **options: Any,
     ) -> None:
         super().__init__(agent, total=updates, **options)

@@ -18,6 +18,7 @@ from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv, collecting, opened
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
+from awr_exp.ranges import Compile, Count, Whole
 from awr_exp.training import health, memory
 from awr_exp.training.accelerate import Update
 from awr_exp.training.blocks import Team
@@ -168,13 +169,13 @@ class Online(Trainer):
         agent: Agent,
         make_env: MakeEnv | None,
         schedule: Schedule,
-        env_steps: int,
-        envs: int,
-        workers: int,
-        replay_size: int,
-        batch_size: int,
-        compile: str | bool,
-        anneal_steps: int | None = None,
+        env_steps: Count,
+        envs: Count,
+        workers: Whole,
+        replay_size: Count,
+        batch_size: Count,
+        compile: Compile,
+        anneal_steps: Count | None = None,
         recorders: Sequence[Recorder] = (),
         **options: Any,
     ) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from awr_exp.agents.agent import Agent
 from awr_exp.data.replay import Replay
 from awr_exp.errors import UserError
+from awr_exp.ranges import Count, Whole, checked
 from awr_exp.seeding import draw_rows, shuffle_rows
 from awr_exp.training import native
 from awr_exp.training.accelerate import Update, accelerate, pays_off
@@ -48,6 +49,7 @@ class Schedule(Protocol):
         """What `turn` does with tensors, as fast as it gets, for a run of so many environment steps of all members."""
 
 
+@checked("schedule")
 @dataclass(frozen=True)
 class Phased:
     """Peng et al. 2019, algorithm 1: collect, fit V to the whole replay, then pi.
@@ -58,10 +60,10 @@ class Phased:
     iteration's steps while learning, and so by a policy that is one iteration older.
     """
 
-    samples_per_iteration: int = 2048
-    critic_steps: int = 200
-    actor_steps: int = 1000
-    normalizer_samples: int = 100_000
+    samples_per_iteration: Count = 2048
+    critic_steps: Count = 200
+    actor_steps: Count = 1000
+    normalizer_samples: Count = 100_000
     overlap: bool = False
 
     def check(self, env_steps: int, envs: int, workers: int, data: bool) -> None:
@@ -176,6 +178,7 @@ def _sum(metrics: list[Metrics]) -> Metrics:
     return {name: torch.stack([one[name] for one in metrics]).sum(0) for name in metrics[0]}
 
 
+@checked("schedule")
 @dataclass(frozen=True)
 class Interleaved:
     """One update of the agent on one batch every `update_interval` environment steps.
@@ -185,9 +188,9 @@ class Interleaved:
     whole episodes; until the next one, batches leave out what was collected since the last.
     """
 
-    learning_starts: int = 1_000
-    update_interval: int = 1
-    refresh_interval: int = 1_000
+    learning_starts: Whole = 1_000
+    update_interval: Count = 1
+    refresh_interval: Count = 1_000
 
     def check(self, env_steps: int, envs: int, workers: int, data: bool) -> None:
         if up_to_whole(self.learning_starts, envs) >= env_steps:

@@ -19,6 +19,7 @@ from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError, first_line
+from awr_exp.ranges import Count, checked
 from awr_exp.surroundings import hang_up
 from awr_exp.training import checkpoint, health
 from awr_exp.training.evaluate import Evaluator
@@ -31,6 +32,7 @@ MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError
 """What is raised where something of a checkpoint is missing or of another shape."""
 
 
+@checked("trainer")
 class Trainer:
     """Trains the K members of an agent; member k writes to folders[k] and loggers[k] as if it were alone.
 
@@ -46,6 +48,9 @@ class Trainer:
     evaluates_first = False
     """Whether the policy is worth evaluating before it learns here."""
 
+    def __init_subclass__(cls) -> None:
+        checked("trainer")(cls)
+
     def __init__(
         self,
         agent: Agent,
@@ -54,10 +59,10 @@ class Trainer:
         folders: Sequence[Path],
         facts: Sequence[dict[str, Any]],
         total: int,
-        report_interval: int,
-        eval_interval: int,
-        eval_episodes: int,
-        checkpoint_interval: int,
+        report_interval: Count,
+        eval_interval: Count,
+        eval_episodes: Count,
+        checkpoint_interval: Count,
         title: str = "training",
         names: Sequence[str] = (),
     ) -> None:
