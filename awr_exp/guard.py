@@ -12,7 +12,7 @@ from typing import Any
 from awr_exp.errors import UserError
 from awr_exp.ranges import shown
 from awr_exp.reading import DEEPEST
-from awr_exp.vocabulary import MARKERS, REFERENCE, Kind, kinds
+from awr_exp.vocabulary import MARKERS, REFERENCE, Kind, is_left_out, kinds
 
 LARGEST = 20_000
 """Values, and letters of one, that a configuration has when all references are followed; ours have some hundred."""
@@ -28,7 +28,7 @@ def refusals(content: Any, conf: Path) -> Iterator[Refusal]:
 
 def _refusals(node: Any, place: str, name: str, known: dict[str, Kind]) -> Iterator[Refusal]:
     """Of what stands in `place`, whose kind is called `name`."""
-    if node is None or node == {}:
+    if is_left_out(node):
         return
     kind, where = known[name], place or "configuration"
     if not isinstance(node, dict):

@@ -74,7 +74,6 @@ Widths = Annotated[
     Range(lambda v: bool(v) and list_of(lambda n: _whole(n) and n >= 1)(v), "a list of widths such as [256, 256]"),
 ]
 Steps = Annotated[Sequence[int], Range(lambda v: bool(v) and list_of(_whole)(v), "a list of steps")]
-Compile = Literal["auto", True, False]
 Options = Annotated[Mapping[str, Any], Range(lambda v: isinstance(v, Mapping), "a mapping")]
 
 

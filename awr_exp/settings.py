@@ -15,7 +15,7 @@ from awr_exp.config import CONF, SWEEPS, options
 from awr_exp.errors import UserError, first_line
 from awr_exp.ranges import Count, NotNegative, Range, Text, Texts, Whole, shown
 from awr_exp.signatures import parameters
-from awr_exp.vocabulary import MARKERS, RUN, SWEEP, Kind, kinds, names, near, referred
+from awr_exp.vocabulary import MARKERS, RUN, SWEEP, Kind, is_left_out, kinds, names, near, referred
 
 COLLECTION = Kind(
     parts={"env": "env"},
@@ -76,16 +76,15 @@ def _check_there(group: str, node: Mapping[str, Any]) -> None:
 
 
 def _check_places(content: Mapping[str, Any]) -> None:
-    """Raises UserError where a part of ours stands in the place of another kind, or a logger is no part."""
+    """Raises UserError where something of ours stands in the place of another kind, or what stands there is no part."""
     known = kinds(CONF)
-    targets = {target for kind in known.values() for target in kind.targets}
-    for group, kind in known[""].parts.items():
-        node = content.get(group)
+    for place, kind in known[""].parts.items():
+        node, group = content.get(place), "collect" if place == "recorder" else place
         target = node.get("_target_") if isinstance(node, dict) else None
-        if target in targets - {None, *known[kind].targets}:
-            raise UserError(f"{group}._target_ is {target}, which is none of ours for that: choose another {group}")
-        if node and not target and known[kind].targets and None not in known[kind].targets:
-            raise UserError(f"{group} is {shown(node)}, which has no _target_: choose {group}=<one of its options>")
+        if parameters(target) and target not in known[kind].targets:
+            raise UserError(f"{place}._target_ is {target}, which is none of ours for that: choose another {group}")
+        if known[kind].targets and not (target or is_left_out(node)):
+            raise UserError(f"{place} is {shown(node)}, which has no _target_: choose {group}=<one of its options>")
     for name, node in (content.get("logger") or {}).items():
         if not isinstance(node, dict) or not (node.get("_target_") or name == "jsonl"):
             raise UserError(f"logger.{name} is {shown(node)}; it must be a part with a _target_, or left out")

@@ -70,11 +70,11 @@ class Option:
 class Kind:
     """What may stand in a place.
 
-    targets: what may be called, and its `_partial_`; None among them: it may also be values alone; parts: names of
-    places in it, and the kinds of those; own: the settings of what is no part, with their annotations.
+    targets: what may be called, and its `_partial_`; parts: names of places in it, and the kinds of those; own: the
+    settings of what is no part, with their annotations.
     """
 
-    targets: dict[str | None, bool] = field(default_factory=dict)
+    targets: dict[str, bool] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
     own: dict[str, Any] = field(default_factory=dict)
 
@@ -107,41 +107,34 @@ def names(*roots: Path) -> dict[str, list[str]]:
 @cache
 def kinds(conf: Path) -> dict[str, Kind]:
     """By name, what may stand where, as the yaml files in `conf` say; "" is the whole configuration of a run."""
-    known = {"": Kind(own=RUN, parts={"sweep": "sweep"}), "sweep": Kind(own=SWEEP)}
     chosen = [one for one in options(conf) if "/" not in one.group and one.group not in ("", "experiment")]
     groups = {one.group for one in chosen}
+    # A baseline is an agent, and what a run begins with is trained by a trainer of its own.
+    known = {"": Kind(own=RUN, parts={"sweep": "sweep", "baseline": "agent"}), "sweep": Kind(own=SWEEP)}
+    known["trainer"] = Kind(parts={"pretrain": "trainer"})
     for option in chosen:
-        for source, target in _placed(option.content.get("defaults", []), option.place):
-            parent, _, name = target.rpartition(".")
-            known.setdefault(parent, Kind()).parts[name] = source or option.group
-        content = {name: value for name, value in option.content.items() if name != "defaults"}
-        if option.place:
-            known[""].parts.setdefault(option.place, option.place)
-            if content and "_target_" not in content and not any(isinstance(one, dict) for one in content.values()):
-                known.setdefault(option.place, Kind()).targets[None] = False
-        _learn(known, option.place, content, groups)
+        for place, node in ({option.place: option.content} if option.place else option.content).items():
+            if place not in ("defaults", "baseline"):
+                known[""].parts[place] = place
+                _learn(known, place, node, groups)
     return known
 
 
-def _placed(defaults: list[Any], place: str) -> Iterator[tuple[str, str]]:
-    """Of a file's defaults those that put an option of a group, "" for the file's own, in a place of their own."""
-    for entry in defaults:
-        chosen = next(iter(entry)) if isinstance(entry, dict) else entry
-        source, at, package = chosen.partition("@")
-        if at:
-            yield source.strip("/") if isinstance(entry, dict) else "", place if package == "_here_" else package
-
-
-def _learn(known: dict[str, Kind], name: str, content: dict[str, Any], groups: set[str]) -> None:
+def _learn(known: dict[str, Kind], name: str, node: dict[str, Any], groups: set[str]) -> None:
     kind = known.setdefault(name, Kind())
-    if "_target_" in content:
-        kind.targets[content["_target_"]] = content.get("_partial_", False)
-    for key, value in content.items():
+    if "_target_" in node:
+        kind.targets[node["_target_"]] = node.get("_partial_", False)
+    for key, value in node.items():
         if group := referred(value, groups):
             kind.parts[key] = group
-        elif isinstance(value, dict) and (key in groups or "_target_" in value):
-            kind.parts[key] = key if key in groups else f"{name}.{key}"
+        elif isinstance(value, dict) and "_target_" in value:
+            kind.parts[key] = f"{name}.{key}"
             _learn(known, kind.parts[key], value, groups)
+
+
+def is_left_out(node: Any) -> bool:
+    """Whether there is nothing in a place, or nothing but nulls."""
+    return not node or (isinstance(node, dict) and all(v is None and str(k)[:1] != "_" for k, v in node.items()))
 
 
 def referred(value: Any, groups: Iterable[str]) -> str | None:

@@ -5,7 +5,7 @@ its methods take the outputs [K, B, outputs] and the extra parameters {name: [K,
 """
 
 import math
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,6 @@ from awr_exp.types import Metrics, Spec
 Extra = dict[str, Tensor]
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-
-Std = Literal["state_independent", "state_dependent"] | Positive
 
 
 class Head(Protocol):
@@ -89,7 +87,12 @@ class Gaussian(Likelihood):
     bounds is added to the loss. Raises UserError for a discrete action space.
     """
 
-    def __init__(self, spec: Spec, std: Std = "state_independent", bound_penalty: NotNegative = 0.0) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        std: Literal["state_independent", "state_dependent"] | Positive = "state_independent",
+        bound_penalty: NotNegative = 0.0,
+    ) -> None:
         if spec.discrete:
             raise UserError(
                 f"head={type(self).__name__} needs continuous actions; this task has {spec.num_actions} "
@@ -166,12 +169,16 @@ class Gaussian(Likelihood):
 class AnnealedGaussian(Gaussian):
     """Explores with a standard deviation that falls evenly from std to std_end in the course of online training.
 
-    Offline it stays std. Raises UserError where std is not a number.
+    Offline it stays std.
     """
 
-    def __init__(self, spec: Spec, std: Std = 0.4, std_end: Positive = 0.2, bound_penalty: NotNegative = 0.0) -> None:
-        if isinstance(std, str):
-            raise UserError(f"head.std={std} cannot be annealed: give a positive number, or choose head=gaussian")
+    def __init__(
+        self,
+        spec: Spec,
+        std: Annotated[Positive, "to learn it, choose head=gaussian"] = 0.4,
+        std_end: Positive = 0.2,
+        bound_penalty: NotNegative = 0.0,
+    ) -> None:
         # A parameter, so that whoever has the parameters acts with it; yet no gradient moves it.
         super().__init__(spec, "state_independent", bound_penalty)
         self.begin, self.end = std, std_end
@@ -196,7 +203,9 @@ class TanhGaussian(Gaussian):
     EDGE = 1 - 1e-4
     """Data lie on the bounds themselves, where the inverse of tanh is infinite: they are moved inside by this."""
 
-    def __init__(self, spec: Spec, std: Std = "state_dependent") -> None:
+    def __init__(
+        self, spec: Spec, std: Literal["state_independent", "state_dependent"] | Positive = "state_dependent"
+    ) -> None:
         super().__init__(spec, std)
         if not all(map(math.isfinite, (*spec.action_low, *spec.action_high))):
             raise UserError(

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "silu": F.silu,
 }
-Init = Literal["orthogonal", "lecun", "kaiming", "xavier"]
-INITS = get_args(Init)
+INITS = ("orthogonal", "lecun", "kaiming", "xavier")
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -71,9 +70,9 @@ class MLP:
     hidden: Widths = (256, 256)
     activation: Literal["relu", "tanh", "elu", "gelu", "silu"] = "relu"
     layer_norm: bool = False
-    init: Init = "orthogonal"
+    init: Literal["orthogonal", "lecun", "kaiming", "xavier"] = "orthogonal"
     input_scale: Positive = 1.0
-    output_init: Init = "orthogonal"
+    output_init: Literal["orthogonal", "lecun", "kaiming", "xavier"] = "orthogonal"
     output_scale: Positive = 1.0
 
     @property

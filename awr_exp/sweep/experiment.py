@@ -211,10 +211,6 @@ def _recorders(
     for member, (node, folder, name) in enumerate(zip(nodes, folders, names, strict=True)):
         with speaking(folder, name):
             try:
-                if "_target_" not in node:
-                    raise UserError(
-                        "collect=none records nothing: choose collect=minari, or leave out recorder.dataset_id"
-                    )
                 recorders.append(build(node, folder=folder, spec=spec, envs=envs))
             except UserError as error:
                 log.error("error: %s", error)

@@ -1,7 +1,7 @@
 """Training on a fixed data set."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
-from awr_exp.ranges import Compile, Count
+from awr_exp.ranges import Count
 from awr_exp.training import blocks, health
 from awr_exp.training.accelerate import accelerate
 from awr_exp.training.trainer import Trainer
@@ -28,7 +28,7 @@ class Offline(Trainer):
         updates: Count,
         batch_size: Count,
         refresh_interval: Count,
-        compile: Compile,
+        compile: Literal["auto", True, False],
         **options: Any,
     ) -> None:
         super().__init__(agent, total=updates, **options)

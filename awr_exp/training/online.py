@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv, collecting, opened
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
-from awr_exp.ranges import Compile, Count, Whole
+from awr_exp.ranges import Count, Whole
 from awr_exp.training import health, memory
 from awr_exp.training.accelerate import Update
 from awr_exp.training.blocks import Team
@@ -174,7 +174,7 @@ class Online(Trainer):
         workers: Whole,
         replay_size: Count,
         batch_size: Count,
-        compile: Compile,
+        compile: Literal["auto", True, False],
         anneal_steps: Count | None = None,
         recorders: Sequence[Recorder] = (),
         **options: Any,

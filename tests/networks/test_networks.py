@@ -189,7 +189,7 @@ def test_a_head_that_does_not_fit_the_actions_says_which_does() -> None:
         heads.Categorical(CONTINUOUS)
     with pytest.raises(UserError, match="use head=auto or head=categorical"):
         heads.Gaussian(DISCRETE)
-    with pytest.raises(UserError, match="state_dependent cannot be annealed"):
+    with pytest.raises(UserError, match="must be a positive, finite number: to learn it, choose head=gaussian"):
         heads.AnnealedGaussian(CONTINUOUS, "state_dependent")  # type: ignore[arg-type]
     unbounded = Spec(3, 1, None, (-math.inf,), (math.inf,))
     with pytest.raises(UserError, match="finite action bounds"):
