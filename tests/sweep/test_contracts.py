@@ -10,10 +10,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from awr_exp import experiment
 from awr_exp.errors import UserError
 from awr_exp.networks.mlp import MLP
-from awr_exp.sweep import experiment
-from tests.conftest import CONTINUOUS, SMALL, composed
+from tests.conftest import CONTINUOUS, SMALL, composed, train
 
 HERE = __name__
 
@@ -121,7 +121,7 @@ def test_what_a_part_makes_is_of_its_kind(
     OmegaConf.update(cfg, name, OmegaConf.create(f"a: {value}".replace(":", ": ")).a, merge=False)
     content: Any = OmegaConf.to_container(cfg)
     with pytest.raises(UserError, match=re.escape(MADE[wrong])):
-        experiment.train([content], [tmp_path])
+        train([content], [tmp_path])
 
 
 @pytest.mark.parametrize("right", [f"weighting._target_={HERE}.picky", f"weighting._target_={HERE}.power"])

@@ -22,6 +22,7 @@ from awr_exp.training import native, schedules
 from awr_exp.training.accelerate import compiler
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.online import Online
+from awr_exp.training.run import Run
 from awr_exp.types import Batch, Metrics, Spec
 from tests.conftest import CONTINUOUS, DISCRETE, make_awr, random_batch
 
@@ -259,7 +260,7 @@ def online(folder: Path, **options: Any) -> Online:
     spec = Spec(3, 1, None, (-2.0,), (2.0,))
     agent = make_awr(spec, [0], network=partial(MLP, hidden=(8,)), dtype=torch.float32)
     return Online(
-        agent, partial(gymnasium.make, "Pendulum-v1"), schedule, loggers=[Jsonl(folder)], folders=[folder], facts=[{}],
+        agent, partial(gymnasium.make, "Pendulum-v1"), schedule, runs=[Run(folder, logger=Jsonl(folder))],
         **({
             "env_steps": 300, "envs": 3, "workers": 0, "replay_size": 240, "batch_size": 16, "report_interval": 100,
             "eval_interval": 150, "eval_episodes": 1, "checkpoint_interval": 100, "compile": True,
