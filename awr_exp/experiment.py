@@ -15,6 +15,7 @@ from awr_exp import results
 from awr_exp.agents.agent import Agent
 from awr_exp.building import contracts, stacking
 from awr_exp.building.build import build, check_targets, maker
+from awr_exp.building.takeover import Found, check_same, forget_others_moments, take_over
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs import fit
 from awr_exp.envs.make import Make, collecting, opened, task
@@ -26,7 +27,6 @@ from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.callbacks import Callback
 from awr_exp.training.loggers import Jsonl, Logger, Many
 from awr_exp.training.run import Run
-from awr_exp.training.takeover import Found, check_same, forget_others_moments, take_over
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
@@ -164,13 +164,15 @@ class Experiment:
             if idle := [name for name in ("last_steps", "checkpoints") if node.get(name) is not None]:
                 raise UserError(f"recorder.{idle[0]} is of a data set: give it a recorder.dataset_id")
             return
-        if "_target_" not in node:
-            raise UserError("collect=none records nothing: choose collect=minari, or leave out recorder.dataset_id")
         place = collecting(self.make_env, self.data and self.data.info, self.data and self.data.spec)
         spec, envs = task(place, as_played=True), self.config["trainer"]["envs"]
         for run in self.runs:
             with run.speaking():
                 try:
+                    if "_target_" not in run.config["recorder"]:
+                        raise UserError(
+                            "collect=none records nothing: choose collect=minari, or leave out recorder.dataset_id"
+                        )
                     run.recorder = build(run.config["recorder"], folder=run.folder, spec=spec, envs=envs)
                 except UserError as error:
                     log.error("error: %s", error)

@@ -71,7 +71,7 @@ BROKEN = {
     f"weighting._target_={HERE}.mean": "from rows of the shape (1, 8) it makes ()",
     f"network._target_={HERE}.Module": "it makes an nn.Module",
     f"network._target_={HERE}.Shapeless": "what it makes has no shapes, start",
-    f"head._target_={HERE}.Headless": "what it makes has no noise, start, loss, report",
+    f"head._target_={HERE}.Headless": "what it makes has no noise, loss_noise, start, loss, report",
     f"advantage._target_={HERE}.Estimator": "it has no one_step",
     "+advantage._partial_=true": "it cannot be called so",
     f"optimizer._target_={HERE}.two": "it cannot be called so (too many positional arguments)",
@@ -83,7 +83,7 @@ def test_a_part_that_breaks_its_contract_is_told_it(wrong: str) -> None:
     with pytest.raises(UserError, match=re.escape(BROKEN[wrong])) as error:
         experiment._parameters(composed(wrong)["agent"], CONTINUOUS)
     assert re.fullmatch(r"(\w+)=[\w.]+: .*; it must be a .*: see docs/extending\.md", str(error.value))
-    assert (Path(experiment.__file__).parents[2] / "docs").is_dir()
+    assert (Path(experiment.__file__).parents[1] / "docs").is_dir()
 
 
 def no_maker(data: Any, spec: Any) -> int:

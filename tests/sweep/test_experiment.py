@@ -14,6 +14,7 @@ from awr_exp.errors import UserError
 from awr_exp.policy import difference, policy_facts
 from awr_exp.sweep.group import Group
 from awr_exp.training import checkpoint, memory
+from awr_exp.training.callbacks import Report
 from awr_exp.training.checkpoint import State
 from awr_exp.training.loggers import read
 from awr_exp.training.online import Online
@@ -77,24 +78,33 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("options", "method", "call"), [(ONLINE, "report", 3), (FINETUNE, "save", 1), (FINETUNE, "train", 1)]
+    ("options", "owner", "method", "call"),
+    [(ONLINE, Report, "call", 3), (FINETUNE, Online, "save", 1), (FINETUNE, Online, "train", 1)],
 )
 def test_rows_of_a_killed_run_are_there_once_though_the_update_stays_0(
-    options: list[str], method: str, call: int, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str],
+    owner: type,
+    method: str,
+    call: int,
+    tmp_path: Path,
+    datasets: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed at that call of the online trainer's method: after the only checkpoint, which is of step 0, or before."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     cfg, calls = composed(*options, "trainer.env_steps=128"), iter(range(call - 1))
     train([cfg], [tmp_path / "whole"])
-    method_itself = getattr(Online, method)
+    method_itself = getattr(owner, method)
 
-    def dying(*arguments: Any) -> Any:
+    def dying(self: Any, *arguments: Any, **options: Any) -> Any:
+        if getattr(self, "title", "training") != "training":
+            return method_itself(self, *arguments, **options)
         if next(calls, None) is None:
             raise Killed
-        return method_itself(*arguments)
+        return method_itself(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Online, method, dying)
+        patch.setattr(owner, method, dying)
         with pytest.raises(Killed):
             train([cfg], [tmp_path / "killed"])
     assert {row["update"] for row in read(tmp_path / "killed")} == {0}

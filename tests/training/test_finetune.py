@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from awr_exp import experiment, results
+from awr_exp import results
 from awr_exp.agents.awr import AWR
+from awr_exp.building.takeover import take_over
 from awr_exp.data.replay import Replay
 from awr_exp.data.transitions import DataInfo, Transitions
 from awr_exp.envs.make import from_dataset
@@ -23,6 +24,8 @@ from awr_exp.errors import UserError
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.seeding import draw_rows, shuffle_rows
 from awr_exp.training import checkpoint
+from awr_exp.training.callbacks import WarnOfFall
+from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.finetune import Finetune
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.run import Run
@@ -53,8 +56,13 @@ def trainer(folder: Path, agent: AWR, data: Transitions, schedule: Any = PHASED,
         "eval_episodes": 2, "checkpoint_interval": 100, "compile": False,
         "make_env": partial(gymnasium.make, "Pendulum-v1"),
     }  # fmt: skip
-    parts = {"runs": [Run(folder, logger=Jsonl(folder))], "schedule": schedule}
+    parts = {"runs": [Run(folder, logger=Jsonl(folder), recorder=options.pop("recorder", None))], "schedule": schedule}
     return Finetune(agent, data, **(defaults | parts | options))
+
+
+def watch(run: Finetune) -> WarnOfFall:
+    (found,) = [callback for callback in run.callbacks if isinstance(callback, WarnOfFall)]
+    return found
 
 
 def agent(data: Transitions, lam: float = 0.9) -> AWR:
@@ -70,7 +78,7 @@ def test_it_collects_where_the_data_come_from_and_is_evaluated_where_they_say(tm
     info: Any = data.info
     recorder: Any = Mock(finish=Mock(return_value=None), facts=dict)
     make_env = from_dataset(info, PENDULUM)
-    run = trainer(tmp_path, agent(data), data, make_env=make_env, env_steps=150, recorders=[recorder])
+    run = trainer(tmp_path, agent(data), data, make_env=make_env, env_steps=150, recorder=recorder)
     run.run()
     lengths = {row["name"]: row["value"] for row in read(tmp_path)}
     assert lengths["eval/length_mean"] == 20
@@ -119,13 +127,13 @@ def test_batches_have_their_share_of_the_data(tmp_path: Path, drawn: Any) -> Non
     learner.collector.collect(40)
     for step, share in ((0, 8), (100, 4), (150, 2), (200, 0), (900, 0)):
         learner.step = step
-        slots = learner.slots("actor", 50, drawn)
+        slots, _ = learner.slots("actor", 50, drawn)
         assert slots.shape == (50, 1, 16)
         kept = replay.slots(torch.arange(len(replay)).view(3, -1)[:, : replay.kept].flatten())
         assert (torch.isin(slots, kept).sum(-1) == share).all()
     even = trainer(tmp_path, agent(random_data()), random_data(), offline_share=None)
     even.learners[0].collector.collect(40)
-    counts = torch.bincount(even.learners[0].slots("actor", 500, drawn).flatten(), minlength=len(replay))
+    counts = torch.bincount(even.learners[0].slots("actor", 500, drawn)[0].flatten(), minlength=len(replay))
     assert counts.min() > 10
     assert (counts.max() - counts.min() <= 1) == (drawn is shuffle_rows)
 
@@ -135,7 +143,7 @@ def test_it_is_evaluated_first_keeps_its_normaliser_and_resumes(tmp_path: Path, 
     data = random_data(reward_scale=0.1)
     lam = 0.9 if schedule is PHASED else 0.0
     whole = trainer(tmp_path / "whole", agent(data, lam), data, schedule)
-    first = whole.evaluator.play(whole.agent).returns.mean()
+    first = Evaluator(partial(gymnasium.make, "Pendulum-v1"), 1, 2).play(whole.agent).returns.mean()
     whole.run()
     rows = [row for row in read(tmp_path / "whole") if row["name"] == "eval/return_mean"]
     assert (rows[0]["env_steps"], rows[0]["value"]) == (0, pytest.approx(first))
@@ -149,7 +157,10 @@ def test_it_is_evaluated_first_keeps_its_normaliser_and_resumes(tmp_path: Path, 
     for name, tensor in whole.agent.state_dict().items():
         assert torch.equal(second.agent.state_dict()[name], tensor), name
     assert torch.equal(second.learners[0].collector.replay.ring, learner.collector.replay.ring)
-    assert second.began == whole.began
+    began = [
+        callback.began for one in (second, whole) for callback in one.callbacks if isinstance(callback, WarnOfFall)
+    ]
+    assert began[0] == began[1] != []
     other = random_data()
     other.info = DataInfo("test/random-v0", np.zeros(3), sum(LENGTHS), "another", 0.1)
     with pytest.raises(UserError, match="was trained on other data"):
@@ -158,7 +169,7 @@ def test_it_is_evaluated_first_keeps_its_normaliser_and_resumes(tmp_path: Path, 
 
 def test_a_fall_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = trainer(tmp_path, agent(random_data()), random_data(), env_steps=60)
-    run.began = [[0.0, 0.0]]
+    watch(run).began = [[0.0, 0.0]]
     run.run()
     assert "the return fell from the 0.0 that it began with to -1" in caplog.text
 
@@ -202,7 +213,7 @@ def test_the_actor_begins_as_the_average_of_the_run_before() -> None:
     for seed in range(3):
         before.update(random_batch(CONTINUOUS, 1, 16, seed))
     facts = {"optimizer": "adam"}
-    experiment._take_over(after, [facts], [(before.state_dict(), facts)])
+    take_over(after, [facts], [(before.state_dict(), facts)])
     assert before.actor.average is not None
     assert not torch.equal(before.actor.average, before.actor.theta)
     assert torch.equal(after.actor.theta, before.actor.average)

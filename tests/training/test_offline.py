@@ -212,7 +212,7 @@ def test_a_logger_that_breaks_costs_its_member_alone(tmp_path: Path) -> None:
     def broken(*_: object) -> None:
         raise OSError("no room")
 
-    run.loggers[1].log = broken  # type: ignore[method-assign]
+    run.runs[1].logger.log = broken  # type: ignore[method-assign, union-attr]
     run.run()
     assert [str(one.error) for one in run.runs] == ["None", "no room"]
     assert run.update == 90
@@ -281,7 +281,9 @@ SATURATED = {"ess": 0.98, "clipped": 0.95, "zero_weight": 0.0, "mean_advantage":
 def test_each_ill_has_one_sentence(
     metrics: dict[str, float], beta: float | None, standardized: bool, name: str, advice: str
 ) -> None:
-    found = dict(health.of_metrics(HEALTHY | metrics, beta, 20.0, standardized))
+    weighting = weights.indicator if beta is None else weights.exp_clip
+    agent = make_awr(beta=beta or 0.3, max_weight=20.0, weighting=weighting, standardize_advantages=standardized)
+    found = dict(agent.warnings(0, HEALTHY | metrics))
     assert list(found) == [name] * bool(name)
     assert all(re.search(advice, sentence) and "\n" not in sentence for sentence in found.values())
 

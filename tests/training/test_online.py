@@ -27,15 +27,16 @@ from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.seeding import child_seed
 from awr_exp.training import checkpoint, collect, evaluate
+from awr_exp.training.callbacks import Evaluate
 from awr_exp.training.collect import Collector
 from awr_exp.training.evaluate import Evaluator
-from awr_exp.training.learner import Learner
+from awr_exp.training.learner import Learner, Schedule
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.online import Online
 from awr_exp.training.progress import OfRun
 from awr_exp.training.recorder import Recorder
 from awr_exp.training.run import Run
-from awr_exp.training.schedules import Interleaved, Phased, Schedule
+from awr_exp.training.schedules import Interleaved, Phased
 from awr_exp.training.signals import signals
 from awr_exp.training.team import by_thread
 from awr_exp.types import Spec
@@ -54,14 +55,26 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def trainer(folders: list[Path], agent: AWR, schedule: Schedule, make_env: Any = None, **options: Any) -> Online:
+def trainer(
+    folders: list[Path],
+    agent: AWR,
+    schedule: Any,
+    make_env: Any = None,
+    recorder: Recorder | None = None,
+    **options: Any,
+) -> Online:
     return Online(
         agent,
         make_env or MAKE[agent.spec],
         schedule,
-        runs=[Run(folder, logger=Jsonl(folder)) for folder in folders],
+        runs=[Run(folder, logger=Jsonl(folder), recorder=recorder) for folder in folders],
         **(OPTIONS | options),
     )
+
+
+def evaluate_of(run: Online) -> Evaluate:
+    (found,) = [callback for callback in run.callbacks if isinstance(callback, Evaluate)]
+    return found
 
 
 def agent(spec: Spec, schedule: Schedule, seeds: list[int], **options: Any) -> AWR:
@@ -357,7 +370,9 @@ def test_targets_of_another_estimator_are_left_behind(tmp_path: Path) -> None:
     resumed = trainer([tmp_path], agent(PENDULUM, INTERLEAVED, [0]), INTERLEAVED, env_steps=600)
     learnt = []
     one = resumed.learners[0].functions["batch"]
-    resumed.learners[0].functions["batch"] = lambda slots, *targets: learnt.append(targets) or one(slots, *targets)  # type: ignore[func-returns-value]
+    resumed.learners[0].functions["batch"] = lambda slots, noise, *targets: (
+        learnt.append(targets) or one(slots, noise, *targets)
+    )  # type: ignore[func-returns-value]
     resumed.resume()
     resumed.run()
     assert resumed.step == 600
@@ -413,7 +428,7 @@ def test_with_overlap_the_others_learn_no_turn_twice_where_one_gives_up(tmp_path
     run = trainer(
         folders, agent(CARTPOLE, schedule, [0, 9]), schedule, lambda: Crashing(MAKE[CARTPOLE](), later, 0), workers=1
     )
-    run.evaluator = None
+    run.callbacks = [each for each in run.callbacks if not isinstance(each, Evaluate)]
     run.run()
     assert "RuntimeError: the simulator crashed" in str(run.runs[0].error)
     assert 0 < run.counts(0)[0] < run.counts(1)[0]
@@ -465,7 +480,7 @@ def test_failures_of_environments_are_counted_and_many_end_the_run(
     monkeypatch.setattr(Breaking, "every", 50)
     make_env = lambda: Breaking(gymnasium.make("Pendulum-v1"))  # noqa: E731
     run = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env, eval_interval=1_000)
-    run.evaluator = None
+    run.callbacks = [each for each in run.callbacks if not isinstance(each, Evaluate)]
     run.run()
     assert run.runs[0].error is None
     rows = [row["value"] for row in read(tmp_path) if row["name"] == "collect/env_failures"]
@@ -551,7 +566,7 @@ def test_a_run_whose_worker_hangs_is_stopped_where_it_was(
         made = {"collect": make_env, "evaluate": MAKE[PENDULUM]}[where]
         run = trainer([tmp_path / folder], agent(PENDULUM, PHASED, [0]), schedule, made, **options)
         made = {"collect": MAKE[PENDULUM], "evaluate": make_env}[where]
-        run.evaluator = Evaluator(made, 1, 2, 2, run.stopped)
+        evaluate_of(run).evaluator = Evaluator(made, 1, 2, 2, run.stopped)
         return run
 
     whole = begun("whole")
@@ -587,7 +602,7 @@ def test_failures_are_forgiven_once_a_run_is_resumed(tmp_path: Path, monkeypatch
 
     def begun(folder: str, env_steps: int) -> Online:
         run = trainer([tmp_path / folder], agent(PENDULUM, PHASED, [0]), PHASED, make_env, env_steps=env_steps)
-        run.evaluator = None
+        run.callbacks = [each for each in run.callbacks if not isinstance(each, Evaluate)]
         return run
 
     whole = begun("whole", 600)
@@ -641,7 +656,7 @@ def test_a_member_that_gives_up_leaves_the_others_and_their_counts_alone(tmp_pat
             folders, agent(CARTPOLE, PHASED, [0, 9]), PHASED, lambda: Crashing(MAKE[CARTPOLE](), UNLUCKY, 0), workers=1,
             checkpoint_interval=60,
         )  # fmt: skip
-        run.evaluator = None
+        run.callbacks = [each for each in run.callbacks if not isinstance(each, Evaluate)]
         run.run()
     finally:
         torch.set_num_threads(1)
@@ -674,7 +689,7 @@ def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_th
 
     def begun(**options: Any) -> Online:
         run = trainer([tmp_path / "run"], agent(PENDULUM, PHASED, [0]), PHASED, checkpoint_interval=1_000, **options)
-        run.evaluator = Evaluator(lambda: Failing(gymnasium.make("Pendulum-v1")), 1, 1)
+        evaluate_of(run).evaluator = Evaluator(lambda: Failing(gymnasium.make("Pendulum-v1")), 1, 1)
         return run
 
     run = begun()
@@ -712,7 +727,7 @@ def test_a_member_that_cannot_be_evaluated_ends_alone_and_goes_on_resumed(tmp_pa
         return Failing(MAKE[CARTPOLE]()) if next(made) else MAKE[CARTPOLE]()
 
     run = trainer(folders, agent(CARTPOLE, PHASED, [0, 1]), PHASED)
-    run.evaluator = Evaluator(make_env, 2, 1)
+    evaluate_of(run).evaluator = Evaluator(make_env, 2, 1)
     run.run()
     assert run.runs[0].error is None
     assert "the last time so: RuntimeError: no licence" in str(run.runs[1].error)
@@ -729,7 +744,7 @@ def test_a_member_that_cannot_be_evaluated_ends_alone_and_goes_on_resumed(tmp_pa
             assert torch.allclose(own.state_dict()[name], tensor, atol=1e-6), name
         rows, expected = (
             [(row["env_steps"], row["value"]) for row in read(folder) if row["name"] == "eval/return_mean"]
-            for folder in (folders[seed], alone.folders[0])
+            for folder in (folders[seed], alone.runs[0].folder)
         )
         assert rows == expected
 
@@ -768,8 +783,8 @@ def test_a_run_that_fails_goes_on_recording_once_it_is_resumed(tmp_path: Path, m
     def begun(name: str) -> Online:
         recorder = Recorder(f"test/{name}-v0", None, None, 1, tmp_path / name, CARTPOLE, 3)
         make_env = lambda: Mortal(MAKE[CARTPOLE]())  # noqa: E731
-        run = trainer([tmp_path / name], agent(CARTPOLE, PHASED, [0]), PHASED, make_env, recorders=[recorder])
-        run.evaluator = None
+        run = trainer([tmp_path / name], agent(CARTPOLE, PHASED, [0]), PHASED, make_env, recorder=recorder)
+        run.callbacks = [each for each in run.callbacks if not isinstance(each, Evaluate)]
         return run
 
     begun("whole").run()
@@ -796,7 +811,7 @@ def test_a_signal_waits_for_the_data_set(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Recorder, "finish", interrupted)
     recorder = Recorder("test/mine-v0", None, None, 1, tmp_path, CARTPOLE, 3)
-    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorders=[recorder])
+    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorder=recorder)
     with pytest.raises(SystemExit) as stop:
         run.run()
     assert (stop.value.code, run.runs[0].lost) == (130, None)
@@ -808,7 +823,7 @@ def test_a_data_set_that_is_not_written_is_said_why(
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     recorder = Recorder("test/mine-v0", None, [299], 1, tmp_path, CARTPOLE, 3)
-    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorders=[recorder])
+    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorder=recorder)
     run.run()
     assert "error: data set test/mine-v0 was not written: no episode to keep has ended" in caplog.text
     assert run.runs[0].lost is not None
@@ -822,7 +837,7 @@ def test_resuming_with_other_environments_costs_no_recorded_steps(
 
     def begun(envs: int) -> Online:
         recorder = Recorder("test/mine-v0", None, None, 1, tmp_path, CARTPOLE, envs)
-        return trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorders=[recorder], envs=envs)
+        return trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorder=recorder, envs=envs)
 
     begun(3).run()
     steps = tmp_path / "recording" / "steps.bin"
@@ -926,14 +941,14 @@ def test_cartpole_is_learnt(tmp_path: Path, schedule: Schedule) -> None:
     options = {"env_steps": 10_240, "envs": 8, "replay_size": 20_000, "batch_size": 128, "eval_episodes": 5}
     intervals = {"report_interval": 2048, "eval_interval": 2048, "checkpoint_interval": 10_240}
     run = trainer([tmp_path], learner, schedule, **options, **intervals)
-    evaluate = run.evaluate
+    evaluate = evaluate_of(run).call
 
-    def until_learnt(bar: Any) -> None:
-        evaluate(bar)
+    def until_learnt(trainer: Any) -> None:
+        evaluate(trainer)
         if run.runs[0].latest["eval/return_mean"] > 150:
             run.total = run.step
 
-    run.evaluate = until_learnt  # type: ignore[method-assign]
+    evaluate_of(run).call = until_learnt  # type: ignore[method-assign]
     run.run()
     assert max(row["value"] for row in read(tmp_path) if row["name"] == "eval/return_mean") > 150
 
@@ -953,7 +968,7 @@ def test_what_cannot_be_trained_online(tmp_path: Path, caplog: pytest.LogCapture
     with pytest.raises(UserError, match=r"trainer\.replay_size takes 480000\.0 GB with observations of 4 numbers"):
         trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, replay_size=10**13)
     with pytest.raises(UserError, match="choose one, such as env=cartpole"):
-        Online(agent(CARTPOLE, PHASED, [0]), None, PHASED, 1, 1, 0, 1, 1, False)
+        Online(agent(CARTPOLE, PHASED, [0]), None, PHASED, [], 1, 1, 0, 1, 1, False)
     gelu = agent(CARTPOLE, PHASED, [0], network=partial(MLP, hidden=(8,), activation="gelu"))
     with pytest.raises(UserError, match=r"no NumPy form, in which workers act: choose trainer\.workers=0"):
         trainer([tmp_path], gelu, PHASED, workers=1)
