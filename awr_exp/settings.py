@@ -94,9 +94,8 @@ def _check_trainer(content: Mapping[str, Any]) -> None:
     """Raises UserError where a trainer of ours takes what is not there, or not what is."""
     node, recorder = content["trainer"], content.get("recorder") or {}
     takes, name = parameters(node["_target_"]), f"trainer={node['_target_'].rpartition('.')[2].lower()}"
-    end = node.get("env_steps") or math.inf
-    late = [str(step) for step in recorder.get("checkpoints") or [] if step >= end]
-    data, collects = "data" in takes, "schedule" in takes
+    late = [str(step) for step in recorder.get("checkpoints") or [] if step >= node.get("env_steps", math.inf)]
+    data, collects = "data" in takes and takes["data"].required, "schedule" in takes
     learns_values = "value_iters" in (parameters(content["agent"]["_target_"]) or ["value_iters"])
     for wrong, said in (
         (data and not content.get("dataset"), f"{name} needs a data set: choose dataset=... or trainer=online"),

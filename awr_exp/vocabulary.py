@@ -81,7 +81,7 @@ class Kind:
     def settings(self, target: Any = None) -> dict[str, Any]:
         """With their annotations, those of one part, or of any that may stand here."""
         targets = self.targets if target is None else [target]
-        found = self.own | {name: hint for one in targets for name, hint in parameters(one).items()}
+        found = self.own | {name: taken.hint for one in targets for name, taken in parameters(one).items()}
         return {name: hint for name, hint in found.items() if of(hint)}
 
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 KEEP = 2
 
 State = dict[str, Tensor]
+Facts = dict[str, Any]
 
 
 def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: bool = False) -> bool:
@@ -93,11 +94,12 @@ FACTS: dict[str, Any] = {
     "returns": _numbers,
     "began": _numbers,
     "owed": of(bool),
+    "unit": Range(lambda v: isinstance(v, str), "a text"),
     # What a folder may be called by.
     "run_id": Range(lambda v: v is None or matches(r"[-\w]{1,128}")(v), "the id of a W&B run"),
     "counts": Range(_mapping_of(_whole.accepts), "a mapping of whole numbers"),
     "finished": Range(list_of(list_of(_number)), "a list of pairs of numbers"),
-    **dict.fromkeys(("update", "step", "added", "refreshed", "summed"), _whole),
+    **dict.fromkeys(("update", "step", "added", "refreshed"), _whole),
 }
 """What the facts of a checkpoint are that anything is made of; others are only compared."""
 
