@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import wraps
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin
@@ -171,17 +171,15 @@ def checked(place: str) -> Callable[[F], F]:
             if "__init__" in vars(part):
                 part.__init__ = decorate(part.__init__)  # type: ignore[misc]
             return part
-        signature, known = inspect.signature(part), cache(lambda: hints(part))
 
         @wraps(part)
         def call(*args: Any, **kwargs: Any) -> Any:
-            try:
-                given = signature.bind(*args, **kwargs).arguments
-            except TypeError:  # which the call itself says better
-                given = {}
-            check_all(place, known(), given)
+            # The class of the object that is constructed knows what it inherits.
+            known = arguments(type(args[0]) if part.__name__ == "__init__" else part)
+            check_all(place, known, dict(zip(names, args, strict=False)) | kwargs)
             return part(*args, **kwargs)
 
+        names = list(inspect.signature(part).parameters)
         return call  # type: ignore[return-value]
 
     return decorate

@@ -55,7 +55,7 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
         for name in asked:
             if name.partition(".")[0] == group:
                 raise UserError(
-                    f"{asked[name]} has no effect, since the {owner} that is chosen has no {group}: leave it out, or "
+                    f"{asked[name].lstrip('+')} has no effect, since the {owner} that is chosen has no {group}: leave it out, or "
                     f"choose another {owner}"
                 )
         content[group] = None
