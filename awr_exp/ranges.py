@@ -167,19 +167,22 @@ def checked(place: str) -> Callable[[F], F]:
     """
 
     def decorate(part: F) -> F:
-        if isinstance(part, type):
-            if "__init__" in vars(part):
-                part.__init__ = decorate(part.__init__)  # type: ignore[misc]
-            return part
-
-        @wraps(part)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            # The class of the object that is constructed knows what it inherits.
-            known = arguments(type(args[0]) if part.__name__ == "__init__" else part)
-            check_all(place, known, dict(zip(names, args, strict=False)) | kwargs)
-            return part(*args, **kwargs)
-
-        names = list(inspect.signature(part).parameters)
-        return call  # type: ignore[return-value]
+        if not isinstance(part, type):
+            return _checking(place, part, part)
+        if "__init__" in vars(part):
+            part.__init__ = _checking(place, part.__init__, part)  # type: ignore[misc]
+        return part
 
     return decorate
+
+
+def _checking(place: str, function: Any, owner: Any) -> Any:
+    """The function, which first checks what it is called with by the annotations of its owner, a class or itself."""
+    names = list(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        check_all(place, arguments(owner), dict(zip(names, args, strict=False)) | kwargs)
+        return function(*args, **kwargs)
+
+    return call

@@ -13,21 +13,16 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from awr_exp import arguments, ranges, results, shell
-from awr_exp.config import saved_config
+from awr_exp.config import CONF, saved_config
 from awr_exp.errors import UserError
 from awr_exp.reading import read_yaml
 from awr_exp.settings import FOLDER, check_origin
+from awr_exp.vocabulary import RUN, kinds
 
 log = logging.getLogger(__name__)
 
 HYDRA = ".hydra"
 """Where in its folder a run keeps the configuration that it was started with."""
-
-PARTS = (
-    "agent", "advantage", "weighting", "network", "head", "optimizer", "dataset", "env", "trainer", "schedule",
-    "baseline", "logger",
-)  # fmt: skip
-"""Groups that a configuration has under their own names."""
 
 
 def check_same(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
@@ -80,9 +75,9 @@ def settle(config: DictConfig) -> None:
     of where the command was typed. Raises UserError where it goes on with what cannot be a folder.
     """
     with read_write(config), open_dict(config):
-        for name in ("seed", "device", "threads", "resume", "resume_policy", "objective", *PARTS):
-            config.setdefault(name, None)
         config.setdefault("trust", [])
+        for name in (*RUN, *kinds(CONF)[""].parts):
+            config.setdefault(name, None)
         config.sweep.setdefault("resume", None)
     check_origin(config)
     hydra = config.hydra

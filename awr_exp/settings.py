@@ -17,18 +17,8 @@ from awr_exp.ranges import Count, NotNegative, Range, Text, Texts, Whole, shown
 from awr_exp.signatures import parameters
 from awr_exp.vocabulary import MARKERS, RUN, SWEEP, Kind, is_left_out, kinds, names, near, referred
 
-COLLECTION = Kind(
-    parts={"env": "env"},
-    own={
-        "policy": Text,
-        "dataset_id": Text,
-        "episodes": Count,
-        "noise": NotNegative,
-        "sample": bool,
-        "seed": Whole,
-        "trust": Texts,
-    },
-)
+COLLECTION = Kind({}, {"env": "env"}, {"policy": Text, "dataset_id": Text, "episodes": Count, "noise": NotNegative,
+                                       "sample": bool, "seed": Whole, "trust": Texts})  # fmt: skip
 """What may stand in collection.yaml."""
 FOLDER = Annotated[str, Range(ranges.matches("(?s).+"), "a folder, such as runs/3")]
 
@@ -36,29 +26,26 @@ FOLDER = Annotated[str, Range(ranges.matches("(?s).+"), "a folder, such as runs/
 def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
     """The resolved values of a run, each of our own parts checked; those from elsewhere are left to themselves.
 
-    What a recipe or the defaults have for another option than the chosen one, such as a beta or a weighting where
+    What a recipe or the defaults have for other options than the chosen ones, such as a weighting or a beta where
     agent=bc, is left out; given: the overrides of the command line, which are not. Raises UserError that says what is
     wrong.
     """
-    content = values(cfg)
-    asked = {shell.key(override): override for override in given}
-    for group in ("agent", "env", "trainer"):
-        _check_there(group, content)
+    content, known = values(cfg), kinds(CONF)
+    asked = {shell.key(override): override.lstrip("+") for override in given if not override.startswith("~")}
     _check_places(content)
-    for owner in ("agent", "baseline", "trainer"):
-        node, kind = content.get(owner) or {}, kinds(CONF)[kinds(CONF)[""].parts[owner]]
-        for group in node.keys() | parameters(node.get("_target_")).keys():
-            if kind.parts.get(group) == group:
-                _check_there(group, node)
-    _check_trainer(content)
-    for group, owner in _unused(OmegaConf.to_container(cfg)):
-        for name in asked:
-            if name.partition(".")[0] == group:
-                raise UserError(
-                    f"{asked[name].lstrip('+')} has no effect, since the {owner} that is chosen has no {group}: leave it out, or "
-                    f"choose another {owner}"
-                )
+    missing = [group for group in ("agent", "env", "trainer") if not content.get(group)]
+    for owner, kind in (("agent", "agent"), ("baseline", "agent"), ("trainer", "trainer")):
+        node = content.get(owner) or {}
+        needed = known[kind].parts.keys() & known[""].parts & (node.keys() | parameters(node.get("_target_")))
+        missing += [group for group in sorted(needed) if not node.get(group)]
+    if missing:
+        raise UserError(f"{missing[0]} is missing: choose {missing[0]}=<one of {', '.join(options(missing[0]))}>")
+    for group, why in (_without_use(content) | _without_reference(OmegaConf.to_container(cfg))).items():
+        typed = [override for name, override in asked.items() if name.partition(".")[0] == group]
+        if typed and not is_left_out(content.get(group)):
+            raise UserError(f"{typed[0]} has no effect, since {why}")
         content[group] = None
+    _check_trainer(content)
     for path in surplus(content):
         group, _, name = path.partition(".")
         if any(f"{one}.".startswith(f"{path}.") for one in asked):
@@ -68,11 +55,6 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
             if isinstance(node.get(group), dict):
                 node[group].pop(name, None)
     return content
-
-
-def _check_there(group: str, node: Mapping[str, Any]) -> None:
-    if not node.get(group):
-        raise UserError(f"{group} is missing: choose {group}=<one of {', '.join(options(group))}>")
 
 
 def _check_places(content: Mapping[str, Any]) -> None:
@@ -90,35 +72,27 @@ def _check_places(content: Mapping[str, Any]) -> None:
             raise UserError(f"logger.{name} is {shown(node)}; it must be a part with a _target_, or left out")
 
 
-def _check_trainer(content: Mapping[str, Any]) -> None:
-    """Raises UserError where a trainer of ours takes what is not there, or not what is."""
-    node, recorder = content["trainer"], content.get("recorder") or {}
-    takes, name = parameters(node["_target_"]), f"trainer={node['_target_'].rpartition('.')[2].lower()}"
-    late = [str(step) for step in recorder.get("checkpoints") or [] if step >= node.get("env_steps", math.inf)]
-    data, collects = "data" in takes and takes["data"].required, "schedule" in takes
-    learns_values = "value_iters" in (parameters(content["agent"]["_target_"]) or ["value_iters"])
-    for wrong, said in (
-        (data and not content.get("dataset"), f"{name} needs a data set: choose dataset=... or trainer=online"),
-        (not collects and recorder.get("dataset_id"),
-         "recorder.dataset_id records what an online run collects: choose trainer=online or finetune"),
-        (late, f"recorder.checkpoints has {', '.join(late)}, but the run ends at trainer.env_steps: give smaller ones"),
-        ("pretrain" not in node and content.get("resume_policy"),
-         "resume_policy is what trainer=finetune begins with: choose it, or leave out resume_policy"),
-        (collects and not learns_values, f"{name} needs an agent that learns values: choose agent=awr"),
-        (not data and content.get("dataset"),
-         f"{name} collects its own data: leave out dataset=..., or choose trainer=offline"),
-        (not data and content.get("baseline"), f"{name} has no data set for a baseline: leave out baseline=..."),
-    ):  # fmt: skip
-        if wrong and takes:
-            raise UserError(said)
+def _without_use(content: Mapping[str, Any]) -> dict[str, str]:
+    """What a trainer of ours does not take, and why."""
+    trainer = content["trainer"]
+    if not (takes := parameters(trainer["_target_"])):
+        return {}
+    name = f"trainer={trainer['_target_'].rpartition('.')[2].lower()}"
+    unused = {}
+    if "data" not in takes:
+        unused["dataset"] = f"{name} collects its own data: leave it out, or choose trainer=offline or finetune"
+        unused["baseline"] = f"{name} has no data set for a baseline: leave it out"
+    if "schedule" not in takes:
+        unused["recorder"] = f"{name} collects nothing to record: choose trainer=online or finetune"
+    if "pretrain" not in trainer:
+        unused["resume_policy"] = f"{name} begins anew: leave it out, or choose trainer=finetune"
+    return unused
 
 
-def _unused(raw: Any) -> Iterator[tuple[str, str]]:
-    """The groups of parts of parts, with whose they are, that nothing in a configuration with references refers to."""
+def _without_reference(raw: Any) -> dict[str, str]:
+    """The groups of parts of parts that nothing in a configuration with references refers to, and why."""
     known = kinds(CONF)
-    owners = {
-        group: owner for owner in ("agent", "trainer") for name, group in known[owner].parts.items() if name == group
-    }
+    owners = {group: owner for owner in ("agent", "trainer") for group in known[owner].parts.keys() & known[""].parts}
     used: set[str] = set()
     ahead = [node for group, node in raw.items() if group not in owners]
     while ahead:
@@ -127,7 +101,24 @@ def _unused(raw: Any) -> Iterator[tuple[str, str]]:
             used.add(group)
             ahead.append(raw[group])
         ahead += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-    return ((group, owner) for group, owner in owners.items() if group not in used)
+    return {
+        group: f"the {owner} that is chosen has no {group}: leave it out, or choose another {owner}"
+        for group, owner in owners.items()
+        if group not in used
+    }
+
+
+def _check_trainer(content: Mapping[str, Any]) -> None:
+    """Raises UserError where a trainer of ours lacks something, or something ends too late for it."""
+    trainer, recorder = content["trainer"], content.get("recorder") or {}
+    takes, name = parameters(trainer["_target_"]), f"trainer={trainer['_target_'].rpartition('.')[2].lower()}"
+    if "data" in takes and not content.get("dataset"):
+        raise UserError(f"{name} needs a data set: choose dataset=... or trainer=online")
+    if "schedule" in takes and "value_iters" not in (parameters(content["agent"]["_target_"]) or ["value_iters"]):
+        raise UserError(f"{name} needs an agent that learns values: choose agent=awr")
+    late = [step for step in recorder.get("checkpoints") or [] if step >= trainer.get("env_steps", math.inf)]
+    if late:
+        raise UserError(f"recorder.checkpoints has {late[0]}, but the run ends at trainer.env_steps: give smaller ones")
 
 
 def surplus(content: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """What our parts take, read from their source: to import them would import torch, which takes a second."""
 
 import ast
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,25 +11,17 @@ from awr_exp import ranges
 PACKAGE = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """hint: its annotation, None where that is of more than `ranges` has; required: whether it has no default."""
+def parameters(target: Any) -> dict[str, Any]:
+    """The settings of a part of ours by name, each with its annotation, and with None what else it cannot do without.
 
-    hint: Any
-    required: bool
-
-
-def parameters(target: Any) -> dict[str, Parameter]:
-    """What a part of ours takes, by name; {} for what is none.
-
-    Inherited arguments are among them, and those that are handed on as `**options`.
+    Inherited ones are among them, and those that are handed on as `**options`. {} for what is no part of ours.
     """
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     return _parameters(module, name)
 
 
 @cache
-def _parameters(module: str, name: str) -> dict[str, Parameter]:
+def _parameters(module: str, name: str) -> dict[str, Any]:
     node = _definitions(module).get(name)
     if isinstance(node, ast.ImportFrom):
         return _parameters(str(node.module), name)
@@ -38,38 +30,41 @@ def _parameters(module: str, name: str) -> dict[str, Parameter]:
     if not isinstance(node, ast.ClassDef):
         return {}
     bases = [_parameters(module, base.id) for base in node.bases if isinstance(base, ast.Name)]
-    inherited = {key: one for base in bases for key, one in base.items()}
+    inherited = {key: hint for base in bases for key, hint in base.items()}
     for one in node.body:
         if isinstance(one, ast.FunctionDef) and one.name == "__init__":
             return _of_function(module, one, inherited)
     fields = [one for one in node.body if isinstance(one, ast.AnnAssign)]
-    return inherited | {ast.unparse(one.target): Parameter(_hint(one.annotation), not one.value) for one in fields}
+    return inherited | _taken((ast.unparse(one.target), one.annotation, one.value) for one in fields)
 
 
-def _of_function(module: str, function: ast.FunctionDef, inherited: dict[str, Parameter]) -> dict[str, Parameter]:
+def _of_function(module: str, function: ast.FunctionDef, inherited: dict[str, Any]) -> dict[str, Any]:
     """inherited: what `super().__init__` takes."""
     given = function.args
     defaults = [None] * (len(given.args) - len(given.defaults)) + [*given.defaults, *given.kw_defaults]
-    own = {
-        one.arg: Parameter(_hint(one.annotation), not default)
-        for one, default in zip([*given.args, *given.kwonlyargs], defaults, strict=True)
-        if one.arg != "self"
-    }
-    handed_on: dict[str, Parameter] = {}
+    arguments = zip([*given.args, *given.kwonlyargs], defaults, strict=True)
+    own = _taken((one.arg, one.annotation, default) for one, default in arguments if one.arg != "self")
+    handed_on: dict[str, Any] = {}
     for call in ast.walk(function):
         named = {one.arg: one.value for one in call.keywords} if isinstance(call, ast.Call) else {}
         if isinstance(call, ast.Call) and given.kwarg and None in named and ast.unparse(named[None]) == given.kwarg.arg:
             there = _parameters(module, call.func.id) if isinstance(call.func, ast.Name) else inherited
             placed = sum(not isinstance(one, ast.Starred) for one in call.args)
             handed_on |= {key: there[key] for key in list(there)[placed:] if key not in named}
-    return own | {key: one for key, one in handed_on.items() if key not in own}
+    return own | {key: hint for key, hint in handed_on.items() if key not in own}
 
 
-def _hint(annotation: ast.expr | None) -> Any:
-    try:
-        return eval(ast.unparse(annotation), vars(ranges)) if annotation else None
-    except (NameError, TypeError, SyntaxError, AttributeError):
-        return None
+def _taken(arguments: Iterable[tuple[str, ast.expr | None, ast.expr | None]]) -> dict[str, Any]:
+    """From names, annotations and defaults; what neither is a setting nor has to be given is left out."""
+    found: dict[str, Any] = {}
+    for name, annotation, default in arguments:
+        try:
+            hint = eval(ast.unparse(annotation), vars(ranges)) if annotation else None
+        except (NameError, TypeError, SyntaxError, AttributeError):  # of more than `ranges` has
+            hint = None
+        if (is_setting := ranges.of(hint) is not None) or default is None:
+            found[name] = hint if is_setting else None
+    return found
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import yaml
 
-from awr_exp.ranges import Range, Text, Texts, Whole, matches, of
+from awr_exp.ranges import Range, Text, Texts, Whole, matches
 from awr_exp.signatures import parameters
 
 MOST_THREADS = 1024
@@ -81,8 +81,7 @@ class Kind:
     def settings(self, target: Any = None) -> dict[str, Any]:
         """With their annotations, those of one part, or of any that may stand here."""
         targets = self.targets if target is None else [target]
-        found = self.own | {name: taken.hint for one in targets for name, taken in parameters(one).items()}
-        return {name: hint for name, hint in found.items() if of(hint)}
+        return self.own | {name: hint for one in targets for name, hint in parameters(one).items() if hint}
 
 
 @cache

@@ -284,8 +284,8 @@ WRONG = {
     "~network": "network",
     "resume=nowhere": "is not the folder of a run",
     "dataset=none": "trainer=offline needs a data set: choose dataset=... or trainer=online",
-    "trainer=online dataset=cartpole_mixed": "trainer=online collects its own data: leave out dataset=...",
-    "trainer=online env=cartpole baseline=bc": "trainer=online has no data set for a baseline",
+    "trainer=online dataset=cartpole_mixed": "cartpole_mixed has no effect, since trainer=online collects its own data",
+    "trainer=online env=cartpole baseline=bc": "since trainer=online has no data set for a baseline",
     "schedule=interleaved": "has no effect, since the trainer that is chosen has no schedule: leave it out, or choose",
     "trainer=online trainer.envs=0": "trainer.envs is 0; it must be a whole number of at least 1",
 }

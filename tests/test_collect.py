@@ -427,7 +427,7 @@ def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_pat
     assert "data set 'mine/online-v0' is in" in refused.stdout
     for wrong, message in {
         "recorder.dataset_id=aa/b-v0 recorder.checkpoints=[5000]": "recorder.checkpoints has 5000, but the run ends",
-        "trainer=offline dataset=pendulum_mixed recorder.dataset_id=aa/b-v0": "records what an online run collects",
+        "trainer=offline dataset=pendulum_mixed recorder.dataset_id=aa/b-v0": "since trainer=offline collects nothing",
     }.items():
         with pytest.raises(UserError, match=re.escape(message)):
             composed(*(online if "offline" not in wrong else SMALL), *wrong.split())

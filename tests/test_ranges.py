@@ -25,12 +25,7 @@ from tests.conftest import composed, make_awr, refused
 HERE = __name__
 KINDS = vocabulary.kinds(config.CONF)
 TARGETS = {target: place for place, kind in KINDS.items() for target in kind.targets}
-RANGED = [
-    (target, name)
-    for target in sorted(TARGETS)
-    for name, one in signatures.parameters(target).items()
-    if ranges.of(one.hint)
-]
+RANGED = [(target, name) for target in sorted(TARGETS) for name, hint in signatures.parameters(target).items() if hint]
 """Every setting of a part of ours."""
 WRONG: dict[str, Any] = {
     "a positive": -1,
@@ -60,7 +55,7 @@ def wrong(hint: Any) -> Any:
 
 @pytest.mark.parametrize(("target", "name"), RANGED)
 def test_a_wrong_value_is_refused_with_one_sentence_in_a_yaml_and_in_the_library(target: str, name: str) -> None:
-    place, hint = TARGETS[target], signatures.parameters(target)[name].hint
+    place, hint = TARGETS[target], signatures.parameters(target)[name]
     value = wrong(hint)
     said = f"{place}.{name} is {ranges.shown(value)}; it must be {ranges.of(hint)}"
     node = {"_target_": target, name: value}
@@ -78,10 +73,10 @@ def test_signatures_are_those_of_the_parts_themselves() -> None:
         part, read = get_object(target), signatures.parameters(target)
         for name, hint in ranges.arguments(part).items():
             if ranges.of(hint) and name in read:
-                assert str(ranges.of(read[name].hint)) == str(ranges.of(hint))
-                assert ranges.per_member(read[name].hint) == ranges.per_member(hint)
-    assert signatures.parameters("awr_exp.training.offline.Offline")["data"].required
-    assert not signatures.parameters("awr_exp.training.online.Online")["data"].required
+                assert str(ranges.of(read[name])) == str(ranges.of(hint))
+                assert ranges.per_member(read[name]) == ranges.per_member(hint)
+    assert "data" in signatures.parameters("awr_exp.training.offline.Offline")
+    assert "data" not in signatures.parameters("awr_exp.training.online.Online")
     assert "total" not in signatures.parameters("awr_exp.training.online.Online")
     assert signatures.parameters("awr_exp.agents.bc.BC").keys() < signatures.parameters("awr_exp.agents.awr.AWR").keys()
     for nothing in ("awr_exp.math.weights.exp_clop", "os.system", "awr_exp./etc.x", "", None, ["awr_exp.main.run"]):

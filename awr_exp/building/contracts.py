@@ -34,7 +34,7 @@ SIZE = 8
 def check(node: Mapping[str, Any], parts: Mapping[str, Any], spec: Spec) -> None:
     """Raises UserError that says the contract of the first part that breaks it; node: the agent's configuration.
 
-    A part that fails for another reason, such as one's own for other batches than these, is left to itself.
+    A part that fails for another reason is left to itself.
     """
     column, row = torch.ones(1, 1), torch.linspace(-1, 1, SIZE).unsqueeze(0)
     ends = torch.zeros(1, SIZE, dtype=torch.bool)
@@ -64,6 +64,7 @@ def broken(name: str, node: Any, reason: str) -> UserError:
 
 
 def _wrong(name: str, part: Any, positional: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:
+    """What is wrong with a part that is called so, or with what it then gives back."""
     if isinstance(part, torch.nn.Module):
         return "it is an nn.Module"
     if not callable(part):
@@ -76,18 +77,15 @@ def _wrong(name: str, part: Any, positional: tuple[Any, ...], keywords: dict[str
         pass
     if name == "advantage" and not hasattr(part, "one_step"):
         return "it has no one_step"
-    return None if name == "optimizer" else _made(name, part, positional, keywords)
-
-
-def _made(name: str, part: Any, positional: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:
-    """What is wrong with what a part gives back."""
+    if name == "optimizer":
+        return None
     try:
         made = part(*positional, **keywords)
     except UserError:
         raise
     except TypeError as error:
         return f"it fails: {named(error)}"
-    except Exception:
+    except Exception:  # of one's own for other batches than these
         return None
     if name in ("weighting", "advantage"):
         wanted = tuple(positional[0].shape)

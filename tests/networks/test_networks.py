@@ -100,7 +100,7 @@ def test_input_scale_scales_the_first_layer_alone(init: str) -> None:
 def test_the_check_of_a_configuration_knows_every_choice() -> None:
     known = parameters("awr_exp.networks.mlp.MLP")
     for name, choices in (("activation", ACTIVATIONS), ("init", INITS), ("output_init", INITS)):
-        assert str(ranges.of(known[name].hint)) == f"one of {', '.join(choices)}"
+        assert str(ranges.of(known[name])) == f"one of {', '.join(choices)}"
 
 
 def gaussian(std: str | float, outputs: torch.Tensor, extra: heads.Extra) -> Normal:
