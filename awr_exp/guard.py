@@ -44,15 +44,13 @@ def _refusals(node: Any, place: str, name: str, known: dict[str, Kind]) -> Itera
         yield None, f"has {shown(partial)} as {where}._partial_"
     for key, value in node.items():
         path = f"{place}.{key}".lstrip(".")
-        nested = isinstance(value, dict) and "_target_" in value
+        nested = isinstance(value, dict) and _is_own(value.get("_target_"))
         if key in MARKERS:
             continue
         if key in kind.parts:
             yield from _refusals(value, path, kind.parts[key], known)
-        elif own or (nested and _is_own(value["_target_"])):
-            yield from _of_own(key, value, path, known)
-        elif key in settings:
-            yield from _of_plain(key, value, path)
+        elif own or nested or key in settings:
+            yield from _of_value(key, value, path, known if own or nested else None)
         else:
             yield None, f"has {shown(path)}, which is not a setting: remove it"
 
@@ -62,32 +60,21 @@ def _is_own(target: Any) -> bool:
     return isinstance(target, str) and re.fullmatch(r"(?!awr_exp\.)\w+(\.\w+)+", target) is not None
 
 
-def _of_own(key: Any, value: Any, path: str, known: dict[str, Kind]) -> Iterator[Refusal]:
-    """Of what an own part is given: other own parts, and what our agents and trainers have as parts, too."""
-    if isinstance(value, dict) and "_target_" in value:
+def _of_value(key: Any, value: Any, path: str, known: dict[str, Kind] | None = None) -> Iterator[Refusal]:
+    """Of what should be values alone; known: the kinds, where it is of an own part, which may have further parts."""
+    if known and isinstance(value, dict) and "_target_" in value:
+        # Other own ones, and what our agents and trainers have as parts, too.
         parts = {*known["agent"].parts.values(), *known["trainer"].parts.values()} - {"trainer"}
         fits = [name for name in sorted(parts) if value["_target_"] in [*known[name].targets]]
         yield from _refusals(value, path, fits[0] if fits else min(parts), known)
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _of_own(name, inner, f"{path}.{name}", known)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _of_own(key, inner, path, known)
-    else:
-        yield from _of_plain(key, value, path)
-
-
-def _of_plain(key: Any, value: Any, path: str) -> Iterator[Refusal]:
-    """Of what should be values alone."""
-    if not isinstance(key, str) or key.startswith("_"):
+    elif not isinstance(key, str) or key.startswith("_"):
         yield None, f"has {shown(path)}, which is not a setting: remove it"
     elif isinstance(value, dict):
         for name, inner in value.items():
-            yield from _of_plain(name, inner, f"{path}.{name}")
+            yield from _of_value(name, inner, f"{path}.{name}", known)
     elif isinstance(value, list):
         for inner in value:
-            yield from _of_plain(key, inner, path)
+            yield from _of_value(key, inner, path, known)
     elif isinstance(value, str) and "${" in value:
         # What it resolves to could be anything.
         yield None, f"has {shown(value)} as {path}, which is not a plain value: write there what it should be"

@@ -57,7 +57,6 @@ def matches(pattern: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
-Number = Annotated[float, Range(_number, "a finite number")]
 Positive = Annotated[float, Range(lambda v: _number(v) and v > 0, "a positive, finite number")]
 NotNegative = Annotated[float, Range(lambda v: _number(v) and v >= 0, "a number of at least 0")]
 AtLeastOne = Annotated[float, Range(lambda v: _number(v) and v >= 1, "a finite number of at least 1")]
@@ -127,24 +126,24 @@ def check(name: str, value: Any, hint: Any) -> None:
         raise UserError(f"{name} is {shown(value)}; it must be {found.wanted}")
 
 
-def hints(function: Any) -> dict[str, Any]:
-    """The annotations of a function's arguments, as far as they can be told."""
-    function = inspect.unwrap(function) if callable(function) else function
-
-    def meant(hint: Any) -> Any:
-        try:
-            return eval(hint, function.__globals__) if isinstance(hint, str) else hint
-        except Exception:  # of what is imported for type checkers alone
-            return None
-
-    return {name: meant(hint) for name, hint in getattr(function, "__annotations__", {}).items()}
-
-
 def arguments(part: Any) -> dict[str, Any]:
-    """As `hints`, of what a function or a class takes, with what its classes inherit."""
+    """The annotations of what a function or a class takes, inherited ones included, as far as they can be told."""
     kinds = reversed(part.__mro__) if isinstance(part, type) else ()
-    functions = [vars(kind).get("__init__") for kind in kinds] or [part]
-    return {name: hint for function in functions for name, hint in hints(function).items()}
+    inits = [vars(kind)["__init__"] for kind in kinds if "__init__" in vars(kind)]
+    functions = map(inspect.unwrap, inits or [part])
+    return {
+        name: _meant(hint, function)
+        for function in functions
+        for name, hint in getattr(function, "__annotations__", {}).items()
+    }
+
+
+def _meant(hint: Any, function: Any) -> Any:
+    """An annotation that may be a text; None where that names what is imported for type checkers alone."""
+    try:
+        return eval(hint, function.__globals__) if isinstance(hint, str) else hint
+    except Exception:
+        return None
 
 
 def check_all(place: str, known: Mapping[str, Any], values: Mapping[str, Any]) -> None:

@@ -155,9 +155,8 @@ def _read(path: Path, root: Path) -> Option:
             content = _read(other, root).content | content
     prefix = f"{place}." if place else ""
     settings = {prefix + name: setting for name, setting in _settings(node, text, lines)} if node else {}
-    return Option(
-        group, path.stem, place, " ".join(x for x in header if not x.startswith("@package")), content, settings
-    )
+    about = " ".join(line for line in header if not line.startswith("@package"))
+    return Option(group, path.stem, place, about, content, settings)
 
 
 def _settings(node: yaml.Node, text: str, lines: list[str], prefix: str = "") -> Iterator[tuple[str, Setting]]:
