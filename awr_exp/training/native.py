@@ -162,7 +162,8 @@ def _actor(agent: Agent, experience: Any, slots: Tensor, weight: Tensor, repeats
     if agent.actor.average is not None:
         decays = agent.ema_decay.flatten().tolist()
         facts = [own | {"average": agent.actor.average[k], "ema_decay": decays[k]} for k, own in enumerate(facts)]
-    network, lr = agent.policy.network, agent.actor_lr
+    network: Any = agent.policy.network
+    lr = agent.actor_lr
     return _descend(agent, agent.actor, network, lr, experience, slots, weight, repeats, facts)
 
 
