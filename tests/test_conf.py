@@ -157,8 +157,10 @@ def test_every_value_of_a_yaml_has_a_range_and_is_in_it(option: vocabulary.Optio
             assert place == "env.kwargs"
             continue
         else:
-            target = option.content.get("_target_") or option.content.get(place, {}).get("_target_")
-            known = KINDS[place].settings(target if option.group != "experiment" else None)
+            node: Any = option.content
+            for part in place.removeprefix(option.place).strip(".").split(".") if place != option.place else ():
+                node = node[part]
+            known = KINDS[place].settings(node.get("_target_") if option.group != "experiment" else None)
         assert ranges.of(known[leaf]), name
         if (value := yaml.safe_load(written.value)) != "???":
             ranges.check(name, value, known[leaf])

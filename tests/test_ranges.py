@@ -24,7 +24,8 @@ from tests.conftest import composed, make_awr, refused
 
 HERE = __name__
 KINDS = vocabulary.kinds(config.CONF)
-TARGETS = {target: place for place, kind in KINDS.items() for target in kind.targets}
+PLACES = sorted(KINDS, key=lambda place: -place.count("."))
+TARGETS = {target: place for place in PLACES for target in KINDS[place].targets}
 RANGED = [(target, name) for target in sorted(TARGETS) for name, hint in signatures.parameters(target).items() if hint]
 """Every setting of a part of ours."""
 WRONG: dict[str, Any] = {
