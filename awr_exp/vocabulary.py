@@ -148,13 +148,17 @@ def _read(path: Path, root: Path) -> Option:
     header = [line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
     package = next((line.split()[1] for line in header if line.startswith("@package")), group.replace("/", "."))
     place = "" if package == "_global_" else package
-    node = yaml.compose(text, yaml.SafeLoader)
-    content: dict[str, Any] = (yaml.SafeLoader("").construct_document(node) if node else None) or {}
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError:  # of somebody's own, which Hydra says if it is chosen
+        node = None
+    is_mapping = isinstance(node, yaml.MappingNode)
+    content: dict[str, Any] = yaml.SafeLoader("").construct_document(node) if is_mapping else {}
     for base in content.get("defaults", []):
         if isinstance(base, str) and base != "_self_" and (other := path.with_stem(base)).exists():
             content = _read(other, root).content | content
     prefix = f"{place}." if place else ""
-    settings = {prefix + name: setting for name, setting in _settings(node, text, lines)} if node else {}
+    settings = {prefix + name: setting for name, setting in _settings(node, text, lines)} if is_mapping else {}
     about = " ".join(line for line in header if not line.startswith("@package"))
     return Option(group, path.stem, place, about, content, settings)
 

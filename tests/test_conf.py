@@ -122,6 +122,16 @@ def test_help_has_a_line_for_every_option_and_every_setting() -> None:
     assert not [line for line in help.text().splitlines() if line.endswith(("=", "None"))]
 
 
+def test_help_passes_by_an_own_yaml_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weighting").mkdir()
+    for name, text in (("broken", "a: ["), ("list", "- 1"), ("empty", ""), ("mine", "# Mine.\nrate: 1  # of it")):
+        (tmp_path / "weighting" / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr("sys.argv", ["awr-exp", "--config-dir", str(tmp_path)])
+    lines = " ".join(help.text().split())
+    assert "weighting=broken" in lines
+    assert "weighting=mine Mine." in lines
+
+
 def three_turns(cfg: dict[str, Any], folder: Path) -> None:
     """Of an online run, as short as may be."""
     found = next((extra for name, extra in EXTRAS.items() if name == cfg["env"]["id"].partition("-")[0].lower()), None)
