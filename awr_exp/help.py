@@ -4,7 +4,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -26,8 +26,8 @@ def text(config: str = "config") -> str:
     """Of the command whose primary configuration this is."""
     every = sorted(options(CONF, SWEEPS, *_own_folders()), key=lambda option: option.group)
     own = next(option for option in every if (option.group, option.name) == ("", config))
-    defaults = [entry for entry in own.content["defaults"] if isinstance(entry, dict)]
-    chosen = {group.split()[-1].strip("/"): str(names) for entry in defaults for group, names in entry.items()}
+    defaults = [item for entry in own.content["defaults"] if isinstance(entry, dict) for item in entry.items()]
+    chosen = {group.split()[-1].strip("/"): re.findall(r"\w+", str(names)) for group, names in defaults}
     found = [option for option in every if option.group]
     parts = []
     if config == "config":
@@ -39,13 +39,13 @@ def text(config: str = "config") -> str:
     for group, some in groups.items():
         parts.append(f"  {group}")
         for option in some:
-            star = " *" if _is_chosen(option, chosen) else ""
+            star = " *" if option.name in chosen.get(group, ()) else ""
             parts.append(_line(f"  {group}={option.name}{star}", option.about))
     parts += ["", "Settings (name=value):"]
     parts += [_setting(name, setting) for name, setting in own.settings.items()]
     for group, some in groups.items():
         if group not in ("experiment", "sweep", "baseline"):
-            parts += _settings(some, chosen)
+            parts += _settings(some, chosen.get(group, []))
     # For the template of Hydra that this is a part of.
     return "\n".join(parts).replace("$", "$$")
 
@@ -56,15 +56,11 @@ def _own_folders() -> list[Path]:
     return [Path(one) for one in named if Path(one).is_dir()]
 
 
-def _is_chosen(option: Option, chosen: Mapping[str, str]) -> bool:
-    return option.name in re.findall(r"\w+", chosen.get(option.group, ""))
-
-
-def _settings(some: list[Option], chosen: Mapping[str, str]) -> Iterator[str]:
+def _settings(some: list[Option], chosen: list[str]) -> Iterator[str]:
     """Of the options of a group, each once: as the chosen one has it, or else with one that has it."""
     told: dict[str, str] = {}
-    for option in sorted(some, key=lambda option: not _is_chosen(option, chosen)):
-        only = "" if _is_chosen(option, chosen) else f" ({option.group}={option.name})"
+    for option in sorted(some, key=lambda option: option.name not in chosen):
+        only = "" if option.name in chosen else f" ({option.group}={option.name})"
         # What it brings for other groups is theirs.
         place = "recorder" if option.group == "collect" else option.group.replace("/", ".")
         for name, setting in option.settings.items():

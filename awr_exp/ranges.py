@@ -73,6 +73,8 @@ Widths = Annotated[
     Range(lambda v: bool(v) and list_of(lambda n: _whole(n) and n >= 1)(v), "a list of widths such as [256, 256]"),
 ]
 Steps = Annotated[Sequence[int], Range(lambda v: bool(v) and list_of(_whole)(v), "a list of steps")]
+Std: TypeAlias = Literal["state_independent", "state_dependent"] | Positive
+"""The standard deviation of a Gaussian: learnt, by the network, or a number."""
 Options = Annotated[Mapping[str, Any], Range(lambda v: isinstance(v, Mapping), "a mapping")]
 
 
@@ -96,7 +98,7 @@ def of(hint: Any) -> Range | None:
         return Range(accepts, f"one of {', '.join(str(one).lower() for one in choices)}")
     if get_origin(hint) not in (Union, UnionType):
         return None
-    each = [of(one) for one in get_args(hint) if get_origin(one) is not Sequence]
+    each = [of(one) for one in get_args(hint) if not (per_member(hint) and get_origin(one) is Sequence)]
     known = [one for one in each if one]
     if len(known) < len(each):
         return None
@@ -122,7 +124,11 @@ def check(name: str, value: Any, hint: Any) -> None:
         return
     if isinstance(value, int) and abs(value) >= LARGEST:
         raise UserError(f"{name} is {value}, which is too large")
-    if not found.accepts(value):
+    try:
+        fits = found.accepts(value)
+    except Exception:  # of a predicate that is for numbers alone
+        fits = False
+    if not fits:
         raise UserError(f"{name} is {shown(value)}; it must be {found.wanted}")
 
 

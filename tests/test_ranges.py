@@ -1,6 +1,7 @@
 """Ranges stand beside the arguments that they are of, and one sentence says what is wrong, whoever gives the value."""
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from awr_exp.agents.awr import AWR
 from awr_exp.building.build import check_targets
 from awr_exp.building.stacking import group_key
 from awr_exp.errors import UserError
+from awr_exp.math.members import Hyper
 from awr_exp.networks.mlp import MLP
 from awr_exp.ranges import PerMember, Range, Unit
 from tests.conftest import composed, make_awr, refused
@@ -108,10 +110,18 @@ class Mine(AWR):
         self.greed = self.hyper(greed)
 
 
-Even = Annotated[int, Range(lambda v: isinstance(v, int) and v % 2 == 0, "an even number")]
+Even = Annotated[int, Range(lambda v: v % 2 == 0, "an even number")]
 
 
-def power(advantage: Tensor, beta: Tensor, max_weight: Tensor, exponent: "Even", base: "Nothing" = 2) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def power(
+    advantage: Tensor,
+    beta: Tensor,
+    max_weight: Tensor,
+    exponent: "Even",
+    base: "Nothing" = 2,  # type: ignore[name-defined]  # noqa: F821
+    powers: Sequence[int] | None = None,
+    scale: Hyper = 1.0,
+) -> Tensor:
     return advantage.pow(exponent)
 
 
@@ -123,6 +133,8 @@ def test_own_parts_have_ranges_by_annotating_their_arguments() -> None:
         "_partial_": True,
         "exponent": 2,
         "base": 1,
+        "powers": [-1],
+        "scale": -1,
     }
     settings.check_ranges(own)
     check_targets(own)
@@ -130,6 +142,7 @@ def test_own_parts_have_ranges_by_annotating_their_arguments() -> None:
         ("agent", "greed", 2, "a number from 0 to 1"),
         ("agent", "beta", 0, "a positive, finite number: it divides the advantage"),
         ("weighting", "exponent", 3, "an even number"),
+        ("weighting", "exponent", [], "an even number"),
     ):
         before, own[place][name] = own[place][name], value
         with pytest.raises(UserError, match=re.escape(f"{place}.{name} is {value}; it must be {wanted}")):

@@ -21,11 +21,7 @@ class IQL(WeightedAgent):
     """
 
     def __init__(
-        self,
-        *args: Any,
-        expectile: PerMember[InsideUnit] = 0.7,
-        target_rate: PerMember[Unit] = 0.005,
-        **options: Any,
+        self, *args: Any, expectile: PerMember[InsideUnit] = 0.7, target_rate: PerMember[Unit] = 0.005, **options: Any
     ) -> None:
         super().__init__(*args, **options)
         self.expectile, self.target_rate = self.hyper(expectile), self.hyper(target_rate)

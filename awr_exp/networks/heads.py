@@ -5,7 +5,7 @@ its methods take the outputs [K, B, outputs] and the extra parameters {name: [K,
 """
 
 import math
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from awr_exp.errors import UserError
 from awr_exp.networks.mlp import Shapes
-from awr_exp.ranges import NotNegative, Positive, checked
+from awr_exp.ranges import NotNegative, Positive, Std, checked
 from awr_exp.types import Metrics, Spec
 
 Extra = dict[str, Tensor]
@@ -90,12 +90,7 @@ class Gaussian(Likelihood):
     bounds is added to the loss. Raises UserError for a discrete action space.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        std: Literal["state_independent", "state_dependent"] | Positive = "state_independent",
-        bound_penalty: NotNegative = 0.0,
-    ) -> None:
+    def __init__(self, spec: Spec, std: Std = "state_independent", bound_penalty: NotNegative = 0.0) -> None:
         if spec.discrete:
             raise UserError(
                 f"head={type(self).__name__} needs continuous actions; this task has {spec.num_actions} "
@@ -206,9 +201,7 @@ class TanhGaussian(Gaussian):
     EDGE = 1 - 1e-4
     """Data lie on the bounds themselves, where the inverse of tanh is infinite: they are moved inside by this."""
 
-    def __init__(
-        self, spec: Spec, std: Literal["state_independent", "state_dependent"] | Positive = "state_dependent"
-    ) -> None:
+    def __init__(self, spec: Spec, std: Std = "state_dependent") -> None:
         super().__init__(spec, std)
         if not all(map(math.isfinite, (*spec.action_low, *spec.action_high))):
             raise UserError(
