@@ -14,9 +14,9 @@ MakeNetwork = Callable[..., Network]
 class Encoded:
     """trunk(encoder(x), extra) as one pure function, whose parameters are the encoder's followed by the trunk's.
 
-    encoder, trunk: make a network from `inputs` and `outputs`; features: the encoder's outputs, which pass a ReLU before
-    the trunk; extra: inputs that pass the encoder by, such as an action's; options: further ones of the trunk. Each
-    policy and critic has an encoder of its own.
+    encoder, trunk: make a network from `inputs` and `outputs`; features: the encoder's outputs, which pass a ReLU
+    before the trunk; extra: inputs that pass the encoder by, such as an action's; options: further ones of the trunk.
+    Each policy and critic has an encoder of its own.
     """
 
     def __init__(

@@ -102,7 +102,8 @@ def updates(
         health = [agent.health(*one) for one in zip(advantage, weight, strict=True)]
         metrics |= {name: torch.stack([one[name] for one in health]) for name in health[0]}
     metrics |= _actor_metrics(_actor(agent, experience, slots, weight, agent.actor_iters))
-    return ({name: column[update] for name, column in metrics.items()} for update in range(len(rows)))
+    each = zip(*(column.unbind() for column in metrics.values()), strict=True)
+    return (dict(zip(metrics, one, strict=True)) for one in each)
 
 
 def _judges_at_once(agent: Any) -> bool:
