@@ -19,7 +19,7 @@ from awr_exp.math.weights import Weighting, constant, exp_clip, indicator, norma
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.networks.policy import Policy
-from awr_exp.training.native_library import library
+from awr_exp.training.native_library import THREADS, library
 from awr_exp.types import Batch, Metrics
 
 LARGEST = 300_000
@@ -204,6 +204,7 @@ def _descend(
     batches, members, batch = slots.shape
     slots, number = slots.contiguous(), number.contiguous()
     metrics = torch.zeros(members, batches * repeats, 3, dtype=torch.float64)
+    threads = THREADS[batch, str(mlp)]
     sizes = torch.tensor([mlp.inputs, *mlp.hidden, mlp.outputs])
     shared = {
         "sizes": sizes,
@@ -212,7 +213,6 @@ def _descend(
         "repeats": repeats,
         "batch": batch,
         "stride": members * batch,
-        "threads": torch.get_num_threads(),
         "optimizer": OPTIMIZERS.index(_bare(agent.optimizer)),
         **experience.offsets,
     }
@@ -224,9 +224,10 @@ def _descend(
         fields |= {"obs_limit": float(agent.obs_limit[member]), "rate": float(lr[member])}
         fields |= {"max_norm": float(agent.max_grad_norm[member])}
         fields |= {name: tensor[member] for name, tensor in network.tensors().items() if name not in own}
-        problem = Problem(
-            **{name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
-        )
-        if compiled.descend(ctypes.byref(problem)):
-            raise MemoryError("no memory is left for gradient steps")
+        with threads.chosen(torch.get_num_threads(), batches * repeats) as fields["threads"]:
+            problem = Problem(
+                **{name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
+            )
+            if compiled.descend(ctypes.byref(problem)):
+                raise MemoryError("no memory is left for gradient steps")
     return metrics[:, repeats - 1 :: repeats].transpose(0, 1)
