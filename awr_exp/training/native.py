@@ -11,7 +11,6 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
-from awr_exp.agents.rwr import RWR
 from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.data.replay import Replay
 from awr_exp.math.optimizers import Net, Optimizer, adam, momentum
@@ -54,7 +53,8 @@ def fits(agent: Agent) -> bool:
     return (
         agent.networks.keys() <= {"actor", "critic"}
         and all(getattr(type(agent), name) is getattr(AWR, name) for name in (*LIKE_ALL, *learns))
-        and type(agent).advantage in (AWR.advantage, RWR.advantage, Agent.advantage)
+        and agent.judged_by is not None
+        and agent.judged_by <= {"target", "value"}
         and all(map(_is_usual, [agent.policy.network, *([critic.module] if critic else [])]))
         and all(network.theta.shape[1] <= LARGEST for network in agent.networks.values())
         and type(agent.policy) is Policy
@@ -93,7 +93,7 @@ def updates(
     if agent.value_iters:
         found = _critic(agent, experience, slots, own, agent.value_iters, value, bootstraps=target is None)
         metrics |= _critic_metrics(found)
-    advantage = agent.advantage(Batch(value, value, value, value, value, value, target=own, value=value))
+    advantage = agent.advantage(Batch.of_columns(target=own, value=value))
     if _judges_at_once(agent):
         weight = agent.weights(advantage)
         metrics |= agent.health(advantage, weight)
