@@ -47,9 +47,13 @@ def _whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def list_of(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """Whether a value is a list all of whose entries are accepted."""
-    return lambda value: isinstance(value, list | tuple) and all(map(accepts, value))
+    return lambda value: _is_list(value) and all(map(accepts, value))
 
 
 def matches(pattern: str) -> Callable[[Any], bool]:
@@ -58,6 +62,7 @@ def matches(pattern: str) -> Callable[[Any], bool]:
 
 
 Positive = Annotated[float, Range(lambda v: _number(v) and v > 0, "a positive, finite number")]
+PositiveOrInf = Annotated[float, Range(lambda v: isinstance(v, Real) and v is not True and v > 0, "a positive number")]
 NotNegative = Annotated[float, Range(lambda v: _number(v) and v >= 0, "a number of at least 0")]
 AtLeastOne = Annotated[float, Range(lambda v: _number(v) and v >= 1, "a finite number of at least 1")]
 Unit = Annotated[float, Range(lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1")]
@@ -160,7 +165,7 @@ def check_all(place: str, known: Mapping[str, Any], values: Mapping[str, Any]) -
     for name in known.keys() & values.keys():
         value = values[name]
         value = value.tolist() if hasattr(value, "tolist") else value
-        several = per_member(known[name]) and isinstance(value, list | tuple)
+        several = per_member(known[name]) and _is_list(value)
         for one in value if several else [value]:
             check(f"{place}.{name}".lstrip("."), one, known[name])
 
@@ -183,7 +188,8 @@ def checked(place: str) -> Callable[[F], F]:
 
 def _checking(place: str, function: Any, owner: Any) -> Any:
     """The function, which first checks what it is called with by the annotations of its owner, a class or itself."""
-    names = list(inspect.signature(function).parameters)
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [name for name, one in inspect.signature(function).parameters.items() if one.kind in by_position]
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

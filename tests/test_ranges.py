@@ -16,13 +16,15 @@ from torch import Tensor
 
 from awr_exp import arguments, command, config, ranges, settings, signatures, vocabulary
 from awr_exp.agents.awr import AWR
+from awr_exp.agents.bc import BC
 from awr_exp.building.build import check_targets
 from awr_exp.building.stacking import group_key
 from awr_exp.errors import UserError
 from awr_exp.math.members import Hyper
+from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.ranges import PerMember, Range, Unit
-from tests.conftest import composed, make_awr, refused
+from tests.conftest import CONTINUOUS, NETWORK, composed, make_awr, refused
 
 HERE = __name__
 KINDS = vocabulary.kinds(config.CONF)
@@ -96,6 +98,8 @@ def test_numbers_of_all_libraries_and_lists_of_one_a_member_are_looked_into() ->
             make_awr(seeds=(0, 1), beta=several)
     with pytest.raises(UserError, match=r"^network\.hidden is \[8, 0\]; it must be a list of widths such as"):
         MLP(3, 2, (8, 0))
+    with pytest.raises(UserError, match=r"^agent\.actor_lr is 0; it must be a positive"):
+        BC(CONTINUOUS, NETWORK, heads.auto, [0], 0)
     with pytest.raises(UserError, match=r"^agent\.value_iters is \[1, 2\]; it must be a whole number of at least 1"):
         make_awr(seeds=(0, 1), value_iters=[1, 2])
     with pytest.raises(UserError, match=r"^agent\.beta is \[0\.1, 0\.2\]; it must be a positive"):

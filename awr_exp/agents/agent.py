@@ -15,7 +15,7 @@ from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate
 from awr_exp.networks import acting
 from awr_exp.networks.mlp import size
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
-from awr_exp.ranges import BelowOne, Count, PerMember, Positive, checked
+from awr_exp.ranges import BelowOne, Count, PerMember, Positive, PositiveOrInf, checked
 from awr_exp.seeding import generator
 from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics, Spec
 
@@ -40,15 +40,17 @@ class Agent:
 
     seeds: one a member, K in all. Every hyper-parameter is a number for all members or a list of K.
     actor_iters: steps of the actor on each batch. max_grad_norm limits each network's gradient norm, a member at a
-    time; None does not. ema_decay: of an exponential moving average of the actor's parameters; 0: there is none. The
-    policy that is evaluated and handed out has the average, see `averaged`; learning never looks at it. A member whose
-    gradient is not finite is frozen as it was; see `alive`.
+    time; None or inf does not. ema_decay: of an exponential moving average of the actor's parameters; 0: there is none.
+    The policy that is evaluated and handed out has the average, see `averaged`; learning never looks at it. A member
+    whose gradient is not finite is frozen as it was; see `alive`.
     """
 
     whole_episodes = False
     """Whether its targets are of whole episodes, as `targets` makes them; a batch suffices otherwise."""
     value_iters = 0
     """Steps of the critic on each batch."""
+    judged_by: frozenset[str] | None = frozenset()
+    """The fields of a batch that `advantage` looks at, where it does without observations; None: all of it."""
 
     def __init_subclass__(cls) -> None:
         for name in ("update", "normalized"):
@@ -57,6 +59,8 @@ class Agent:
                     f"{cls.__name__}.{name} would be passed over by schedules that learn in other orders: give "
                     "critic_update, advantage, weights or actor_update instead"
                 )
+        if "advantage" in vars(cls) and "judged_by" not in vars(cls):
+            cls.judged_by = None
         checked("agent")(cls)
 
     def __init__(
@@ -67,7 +71,7 @@ class Agent:
         seeds: Sequence[int],
         actor_lr: PerMember[Positive] = 3e-4,
         actor_iters: Count = 1,
-        max_grad_norm: PerMember[Positive | None] = None,
+        max_grad_norm: PerMember[PositiveOrInf | None] = None,
         normalize_observations: PerMember[bool] = True,
         ema_decay: PerMember[BelowOne] = 0.0,
         optimizer: Optimizer = adam,

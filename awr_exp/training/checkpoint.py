@@ -71,7 +71,13 @@ def read(path: Path, tensors: bool = True) -> tuple[State, dict[str, Any]]:
     for name, wanted in FACTS.items():
         if (name in facts or name == "update") and not wanted.accepts(facts.get(name)):
             raise UserError(f"checkpoint {path} cannot be read: its {name} must be {wanted}")
-    return state, facts
+    return state, _of_today(facts)
+
+
+def _of_today(facts: Facts) -> Facts:
+    """Facts as they are written now, of a checkpoint that was written when they did not say what steps count."""
+    unit = "environment step" if "step" in facts else "update"
+    return {"unit": unit, "step": facts["update"], "counts": facts.get("summed", 0), **facts}
 
 
 def _number(value: Any) -> bool:
@@ -99,7 +105,7 @@ FACTS: dict[str, Any] = {
     "run_id": Range(lambda v: v is None or matches(r"[-\w]{1,128}")(v), "the id of a W&B run"),
     "counts": Range(_mapping_of(_whole.accepts), "a mapping of whole numbers"),
     "finished": Range(list_of(list_of(_number)), "a list of pairs of numbers"),
-    **dict.fromkeys(("update", "step", "added", "refreshed"), _whole),
+    **dict.fromkeys(("update", "step", "added", "refreshed", "summed"), _whole),
 }
 """What the facts of a checkpoint are that anything is made of; others are only compared."""
 
