@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from awr_exp import arguments, command, config, messages, reading, results, settings
-from awr_exp.envs.episode import Act, Stage, at_random
+from awr_exp.envs.episode import Act, at_random, play_seeded
+from awr_exp.envs.fleet import InProcess
 from awr_exp.errors import UserError
 from awr_exp.surroundings import interruptible, usual
 
@@ -49,7 +50,7 @@ def collect(content: dict[str, Any]) -> None:
     from awr_exp.data import export
     from awr_exp.data.minari import root
     from awr_exp.data.recording import Recording
-    from awr_exp.envs.make import clips, made, played_space, task
+    from awr_exp.envs.build import clips, made, played_space, task
     from awr_exp.training.recorder import reference
 
     id = content["dataset_id"]
@@ -61,7 +62,7 @@ def collect(content: dict[str, Any]) -> None:
     try:
         with results.alone(folder):
             recording = Recording(folder, spec, 1)
-            failures = _play(content, recording, folder, act, make_env)
+            failures = _play(content, recording, folder, act, InProcess(make_env, spec.obs_dim))
             buffers = islice(recording.episodes(), content["episodes"])
             returns, lengths = zip(*((sum(buffer.rewards), len(buffer.rewards)) for buffer in buffers), strict=True)
             scores = reference(make_env, max([float(np.mean(returns)), *_known_best(content)]))
@@ -85,7 +86,7 @@ def collect(content: dict[str, Any]) -> None:
     print(f"train on it: {export.command(id, env, clips(make_env))}")
 
 
-def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, make_env: Any) -> int:
+def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, fleet: InProcess) -> int:
     """Add to the recording what it lacks; how often the environment failed meanwhile.
 
     Raises UserError if it was begun with other settings, and OSError, as on a full disk.
@@ -104,13 +105,13 @@ def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, make_
             f"{content['policy']} has learnt on since {id} was begun with it: delete {folder} to begin anew"
         )
     done = recording.keep_whole()
-    with Bar(f"collecting {id}", content["episodes"], done) as bar, closing(Stage(make_env)) as stage:
+    with Bar(f"collecting {id}", content["episodes"], done) as bar, closing(fleet):
         for episode in range(done, content["episodes"]):
-            played = stage.play(act, content["seed"], episode)
+            played = play_seeded(fleet, act, content["seed"], episode)
             mark = np.arange(len(played["reward"])) == 0
             recording.add(**{name: part[:, None] for name, part in (played | {"mark": mark}).items()})
             bar.advance(episode + 1)
-    return stage.failures
+    return fleet.failures
 
 
 def _environment(content: dict[str, Any]) -> Any:
@@ -156,8 +157,7 @@ def _policy(content: dict[str, Any], spec: Any, played: Any, env: gymnasium.Env)
         if id not in behaviour.BUILT_IN:
             known = ", ".join(behaviour.BUILT_IN)
             raise UserError(f"policy=built-in is for {known}, not for {id}: take policy=random or a run's folder")
-        built_in = behaviour.BUILT_IN[id](0.0)
-        own = lambda obs, rng: built_in(obs[None], rng)[0]  # noqa: E731
+        own = behaviour.BUILT_IN[id](0.0)
     else:
         own = _of_run(content, spec, played)
     if spec.discrete:
@@ -179,7 +179,7 @@ def _of_run(content: dict[str, Any], spec: Any, played: Any) -> Act:
     policy = load(content["policy"], trust=content["trust"])
     if policy.spec not in (spec, played):
         raise UserError(f"{content['policy']} was trained for {policy.spec}, the environment is {spec}: choose its own")
-    return policy.player(content["sample"])
+    return policy.act_on_one(content["sample"])
 
 
 def _parameters(content: dict[str, Any]) -> str | None:

@@ -1,9 +1,10 @@
-"""An object in a process of its own, whose methods are called over a pipe.
+"""An object in a process of its own, whose methods are called over a pipe, or its like in this process.
 
 A worker is a fresh interpreter that imports torch only if its object does, runs nothing of the program that started it,
 and ends with it.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from typing import Any
 import cloudpickle
 
 from awr_exp.errors import FAILURES, named
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 5
 """Seconds that a worker has to end what it is at."""
@@ -41,10 +44,10 @@ class HangsError(Exception):
 
 
 class Worker:
-    """Hosts what `make` returns. Each `ask` is followed by one `answer`, and both raise WorkerError if it went wrong.
+    """Hosts what `make` returns. Each `ask` names a method, and is followed by one `answer`.
 
-    Once `stopped` is true, neither waits longer than PATIENCE: HangsError. Raises WorkerError where no process can be
-    started.
+    Both raise WorkerError if something went wrong. Once `stopped` is true, neither waits longer than PATIENCE:
+    HangsError. Raises WorkerError where no process can be started.
     """
 
     def __init__(self, make: Callable[[], Any], stopped: Stopped = lambda: False) -> None:
@@ -109,6 +112,54 @@ class Worker:
             # It hangs in what it was asked for last.
             self.process.kill()
             self.process.wait()
+
+
+class Local:
+    """As `Worker`, in this process: it does what it was asked for once the answer is wanted."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.hosted = make()
+
+    def ask(self, method: str, *arguments: Any) -> None:
+        self.answer = partial(getattr(self.hosted, method), *arguments)
+
+    def close(self) -> None:
+        self.hosted.close()
+
+
+class LastingWorker:
+    """Hosts what `make` returns in a worker, and in another one where that dies.
+
+    restore: brings the object of another worker to where that of the last one was before it was asked.
+    """
+
+    def __init__(self, make: Callable[[], Any], stopped: Stopped, restore: Callable[[Worker], object]) -> None:
+        self.make, self.stopped, self.restore = make, stopped, restore
+        self.worker = Worker(make, stopped)
+
+    def ask(self, method: str, *arguments: Any) -> None:
+        self.asked = method, *arguments
+        try:
+            self.worker.ask(*self.asked)
+        except WorkerDiedError:
+            self._replace()
+
+    def answer(self) -> Any:
+        try:
+            return self.worker.answer()
+        except WorkerDiedError:
+            self._replace()
+            return self.worker.answer()
+
+    def _replace(self) -> None:
+        log.warning("a worker process died: another one takes its environments from where they were")
+        self.close()
+        self.worker = Worker(self.make, self.stopped)
+        self.restore(self.worker)
+        self.worker.ask(*self.asked)
+
+    def close(self) -> None:
+        self.worker.close()
 
 
 def serve(pipe: Connection) -> None:

@@ -17,7 +17,8 @@ from awr_exp import results
 from awr_exp.agents.agent import AVERAGE, Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs import fit
-from awr_exp.envs.make import Make, collecting, opened, task
+from awr_exp.envs.build import Make, opened, task
+from awr_exp.envs.make import collecting
 from awr_exp.errors import UserError, first_line
 from awr_exp.policy import difference, policy_facts
 from awr_exp.results import Outcome

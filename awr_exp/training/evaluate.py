@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from awr_exp.agents.agent import Agent
+from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.episode import ATTEMPTS, LONGEST
-from awr_exp.envs.fleet import Fleet, Here, Reasons, Workers
-from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.fleet import Fleet, InProcess, Numbers, Step, Workers
 from awr_exp.envs.worker import PATIENCE, HangsError, Stopped, WorkerError
 from awr_exp.errors import UserError
+from awr_exp.surroundings import kept
 
 log = logging.getLogger(__name__)
 
@@ -67,88 +68,53 @@ class Evaluator:
         """
         numbers = np.flatnonzero(np.repeat(np.ones(self.members) if chosen is None else chosen, self.episodes))
         failures: list[list[str]] = [[] for _ in range(self.members)]
-        threads = torch.get_num_threads()
-        # More would find little to do, and wait for it on the cores of the workers.
-        torch.set_num_threads(1)
-        try:
+        with _one_thread():
             fleet = self.fleet or self._move(agent, 1)
             try:
-                episodes, steps, stepping = self._play(agent, fleet, numbers, failures)
+                played = self._play(agent, fleet, numbers, failures)
             except WorkerError as error:
                 log.warning("evaluating anew, in this process from now on: %s", error)
                 self.workers = 1
                 fleet = self._move(agent, 1)
-                episodes, steps, stepping = self._play(agent, fleet, numbers, failures)
-        finally:
-            torch.set_num_threads(threads)
-        saved = stepping * (1 - 1 / self.workers) - steps * (self.workers - 1) * ROUND_TRIP
-        if isinstance(fleet, Here) and saved > WORTHWHILE:
-            log.info("stepping took %.1f s of this evaluation: %d processes step from now on", stepping, self.workers)
+                played = self._play(agent, fleet, numbers, failures)
+        saved = played.seconds * (1 - 1 / self.workers) - played.steps * (self.workers - 1) * ROUND_TRIP
+        if isinstance(fleet, InProcess) and saved > WORTHWHILE:
+            said = "stepping took %.1f s of this evaluation: %d processes step from now on"
+            log.info(said, played.seconds, self.workers)
             try:
                 self._move(agent, self.workers)
             except WorkerError as error:
                 log.warning("evaluating in this process alone: %s", error)
                 self.workers = 1
                 self._move(agent, 1)
-        return episodes
+        return played.episodes()
 
-    def _play(
-        self, agent: Agent, fleet: Fleet, numbers: NDArray[np.int64], failures: list[list[str]]
-    ) -> tuple[Episodes, int, float]:
-        """The episodes, and how many steps were asked for in how many seconds; failures: gets the reasons.
+    def _play(self, agent: Agent, fleet: Fleet, numbers: Numbers, failures: list[list[str]]) -> "_Played":
+        """Play the episodes of these numbers, of all members; failures: gets the reasons.
 
-        Environments that are done wait, and cost nothing, until the last one is. Raises WorkerError where a member
-        would have to be given up for what is in workers: here its environment may do.
+        Raises WorkerError where a member would have to be given up for what is in workers: here its environment may do.
         """
-        shape = self.members, self.episodes
-        count, attempts = self.members * self.episodes, _Attempts(self.episodes, failures)
-        returns, lengths, steps, stepping = np.full(count, np.nan), np.zeros(count, np.int64), 0, 0.0
-        obs = np.zeros((count, agent.spec.obs_dim), np.float32)
-        begins, plays, until = numbers, numbers[:0], math.inf
-        while begins.size or plays.size:
-            if begins.size:
-                first, reasons = fleet.reset(begins, attempts.seeds(begins))
-                good = attempts.good(begins, reasons)
-                begins = begins[good]
-                obs[begins], returns[begins], lengths[begins] = first[good], 0, 0
-                plays = np.concatenate([plays, begins])
-            if plays.size:
-                all_obs = torch.as_tensor(obs).to(agent.device, agent.dtype).unflatten(0, shape)
-                action = agent.act(all_obs).flatten(0, 1).cpu().numpy()
-                begun = time.perf_counter()
-                next_obs, reward, terminated, truncated, reasons = fleet.step(plays, action[plays])
-                stepping += time.perf_counter() - begun
-                steps += 1
-                if steps == LONG:
-                    said = "an evaluation has taken %d steps so far, and episodes end after %d at the latest: give the "
-                    log.warning(f"{said}environment a time limit", LONG, LONGEST)
-                if self.stopped():
-                    until = min(until, begun + PATIENCE)
-                    if begun > until:
-                        raise HangsError("the evaluation takes too long to wait for: it is done anew when resumed")
-                good = attempts.good(plays, reasons)
-                plays = plays[good]
-                obs[plays] = next_obs[good]
-                returns[plays] += reward[good]
-                lengths[plays] += 1
-                plays = plays[~(terminated | truncated)[good]]
-                plays = plays[lengths[plays] < LONGEST]
-            if attempts.errors and not isinstance(fleet, Here):
-                raise WorkerError(next(iter(attempts.errors.values())))
-            begins, plays = attempts.anew(), attempts.of_others(plays)
-        returns, lengths = returns.reshape(shape), lengths.reshape(shape)
-        returns[list(attempts.errors)] = np.nan
-        errors = {
-            member: UserError(f"evaluating failed: {error}; mend it and resume, which tries again")
-            for member, error in attempts.errors.items()
-        }
-        return Episodes(returns, lengths, failures, errors), steps, stepping
+        played, until = _Played(fleet, (self.members, self.episodes), agent.spec.obs_dim, numbers, failures), math.inf
+        while played.begins.size or played.plays.size:
+            played.begin()
+            obs = torch.as_tensor(played.obs).to(agent.device, agent.dtype).unflatten(0, played.shape)
+            played.step(agent.act(obs).flatten(0, 1).cpu().numpy())
+            if played.steps == LONG:
+                said = "an evaluation has taken %d steps so far, and episodes end after %d at the latest: give the "
+                log.warning(f"{said}environment a time limit", LONG, LONGEST)
+            if self.stopped():
+                until = min(until, time.perf_counter() + PATIENCE)
+                if time.perf_counter() > until:
+                    raise HangsError("the evaluation takes too long to wait for: it is done anew when resumed")
+            if played.errors and not isinstance(fleet, InProcess):
+                raise WorkerError(next(iter(played.errors.values())))
+        return played
 
     def _move(self, agent: Agent, workers: int) -> Fleet:
         """Step in this process, or share it with workers, from now on."""
         self.close()
         place = self.make_env, agent.spec.obs_dim
-        fleet: Fleet = Here(*place) if workers == 1 else Workers(*place, workers, self.stopped)
+        fleet: Fleet = InProcess(*place) if workers == 1 else Workers(*place, workers, self.stopped)
         self.fleet = fleet
         return fleet
 
@@ -157,43 +123,81 @@ class Evaluator:
             self.fleet.close()
 
 
-class _Attempts:
-    """At the episodes of an evaluation, by number: which are begun anew, and whose members are given up.
+class _Played:
+    """The episodes of an evaluation as they are played, all in step; episode e of member k has the number k * E + e.
 
-    failures: gets the reasons, by member; errors: of the members that are given up.
+    Those that are done wait, and cost nothing, until the last one is. begins, plays: the numbers of those that are to
+    be begun and of the open ones; steps: that were asked for, in so many seconds; errors: of the members given up.
     """
 
-    def __init__(self, episodes: int, failures: list[list[str]]) -> None:
-        self.episodes, self.failures = episodes, failures
-        self.failed: Counter[int] = Counter()
-        self.latest: list[int] = []
+    def __init__(
+        self, fleet: Fleet, shape: tuple[int, int], obs_dim: int, numbers: Numbers, failures: list[list[str]]
+    ) -> None:
+        self.fleet, self.shape, self.failures = fleet, shape, failures
+        self.begins, self.plays = numbers, numbers[:0]
+        self.obs, self.returns = np.zeros((math.prod(shape), obs_dim), np.float32), np.full(math.prod(shape), np.nan)
+        self.lengths, self.failed = np.zeros((2, math.prod(shape)), np.int64)
+        self.steps, self.seconds = 0, 0.0
         self.errors: dict[int, str] = {}
 
-    def seeds(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where episodes start, [n]: two attempts are from one place."""
-        others = np.array([self.failed[number] // 2 for number in numbers.tolist()], np.int64)
-        return FIRST_SEED + numbers % self.episodes + others * self.episodes
+    @kept()
+    def begin(self) -> None:
+        given_up = list(self.errors)
+        numbers, self.plays = (
+            each[~np.isin(each // self.shape[1], given_up)] if given_up else each for each in (self.begins, self.plays)
+        )
+        self.begins = numbers[:0]
+        if numbers.size:
+            # Two attempts are from one place.
+            seeds = FIRST_SEED + numbers % self.shape[1] + self.failed[numbers] // 2 * self.shape[1]
+            step = self.fleet.reset(numbers, seeds)
+            begun = self._moved(numbers, step)
+            self.obs[begun], self.returns[begun], self.lengths[begun] = step.obs[step.moved], 0, 0
+            self.plays = np.concatenate([self.plays, begun])
 
-    def good(self, numbers: NDArray[np.int64], reasons: Reasons) -> NDArray[np.bool_]:
-        """Which of them have not failed, [n]; the others are counted."""
-        good: Any = reasons == ""
-        for place in np.flatnonzero(~good).tolist():
-            number, reason = int(numbers[place]), reasons[place]
-            member = number // self.episodes
+    @kept()
+    def step(self, actions: NDArray[Any]) -> None:
+        """Step the open episodes by their actions, of those of all."""
+        if not self.plays.size:
+            return
+        begun = time.perf_counter()
+        step = self.fleet.step(self.plays, actions[self.plays])
+        self.seconds += time.perf_counter() - begun
+        self.steps += 1
+        numbers = self._moved(self.plays, step)
+        self.obs[numbers] = step.obs[step.moved]
+        self.returns[numbers] += step.reward[step.moved]
+        self.lengths[numbers] += 1
+        self.plays = numbers[~(step.terminated | step.truncated)[step.moved] & (self.lengths[numbers] < LONGEST)]
+
+    def _moved(self, numbers: Numbers, step: Step) -> Numbers:
+        """Those that have not failed; the others are counted, and begun anew."""
+        for place, reason in step.reasons.items():
+            number, member = int(numbers[place]), int(numbers[place]) // self.shape[1]
             self.failures[member].append(reason)
-            self.latest.append(number)
             self.failed[number] += 1
             if self.failed[number] == ATTEMPTS:
-                self.errors[member] = (
-                    f"the environment failed {ATTEMPTS} times in one episode, the last time so: {reason}"
-                )
-        return good
+                said = f"the environment failed {ATTEMPTS} times in one episode, the last time so: {reason}"
+                self.errors[member] = said
+        self.begins = np.concatenate([self.begins, numbers[~step.moved]])
+        return numbers[step.moved]
 
-    def anew(self) -> NDArray[np.int64]:
-        """What failed since the last call, but for members that are given up."""
-        latest, self.latest = np.array(self.latest, np.int64), []
-        return self.of_others(latest)
+    def episodes(self) -> Episodes:
+        returns = self.returns.reshape(self.shape)
+        returns[list(self.errors)] = np.nan
+        errors = {
+            member: UserError(f"evaluating failed: {error}; mend it and resume, which tries again")
+            for member, error in self.errors.items()
+        }
+        return Episodes(returns, self.lengths.reshape(self.shape), self.failures, errors)
 
-    def of_others(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those that are not of members that are given up."""
-        return numbers[~np.isin(numbers // self.episodes, list(self.errors))] if self.errors else numbers
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """More would find little to do, and wait for it on the cores of the workers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

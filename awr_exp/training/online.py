@@ -15,7 +15,8 @@ from awr_exp import layout
 from awr_exp.agents.agent import Agent
 from awr_exp.data import export
 from awr_exp.data.replay import Replay
-from awr_exp.envs.make import MakeEnv, collecting, opened
+from awr_exp.envs.build import MakeEnv, opened
+from awr_exp.envs.make import collecting
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.training import health, memory
@@ -185,7 +186,7 @@ class Online(Trainer):
             raise UserError(f"{name} needs an agent that learns values: choose agent=awr")
         super().__init__(agent, make_env=make_env, total=env_steps, **options)
         parts = split(agent, torch.get_num_threads())
-        if len(parts) > 1 and agent.player() is not None:
+        if len(parts) > 1 and agent.numpy_policy() is not None:
             # Threads that stepped environments themselves would wait for one another.
             workers = max(1, workers // len(parts))
         schedule.check(env_steps, envs, workers, self.data is not None)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
-from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError, first_line
 from awr_exp.surroundings import hang_up

@@ -19,7 +19,8 @@ from awr_exp.agents.awr import AWR
 from awr_exp.data.minari import load
 from awr_exp.data.replay import Replay
 from awr_exp.envs import worker
-from awr_exp.envs.make import gym, task
+from awr_exp.envs.build import task
+from awr_exp.envs.make import gym
 from awr_exp.errors import UserError
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
@@ -164,7 +165,7 @@ def test_workers_collect_as_this_process_does_and_one_that_is_killed_is_replaced
     here = Collector(MAKE[spec], members, Replay(spec, 2, 3, 1_000))
     there = Collector(MAKE[spec], members, Replay(spec, 2, 3, 1_000), workers=2)
     play(here, 3), play(there, 2)
-    there.hosts[1].process.kill()  # type: ignore[attr-defined]
+    there.hosts[1].worker.process.kill()  # type: ignore[attr-defined]
     play(there, 1)
     assert "a worker process died: another one takes its environments" in caplog.text
     for mine, theirs in zip(vars(here.replay.newest(90)).values(), vars(there.replay.newest(90)).values(), strict=True):
