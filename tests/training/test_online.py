@@ -579,6 +579,7 @@ def test_a_run_whose_worker_hangs_is_stopped_where_it_was(
 
 def test_failures_are_forgiven_once_a_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Breaking, "every", 50)
+    monkeypatch.setattr(Breaking, "count", 0)
     monkeypatch.setattr(collect, "MOST_FAILURES", 7)
     make_env = lambda: Breaking(gymnasium.make("Pendulum-v1"))  # noqa: E731
 
@@ -624,7 +625,7 @@ def test_failures_of_a_member_are_its_own(tmp_path: Path, caplog: pytest.LogCapt
         assert torch.equal(own[name], tensor), name
     assert torch.equal(whole.replay.state(1), unlucky.replay.state(1))
     assert whole.read()[1] == unlucky.read()[1]
-    # Copies, which do not keep whole stretches.
+    # Copies, which do not keep whole rollouts.
     assert all(piece.base is None for pieces in unlucky.actions.values() for piece in pieces)
 
 
