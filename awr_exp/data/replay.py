@@ -1,5 +1,7 @@
 """What K members have collected last, each for itself, for training while collecting goes on."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -60,13 +62,18 @@ class Replay:
         """Steps of each environment that are not from the data."""
         return min(self.added, self.turning)
 
+    @property
+    def capacity(self) -> int:
+        """Transitions of each member that there is room for."""
+        return (self.kept + self.turning) * self.envs
+
     def __len__(self) -> int:
         """Transitions of each member."""
         return self.steps * self.envs
 
     def __repr__(self) -> str:
         kept = f", {self.kept * self.envs} of them kept" if self.kept else ""
-        size = f"{len(self)} of at most {(self.kept + self.turning) * self.envs} transitions{kept}"
+        size = f"{len(self)} of at most {self.capacity} transitions{kept}"
         return f"Replay({self.members} members with {size}, from {self.envs} environments each; {self.spec})"
 
     def rows(self, member: int) -> Tensor:
@@ -146,9 +153,10 @@ class Replay:
         parts = [value(part) for part in final.split(chunk, 1)]
         return values, next_values.index_copy_(1, ends, torch.cat(parts, 1))
 
-    def sample(self, rows: Tensor) -> Batch:
-        """The transitions `rows` [K, B]."""
-        return self.take(self.slots(rows))
+    def sample(self, rows: Tensor, target: Tensor | None = None) -> Batch:
+        """The transitions `rows` [K, B], with their targets from target [K, N]."""
+        batch = self.take(self.slots(rows))
+        return batch if target is None else replace(batch, target=target.gather(1, rows))
 
     def take(self, slots: Tensor, target: Tensor | None = None) -> Batch:
         """The transitions in `slots` [K, B] of the ring, with what target [K, T * E] holds in them."""
