@@ -6,7 +6,7 @@ All that can go wrong with an environment is dealt with here, whoever steps it: 
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -39,23 +39,14 @@ class Step(NamedTuple):
     reasons: dict[int, str]
 
 
-class Fleet(Protocol):
-    """Environments 0, 1, ...; every call names those that it is for, as `numbers` [n].
-
-    Observations are flat vectors of float32. Actions are clipped to the bounds of the environments first, unless these
-    want them as they are. An environment that raises, or returns what is not finite or of another shape, has failed: it
-    is closed, and made anew when it is next reset.
-    """
-
-    def reset(self, numbers: Numbers, seeds: Numbers) -> Step: ...
-
-    def step(self, numbers: Numbers, actions: NDArray[Any]) -> Step: ...
-
-    def close(self) -> None: ...
-
-
 class InProcess:
-    """Steps environments one after another in this process; each is made when it is first reset.
+    """Steps environments 0, 1, ... in this process, one after another; every call names those it is for.
+
+    numbers [n]: of these environments; seeds [n]: what their episodes begin from; actions [n, ...]: they are clipped to
+    the bounds of the environments, unless these want them as they are. Observations are flat vectors of float32.
+
+    An environment is made when it is first reset. One that raises, or returns what is not finite or of another shape,
+    has failed: it is closed, and made anew when it is next reset.
 
     copies: how many environments one made object is, which are always reset and stepped together; autoreset: whether
     episodes begin by themselves, see `Vectorized`; failures: how often environments have failed so far.
@@ -88,10 +79,14 @@ class InProcess:
 
     def step(self, numbers: Numbers, actions: NDArray[Any]) -> Step:
         # Copies, for some environments change their action in place.
-        played = np.clip(actions, *self.bounds).astype(self.bounds[0].dtype) if self.bounds else actions.copy()
-        return self._each(
-            numbers, lambda own, key: self.envs[key].step(played[own if self.autoreset else own.start])[:4]
-        )
+        played = actions.copy()
+        if self.bounds:
+            played = np.clip(played, *self.bounds).astype(self.bounds[0].dtype, copy=False)
+
+        def step(own: slice, key: int) -> tuple[Any, ...]:
+            return self.envs[key].step(played[own if self.autoreset else own.start])[:4]
+
+        return self._each(numbers, step)
 
     def _each(self, numbers: Numbers, call: Callable[[slice, int], tuple[Any, ...]]) -> Step:
         """What `call` returns for the places and the key of each made object; those that fail are closed."""
@@ -112,7 +107,7 @@ class InProcess:
             for place in np.unique(np.flatnonzero(~moved) // copies * copies).tolist():
                 moved[place : place + copies] = False
                 reasons.setdefault(place, NOT_FINITE)
-                drop(self.envs, int(numbers[place]) // copies)
+                self._close(int(numbers[place]) // copies)
             self.failures += len(reasons)
         return Step(obs, reward, terminated, truncated, moved, reasons)
 
@@ -137,7 +132,12 @@ class InProcess:
 
     def close(self) -> None:
         for key in list(self.envs):
-            drop(self.envs, key)
+            self._close(key)
+
+    def _close(self, key: int) -> None:
+        # Whatever it says to that, if it is there.
+        with suppress(*FAILURES):
+            self.envs.pop(key).close()
 
 
 class Vectorized(InProcess):
@@ -171,7 +171,7 @@ class Vectorized(InProcess):
 
 
 class Workers:
-    """Shares environments among processes, of which this is one: environment i is in process i % processes.
+    """As `InProcess`, shared among processes, of which this is one: environment i is in process i % processes.
 
     Raises WorkerError where another process dies, or cannot do anything, and HangsError as a worker does.
     """
@@ -210,7 +210,5 @@ class Workers:
             host.close()
 
 
-def drop(envs: dict[int, Any], key: int) -> None:
-    """Close one of the environments, if it is there, whatever it says to that."""
-    with suppress(*FAILURES):
-        envs.pop(key).close()
+Fleet = InProcess | Workers
+"""Environments that are reset and stepped together, wherever they are."""

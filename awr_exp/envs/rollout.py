@@ -1,7 +1,7 @@
 """Playing on and on in many environments by a policy, here or in a worker. Nothing here imports torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,15 +44,6 @@ class Rollout:
     @property
     def done(self) -> NDArray[np.bool_]:
         return self.terminated | self.truncated
-
-    @classmethod
-    def merged(cls, parts: Sequence["Rollout"], shares: Sequence[Numbers]) -> "Rollout":
-        """One of all environments, from those of each share of them."""
-        if len(parts) == 1:
-            return parts[0]
-        order, names = np.argsort(np.concatenate(shares)), [field.name for field in fields(cls)][:-1]
-        columns = {name: np.concatenate([getattr(part, name) for part in parts], 2).take(order, 2) for name in names}
-        return cls(**columns, reasons=[reason for part in parts for reason in part.reasons])
 
 
 class Driver:
@@ -100,11 +91,11 @@ class Driver:
         return self.obs
 
     @kept()
-    def skip(self, lanes: Sequence[int]) -> None:
+    def skip(self, lanes: Numbers) -> None:
         """Begin the next episodes of lanes that `load` could not bring back."""
         self.episode[lanes] += 1
         if not self.fleet.autoreset:
-            self._begin(np.array(lanes))
+            self._begin(lanes)
 
     def _begin(self, lanes: Numbers) -> None:
         """Begin the episodes of lanes. Raises BrokenEnvError."""

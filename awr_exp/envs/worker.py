@@ -4,7 +4,6 @@ A worker is a fresh interpreter that imports torch only if its object does, runs
 and ends with it.
 """
 
-import logging
 import os
 import signal
 import subprocess
@@ -19,8 +18,6 @@ from typing import Any
 import cloudpickle
 
 from awr_exp.errors import FAILURES, named
-
-log = logging.getLogger(__name__)
 
 PATIENCE = 5
 """Seconds that a worker has to end what it is at."""
@@ -125,41 +122,6 @@ class Local:
 
     def close(self) -> None:
         self.hosted.close()
-
-
-class LastingWorker:
-    """Hosts what `make` returns in a worker, and in another one where that dies.
-
-    restore: brings the object of another worker to where that of the last one was before it was asked.
-    """
-
-    def __init__(self, make: Callable[[], Any], stopped: Stopped, restore: Callable[[Worker], object]) -> None:
-        self.make, self.stopped, self.restore = make, stopped, restore
-        self.worker = Worker(make, stopped)
-
-    def ask(self, method: str, *arguments: Any) -> None:
-        self.asked = method, *arguments
-        try:
-            self.worker.ask(*self.asked)
-        except WorkerDiedError:
-            self._replace()
-
-    def answer(self) -> Any:
-        try:
-            return self.worker.answer()
-        except WorkerDiedError:
-            self._replace()
-            return self.worker.answer()
-
-    def _replace(self) -> None:
-        log.warning("a worker process died: another one takes its environments from where they were")
-        self.close()
-        self.worker = Worker(self.make, self.stopped)
-        self.restore(self.worker)
-        self.worker.ask(*self.asked)
-
-    def close(self) -> None:
-        self.worker.close()
 
 
 def serve(pipe: Connection) -> None:

@@ -2,9 +2,9 @@
 
 import logging
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from torch import Tensor
 from awr_exp.agents.agent import Agent
 from awr_exp.data.replay import Replay
 from awr_exp.envs.build import MakeEnv
-from awr_exp.envs.rollout import BrokenEnvError, Driver, Rollout
-from awr_exp.envs.worker import LastingWorker, Local, Stopped, Worker, WorkerError
+from awr_exp.envs.rollout import BrokenEnvError, Rollout
+from awr_exp.envs.shared import SharedDriver
+from awr_exp.envs.worker import Stopped, WorkerError
 from awr_exp.errors import UserError
 from awr_exp.networks.numpy_policy import NumpyPolicy, Uniform
 from awr_exp.training.progress import speaking
@@ -31,6 +32,13 @@ MANY = 1_000
 """Environments that take a while to be made."""
 MOST_FAILURES = 100
 """Failures of a member's environments after which its run ends, counted anew when it is resumed."""
+
+
+STATE = {
+    "episode": "collect.episode", "length": "collect.length", "total": "collect.return", "sums": "collect.sums",
+    "failures": "collect.failures",
+}  # fmt: skip
+"""What a checkpoint has of a collector: by attribute, its name there."""
 
 
 class Collector:
@@ -59,19 +67,16 @@ class Collector:
         self.agent, self.replay, self.reward_scale = agent, replay, reward_scale
         self.recorders, self.runs = recorders, runs
         shape = (agent.members, replay.envs)
-        processes = max(1, min(workers, replay.envs))
-        self.shares = [np.arange(share, replay.envs, processes) for share in range(processes)]
         if math.prod(shape) >= MANY:
             log.info("making %d environments", math.prod(shape))
-        self.hosts: list[Local | LastingWorker] = []
         with _said_plainly():
-            for share in self.shares:
-                make = partial(Driver, make_env, agent.spec.obs_dim, agent.seeds, share.tolist())
-                bring_back = partial(self._bring_back, share)
-                self.hosts.append(LastingWorker(make, stopped, bring_back) if workers else Local(make))
+            self.driver = SharedDriver(
+                make_env, agent.spec.obs_dim, agent.seeds, replay.envs, workers, stopped, self._bring_back
+            )
+        # Of each open episode.
         self.episode, self.length, self.total = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
-        # Of each open episode, in pieces.
-        self.actions: dict[tuple[int, int], list[NDArray]] = {place: [] for place in np.ndindex(*shape)}
+        # The newest of all environments, as far back as the longest open episode, rollout by rollout.
+        self.actions, self.remembered = deque([self._no_actions(0)]), 0
         # Of the observations and of their squares so far: float32 would drift, and the replay forgets.
         self.sums = np.zeros((agent.members, 2, agent.spec.obs_dim))
         self.finished: list[list[Sequence[float]]] = [[] for _ in agent.seeds]
@@ -90,13 +95,12 @@ class Collector:
         """The first half of `collect`: workers are at it from now on, with the policy as it is now."""
         policy: NumpyPolicy | None = Uniform(self.agent.spec) if random else self.agent.numpy_policy()
         with _said_plainly():
-            for host in self.hosts:
-                host.ask("play", policy or TorchPolicy(self.agent), steps, self.replay.added)
+            self.driver.begin(policy or TorchPolicy(self.agent), steps, self.replay.added)
 
     def finish(self) -> None:
         """The second half: wait for what was begun, and add it to the replay."""
         with _said_plainly():
-            rollout = Rollout.merged([host.answer() for host in self.hosts], self.shares)
+            rollout = self.driver.finish()
         self._count_failures(rollout)
         # Where an environment failed, the episode before was cut off, and the next one begins.
         others = np.concatenate([self.episode[None], rollout.episode[:-1]]) != rollout.episode
@@ -143,25 +147,33 @@ class Collector:
         begins [S, K, E]: where episodes begin.
         """
         done, steps = rollout.done, len(begins)
-        for place in self.actions:
+        for place in np.ndindex(*self.length.shape):
             own = (slice(None), *place)
             for begin, end in pairwise([0, *(np.flatnonzero(begins[1:][own]) + 1).tolist(), steps]):
                 if begins[(begin, *place)]:
-                    self._begin(place)
+                    self.length[place], self.total[place] = 0, 0.0
                 self.length[place] += end - begin
                 self.total[place] += rollout.reward[own][begin:end].sum()
                 if done[(end - 1, *place)]:
                     self.finished[place[0]].append((float(self.total[place]), int(self.length[place])))
-                    self._begin(place)
-                elif end == steps:
-                    # A copy: the view would keep the whole rollout.
-                    self.actions[place].append(rollout.action[own][begin:].copy())
         self.episode = rollout.episode[-1] + done[-1]
+        self.length[done[-1]], self.total[done[-1]] = 0, 0.0
+        self.actions.append(rollout.action)
+        self.remembered += steps
+        while self.remembered - len(self.actions[0]) >= max(1, self.length.max()):
+            self.remembered -= len(self.actions.popleft())
 
-    def _begin(self, place: tuple[int, int]) -> None:
-        """Nothing is known of the open episode of an environment of a member."""
-        self.length[place], self.total[place] = 0, 0.0
-        self.actions[place].clear()
+    def _no_actions(self, steps: int) -> NDArray[Any]:
+        """Of so many steps of all environments, [steps, K, E, ...]."""
+        spec = self.agent.spec
+        place = steps, self.agent.members, self.replay.envs
+        return np.zeros(place, np.int64) if spec.discrete else np.zeros((*place, spec.action_dim), np.float32)
+
+    def _open(self) -> list[list[NDArray[Any]]]:
+        """The actions of the open episode of each environment of each member, [length, ...]."""
+        actions = np.concatenate(self.actions)
+        begins = len(actions) - self.length
+        return [[actions[begin:, k, e] for e, begin in enumerate(own)] for k, own in enumerate(begins.tolist())]
 
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [K, obs_dim] of each member's observations so far; 1 for a constant entry."""
@@ -180,22 +192,12 @@ class Collector:
         return metrics
 
     def state(self, member: int) -> dict[str, Tensor]:
-        """What a checkpoint of a member needs of its environments, [1, E] each."""
-        parts = {"episode": self.episode, "length": self.length, "return": self.total}
-        state = {
-            f"collect.{name}": torch.as_tensor(values[member : member + 1]).clone() for name, values in parts.items()
-        }
-        # Of each environment's open episode, one after another: members have different numbers of them.
-        actions = np.concatenate([self._open(member, env) for env in range(self.replay.envs)])
-        sums = torch.as_tensor(self.sums[member : member + 1]).clone()
-        failures = torch.as_tensor(self.failures[member : member + 1]).clone()
-        return state | {"collect.actions": torch.as_tensor(actions), "collect.sums": sums, "collect.failures": failures}
+        """What a checkpoint of a member needs of its environments, [1, E] each.
 
-    def _open(self, member: int, env: int) -> NDArray:
-        """The actions of an open episode, [length, ...]."""
-        spec = self.agent.spec
-        none = np.zeros((0,), np.int64) if spec.discrete else np.zeros((0, spec.action_dim), np.float32)
-        return np.concatenate([none, *self.actions[member, env]])
+        Their actions are of one open episode after another, for members have different numbers of them.
+        """
+        state = {name: torch.as_tensor(getattr(self, own)[member : member + 1]).clone() for own, name in STATE.items()}
+        return state | {"collect.actions": torch.as_tensor(np.concatenate(self._open()[member]))}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from the `state` of all members: open episodes are played again.
@@ -203,46 +205,44 @@ class Collector:
         Where that does not lead to where they were, they end there, truncated, and new ones begin. Raises ValueError or
         KeyError where the state is of another shape.
         """
-        names = {"episode": "episode", "length": "length", "total": "return", "sums": "sums", "failures": "failures"}
-        for own, name in names.items():
-            before, found = getattr(self, own), state[f"collect.{name}"].numpy().copy()
+        for own, name in STATE.items():
+            before, found = getattr(self, own), state[name].numpy().copy()
             if found.shape != before.shape or found.dtype != before.dtype:
-                raise ValueError(f"'collect.{name}' should be {before.shape}, found {found.shape} of {found.dtype}")
+                raise ValueError(f"'{name}' should be {before.shape}, found {found.shape} of {found.dtype}")
             setattr(self, own, found)
         self.forgiven = self.failures
         if self.length.min() < 0 or self.length.sum() != len(state["collect.actions"]):
             raise ValueError("its open episodes are of other lengths than their actions")
+        self.remembered = int(self.length.max())
+        self.actions = deque([actions := self._no_actions(self.remembered)])
         pieces = np.split(state["collect.actions"].numpy(), self.length.flatten().cumsum()[:-1])
-        for place, piece in zip(self.actions, pieces, strict=True):
-            self.actions[place] = [piece]
+        for place, piece in zip(np.ndindex(*self.length.shape), pieces, strict=True):
+            actions[(slice(self.remembered - len(piece), None), *place)] = piece
         with _said_plainly():
-            lost = sum(self._bring_back(share, host) for share, host in zip(self.shares, self.hosts, strict=True))
+            lost = sum(map(self._bring_back, range(len(self.driver.shares))))
         if lost:
             log.warning("%d environments could not be brought back to where they were: new episodes begin", lost)
 
-    def _bring_back(self, envs: NDArray[np.int64], host: Local | Worker | LastingWorker) -> int:
-        """Have a host play the open episodes of its share again; how many did not come to where they were."""
-        places = [(member, env) for member in range(self.agent.members) for env in envs.tolist()]
-        host.ask("load", self.episode[:, envs].flatten(), [self._open(*place) for place in places])
-        obs = host.answer()
+    def _bring_back(self, share: int) -> int:
+        """Have the open episodes of a share played again; how many did not come to where they were."""
+        envs = self.driver.shares[share]
+        actions = [own[env] for own in self._open() for env in envs.tolist()]
+        obs = self.driver.load(share, self.episode[:, envs].flatten(), actions)
         if not self.replay.added:
             return 0
         newest = self.replay.newest(1).next_obs[:, envs].flatten(0, 2).cpu().numpy()
-        lost = np.flatnonzero((self.length[:, envs].flatten() > 0) & (obs != newest).any(1)).tolist()
-        if lost:
+        lost = (self.length[:, envs].flatten() > 0) & (obs != newest).any(1)
+        if lost.any():
             cut = np.zeros(self.length.shape, bool)
-            for place in (places[lane] for lane in lost):
-                cut[place] = True
-                self.episode[place] += 1
-                self._begin(place)
+            cut[:, envs] = lost.reshape(len(cut), -1)
+            self.episode += cut
+            self.length[cut], self.total[cut] = 0, 0.0
             self.replay.cut(torch.as_tensor(cut))
-            host.ask("skip", lost)
-            host.answer()
-        return len(lost)
+            self.driver.skip(share, np.flatnonzero(lost))
+        return int(lost.sum())
 
     def close(self) -> None:
-        for host in self.hosts:
-            host.close()
+        self.driver.close()
 
 
 @contextmanager

@@ -3,9 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,19 +31,6 @@ WORTHWHILE = 1.0
 """Seconds that workers must save an evaluation, for it takes them as long to start."""
 
 
-@dataclass(frozen=True)
-class Episodes:
-    """returns: undiscounted sums of reward, lengths: steps; both [K, episodes].
-
-    failures: why environments failed, by member; errors: of the members that were given up.
-    """
-
-    returns: NDArray[np.float64]
-    lengths: NDArray[np.int64]
-    failures: Sequence[Sequence[str]]
-    errors: Mapping[int, UserError]
-
-
 class Evaluator:
     """Plays `episodes` whole episodes a member with the mode of its policy, all environments in step.
 
@@ -56,48 +42,49 @@ class Evaluator:
     def __init__(
         self, make_env: MakeEnv, members: int, episodes: int, workers: int = 1, stopped: Stopped = lambda: False
     ) -> None:
-        self.make_env, self.members, self.episodes, self.stopped = make_env, members, episodes, stopped
+        self.make_env, self.shape, self.stopped = make_env, (members, episodes), stopped
         self.workers = min(workers, members * episodes)
         self.fleet: Fleet | None = None
 
-    def play(self, agent: Agent, chosen: Sequence[bool] | None = None) -> Episodes:
+    def play(self, agent: Agent, chosen: Sequence[bool] | None = None) -> "Episodes":
         """The episodes of all members, or of the chosen ones; of the others, nan returns.
 
         A member of which an episode fails ATTEMPTS times is given up, and has nan returns, too. Raises HangsError
         where that takes longer than PATIENCE once `stopped` is true.
         """
-        numbers = np.flatnonzero(np.repeat(np.ones(self.members) if chosen is None else chosen, self.episodes))
-        failures: list[list[str]] = [[] for _ in range(self.members)]
+        members, count = self.shape
+        numbers = np.flatnonzero(np.repeat(np.ones(members) if chosen is None else chosen, count))
+        failures: list[list[str]] = [[] for _ in range(members)]
         with _one_thread():
-            fleet = self.fleet or self._move(agent, 1)
             try:
-                played = self._play(agent, fleet, numbers, failures)
+                played = self._play(agent, numbers, failures)
             except WorkerError as error:
                 log.warning("evaluating anew, in this process from now on: %s", error)
+                self.close()
                 self.workers = 1
-                fleet = self._move(agent, 1)
-                played = self._play(agent, fleet, numbers, failures)
+                played = self._play(agent, numbers, failures)
         saved = played.seconds * (1 - 1 / self.workers) - played.steps * (self.workers - 1) * ROUND_TRIP
-        if isinstance(fleet, InProcess) and saved > WORTHWHILE:
+        if self.workers > 1 and isinstance(self.fleet, InProcess) and saved > WORTHWHILE:
             said = "stepping took %.1f s of this evaluation: %d processes step from now on"
             log.info(said, played.seconds, self.workers)
+            self.close()
             try:
-                self._move(agent, self.workers)
+                self.fleet = Workers(self.make_env, agent.spec.obs_dim, self.workers, self.stopped)
             except WorkerError as error:
                 log.warning("evaluating in this process alone: %s", error)
                 self.workers = 1
-                self._move(agent, 1)
-        return played.episodes()
+        return played
 
-    def _play(self, agent: Agent, fleet: Fleet, numbers: Numbers, failures: list[list[str]]) -> "_Played":
-        """Play the episodes of these numbers, of all members; failures: gets the reasons.
+    def _play(self, agent: Agent, numbers: Numbers, failures: list[list[str]]) -> "Episodes":
+        """Play the episodes of these numbers; failures: gets the reasons, by member.
 
         Raises WorkerError where a member would have to be given up for what is in workers: here its environment may do.
         """
-        played, until = _Played(fleet, (self.members, self.episodes), agent.spec.obs_dim, numbers, failures), math.inf
-        while played.begins.size or played.plays.size:
+        self.fleet = self.fleet or InProcess(self.make_env, agent.spec.obs_dim)
+        played, until = Episodes(self.fleet, self.shape, agent.spec.obs_dim, numbers, failures), math.inf
+        while played.begins.size or played.open.size:
             played.begin()
-            obs = torch.as_tensor(played.obs).to(agent.device, agent.dtype).unflatten(0, played.shape)
+            obs = torch.as_tensor(played.obs).to(agent.device, agent.dtype).unflatten(0, self.shape)
             played.step(agent.act(obs).flatten(0, 1).cpu().numpy())
             if played.steps == LONG:
                 said = "an evaluation has taken %d steps so far, and episodes end after %d at the latest: give the "
@@ -106,90 +93,86 @@ class Evaluator:
                 until = min(until, time.perf_counter() + PATIENCE)
                 if time.perf_counter() > until:
                     raise HangsError("the evaluation takes too long to wait for: it is done anew when resumed")
-            if played.errors and not isinstance(fleet, InProcess):
-                raise WorkerError(next(iter(played.errors.values())))
+            if played.given_up and not isinstance(self.fleet, InProcess):
+                raise WorkerError(next(iter(played.given_up.values())))
         return played
-
-    def _move(self, agent: Agent, workers: int) -> Fleet:
-        """Step in this process, or share it with workers, from now on."""
-        self.close()
-        place = self.make_env, agent.spec.obs_dim
-        fleet: Fleet = InProcess(*place) if workers == 1 else Workers(*place, workers, self.stopped)
-        self.fleet = fleet
-        return fleet
 
     def close(self) -> None:
         if self.fleet:
             self.fleet.close()
+        self.fleet = None
 
 
-class _Played:
-    """The episodes of an evaluation as they are played, all in step; episode e of member k has the number k * E + e.
+class Episodes:
+    """The episodes of an evaluation, which are played all in step; episode e of member k has the number k * E + e.
 
-    Those that are done wait, and cost nothing, until the last one is. begins, plays: the numbers of those that are to
-    be begun and of the open ones; steps: that were asked for, in so many seconds; errors: of the members given up.
+    returns: undiscounted sums of reward, lengths: steps; both [K, E]. failures: why environments failed, by member.
+    Those that are done wait, and cost nothing, until the last one is. begins, open: the numbers of those that are yet
+    to be begun and that are being played; given_up: why, by member; steps: that were asked for, in so many seconds.
     """
 
     def __init__(
         self, fleet: Fleet, shape: tuple[int, int], obs_dim: int, numbers: Numbers, failures: list[list[str]]
     ) -> None:
-        self.fleet, self.shape, self.failures = fleet, shape, failures
-        self.begins, self.plays = numbers, numbers[:0]
-        self.obs, self.returns = np.zeros((math.prod(shape), obs_dim), np.float32), np.full(math.prod(shape), np.nan)
-        self.lengths, self.failed = np.zeros((2, math.prod(shape)), np.int64)
+        self.fleet, self.failures, self.begins, self.open = fleet, failures, numbers, numbers[:0]
+        self.returns, self.lengths = np.full(shape, np.nan), np.zeros(shape, np.int64)
+        self.obs = np.zeros((math.prod(shape), obs_dim), np.float32)
+        # Of each episode so far.
+        self.failed = np.zeros(math.prod(shape), np.int64)
+        self.given_up: dict[int, str] = {}
         self.steps, self.seconds = 0, 0.0
-        self.errors: dict[int, str] = {}
+
+    @property
+    def errors(self) -> dict[int, UserError]:
+        """Why members were given up."""
+        said = "evaluating failed: %s; mend it and resume, which tries again"
+        return {member: UserError(said % reason) for member, reason in self.given_up.items()}
 
     @kept()
     def begin(self) -> None:
-        given_up = list(self.errors)
-        numbers, self.plays = (
-            each[~np.isin(each // self.shape[1], given_up)] if given_up else each for each in (self.begins, self.plays)
-        )
-        self.begins = numbers[:0]
-        if numbers.size:
+        """Begin those that are to be begun, but for members that are given up."""
+        episodes = self.returns.shape[1]
+        if self.given_up:
+            members = list(self.given_up)
+            self.returns[members] = np.nan
+            self.begins, self.open = (
+                numbers[~np.isin(numbers // episodes, members)] for numbers in (self.begins, self.open)
+            )
+        if self.begins.size:
+            numbers, self.begins = self.begins, self.begins[:0]
             # Two attempts are from one place.
-            seeds = FIRST_SEED + numbers % self.shape[1] + self.failed[numbers] // 2 * self.shape[1]
+            seeds = FIRST_SEED + numbers % episodes + self.failed[numbers] // 2 * episodes
             step = self.fleet.reset(numbers, seeds)
             begun = self._moved(numbers, step)
-            self.obs[begun], self.returns[begun], self.lengths[begun] = step.obs[step.moved], 0, 0
-            self.plays = np.concatenate([self.plays, begun])
+            self.obs[begun], self.returns.flat[begun], self.lengths.flat[begun] = step.obs[step.moved], 0, 0
+            self.open = np.concatenate([self.open, begun])
 
     @kept()
     def step(self, actions: NDArray[Any]) -> None:
-        """Step the open episodes by their actions, of those of all."""
-        if not self.plays.size:
-            return
-        begun = time.perf_counter()
-        step = self.fleet.step(self.plays, actions[self.plays])
-        self.seconds += time.perf_counter() - begun
-        self.steps += 1
-        numbers = self._moved(self.plays, step)
-        self.obs[numbers] = step.obs[step.moved]
-        self.returns[numbers] += step.reward[step.moved]
-        self.lengths[numbers] += 1
-        self.plays = numbers[~(step.terminated | step.truncated)[step.moved] & (self.lengths[numbers] < LONGEST)]
+        """Step those that are being played by their actions, of those of all."""
+        if self.open.size:
+            begun = time.perf_counter()
+            step = self.fleet.step(self.open, actions[self.open])
+            self.seconds += time.perf_counter() - begun
+            self.steps += 1
+            numbers = self._moved(self.open, step)
+            self.obs[numbers] = step.obs[step.moved]
+            self.returns.flat[numbers] += step.reward[step.moved]
+            self.lengths.flat[numbers] += 1
+            going_on = ~(step.terminated | step.truncated)[step.moved] & (self.lengths.flat[numbers] < LONGEST)
+            self.open = numbers[going_on]
 
     def _moved(self, numbers: Numbers, step: Step) -> Numbers:
-        """Those that have not failed; the others are counted, and begun anew."""
+        """Those that have not failed; the others are counted, and to be begun anew."""
         for place, reason in step.reasons.items():
-            number, member = int(numbers[place]), int(numbers[place]) // self.shape[1]
+            number, member = int(numbers[place]), int(numbers[place]) // self.returns.shape[1]
             self.failures[member].append(reason)
             self.failed[number] += 1
             if self.failed[number] == ATTEMPTS:
                 said = f"the environment failed {ATTEMPTS} times in one episode, the last time so: {reason}"
-                self.errors[member] = said
+                self.given_up[member] = said
         self.begins = np.concatenate([self.begins, numbers[~step.moved]])
         return numbers[step.moved]
-
-    def episodes(self) -> Episodes:
-        returns = self.returns.reshape(self.shape)
-        returns[list(self.errors)] = np.nan
-        errors = {
-            member: UserError(f"evaluating failed: {error}; mend it and resume, which tries again")
-            for member, error in self.errors.items()
-        }
-        return Episodes(returns, self.lengths.reshape(self.shape), self.failures, errors)
 
 
 @contextmanager
