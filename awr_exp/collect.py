@@ -23,6 +23,9 @@ from awr_exp.surroundings import interruptible, usual
 
 command.register()
 
+WITHOUT_RUN = "random", "built-in"
+"""Policies that no run has learnt."""
+
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="collection")
 def run(cfg: DictConfig) -> None:
@@ -51,13 +54,17 @@ def collect(content: dict[str, Any]) -> None:
     from awr_exp.data.minari import root
     from awr_exp.data.recording import Recording
     from awr_exp.envs.build import clips, made, played_space, task
+    from awr_exp.policy import load
     from awr_exp.training.recorder import reference
 
     id = content["dataset_id"]
     make_env = _environment(content)
     spec, env = task(make_env), made(make_env)
     export.check_env(env)
-    act = _policy(content, spec, task(make_env, as_played=True), env)
+    trained = None if content["policy"] in WITHOUT_RUN else load(content["policy"], trust=content["trust"])
+    act = _policy(content, trained, spec, task(make_env, as_played=True), env)
+    # One that has learnt on since is another policy.
+    content = content | {"parameters": trained and hashlib.sha256(trained.theta.numpy().tobytes()).hexdigest()}
     folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
     try:
         with results.alone(folder):
@@ -93,7 +100,7 @@ def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, fleet
     """
     from awr_exp.training.progress import Bar
 
-    id, wanted = content["dataset_id"], content | {"episodes": None, "parameters": _parameters(content)}
+    id, wanted = content["dataset_id"], content | {"episodes": None}
     place = folder / "settings.json"
     if not place.exists():
         results.put(place, json.dumps(wanted, sort_keys=True).encode())
@@ -121,7 +128,7 @@ def _environment(content: dict[str, Any]) -> Any:
     node = content.get("env")
     if node is None:
         folder = Path(content["policy"])
-        if content["policy"] not in ("random", "built-in") and not folder.exists():
+        if content["policy"] not in WITHOUT_RUN and not folder.exists():
             raise UserError(
                 f"policy={folder} is not there: give random, built-in, or a run's folder or checkpoint file"
             )
@@ -141,8 +148,8 @@ def _environment(content: dict[str, Any]) -> Any:
     return made
 
 
-def _policy(content: dict[str, Any], spec: Any, played: Any, env: gymnasium.Env) -> Act:
-    """The policy with its noise, for the task as its spaces say and as it is played."""
+def _policy(content: dict[str, Any], trained: Any, spec: Any, played: Any, env: gymnasium.Env) -> Act:
+    """The policy with its noise, for the task as its spaces say and as it is played; trained: that of a run, if any."""
     from awr_exp.envs import behaviour
 
     name, noise = str(content["policy"]), content["noise"]
@@ -159,7 +166,9 @@ def _policy(content: dict[str, Any], spec: Any, played: Any, env: gymnasium.Env)
             raise UserError(f"policy=built-in is for {known}, not for {id}: take policy=random or a run's folder")
         own = behaviour.BUILT_IN[id](0.0)
     else:
-        own = _of_run(content, spec, played)
+        if trained.spec not in (spec, played):
+            raise UserError(f"{name} was trained for {trained.spec}, the environment is {spec}: choose its own")
+        own = trained.act_on_one(content["sample"])
     if spec.discrete:
         return lambda obs, rng: anything(obs, rng) if rng.random() < noise else own(obs, rng)
     span = np.subtract(spec.action_high, spec.action_low, dtype=np.float32)
@@ -171,25 +180,6 @@ def _policy(content: dict[str, Any], spec: Any, played: Any, env: gymnasium.Env)
         return np.clip(action + noise * half * rng.standard_normal(len(half)), low, high).astype(np.float32)
 
     return noisy
-
-
-def _of_run(content: dict[str, Any], spec: Any, played: Any) -> Act:
-    from awr_exp.policy import load
-
-    policy = load(content["policy"], trust=content["trust"])
-    if policy.spec not in (spec, played):
-        raise UserError(f"{content['policy']} was trained for {policy.spec}, the environment is {spec}: choose its own")
-    return policy.act_on_one(content["sample"])
-
-
-def _parameters(content: dict[str, Any]) -> str | None:
-    """A fingerprint of what a policy has learnt, of one that learns."""
-    from awr_exp.policy import load
-
-    if content["policy"] in ("random", "built-in"):
-        return None
-    theta = load(content["policy"], trust=content["trust"]).theta
-    return hashlib.sha256(theta.numpy().tobytes()).hexdigest()
 
 
 def _known_best(content: dict[str, Any]) -> list[float]:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class SharedDriver:
-    """A driver of `envs` environments a member, of which each worker has a share; without workers, this process has all.
+    """A driver of `envs` environments a member, of which each worker has a share, or all without workers this process.
 
     restore: brings the driver of a share, which is new, to where the last one was before it was asked to play. Raises
     BrokenEnvError or WorkerError where the environments of this process or of others do not begin.

@@ -32,13 +32,8 @@ MANY = 1_000
 """Environments that take a while to be made."""
 MOST_FAILURES = 100
 """Failures of a member's environments after which its run ends, counted anew when it is resumed."""
-
-
-STATE = {
-    "episode": "collect.episode", "length": "collect.length", "total": "collect.return", "sums": "collect.sums",
-    "failures": "collect.failures",
-}  # fmt: skip
-"""What a checkpoint has of a collector: by attribute, its name there."""
+STATE = {"episode": "episode", "length": "length", "total": "return", "sums": "sums", "failures": "failures"}
+"""What a checkpoint has of a collector: by attribute, its name there, after "collect."."""
 
 
 class Collector:
@@ -76,7 +71,9 @@ class Collector:
         # Of each open episode.
         self.episode, self.length, self.total = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
         # The newest of all environments, as far back as the longest open episode, rollout by rollout.
-        self.actions, self.remembered = deque([self._no_actions(0)]), 0
+        discrete, width = agent.spec.discrete, agent.spec.action_dim
+        none = np.zeros((0, *shape), np.int64) if discrete else np.zeros((0, *shape, width), np.float32)
+        self.actions, self.remembered = deque([none]), 0
         # Of the observations and of their squares so far: float32 would drift, and the replay forgets.
         self.sums = np.zeros((agent.members, 2, agent.spec.obs_dim))
         self.finished: list[list[Sequence[float]]] = [[] for _ in agent.seeds]
@@ -102,14 +99,13 @@ class Collector:
         with _said_plainly():
             rollout = self.driver.finish()
         self._count_failures(rollout)
-        # Where an environment failed, the episode before was cut off, and the next one begins.
-        others = np.concatenate([self.episode[None], rollout.episode[:-1]]) != rollout.episode
-        begins = others | (np.arange(len(others)) == 0)[:, None, None] & (self.length == 0)
+        begins = np.diff(rollout.episode, axis=0, prepend=[self.episode - (self.length == 0)]) > 0
         for member, recorder in enumerate(self.recorders):
             recorder.add(self.replay.added * self.replay.envs, rollout, member, begins[:, member])
         self._follow(rollout, begins)
-        self.replay.cut(torch.as_tensor(others[0]))
-        rollout.truncated[:-1] |= others[1:] & ~rollout.terminated[:-1]
+        # An episode that has not ended where the next one begins was cut off: the environment failed.
+        self.replay.cut(torch.as_tensor(begins[0]))
+        rollout.truncated[:-1] |= begins[1:] & ~rollout.terminated[:-1]
         self.replay.extend(self._batch(rollout))
         exact = rollout.obs.astype(np.float64)
         self.sums += np.stack([exact.sum((0, 2)), np.square(exact).sum((0, 2))], 1)
@@ -163,12 +159,6 @@ class Collector:
         while self.remembered - len(self.actions[0]) >= max(1, self.length.max()):
             self.remembered -= len(self.actions.popleft())
 
-    def _no_actions(self, steps: int) -> NDArray[Any]:
-        """Of so many steps of all environments, [steps, K, E, ...]."""
-        spec = self.agent.spec
-        place = steps, self.agent.members, self.replay.envs
-        return np.zeros(place, np.int64) if spec.discrete else np.zeros((*place, spec.action_dim), np.float32)
-
     def _open(self) -> list[list[NDArray[Any]]]:
         """The actions of the open episode of each environment of each member, [length, ...]."""
         actions = np.concatenate(self.actions)
@@ -184,19 +174,18 @@ class Collector:
 
     def read(self) -> list[dict[str, float]]:
         """Of the episodes that each member finished since the last call: mean return and length; failures so far."""
-        means = [np.mean(own, 0).tolist() if own else () for own in self.finished]
-        self.finished = [[] for _ in self.finished]
-        metrics = [dict(zip(("collect/return_mean", "collect/length_mean"), mean, strict=False)) for mean in means]
-        for own, failures in zip(metrics, self.failures.tolist(), strict=True):
-            own["collect/env_failures"] = failures
-        return metrics
+        names = "collect/return_mean", "collect/length_mean"
+        means = [dict(zip(names, np.mean(own, 0).tolist(), strict=True)) if own else {} for own in self.finished]
+        self.finished = [[] for _ in means]
+        return [mean | {"collect/env_failures": n} for mean, n in zip(means, self.failures.tolist(), strict=True)]
 
     def state(self, member: int) -> dict[str, Tensor]:
         """What a checkpoint of a member needs of its environments, [1, E] each.
 
         Their actions are of one open episode after another, for members have different numbers of them.
         """
-        state = {name: torch.as_tensor(getattr(self, own)[member : member + 1]).clone() for own, name in STATE.items()}
+        own = {f"collect.{STATE[name]}": getattr(self, name)[member : member + 1] for name in STATE}
+        state = {name: torch.as_tensor(values).clone() for name, values in own.items()}
         return state | {"collect.actions": torch.as_tensor(np.concatenate(self._open()[member]))}
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -206,16 +195,17 @@ class Collector:
         KeyError where the state is of another shape.
         """
         for own, name in STATE.items():
-            before, found = getattr(self, own), state[name].numpy().copy()
+            before, found = getattr(self, own), state[f"collect.{name}"].numpy().copy()
             if found.shape != before.shape or found.dtype != before.dtype:
-                raise ValueError(f"'{name}' should be {before.shape}, found {found.shape} of {found.dtype}")
+                raise ValueError(f"'collect.{name}' should be {before.shape}, found {found.shape} of {found.dtype}")
             setattr(self, own, found)
         self.forgiven = self.failures
         if self.length.min() < 0 or self.length.sum() != len(state["collect.actions"]):
             raise ValueError("its open episodes are of other lengths than their actions")
-        self.remembered = int(self.length.max())
-        self.actions = deque([actions := self._no_actions(self.remembered)])
-        pieces = np.split(state["collect.actions"].numpy(), self.length.flatten().cumsum()[:-1])
+        kept, self.remembered = state["collect.actions"].numpy(), int(self.length.max())
+        actions = np.zeros((self.remembered, *self.length.shape, *kept.shape[1:]), kept.dtype)
+        self.actions = deque([actions])
+        pieces = np.split(kept, self.length.flatten().cumsum()[:-1])
         for place, piece in zip(np.ndindex(*self.length.shape), pieces, strict=True):
             actions[(slice(self.remembered - len(piece), None), *place)] = piece
         with _said_plainly():
