@@ -53,14 +53,15 @@ def collect(content: dict[str, Any]) -> None:
     from awr_exp.data import export
     from awr_exp.data.minari import root
     from awr_exp.data.recording import Recording
-    from awr_exp.envs.build import clips, made, played_space, task
+    from awr_exp.envs.build import clips, opened, played_space, task
     from awr_exp.policy import load
     from awr_exp.training.recorder import reference
 
     id = content["dataset_id"]
     make_env = _environment(content)
-    spec, env = task(make_env), made(make_env)
-    export.check_env(env)
+    spec = task(make_env)
+    with opened(make_env) as env:
+        export.check_env(env)
     trained = None if content["policy"] in WITHOUT_RUN else load(content["policy"], trust=content["trust"])
     act = _policy(content, trained, spec, task(make_env, as_played=True), env)
     # One that has learnt on since is another policy.

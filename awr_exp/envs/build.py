@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MakeEnv = Callable[[], gymnasium.Env]
+
 EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "Box2D": "box2d", "pygame": "box2d"}
 """What a missing module's name tells about the extra that brings it."""
 
@@ -105,34 +106,29 @@ def played_space(make: MakeEnv, env: gymnasium.Env) -> gymnasium.Space:
     return spaces.Box(-np.inf, np.inf, space.shape, space.dtype)
 
 
-def made(make: MakeEnv) -> gymnasium.Env:
-    """The environment. Raises UserError if it cannot be made."""
-    id = getattr(make, "id", make)
-    try:
-        return flat(make())
-    except UserError:
-        raise
-    except gymnasium.error.DependencyNotInstalled as error:
-        extra = next((extra for name, extra in EXTRAS.items() if name in str(error)), None)
-        hint = f"pip install 'awr-exp[{extra}]'" if extra else first_line(error)
-        raise UserError(f"environment '{id}' needs a package that is not installed: {hint}, or env=none") from None
-    except gymnasium.error.UnregisteredEnv as error:
-        raise UserError(
-            f"environment '{id}' cannot be made: {first_line(error)} Give the env.id of a registered one, or "
-            "my_module:MyEnv-v0 for one of your own"
-        ) from None
-    except Exception as error:
-        raise UserError(f"environment '{id}' cannot be made: {first_line(error)}") from None
-    except SystemExit as stop:
-        raise UserError(f"environment '{id}' cannot be made: {named(stop)}") from None
-
-
 @contextmanager
 def opened(make: MakeEnv) -> Iterator[gymnasium.Env]:
-    """`made` for a while, and closed, whatever it says to that."""
-    env = made(make)
+    """The environment for a while, and closed, whatever it says to that. Raises UserError if it cannot be made."""
+    try:
+        env = flat(make())
+    except UserError:
+        raise
+    except FAILURES as error:
+        raise UserError(f"environment '{getattr(make, 'id', make)}' {_why_not(error)}") from None
     try:
         yield env
     finally:
         with suppress(*FAILURES):
             env.close()
+
+
+def _why_not(error: BaseException) -> str:
+    """Why an environment could not be made, and what can be done about it."""
+    if isinstance(error, gymnasium.error.DependencyNotInstalled):
+        extra = next((extra for name, extra in EXTRAS.items() if name in str(error)), None)
+        hint = f"pip install 'awr-exp[{extra}]'" if extra else first_line(error)
+        return f"needs a package that is not installed: {hint}, or env=none"
+    why = named(error) if isinstance(error, SystemExit) else first_line(error)
+    if isinstance(error, gymnasium.error.UnregisteredEnv):
+        why += " Give the env.id of a registered one, or my_module:MyEnv-v0 for one of your own"
+    return f"cannot be made: {why}"

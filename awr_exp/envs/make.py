@@ -160,10 +160,10 @@ def none(data: Source | None, spec: "Spec | None") -> None:
 
 
 def _check_vectorized(make: Make) -> None:
+    """Raises UserError where the environment's own vectorised form is not there, or none that we can collect in."""
+    problem, usual = None, gymnasium.vector.AutoresetMode.NEXT_STEP
     if gymnasium.spec(make.id.rpartition(":")[2]).vector_entry_point is None:
         raise UserError(f"environment '{make.id}' has no vectorised form of its own: leave out env.vectorized")
-    with opened(make) as one:
-        alone = _kind(bare(one).observation_space, bare(one).action_space)
     try:
         several = make.vector(1)
     except FAILURES as error:
@@ -171,20 +171,18 @@ def _check_vectorized(make: Make) -> None:
     single = _kind(several.env.single_observation_space, several.env.single_action_space)
     with suppress(*FAILURES):
         several.close()
-    usual = gymnasium.vector.AutoresetMode.NEXT_STEP
+    with opened(make) as one:
+        if single != _kind(bare(one).observation_space, bare(one).action_space):
+            problem = "has observations or actions of another kind in its vectorised form"
     mode = several.metadata.get("autoreset_mode", usual)
     # Some write the mode, others its name.
     if mode not in (usual, usual.value):
-        raise UserError(
-            f"environment '{make.id}' does not begin its episodes in the step after the last one's end (its "
-            f"autoreset_mode is {getattr(mode, 'value', mode)}), so that true last observations are not seen: leave "
-            "out env.vectorized"
+        problem = (
+            "does not begin its episodes in the step after the last one's end (its autoreset_mode is "
+            f"{getattr(mode, 'value', mode)}), so that true last observations are not seen"
         )
-    if alone != single:
-        raise UserError(
-            f"environment '{make.id}' has observations or actions of another kind in its vectorised form: leave out "
-            "env.vectorized"
-        )
+    if problem:
+        raise UserError(f"environment '{make.id}' {problem}: leave out env.vectorized")
 
 
 def _kind(observation: Any, action: Any) -> tuple[Any, ...]:
@@ -204,11 +202,9 @@ def _check(make: Make, data: Source | None, spec: "Spec | None", instead: str) -
             instead = f"it was recorded through {names}, which is not there; {instead}"
         fit.check(env, make.id, make.clip_actions, data, spec, instead)
     if missing:
-        again = (
-            "env=from_dataset puts that on"
-            if all(map(source.recreated, missing))
-            else ("if scores depend on that, register an environment with it as my_module:MyEnv-v0")
-        )
+        again = "if scores depend on that, register an environment with it as my_module:MyEnv-v0"
+        if all(map(source.recreated, missing)):
+            again = "env=from_dataset puts that on"
         log.warning(
             "data set '%s' was recorded through %s, which environment '%s' has not: %s", data.id, names, make.id, again
         )
