@@ -68,12 +68,12 @@ class InProcess:
         return env, env.action_space
 
     def reset(self, numbers: Numbers, seeds: Numbers) -> Step:
-        def begin(own: slice, key: int) -> tuple[Any, ...]:
+        def begin(own: Any, key: int) -> tuple[Any, ...]:
             if key not in self.envs:
                 self.envs[key], space = self._make()
                 bounded = clips(self.make_env) and isinstance(space, spaces.Box)
                 self.bounds = (space.low, space.high) if bounded else None  # type: ignore[attr-defined]
-            return self.envs[key].reset(seed=int(seeds[own.start]))[0], 0.0, False, False
+            return self.envs[key].reset(seed=int(np.ravel(seeds[own])[0]))[0], 0.0, False, False
 
         return self._each(numbers, begin)
 
@@ -82,24 +82,22 @@ class InProcess:
         played = actions.copy()
         if self.bounds:
             played = np.clip(played, *self.bounds).astype(self.bounds[0].dtype, copy=False)
+        return self._each(numbers, lambda own, key: self.envs[key].step(played[own])[:4])
 
-        def step(own: slice, key: int) -> tuple[Any, ...]:
-            return self.envs[key].step(played[own if self.autoreset else own.start])[:4]
-
-        return self._each(numbers, step)
-
-    def _each(self, numbers: Numbers, call: Callable[[slice, int], tuple[Any, ...]]) -> Step:
-        """What `call` returns for the places and the key of each made object; those that fail are closed."""
+    def _each(self, numbers: Numbers, call: Callable[[Any, int], tuple[Any, ...]]) -> Step:
+        """What `call` returns for the place, or places, and the key of each made object; those that fail are closed."""
         size, copies = len(numbers), self.copies
         obs, reward = np.full((size, self.obs_dim), np.nan, np.float32), np.zeros(size)
         terminated, truncated = np.zeros((2, size), np.bool_)
         reasons: dict[int, str] = {}
         for place, key in zip(range(0, size, copies), (numbers[::copies] // copies).tolist(), strict=True):
-            own = slice(place, place + copies)
+            own = slice(place, place + copies) if self.autoreset else place
             try:
                 result, gained, terminated[own], truncated[own] = call(own, key)
                 reward[own] = gained if isinstance(gained, float) else self._rewards(gained)
-                obs[own] = self._observations(result)
+                if np.shape(result) != self.shape:
+                    raise ValueError(f"its observation has the shape {np.shape(result)}, its space {self.shape}")
+                obs[own] = result
             except FAILURES as error:
                 reasons[place] = named(error)
         moved: Any = np.isfinite(obs).all(1) & (np.abs(reward) <= LARGEST)
@@ -111,18 +109,12 @@ class InProcess:
             self.failures += len(reasons)
         return Step(obs, reward, terminated, truncated, moved, reasons)
 
-    def _observations(self, result: Any) -> NDArray[np.float32]:
-        array = np.asarray(result, np.float32)
-        if array.shape != self.shape:
-            raise ValueError(f"its observation has the shape {array.shape}, its space {self.shape}")
-        return array
-
-    def _rewards(self, gained: Any) -> NDArray[np.float64]:
+    def _rewards(self, gained: Any) -> float | NDArray[np.float64]:
         """One number of each environment, which it may give in whatever shape."""
         array = np.asarray(gained, np.float64)
         if array.size != self.copies:
             raise ValueError(f"its reward has the shape {array.shape}: it must be one number of each environment")
-        return array.reshape(self.copies)
+        return array.reshape(self.copies) if self.autoreset else array.item()
 
     def together(self, numbers: Numbers) -> Numbers:
         """These environments and those that are reset and stepped with them, in order."""

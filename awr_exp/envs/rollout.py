@@ -64,9 +64,9 @@ class Driver:
         own_form = getattr(make_env, "vectorized", False)
         self.fleet = Vectorized(make_env, obs_dim, *self.shape[::-1]) if own_form else InProcess(make_env, obs_dim)
         self.obs = np.zeros((len(self.lanes), obs_dim), np.float32)
-        self.episode, self.failures, self.in_a_row = np.zeros((3, len(self.lanes)), np.int64)
+        self.failures, self.in_a_row = np.zeros((2, len(self.lanes)), np.int64)
         self.reasons: list[tuple[int, str]] = []
-        self.load(self.episode, [])
+        self.load(np.zeros(len(self.lanes), np.int64), [])
 
     @kept()
     def load(self, episode: Numbers, actions: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
@@ -74,7 +74,7 @@ class Driver:
 
         Of lanes that cannot be brought back, nan. Raises BrokenEnvError.
         """
-        self.episode[:] = episode
+        self.episode = episode
         # Steps of all lanes that are not yet part of a rollout, and in which of them each lane moved.
         self.steps: list[tuple[NDArray[Any], ...]] = []
         self.moved: list[NDArray[np.bool_]] = []
@@ -93,8 +93,13 @@ class Driver:
     @kept()
     def skip(self, lanes: Numbers) -> None:
         """Begin the next episodes of lanes that `load` could not bring back."""
+        self._begin_next(lanes)
+
+    def _begin_next(self, lanes: Numbers, by_itself: bool = True) -> None:
+        """Begin the next episodes of lanes, unless they do so by themselves. Raises BrokenEnvError."""
+        self.episode = self.episode.copy()
         self.episode[lanes] += 1
-        if not self.fleet.autoreset:
+        if not (by_itself and self.fleet.autoreset):
             self._begin(lanes)
 
     def _begin(self, lanes: Numbers) -> None:
@@ -114,7 +119,7 @@ class Driver:
 
     def _failed(self, lanes: Numbers, reasons: dict[int, str]) -> Numbers:
         """Those that begin anew because some failed, for these reasons by place: they are counted."""
-        failed = lanes[list(reasons)]
+        failed, self.failures = lanes[list(reasons)], self.failures.copy()
         self.failures[failed] += 1
         self.reasons += zip((failed // self.shape[1]).tolist(), reasons.values(), strict=True)
         return self.fleet.together(failed)
@@ -140,34 +145,30 @@ class Driver:
 
     def _step(self, action: NDArray[Any], lanes: Numbers) -> None:
         """Step these lanes with their actions, of those of all."""
-        step = self.fleet.step(lanes, action[lanes])
-        before, self.obs = self.obs, self._of_all(lanes, step.obs, self.obs)
-        reward, terminated, truncated, moved = (self._of_all(lanes, part) for part in step[1:5])
-        own = self.episode.copy(), self.failures
-        self.steps.append((before, action, reward, self.obs, terminated, truncated, *own))
+        step, before = self.fleet.step(lanes, action[lanes]), self.obs
+        if len(lanes) == len(self.lanes):
+            self.obs, reward, terminated, truncated, moved = step[:5]
+        else:
+            whole: Any = [before.copy(), *(np.zeros(len(before), part.dtype) for part in step[1:5])]
+            for mine, part in zip(whole, step, strict=False):
+                mine[lanes] = part
+            self.obs, reward, terminated, truncated, moved = whole
+        # None of these arrays is written to from now on.
+        own = before, action, reward, self.obs, terminated, truncated, self.episode, self.failures
+        self.steps.append(own)
         self.moved.append(moved)
-        self.counts += moved
-        self.in_a_row[moved] = 0
-        self.failures = np.where(moved, 0, self.failures)
-        ended = moved & (terminated | truncated)
-        self.episode += ended
-        if not self.fleet.autoreset and ended.any():
-            self._begin(np.flatnonzero(ended))
+        self.counts = self.counts + moved
+        if self.failures.any():
+            self.failures = np.where(moved, 0, self.failures)
+            self.in_a_row[moved] = 0
+        if (ended := moved & (terminated | truncated)).any():
+            self._begin_next(np.flatnonzero(ended))
         if step.reasons:
             again = self._failed(lanes, step.reasons)
             self.in_a_row[again] += 1
             if self.in_a_row.max() == ATTEMPTS:
                 raise self._broken()
-            self.episode[again] += 1
-            self._begin(again)
-
-    def _of_all(self, lanes: Numbers, part: NDArray[Any], others: NDArray[Any] | None = None) -> NDArray[Any]:
-        """What all have: these lanes their part, and the rest what `others` says, or nothing."""
-        if len(lanes) == len(self.lanes):
-            return part
-        whole = np.zeros((len(self.lanes), *part.shape[1:]), part.dtype) if others is None else others.copy()
-        whole[lanes] = part
-        return whole
+            self._begin_next(again, by_itself=False)
 
     def _next(self, steps: int) -> Rollout:
         """The first `steps` in which each lane moved; what is left over waits."""
