@@ -42,20 +42,27 @@ class Rollout:
     reasons: Sequence[tuple[int, str]]
 
     @property
+    def transitions(self) -> dict[str, NDArray[Any]]:
+        """What a replay or a recording keeps of it, by name."""
+        names = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def done(self) -> NDArray[np.bool_]:
+        """Whether the step ends an episode."""
         return self.terminated | self.truncated
 
 
 class Driver:
     """Plays in environments `numbers` of each member, each in an episode that goes on from one rollout to the next.
 
-    Episode n of an environment of a member starts from a seed of its own, and the noise of its actions is drawn from
-    one, too: nothing of the generators has to be saved, and an episode can be played again up to where it was. Lanes
-    are the environments of one member after another.
+    A lane is one environment of one member; the lanes of a member follow one another. Episode n of a lane starts from a
+    seed of its own, and the noise of its actions is drawn from another one: so no generator has to be saved, and an
+    episode can be played again up to where it was.
 
-    An environment that fails begins its next episode, and is then a step behind, as one is that needs a step to begin
-    an episode: those that are behind are stepped on until they have caught up. What others have played meanwhile, for
-    they may be stepped together, is part of the next rollout.
+    A lane whose environment fails begins its next episode, and is then a step behind the others, as one is that needs a
+    step to begin an episode (see `Vectorized`). Lanes that are behind are stepped until they have caught up; what those
+    that are stepped together with them play meanwhile is part of the next rollout.
     """
 
     def __init__(self, make_env: MakeEnv, obs_dim: int, seeds: Sequence[int], numbers: Sequence[int]) -> None:

@@ -130,10 +130,8 @@ class Collector:
 
     def _batch(self, rollout: Rollout) -> Batch:
         """[K, S, E, ...] on the device."""
-        names = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
-        tensors = {
-            name: torch.as_tensor(getattr(rollout, name)).to(self.agent.device).transpose(0, 1) for name in names
-        }
+        device, columns = self.agent.device, rollout.transitions.items()
+        tensors = {name: torch.as_tensor(column).to(device).transpose(0, 1) for name, column in columns}
         tensors["reward"] = tensors["reward"] * self.reward_scale
         return Batch(**{name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
 

@@ -96,8 +96,7 @@ class Recorder:
         keep = np.where(began < 0, self.open, inside[began])
         self.open = keep[-1]
         rows = np.flatnonzero(keep.any(1))
-        names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
-        parts = {name: getattr(rollout, name)[rows, member] for name in names}
+        parts = {name: column[rows, member] for name, column in rollout.transitions.items()}
         if not self.spec.discrete:
             parts["action"] = np.clip(parts["action"], self.spec.action_low, self.spec.action_high)
         try:
