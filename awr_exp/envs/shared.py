@@ -17,6 +17,9 @@ from awr_exp.networks.numpy_policy import NumpyPolicy
 
 log = logging.getLogger(__name__)
 
+MANY = 1_000
+"""Environments that take a while to be made."""
+
 
 class SharedDriver:
     """A driver of `envs` environments a member, of which each worker has a share, or all without workers this process.
@@ -35,6 +38,8 @@ class SharedDriver:
         stopped: Stopped,
         restore: Callable[[int], object],
     ) -> None:
+        if (count := len(seeds) * envs) >= MANY:
+            log.info("making %d environments", count)
         processes = max(1, min(workers, envs))
         self.shares = [np.arange(share, envs, processes) for share in range(processes)]
         makes = [partial(Driver, make_env, obs_dim, seeds, share.tolist()) for share in self.shares]

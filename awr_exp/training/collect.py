@@ -1,7 +1,6 @@
 """Collecting with the policy as it is: each member in its own environments, into its own part of a replay."""
 
 import logging
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,8 +27,6 @@ from awr_exp.types import Batch
 
 log = logging.getLogger(__name__)
 
-MANY = 1_000
-"""Environments that take a while to be made."""
 MOST_FAILURES = 100
 """Failures of a member's environments after which its run ends, counted anew when it is resumed."""
 STATE = {"episode": "episode", "length": "length", "total": "return", "sums": "sums", "failures": "failures"}
@@ -61,13 +58,10 @@ class Collector:
             raise UserError("this policy has no NumPy form, in which workers act: choose trainer.workers=0")
         self.agent, self.replay, self.reward_scale = agent, replay, reward_scale
         self.recorders, self.runs = recorders, runs
-        shape = (agent.members, replay.envs)
-        if math.prod(shape) >= MANY:
-            log.info("making %d environments", math.prod(shape))
+        place = agent.spec.obs_dim, agent.seeds, replay.envs
         with _said_plainly():
-            self.driver = SharedDriver(
-                make_env, agent.spec.obs_dim, agent.seeds, replay.envs, workers, stopped, self._bring_back
-            )
+            self.driver = SharedDriver(make_env, *place, workers, stopped, self._bring_back)
+        shape = agent.members, replay.envs
         # Of each open episode.
         self.episode, self.length, self.total = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
         # The newest of all environments, as far back as the longest open episode, rollout by rollout.
@@ -157,11 +151,10 @@ class Collector:
         while self.remembered - len(self.actions[0]) >= max(1, self.length.max()):
             self.remembered -= len(self.actions.popleft())
 
-    def _open(self) -> list[list[NDArray[Any]]]:
-        """The actions of the open episode of each environment of each member, [length, ...]."""
-        actions = np.concatenate(self.actions)
-        begins = len(actions) - self.length
-        return [[actions[begin:, k, e] for e, begin in enumerate(own)] for k, own in enumerate(begins.tolist())]
+    def _open(self, member: int) -> list[NDArray[Any]]:
+        """The actions of the open episode of each of a member's environments, [length, ...]."""
+        actions = np.concatenate([part[:, member] for part in self.actions])
+        return [actions[len(actions) - length :, env] for env, length in enumerate(self.length[member].tolist())]
 
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [K, obs_dim] of each member's observations so far; 1 for a constant entry."""
@@ -184,7 +177,7 @@ class Collector:
         """
         own = {f"collect.{STATE[name]}": getattr(self, name)[member : member + 1] for name in STATE}
         state = {name: torch.as_tensor(values).clone() for name, values in own.items()}
-        return state | {"collect.actions": torch.as_tensor(np.concatenate(self._open()[member]))}
+        return state | {"collect.actions": torch.as_tensor(np.concatenate(self._open(member)))}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from the `state` of all members: open episodes are played again.
@@ -214,7 +207,7 @@ class Collector:
     def _bring_back(self, share: int) -> int:
         """Have the open episodes of a share played again; how many did not come to where they were."""
         envs = self.driver.shares[share]
-        actions = [own[env] for own in self._open() for env in envs.tolist()]
+        actions = [own[env] for own in map(self._open, range(self.agent.members)) for env in envs.tolist()]
         obs = self.driver.load(share, self.episode[:, envs].flatten(), actions)
         if not self.replay.added:
             return 0
