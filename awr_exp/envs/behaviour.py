@@ -45,4 +45,4 @@ def cartpole(noise: float) -> Act:
 
 
 BUILT_IN: dict[str, Callable[[float], Act]] = {"Pendulum-v1": pendulum, "CartPole-v1": cartpole}
-"""By task: from the amount of noise to a policy that is good without."""
+"""By task, what makes a policy of an amount of noise, without which it is good."""

@@ -61,7 +61,7 @@ class Make:
 
     @kept()
     def vector(self, count: int) -> FlatVector:
-        """`count` copies in one."""
+        """`count` copies in its own vectorised form."""
         return flat_vector(gymnasium.make_vec(self.id, count, "vector_entry_point", **self.kwargs))
 
 
@@ -83,7 +83,7 @@ def _hear_mujoco() -> None:
 
 
 def task(make: MakeEnv, as_played: bool = False) -> "Spec":
-    """What the environment's spaces say; as_played: of actions, what `played_space` says.
+    """The task that the environment's spaces describe; as_played: its actions are those of `played_space`.
 
     Raises UserError for actions of another kind than ours.
     """
@@ -99,7 +99,7 @@ def clips(make: MakeEnv) -> bool:
 
 
 def played_space(make: MakeEnv, env: gymnasium.Env) -> gymnasium.Space:
-    """Of the actions that `env`, one of its environments, gets: without bounds, where it gets them as they are."""
+    """The space of the actions that `env`, one of its environments, gets; where it gets all, they have no bounds."""
     space = bare(env).action_space
     if clips(make) or not isinstance(space, spaces.Box):
         return space

@@ -65,6 +65,6 @@ def play_seeded(fleet: Fleet, act: Act, seed: int, *names: object) -> dict[str, 
 
 
 def at_random(spec: "Spec") -> Act:
-    """Uniformly random actions."""
+    """Draws actions evenly, see `Uniform`."""
     uniform = Uniform(spec)
     return lambda obs, rng: uniform(obs[None], normal(rng, 1, uniform.noise))[0]

@@ -112,7 +112,10 @@ def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
 
 
 def _registered_limit(data: Source, env: Any, clip: bool) -> int | None:
-    """Steps. Raises UserError where nothing of that name is registered, and says where its code may be."""
+    """The time limit that it is registered with, in steps.
+
+    Raises UserError, which says where its code may be, if nothing of that name is registered.
+    """
     if ":" in env.id:
         return None
     try:
@@ -148,14 +151,14 @@ def _placed(make: Make) -> source.EnvSource:
 
 
 def overrides(spec: Any, clip_actions: bool = True) -> list[str]:
-    """Those that choose the environment of gymnasium's EnvSpec."""
+    """The overrides that choose the environment of gymnasium's EnvSpec."""
     kwargs = [shell.override(f"+env.kwargs.{name}", value) for name, value in (spec.kwargs or {}).items()]
     unclipped = [] if clip_actions else ["env.clip_actions=false"]
     return ["env=gym", shell.override("env.id", spec.id), *kwargs, *unclipped]
 
 
 def none(data: Source | None, spec: "Spec | None") -> None:
-    """No evaluation."""
+    """No environment: nothing is evaluated."""
     return None
 
 
@@ -186,7 +189,7 @@ def _check_vectorized(make: Make) -> None:
 
 
 def _kind(observation: Any, action: Any) -> tuple[Any, ...]:
-    """Of a task, what must be the same in all of its forms."""
+    """What must be the same in all forms of a task."""
     return entries_of("", observation) or observation, action
 
 

@@ -118,12 +118,12 @@ class Collector:
         self.failures = failures
 
     def count_failures(self, member: int, failures: int) -> None:
-        """Of a member's environments elsewhere: they are no reason to end its run."""
+        """Count failures of a member's environments elsewhere, which are no reason to end its run."""
         added = failures * (np.arange(self.agent.members) == member)
         self.failures, self.forgiven = self.failures + added, self.forgiven + added
 
     def _batch(self, rollout: Rollout) -> Batch:
-        """[K, S, E, ...] on the device."""
+        """Its transitions, [K, S, E, ...] on the device."""
         device, columns = self.agent.device, rollout.transitions.items()
         tensors = {name: torch.as_tensor(column).to(device).transpose(0, 1) for name, column in columns}
         tensors["reward"] = tensors["reward"] * self.reward_scale
@@ -164,7 +164,7 @@ class Collector:
         return torch.as_tensor(mean).to(self.agent.obs_mean), torch.as_tensor(std).to(self.agent.obs_std)
 
     def read(self) -> list[dict[str, float]]:
-        """Of the episodes that each member finished since the last call: mean return and length; failures so far."""
+        """The mean return and length of what each member finished since the last call, and its failures so far."""
         names = "collect/return_mean", "collect/length_mean"
         means = [dict(zip(names, np.mean(own, 0).tolist(), strict=True)) if own else {} for own in self.finished]
         self.finished = [[] for _ in means]
@@ -228,7 +228,7 @@ class Collector:
 
 @contextmanager
 def _said_plainly() -> Iterator[None]:
-    """What environments and workers cannot do any more, as the end of a run."""
+    """What environments and workers cannot do any more ends the run, in one line."""
     try:
         yield
     except (BrokenEnvError, WorkerError) as error:
@@ -236,7 +236,7 @@ def _said_plainly() -> Iterator[None]:
 
 
 class TorchPolicy:
-    """Any policy as one in NumPy, for this process."""
+    """Acts by any policy as one in NumPy does, but only in this process."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.noise = agent, agent.policy.head.noise
