@@ -122,7 +122,7 @@ def critic_steps(agent: Any, replay: Replay, slots: Tensor, noise: Tensor, targe
 
 
 def actor_steps(agent: Any, replay: Replay, slots: Tensor, noise: Tensor, weight: Tensor) -> Metrics:
-    """A step of `Agent.actor_update` for each of slots [S, K, B], with weights [K, N] of the replay; sums as `critic_steps`."""
+    """A step of `Agent.actor_update` for each of slots [S, K, B], with weights [K, N]; sums as `critic_steps`."""
     return _actor_metrics(_actor(agent, replay, slots, _of_rows(weight, slots)).sum(0))
 
 
