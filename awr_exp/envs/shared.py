@@ -7,10 +7,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from awr_exp.envs.build import MakeEnv
-from awr_exp.envs.fleet import Numbers
 from awr_exp.envs.rollout import Driver, Rollout
 from awr_exp.envs.worker import Local, Stopped, Worker, WorkerDiedError
 from awr_exp.networks.numpy_policy import NumpyPolicy
@@ -78,15 +76,10 @@ class SharedDriver:
         self.restore(share)
         self.hosts[share].ask(*self.request)
 
-    def load(self, share: int, episode: Numbers, actions: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """See `Driver.load`, of a share."""
-        self.hosts[share].ask("load", episode, actions)
+    def call(self, share: int, method: str, *arguments: Any) -> Any:
+        """What a method of a share's driver returns."""
+        self.hosts[share].ask(method, *arguments)
         return self.hosts[share].answer()
-
-    def skip(self, share: int, lanes: Numbers) -> None:
-        """See `Driver.skip`, of a share."""
-        self.hosts[share].ask("skip", lanes)
-        self.hosts[share].answer()
 
     def close(self) -> None:
         for host in self.hosts:

@@ -208,7 +208,7 @@ class Collector:
         """Have the open episodes of a share played again; how many did not come to where they were."""
         envs = self.driver.shares[share]
         actions = [own[env] for own in map(self._open, range(self.agent.members)) for env in envs.tolist()]
-        obs = self.driver.load(share, self.episode[:, envs].flatten(), actions)
+        obs = self.driver.call(share, "load", self.episode[:, envs].flatten(), actions)
         if not self.replay.added:
             return 0
         newest = self.replay.newest(1).next_obs[:, envs].flatten(0, 2).cpu().numpy()
@@ -219,7 +219,7 @@ class Collector:
             self.episode += cut
             self.length[cut], self.total[cut] = 0, 0.0
             self.replay.cut(torch.as_tensor(cut))
-            self.driver.skip(share, np.flatnonzero(lost))
+            self.driver.call(share, "skip", np.flatnonzero(lost))
         return int(lost.sum())
 
     def close(self) -> None:

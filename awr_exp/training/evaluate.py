@@ -3,8 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +45,7 @@ class Evaluator:
         self.workers = min(workers, members * episodes)
         self.fleet: Fleet | None = None
 
+    @kept()
     def play(self, agent: Agent, chosen: Sequence[bool] | None = None) -> "Episodes":
         """The episodes of all members, or of the chosen ones; of the others, nan returns.
 
@@ -55,14 +55,15 @@ class Evaluator:
         members, count = self.shape
         numbers = np.flatnonzero(np.repeat(np.ones(members) if chosen is None else chosen, count))
         failures: list[list[str]] = [[] for _ in range(members)]
-        with _one_thread():
-            try:
-                played = self._play(agent, numbers, failures)
-            except WorkerError as error:
-                log.warning("evaluating anew, in this process from now on: %s", error)
-                self.close()
-                self.workers = 1
-                played = self._play(agent, numbers, failures)
+        # More threads would find little to do, and wait for it on the cores of the workers; afterwards they are back.
+        torch.set_num_threads(1)
+        try:
+            played = self._play(agent, numbers, failures)
+        except WorkerError as error:
+            log.warning("evaluating anew, in this process from now on: %s", error)
+            self.close()
+            self.workers = 1
+            played = self._play(agent, numbers, failures)
         saved = played.seconds * (1 - 1 / self.workers) - played.steps * (self.workers - 1) * ROUND_TRIP
         if self.workers > 1 and isinstance(self.fleet, InProcess) and saved > WORTHWHILE:
             said = "stepping took %.1f s of this evaluation: %d processes step from now on"
@@ -173,14 +174,3 @@ class Episodes:
                 self.given_up[member] = said
         self.begins = np.concatenate([self.begins, numbers[~step.moved]])
         return numbers[step.moved]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """More would find little to do, and wait for it on the cores of the workers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -95,7 +95,11 @@ def test_returns_are_those_of_single_episodes() -> None:
     agent.actor.theta.normal_(generator=torch.Generator().manual_seed(1))
     make_env = gym(source(), CARTPOLE, "CartPole-v1")
     evaluator = Evaluator(make_env, members=2, episodes=5)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     played = evaluator.play(agent)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
     for member in range(2):
         for episode in range(5):
             env = make_env()

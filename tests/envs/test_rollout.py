@@ -305,3 +305,14 @@ def test_a_member_of_a_vectorised_form_plays_as_it_would_alone() -> None:
         np.testing.assert_array_equal(both.obs[2:], alone.obs)
     assert both.episode[:2].min() > 20
     assert len(both.steps) < 20
+
+
+@pytest.mark.parametrize("numbers", [[0], [0, 1, 2]])
+def test_a_vectorised_form_of_any_size_loses_nothing(numbers: list[int]) -> None:
+    make_env = gym(None, None, "CartPole-v1", vectorized=True)
+    driver = Driver(make_env, 4, [1, 2], numbers)
+    for number in range(3):
+        rollout = driver.play(Uniform(Spec(4, num_actions=2)), 80, number)
+        assert rollout.done.any((0, 2)).all()
+        np.testing.assert_array_equal(follows(rollout), ~rollout.done[:-1])
+        np.testing.assert_array_equal(np.diff(rollout.episode, axis=0), rollout.done[:-1])
