@@ -23,7 +23,7 @@ WIDTH = 44
 
 
 def text(config: str = "config") -> str:
-    """Of the command whose primary configuration this is."""
+    """The help of the command whose primary configuration this is."""
     every = sorted(options(CONF, SWEEPS, *_own_folders()), key=lambda option: option.group)
     own = next(option for option in every if (option.group, option.name) == ("", config))
     defaults = [item for entry in own.content["defaults"] if isinstance(entry, dict) for item in entry.items()]

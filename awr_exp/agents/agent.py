@@ -12,8 +12,8 @@ from awr_exp.math import losses
 from awr_exp.math.members import Hyper, Stateful, no_limit, per_member, rows
 from awr_exp.math.observations import LIMIT, normalize
 from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate
-from awr_exp.networks import acting
 from awr_exp.networks.mlp import size
+from awr_exp.networks.numpy_policy import NumpyMLP, numpy_policy
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
 from awr_exp.ranges import BelowOne, Count, PerMember, Positive, PositiveOrInf, checked
 from awr_exp.seeding import generator
@@ -161,9 +161,9 @@ class Agent:
         """Actions [K, B, ...] for obs [K, B, obs_dim] in the data's units, as `Policy.act` has them."""
         return self.policy.act(self.actor.theta, self.normalize(obs), noise)
 
-    def player(self) -> acting.Actor | None:
+    def numpy_policy(self) -> NumpyMLP | None:
         """The policy as it is now in NumPy, if it has such a form."""
-        return acting.actor(self.policy, self.actor.theta, self.obs_mean, self.obs_std, self.obs_limit)
+        return numpy_policy(self.policy, self.actor.theta, self.obs_mean, self.obs_std, self.obs_limit)
 
     def critic_update(self, batch: Batch) -> Metrics:
         """One step of what judges actions, for normalised observations; what there is to report, [K] each."""
@@ -274,7 +274,7 @@ class Agent:
 
 
 def _gradient(loss: Loss, theta: Tensor) -> tuple[Tensor, Tensor, Metrics]:
-    """Of loss(theta) at theta [K, P], with the loss and its by-products."""
+    """The gradient of loss(theta) at theta [K, P], the loss and its by-products."""
 
     if torch.compiler.is_compiling():
         # The form that the compiler can trace; eager, it takes twice as long as the other.
