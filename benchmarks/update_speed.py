@@ -86,7 +86,7 @@ def random_data(device: torch.device) -> Transitions:
     packed = torch.randn(ROWS + len(lengths), OBS + ACTIONS + 3)
     packed[:, OBS : OBS + ACTIONS].clamp_(-1, 1)
     packed[:, -2:] = 0
-    info = DataInfo("benchmark/random-v0", np.zeros(len(lengths)), ROWS, "")
+    info = DataInfo("benchmark/random-v0", np.zeros(len(lengths)), "")
     return Transitions(packed, lengths, SPEC, info).to(device)
 
 

@@ -96,7 +96,7 @@ class Block:
         if self.rows is None or self.step % ROW_BLOCK == 0:
             shape, names = (ROW_BLOCK, self.batch_size), (self.step // ROW_BLOCK,)
             self.rows = draw_rows(self.agent.seeds, names, len(self.data), shape, self.agent.device)
-        self.means.add(self.learn(self.data.sample(self.rows[self.step % ROW_BLOCK], self.target)))
+        self.means.add(self.learn(self.data.sample(self.rows[self.step % ROW_BLOCK], target=self.target)))
         self.step += 1
 
     def fresh_target(self) -> Tensor | None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
+from awr_exp.data.columns import TRANSITION
 from awr_exp.data.replay import Replay
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.rollout import BrokenEnvError, Player, Rollouts, Stretch
@@ -175,12 +176,10 @@ class Collector:
 
     def _batch(self, stretch: Stretch) -> Batch:
         """[K, S, E, ...] on the device."""
-        names = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
         tensors = {
-            name: torch.as_tensor(getattr(stretch, name)).to(self.agent.device).transpose(0, 1) for name in names
+            name: torch.as_tensor(getattr(stretch, name)).to(self.agent.device).transpose(0, 1) for name in TRANSITION
         }
-        tensors["reward"] = tensors["reward"] * self.reward_scale
-        return Batch(**{name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+        return Batch(**tensors | {"reward": tensors["reward"] * self.reward_scale})
 
     def _record(self, stretch: Stretch) -> None:
         first = stretch.broken.copy()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from awr_exp.agents.agent import Agent
-from awr_exp.data.replay import width
+from awr_exp.data.columns import TRANSITION, Columns
 from awr_exp.errors import UserError
 from awr_exp.machine import free_memory
 from awr_exp.training.blocks import COPIES, ROW_BLOCK
@@ -26,6 +26,11 @@ ENVIRONMENT = 3_000
 """Bytes of the smallest environment there is, in gymnasium's wrappers."""
 PROCESS = 20_000_000
 """Bytes of a worker process that does nothing yet."""
+
+
+def width(spec: Spec) -> int:
+    """Numbers, of NUMBER bytes, that a transition takes in a replay."""
+    return Columns(spec, TRANSITION).width
 
 
 def available(device: torch.device) -> int:

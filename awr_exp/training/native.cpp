@@ -25,7 +25,7 @@ enum Optimizer { ADAM, HEAVY_BALL };
 struct Problem {
     const int64_t* sizes;  // of the network's layers, inputs first: layers + 1
     const int64_t* slots;  // rows of the ring: `batch` of them each step, a step's `slot_stride` after the last one's
-    const float* ring;     // rows of ring_width: observation, next observation, action, ...
+    const float* ring;     // rows of ring_width, where an observation begins at obs and an action at action
     const float *obs_mean, *obs_std;
     const float* number;         // of each row of the ring: its target, or its weight
     const float *centre, *unit;  // a Gaussian's x is (action - centre) / unit
@@ -34,7 +34,7 @@ struct Problem {
     float *theta, *mean, *square, *step, *alive;  // as `Parameters`
     float* average;  // of theta, or null
     double* metrics;  // sums over steps: squared error, explained variance and V, or loss, entropy and nothing
-    int64_t layers, steps, batch, slot_stride, ring_width, threads, loss, optimizer, learns_std;
+    int64_t layers, steps, batch, slot_stride, ring_width, obs, action, threads, loss, optimizer, learns_std;
     double obs_limit, rate, max_norm, value_scale, penalty, log_unit, ema_decay;
 };
 
@@ -302,7 +302,7 @@ class Descent {
         const float limit = float(p.obs_limit);
         for (int r = 0; r < rows; ++r)
             for (int i = 0; i < layers[0].in; ++i, ++obs) {
-                const float z = (p.ring[slots[r] * p.ring_width + i] - p.obs_mean[i]) / p.obs_std[i];
+                const float z = (p.ring[slots[r] * p.ring_width + p.obs + i] - p.obs_mean[i]) / p.obs_std[i];
                 *obs = z > limit ? limit : z < -limit ? -limit : z;  // nan stays nan
             }
     }
@@ -323,7 +323,7 @@ class Descent {
         if (p.learns_std) std::fill_n(grad[c] + std_place, layer.width, 0.0f);
         for (int r = 0; r < rows; ++r, output += layer.width, slope += layer.width) {
             const float number = p.number[slots[r]];
-            const float* action = p.ring + slots[r] * p.ring_width + 2 * layers[0].in;
+            const float* action = p.ring + slots[r] * p.ring_width + p.action;
             if (p.loss == VALUE) value_loss(*output, number, slope, sums[c]);
             if (p.loss == GAUSSIAN) gaussian_loss(output, action, number, own, slope, grad[c] + std_place, sums[c]);
             if (p.loss == CATEGORICAL) categorical_loss(output, int(*action), number, slope, sums[c]);

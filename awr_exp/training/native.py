@@ -54,7 +54,7 @@ class Problem(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("centre", "unit", "low", "high", "log_std")),
         *((name, ctypes.c_void_p) for name in ("theta", "mean", "square", "step", "alive", "average", "metrics")),
         *((name, ctypes.c_int64) for name in ("layers", "steps", "batch", "slot_stride", "ring_width")),
-        *((name, ctypes.c_int64) for name in ("threads", "loss", "optimizer", "learns_std")),
+        *((name, ctypes.c_int64) for name in ("obs", "action", "threads", "loss", "optimizer", "learns_std")),
         *((name, ctypes.c_double) for name in ("obs_limit", "rate", "max_norm", "value_scale", "penalty")),
         *((name, ctypes.c_double) for name in ("log_unit", "ema_decay")),
     ]
@@ -130,6 +130,7 @@ def fits(agent: Agent) -> bool:
         and _bare(agent.optimizer) in OPTIMIZERS
         and agent.device.type == "cpu"
         and agent.dtype == torch.float32
+        and all(entry.kept == "float32" for entry in agent.spec.entries)
     )
 
 
@@ -213,7 +214,8 @@ def _descend(
             "steps": steps,
             "batch": batch,
             "slot_stride": members * batch,
-            "ring_width": replay.width,
+            "ring_width": replay.columns.width,
+            **{name: replay.columns.places[name,][0][1].start for name in ("obs", "action")},
             "threads": torch.get_num_threads(),
             "optimizer": OPTIMIZERS.index(_bare(agent.optimizer)),
             "obs_limit": float(agent.obs_limit[member]),

@@ -138,7 +138,7 @@ class Learner:
             raise UserError(
                 "the run to resume has another replay: give its trainer.envs and trainer.replay_size"
             ) from None
-        if self.target is not None and self.target.shape != self.replay.ring[..., 0].flatten(1).shape:
+        if self.target is not None and self.target.shape != self.replay.ring.flatten(1, 2).shape[:2]:
             raise ValueError("its value targets are not one number a transition")
         self.collector.load(state)
         self.collector.finished = [fact["finished"] for fact in facts]
@@ -268,14 +268,15 @@ class Online(Trainer):
 
     def of_rewards(self, member: int) -> Iterator[tuple[str, str]]:
         learner, row = self.places[member]
-        reward, terminated, _ = learner.replay.rows(row)[..., -3:].unbind(-1)
+        replay = learner.replay
+        reward, terminated = (replay.columns.read(replay.rows(row), name) for name in ("reward", "terminated"))
         return health.of_rewards(reward, terminated, self.reward_scale, online=True)
 
     def complaints(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         yield from super().complaints(member, metrics)
         learner, row = self.places[member]
         spec = self.agent.spec
-        newest = learner.replay.rows(row)[-SOME:, 0, : spec.obs_dim]
+        newest = learner.replay.columns.read(learner.replay.rows(row)[-SOME:, 0], "obs")
         yield from health.of_observations(newest, layout.column_names(spec.observation, spec.obs_dim))
 
     def value_iters(self) -> int | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from awr_exp import config
 from awr_exp.data import export
+from awr_exp.data.columns import TRANSITION
 from awr_exp.data.recording import Recording
 from awr_exp.envs.episode import Stage, at_random
 from awr_exp.envs.make import MakeEnv, clips, opened, played_space, task
@@ -95,8 +96,7 @@ class Recorder:
         keep = np.where(began < 0, self.open, inside[began])
         self.open = keep[-1]
         rows = np.flatnonzero(keep.any(1))
-        names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
-        parts = {name: getattr(stretch, name)[rows, member] for name in names}
+        parts = {name: getattr(stretch, name)[rows, member] for name in TRANSITION}
         if not self.spec.discrete:
             parts["action"] = np.clip(parts["action"], self.spec.action_low, self.spec.action_high)
         try:
