@@ -115,7 +115,7 @@ def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, make_
 
 def _environment(content: dict[str, Any]) -> Any:
     """The chosen one, or the one of the run whose policy plays."""
-    from awr_exp.sweep.experiment import build
+    from awr_exp.building.build import build
 
     node = content.get("env")
     if node is None:

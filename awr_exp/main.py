@@ -34,14 +34,15 @@ def run(cfg: DictConfig) -> float | None:
             log.log(progress.CLOSING, "nothing left to train: %s", folder)
             return before.metrics.get(cfg.objective)
         # Everything heavy is imported here, so that --help and a mistake are answered at once.
-        from awr_exp.sweep import experiment
+        from awr_exp import experiment
+        from awr_exp.training.run import Run
 
         if cfg.resume is None:
             # Meanwhile somebody else may have begun in the same folder, and kept another configuration there.
             run_folder.check_kept(folder, HydraConfig.get().overrides.task, cfg)
         else:
             run_folder.note_changes(folder, cfg)
-        (outcome,) = experiment.train([content], [folder])
+        (outcome,) = experiment.train([Run(folder, config=content)])
         failure = outcome.error
     except (SystemExit, KeyboardInterrupt):
         if content and results.begun(folder):

@@ -57,3 +57,15 @@ def shuffle_rows(
         return torch.cat(orders)[: math.prod(shape)].view(shape)
 
     return torch.stack([epochs(generator(seed, "rows", *names, device=device)) for seed in seeds], 1)
+
+
+def draw_noise(
+    seeds: Sequence[int], names: Sequence[object], shape: tuple[int, int], numbers: int, device: "torch.device | str"
+) -> "torch.Tensor":
+    """[steps, K, B, numbers] of shape (steps, B) a member: standard normal numbers, from its own seed."""
+    import torch
+
+    if not numbers:
+        return torch.empty(shape[0], len(seeds), shape[1], 0, device=device)
+    generators = [generator(seed, "noise", *names, device=device) for seed in seeds]
+    return torch.stack([torch.randn(*shape, numbers, generator=g, device=device) for g in generators], 1)

@@ -80,6 +80,7 @@ RULES: dict[str, Rule] = {
     "expectile": (lambda v: _number(v) and 0 < v < 1, "a number above 0 and below 1"),
     "target_rate": UNIT,
     "components": COUNT,
+    "rate": UNIT,
     "n": COUNT,
     "value_iters": COUNT,
     "actor_iters": COUNT,

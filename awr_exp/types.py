@@ -110,7 +110,9 @@ class Batch:
     [K, B] of int64; reward: [K, B]; terminated, truncated: [K, B] bool. `truncated` also marks the last row of an
     episode that
     was merely cut. `target` [K, B] is the value target from the last refresh, for estimators that need
-    whole episodes; None for one-step ones. `value` [K, B] is V(s), where that is known already.
+    whole episodes; None for one-step ones. `value` [K, B] is V(s), where that is known already. `noise`
+    [K, B, Agent.noise_size] are standard normal numbers for whatever an agent samples, drawn as the rows are; None
+    where nothing is sampled.
     """
 
     obs: Tensor
@@ -121,6 +123,7 @@ class Batch:
     truncated: Tensor
     target: Tensor | None = None
     value: Tensor | None = None
+    noise: Tensor | None = None
 
 
 Value = Callable[[Tensor], Tensor]

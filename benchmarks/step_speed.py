@@ -23,7 +23,8 @@ from awr_exp.math.advantages import LambdaReturn
 from awr_exp.math.optimizers import momentum
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
-from awr_exp.training import native, schedules
+from awr_exp.training import backends, native
+from awr_exp.training import steps as steps_of
 from awr_exp.training.accelerate import Update, accelerate
 from awr_exp.types import Spec
 
@@ -81,14 +82,14 @@ def ours(hidden: list[int], way: str) -> dict[str, Call]:
         if way == "in C++":
             learn = partial(getattr(native, f"{name}_steps"), agent, replay)
         else:
-            learn = accelerate(getattr(schedules, f"{name}_steps"), way == "compiled", 0, torch.device("cpu"))(
+            learn = accelerate(getattr(steps_of, f"{name}_steps"), way == "compiled", 0, torch.device("cpu"))(
                 agent, replay
             )
-        size = STEPS if way == "in C++" else schedules.AT_ONCE
+        size = STEPS if way == "in C++" else backends.AT_ONCE
 
         def call() -> None:
             for some in torch.randint(ROWS, (STEPS, 1, BATCH)).split(size):
-                learn(some, number)
+                learn(some, torch.empty(*some.shape, 0), number)
 
         return call
 

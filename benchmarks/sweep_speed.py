@@ -27,8 +27,10 @@ from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
-from awr_exp.training import blocks
-from awr_exp.training.accelerate import accelerate, start
+from awr_exp.training import team
+from awr_exp.training.accelerate import start
+from awr_exp.training.learner import Learner
+from awr_exp.training.schedules import FixedData
 
 CORES = cores()
 LAUNCHERS = {
@@ -53,25 +55,26 @@ def plain(hidden: int, members: int, device: torch.device) -> Callable[[float], 
 
 
 def ours(hidden: int, members: int, device: torch.device) -> Callable[[float], float]:
-    """Blocks of a stacked, compiled agent, as the trainer runs them."""
+    """Learners of a stacked, compiled agent, as the trainer runs them."""
     agent = AWR(
         SPEC, partial(MLP, hidden=(hidden, hidden)), heads.auto, list(range(members)),
         advantage=LambdaReturn(0.0), weighting=weights.exp_clip, value_iters=VALUE_ITERS, device=device,
     )  # fmt: skip
-    data, accelerated = random_data(device), accelerate(AWR.update, True, 0, device)
-    parts = [blocks.Block(agent, rows, data, accelerated, BATCH, 1000) for rows in blocks.split(agent, CORES)]
-    team = blocks.Team(parts, CORES)
+    data, schedule = random_data(device), FixedData(1000)
+    functions = schedule.functions(0, True, device)
+    parts = [Learner(agent.some(rows), data, schedule, functions, BATCH) for rows in team.by_cache(agent, CORES)]
+    threads = team.Team(parts, CORES)
     done = 0
 
     def run(seconds: float) -> float:
         nonlocal done
         begun, before = time.perf_counter(), done
         while time.perf_counter() - begun < seconds:
-            done = team.train(done + max(1, 64 // members) * blocks.Block.turn, lambda: False, lambda _: None)
+            done = threads.train(done + max(1, 64 // members) * schedule.pace, lambda: False, lambda _: None)
             wait(device)
         return (done - before) * members / (time.perf_counter() - begun)
 
-    team.__enter__()
+    threads.__enter__()
     return run
 
 

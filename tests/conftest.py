@@ -33,6 +33,7 @@ from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
+from awr_exp.results import Outcome
 from awr_exp.settings import check
 from awr_exp.types import Batch, Spec
 from tests import warm
@@ -200,6 +201,15 @@ def trainer_of(process: "subprocess.Popen[str] | warm.Popen", run: Path) -> int:
 def _register() -> None:
     command.register()
     sweep.register()
+
+
+def train(cfgs: Sequence[dict[str, Any]], folders: Sequence[Path], names: Sequence[str] = ()) -> list[Outcome]:
+    """Train configurations as the members of one agent, each in its folder."""
+    from awr_exp import experiment
+    from awr_exp.training.run import Run
+
+    names = names or [""] * len(cfgs)
+    return experiment.train([Run(*parts) for parts in zip(folders, names, cfgs, strict=True)])
 
 
 def composed(*overrides: str) -> dict[str, Any]:

@@ -21,10 +21,9 @@ from safetensors.torch import load_file, save_file
 import awr_exp
 from awr_exp import arguments, command, config, messages, results, surroundings
 from awr_exp.errors import UserError
-from awr_exp.sweep import experiment
 from awr_exp.training import checkpoint
 from awr_exp.training.loggers import read
-from tests.conftest import SMALL, Cli, composed, start, trainer_of
+from tests.conftest import SMALL, Cli, composed, start, train, trainer_of
 
 
 def only_run(folder: Path) -> Path:
@@ -94,7 +93,7 @@ def test_discrete_actions_and_whole_episode_targets(
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     chosen = ["dataset=cartpole_mixed", "advantage=gae", "weighting=normalized", "network.layer_norm=true"]
-    (run,) = experiment.train([composed(*SMALL, *chosen)], [tmp_path / "run"])
+    (run,) = train([composed(*SMALL, *chosen)], [tmp_path / "run"])
     assert run.error is None
     assert awr_exp.load(tmp_path / "run")(np.zeros(4)).dtype == np.int64
 
@@ -177,7 +176,7 @@ def test_resume_goes_on_with_other_settings_but_not_with_other_data_networks_and
         "network.activation=tanh": "was trained with network.activation=relu, not tanh: give the same",
     }.items():
         with pytest.raises(UserError, match=re.escape(message)):
-            experiment.train([composed(*SMALL, change)], [run])
+            train([composed(*SMALL, change)], [run])
     refused(cli(f"resume={run}", "agent.beta=0"), "agent.beta is 0; it must be a positive")
     refused(cli(f"resume={run}", "experiment=online_pendulum"), "an experiment cannot be chosen for a run")
     config = run / ".hydra" / "config.yaml"
@@ -216,13 +215,13 @@ def test_damaged_checkpoints_cost_only_themselves(
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     _, newest = sorted((finished / "checkpoint").glob("update_*"))
     newest.write_bytes(newest.read_bytes()[:100])
-    (outcome,) = experiment.train([composed(*SMALL)], [finished])
+    (outcome,) = train([composed(*SMALL)], [finished])
     assert outcome.error is None
     assert "cannot be read" in caplog.text
     for path in (finished / "checkpoint").iterdir():
         path.write_bytes(b"nothing")
     with pytest.raises(UserError, match="start the run anew"):
-        experiment.train([composed(*SMALL)], [finished])
+        train([composed(*SMALL)], [finished])
     with pytest.raises(UserError, match="can be read"):
         awr_exp.load(finished, which="latest")
 
@@ -280,7 +279,7 @@ WRONG = {
     "+experiment=nonsense": "choose experiment=<one of nexus_offline, ",
     "agent.beta=[": "agent.beta=[ cannot be read: close what it opens",
     "weighting=expclip": "exp_clip",
-    "weighting=null": "choose weighting=<one of constant, exp_clip, indicator, normalized>",
+    "weighting=null": "choose weighting=<one of constant, exp_clip, exp_running_scale, indicator, normalized>",
     "env=nonsense": "error: env=nonsense: choose env=<one of ant, cartpole, ",
     "~network": "network",
     "resume=nowhere": "is not the folder of a run",
@@ -437,7 +436,7 @@ WRONG_ONLINE = {
 def test_what_only_the_environment_can_tell_is_said_in_one_line(wrong: str, tmp_path: Path) -> None:
     phased = [option for option in ONLINE if not ("interleaved" in wrong and option.startswith("schedule."))]
     with pytest.raises(UserError, match=re.escape(WRONG_ONLINE[wrong])) as error:
-        experiment.train([composed(*phased, *wrong.split())], [tmp_path])
+        train([composed(*phased, *wrong.split())], [tmp_path])
     assert "\n" not in str(error.value)
 
 
@@ -523,7 +522,7 @@ def test_what_only_the_data_can_tell_is_said_in_one_line(
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     with pytest.raises(UserError, match=re.escape(WRONG_LATER[wrong])) as error:
-        experiment.train([composed(*SMALL, *wrong.split())], [tmp_path])
+        train([composed(*SMALL, *wrong.split())], [tmp_path])
     assert "\n" not in str(error.value)
 
 

@@ -30,10 +30,9 @@ from awr_exp.data.recording import Recording
 from awr_exp.envs import episode
 from awr_exp.envs.make import from_dataset
 from awr_exp.errors import UserError
-from awr_exp.sweep import experiment
 from awr_exp.training import checkpoint, recorder
 from awr_exp.types import Spec
-from tests.conftest import SMALL, Cli, composed, start
+from tests.conftest import SMALL, Cli, composed, start, train
 
 
 def collect(cwd: Path, root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -469,7 +468,7 @@ def trained(folder: Path, *options: str) -> dict[str, float]:
     """The last metrics of a run that leaves what one from the command line does."""
     small = ["network.hidden=[16]", "logger=jsonl", "trainer.eval_episodes=1", "trainer.compile=false"]
     cfg = composed(*options, *small)
-    (outcome,) = experiment.train([cfg], [folder])
+    (outcome,) = train([cfg], [folder])
     assert outcome.error is None
     (folder / ".hydra").mkdir()
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")

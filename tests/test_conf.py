@@ -13,11 +13,12 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from awr_exp import command, config, guard, help, settings
+from awr_exp.building.build import build
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import task
 from awr_exp.errors import UserError
-from awr_exp.sweep.experiment import build
 from awr_exp.training.loggers import Jsonl
+from awr_exp.training.run import Run
 from tests.conftest import CONTINUOUS, DISCRETE, composed, random_batch
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in config.CONF.glob("*/*.yaml"))
@@ -129,10 +130,9 @@ def three_turns(cfg: dict[str, Any], folder: Path) -> None:
     schedule = build(cfg["schedule"])
     short = {"samples_per_iteration": 16, "critic_steps": 1, "actor_steps": 1, "learning_starts": 16}
     small = {name: value for name, value in short.items() if hasattr(schedule, name)}
-    loggers = [Jsonl(folder)]
     node = cfg["trainer"] | {"env_steps": 48, "envs": 4, "workers": 0, "eval_episodes": 1, "compile": False}
     node = {name: value for name, value in node.items() if name != "schedule"}
-    parts = {"loggers": loggers, "folders": [folder], "facts": [{}], "schedule": replace(schedule, **small)}
+    parts = {"runs": [Run(folder, logger=Jsonl(folder))], "schedule": replace(schedule, **small)}
     trainer = build(node, agent=agent, make_env=make_env, **parts)
     trainer.run()
     assert trainer.update >= 3

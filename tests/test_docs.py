@@ -20,9 +20,8 @@ from awr_exp import arguments as command_line
 from awr_exp import command, config, dashboard, settings
 from awr_exp.data import minari
 from awr_exp.report.__main__ import main as report
-from awr_exp.sweep import experiment
 from awr_exp.training import loggers
-from tests.conftest import SMALL, Cli, composed
+from tests.conftest import SMALL, Cli, composed, train
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -130,7 +129,7 @@ def test_what_takes_seconds_runs(line: str, datasets: Path, tmp_path: Path, monk
     trainer = cfg["trainer"]
     for node in (trainer, trainer.get("pretrain") or {}, trainer.get("schedule") or {}):
         node |= {name: number for name, number in SHORT.items() if name in node}
-    (outcome,) = experiment.train([cfg], [tmp_path / "run"])
+    (outcome,) = train([cfg], [tmp_path / "run"])
     assert outcome.error is None
     assert "eval/return_mean" in outcome.metrics
     assert (tmp_path / "run" / "result.json").exists()

@@ -16,10 +16,9 @@ from omegaconf import OmegaConf, open_dict
 from awr_exp import arguments, command, config, results, run_folder, settings
 from awr_exp.data import minari
 from awr_exp.errors import UserError
-from awr_exp.sweep import experiment
 from awr_exp.sweep.sweeper import Grid
 from awr_exp.sweep.tuner import Tuner
-from tests.conftest import SMALL, Cli, composed
+from tests.conftest import SMALL, Cli, composed, train
 from tests.test_cli import refused
 
 
@@ -226,7 +225,7 @@ def test_a_part_that_is_missing_is_said_by_its_name(tmp_path: Path) -> None:
         "awr_exp.maths.weights": "awr_exp has no maths; did you mean math",
     }.items():
         with pytest.raises(UserError, match=f"^'{name}' cannot be found: .*{reason}") as error:
-            experiment.train([composed(f"weighting._target_={name}")], [tmp_path / "run"])
+            train([composed(f"weighting._target_={name}")], [tmp_path / "run"])
         assert "\n" not in str(error.value)
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from awr_exp.sweep import experiment
 from awr_exp.training.loggers import read
-from tests.conftest import composed
+from tests.conftest import composed, train
 
 FILE = Path(__file__).with_name("frozen.json")
 COMMON = ["logger=jsonl", "trainer.eval_episodes=1", "network.hidden=[16,16]", "trainer.batch_size=32"]
@@ -57,7 +56,7 @@ RUNS: dict[str, list[list[str]]] = {
 def reported(cfgs: list[list[str]], folder: Path) -> list[list[list[float | str]]]:
     """[update, env_steps, name, value] of every row of each run."""
     folders = [folder / str(number) for number in range(len(cfgs))]
-    outcomes = experiment.train([composed(*cfg) for cfg in cfgs], folders)
+    outcomes = train([composed(*cfg) for cfg in cfgs], folders)
     assert [outcome.error for outcome in outcomes] == [None] * len(cfgs)
     return [
         [

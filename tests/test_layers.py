@@ -32,6 +32,8 @@ ORDER = [
     "command",
     "training",
     "policy",
+    "building",
+    "experiment",
     "report",
     "dashboard",
     "sweep",
@@ -39,7 +41,7 @@ ORDER = [
     "main",
 ]
 FOREIGN = {
-    "hydra": {"shell", "arguments", "messages", "command", "policy", "sweep", "collect", "main"},
+    "hydra": {"shell", "arguments", "messages", "command", "policy", "building", "sweep", "collect", "main"},
     "omegaconf": {"arguments", "messages", "run_folder", "config", "settings", "command", "sweep", "collect", "main"},
     "wandb": {"training", "dashboard"},
     "wandb_workspaces": {"dashboard"},

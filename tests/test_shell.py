@@ -20,6 +20,7 @@ from awr_exp.sweep import closing, engines
 from awr_exp.sweep.group import Group
 from awr_exp.training import closing as run_closing
 from awr_exp.training.loggers import Wandb
+from awr_exp.training.run import Run
 
 NASTY = (
     "plain", "with spaces", "agent.beta=0.3,seed=1 (läuft)", "it's", 'say "so"', "cost$5", "$HOME", "${seed}", "\\${x}",
@@ -130,7 +131,7 @@ def test_what_looks_at_an_offline_run_can_be_pasted(
     (told,) = (text for text in caplog.messages if "Look: " in text)
     look, upload = told.partition("Look: ")[2].split("   Upload: ")
     assert [pasted(look)[-2:], pasted(upload)[-2:]] == [["leet", str(run)], ["sync", str(run)]]
-    run_closing.show(None, run_closing.Outcome({}), None, tmp_path / ODD, {"agent": {"_target_": "awr_exp.AWR"}})
+    run_closing.show(None, Run(tmp_path / ODD, config={"agent": {"_target_": "awr_exp.AWR"}}), None)
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)
     assert pasted(said["dashboard"])[-2:] == ["leet", str(run)]
 

@@ -19,10 +19,9 @@ from awr_exp import machine, results
 from awr_exp.data import cache, minari
 from awr_exp.errors import UserError
 from awr_exp.surroundings import _in_ascii, _settings, begin, kept, usual
-from awr_exp.sweep import experiment
 from awr_exp.training import progress
 from awr_exp.training.loggers import read
-from tests.conftest import SMALL, composed, start
+from tests.conftest import SMALL, composed, start, train
 
 RUDE = """
 import locale, logging, warnings
@@ -110,7 +109,7 @@ def test_a_rude_module_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("Tame", "Rude"):
         before = settings()
         cfg = composed(*ONLINE, f"env.id=rude_module:{name}-v0")
-        (outcome,) = experiment.train([cfg], [tmp_path / name])
+        (outcome,) = train([cfg], [tmp_path / name])
         assert outcome.error is None
         assert settings() == before
         rows.append([row for row in read(tmp_path / name) if not row["name"].endswith("per_second")])

@@ -1,7 +1,7 @@
 """What every agent has: an actor, normalised observations, the weighted actor step, and a state of tensors."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.math import losses
-from awr_exp.math.members import Hyper, Limit, Switch, no_limit, per_member, rows
+from awr_exp.math.members import Hyper, Limit, Stateful, Switch, no_limit, per_member, rows
 from awr_exp.math.observations import LIMIT, normalize
 from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate
 from awr_exp.networks import acting
@@ -47,8 +47,6 @@ class Agent:
     """Whether its targets are of whole episodes, as `targets` makes them; a batch suffices otherwise."""
     value_iters = 0
     """Steps of the critic on each batch."""
-    beta_matters = False
-    """Whether beta does anything to the weights."""
 
     def __init_subclass__(cls) -> None:
         for name in ("update", "normalized"):
@@ -86,6 +84,7 @@ class Agent:
         self.actor_lr, self.actor_iters = self.hyper(actor_lr), actor_iters
         self.ema_decay = self.hyper(ema_decay)
         self.actor = self.net("actor", self.policy, averaged=bool(self.ema_decay.any()))
+        self.noise_sizes: dict[str, int] = {"actor": self.policy.head.loss_noise}
 
     def __repr__(self) -> str:
         sizes = " + ".join(f"{network.theta.shape[1]:,} of the {name}" for name, network in self.networks.items())
@@ -100,6 +99,17 @@ class Agent:
     def chunk(self) -> int:
         """Rows of each member that pass a network at once outside an update."""
         return max(1, VALUE_CHUNK[self.device.type] // self.members)
+
+    @property
+    def noise_size(self) -> int:
+        """Standard normal numbers that each row of a batch comes with, for whatever the agent samples."""
+        return sum(self.noise_sizes.values())
+
+    def noise(self, batch: Batch, name: str) -> Tensor:
+        """The part of a batch's noise that `noise_sizes` has under this name, [K, B, its size]."""
+        if batch.noise is None:
+            return batch.obs.new_empty(*batch.obs.shape[:2], 0)
+        return batch.noise.split(list(self.noise_sizes.values()), -1)[list(self.noise_sizes).index(name)]
 
     def hyper(self, value: Hyper) -> Tensor:
         """[K, 1] on the agent's device."""
@@ -165,9 +175,10 @@ class Agent:
 
         Most heads' loss is - log pi(a|s) (Peng et al. 2019, eq. 14).
         """
+        noise = self.noise(batch, "actor")
 
         def loss(theta: Tensor) -> LossAndMetrics:
-            loss, penalty, report = self.policy.loss(theta, batch.obs, batch.action)
+            loss, penalty, report = self.policy.loss(theta, batch.obs, batch.action, noise)
             return losses.weighted(loss, weight) + penalty, report
 
         actor_loss, report = self.descend(self.actor, loss, self.actor_lr)
@@ -182,6 +193,10 @@ class Agent:
     def health(self, advantage: Tensor, weight: Tensor) -> Metrics:
         """What there is to report of advantages and weights [K, N], [K] each."""
         return {}
+
+    def warnings(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        """(name, sentence) of what the metrics of one report say is wrong with a member."""
+        yield from ()
 
     def normalized(self, batch: Batch) -> Batch:
         """A batch as the four methods take it."""
@@ -218,6 +233,11 @@ class Agent:
         return {name: value for name, value in vars(self).items() if isinstance(value, Net)}
 
     @property
+    def parts(self) -> dict[str, Stateful]:
+        """All parts with a state of their own by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Stateful)}
+
+    @property
     def alive(self) -> Tensor:
         """[K] bool: False for a member frozen by a gradient that was not finite."""
         return torch.cat([network.alive for network in self.networks.values()], 1).bool().all(1)
@@ -225,16 +245,18 @@ class Agent:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that training changes, as tensors whose first axis is the member: a row is a single run."""
         state = {"normalizer.mean": self.obs_mean, "normalizer.std": self.obs_std, "normalizer.limit": self.obs_limit}
-        for name, network in self.networks.items():
-            state |= {f"{name}.{part}": tensor for part, tensor in network.tensors().items()}
+        for name, owner in (self.networks | self.parts).items():
+            state |= {f"{name}.{part}": tensor for part, tensor in owner.tensors().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over a `state_dict` in place; an average that it lacks begins where the actor is.
+        """Take over a `state_dict` in place; an average that it lacks begins where the actor is, and a part as new.
 
         Raises ValueError that names what is missing, of another shape, or no number.
         """
         state = {AVERAGE: state["actor.theta"], **state} if "actor.theta" in state else state
+        for name, part in self.parts.items():
+            state = {f"{name}.{key}": tensor for key, tensor in part.tensors().items()} | state
         for name, tensor in self.state_dict().items():
             if name not in state or state[name].shape != tensor.shape:
                 found = tuple(state[name].shape) if name in state else "nothing"

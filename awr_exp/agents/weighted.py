@@ -1,5 +1,6 @@
 """What agents share that turn advantages into weights by a temperature."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.math import weights
-from awr_exp.math.members import Hyper, Switch
+from awr_exp.math.members import Hyper, Switch, started
+from awr_exp.math.temperature import judge
 from awr_exp.math.weights import Weighting
 from awr_exp.types import Metrics
 
@@ -33,9 +35,10 @@ class WeightedAgent(Agent):
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        self.weighting, self.value_iters = weighting, value_iters
-        self.beta_matters = weights.depends_on_beta(weighting, self.obs_mean)
+        self.value_iters = value_iters
         self.beta, self.max_weight = self.hyper(beta), self.hyper(max_weight)
+        self.weighting = started(weighting, self.beta)
+        self.beta_matters = weights.depends_on_beta(weighting, self.obs_mean)
         self.gamma, self.critic_lr = self.hyper(gamma), self.hyper(critic_lr)
         self.standardize = self.hyper(standardize_advantages).bool()
 
@@ -50,3 +53,9 @@ class WeightedAgent(Agent):
             "std_advantage": advantage.std(-1, correction=0),
             **weights.health(weight, self.max_weight),
         }
+
+    def warnings(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        beta = float(self.beta[member]) if self.beta_matters else None
+        found = judge(metrics, beta, float(self.max_weight[member]), bool(self.standardize[member]))
+        if found:
+            yield found.state, f"{found.fact}; {found.advice}"

@@ -55,13 +55,18 @@ class Replay:
         """Steps of each environment that are not from the data."""
         return min(self.added, self.turning)
 
+    @property
+    def capacity(self) -> int:
+        """Transitions of each member that there is room for."""
+        return (self.kept + self.turning) * self.envs
+
     def __len__(self) -> int:
         """Transitions of each member."""
         return self.steps * self.envs
 
     def __repr__(self) -> str:
         kept = f", {self.kept * self.envs} of them kept" if self.kept else ""
-        size = f"{len(self)} of at most {(self.kept + self.turning) * self.envs} transitions{kept}"
+        size = f"{len(self)} of at most {self.capacity} transitions{kept}"
         return f"Replay({self.members} members with {size}, from {self.envs} environments each; {self.spec})"
 
     def rows(self, member: int) -> Tensor:

@@ -93,6 +93,11 @@ class Transitions:
         self.rows, self.last = self.rows.to(self.device), self.last.to(self.device)
         return self
 
+    @property
+    def capacity(self) -> int:
+        """Transitions that there is room for."""
+        return len(self)
+
     def observations(self) -> Tensor:
         """[M, obs_dim], final observations included."""
         return self.columns.read(self.packed, "obs")

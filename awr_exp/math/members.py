@@ -4,8 +4,9 @@ A constructor that annotates a parameter with one of these types takes a list of
 between the members of one model, all others have to agree.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -43,3 +44,30 @@ def rows(tensor: Tensor, members: slice) -> Tensor:
 def some(value: T | Sequence[T], members: slice) -> T | Sequence[T]:
     """What the chosen members have of a value that all share, or of a list of one a member."""
     return value[members] if isinstance(value, Sequence) else value
+
+
+class Stateful:
+    """A part of an agent that learns something of each member, such as a weighting with a running scale.
+
+    Its tensors [K, ...] are made by `start` and changed in place. They are saved, resumed and divided among members as
+    parameters are.
+    """
+
+    def start(self, column: Tensor) -> Self:
+        """A copy with its tensors as they are at the start, for the K members of a column [K, 1], and on its device."""
+        raise NotImplementedError
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its state by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def some(self, members: slice) -> Self:
+        """The chosen members' part, in the same memory."""
+        part = copy.copy(self)
+        vars(part).update({name: rows(tensor, members) for name, tensor in self.tensors().items()})
+        return part
+
+
+def started(part: T, column: Tensor) -> T:
+    """The part, with its state for the members of a column [K, 1] if it has any."""
+    return part.start(column) if isinstance(part, Stateful) else part

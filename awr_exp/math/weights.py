@@ -1,13 +1,16 @@
 """From advantages [K, B] to the weights w [K, B] of the actor's regression, and what tells good weights from bad.
 
 beta [K, 1] divides the advantage: small is greedy, large is cloning. max_weight [K, 1] is the largest weight;
-only `exp_clip` needs it. A weighting is any function of this signature.
+only `exp_clip` needs it. A weighting is any function of this signature; one that learns something of each member is
+also a `awr_exp.math.members.Stateful`.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from awr_exp.math.members import started
 
 Weighting = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From advantages [K, B], beta and max_weight [K, 1] to weights [K, B]."""
@@ -43,7 +46,8 @@ def depends_on_beta(weighting: Weighting, like: Tensor) -> bool:
     """Whether beta does anything to the weights, tried on some advantages of the device and dtype of `like`."""
     advantage, one = torch.linspace(-3, 3, 64).to(like).unsqueeze(0), torch.ones(1, 1).to(like)
     try:
-        return not torch.equal(weighting(advantage, one, 20 * one), weighting(advantage, 2 * one, 20 * one))
+        first, second = started(weighting, one), started(weighting, one)
+        return not torch.equal(first(advantage, one, 20 * one), second(advantage, 2 * one, 20 * one))
     except Exception:
         # One's own, for other batches than this.
         return True

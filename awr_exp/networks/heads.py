@@ -24,18 +24,19 @@ class Head(Protocol):
     """A distribution over actions.
 
     outputs: numbers that it takes of the network; shapes: of its extra parameters; noise: standard normal numbers that
-    an action is drawn with.
+    an action is drawn with; loss_noise: those that its loss takes, of a row.
     """
 
     outputs: int
     shapes: Shapes
     noise: int
+    loss_noise: int
 
     def start(self) -> Tensor:
         """Initial extra parameters, flat [P]."""
 
-    def loss(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
-        """How badly the actions are imitated, [K, B], such as -log pi(a|s) in the units of the action."""
+    def loss(self, outputs: Tensor, extra: Extra, action: Tensor, noise: Tensor) -> Tensor:
+        """How badly the actions are imitated, [K, B], such as -log pi(a|s); noise [K, B, loss_noise]."""
 
     def report(self, outputs: Tensor, extra: Extra) -> Metrics:
         """What there is to report of the distribution, [K] each."""
@@ -56,6 +57,8 @@ class Head(Protocol):
 class Likelihood:
     """A head whose density is known: it is imitated by maximum likelihood, and reports its entropy."""
 
+    loss_noise = 0
+
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         """[K, B], in the units of the action."""
         raise NotImplementedError
@@ -64,7 +67,7 @@ class Likelihood:
         """[K, B] nats."""
         raise NotImplementedError
 
-    def loss(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, extra: Extra, action: Tensor, noise: Tensor) -> Tensor:
         return -self.log_prob(outputs, extra, action)
 
     def report(self, outputs: Tensor, extra: Extra) -> Metrics:

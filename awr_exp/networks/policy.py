@@ -36,10 +36,10 @@ class Policy:
         network, extra = self._parts(theta)
         return self.network(network, obs), extra
 
-    def loss(self, theta: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Metrics]:
-        """The head's loss of the actions, [K, B], its penalty, [K], and what it reports."""
+    def loss(self, theta: Tensor, obs: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Metrics]:
+        """The head's loss of the actions by noise [K, B, head.loss_noise], [K, B]; its penalty, [K], and its report."""
         inputs = self._head_inputs(theta, obs)
-        return self.head.loss(*inputs, action), self.head.penalty(*inputs), self.head.report(*inputs)
+        return self.head.loss(*inputs, action, noise), self.head.penalty(*inputs), self.head.report(*inputs)
 
     def act(self, theta: Tensor, obs: Tensor, noise: Tensor | None = None) -> Tensor:
         """Actions [K, B, action_dim], of a Gaussian maybe out of bounds, or [K, B] of int64.

@@ -36,7 +36,7 @@ class Group:
         What is finished, or has come some way in an earlier attempt, is not done again.
         """
         # Here, for a process that only ships groups need not import torch.
-        from awr_exp.sweep import experiment
+        from awr_exp import experiment
 
         _allow_many_files()
         outcomes: dict[int, Outcome] = {}
@@ -57,17 +57,17 @@ class Group:
         return [outcomes[number] for number in range(len(self.folders))]
 
     def _train(self, members: Sequence[int]) -> list[Outcome]:
-        from awr_exp.sweep import experiment
+        from awr_exp import experiment
+        from awr_exp.training.run import Run
 
-        contents, folders = [self.contents[number] for number in members], [self.folders[number] for number in members]
-        names = [self.names[number] for number in members]
-        log.info("training %s", "; ".join(names))
+        runs = [Run(self.folders[number], self.names[number], self.contents[number]) for number in members]
+        log.info("training %s", "; ".join(run.name for run in runs))
         outcomes: list[Outcome] = []
         with self._failing(outcomes, len(members)):
-            for part in experiment.parts(contents):
+            for part in experiment.parts([run.config for run in runs]):
                 trained: list[Outcome] = []
-                with self._failing(trained, len(contents[part])):
-                    trained += experiment.train(contents[part], folders[part], names[part])
+                with self._failing(trained, len(runs[part])):
+                    trained += experiment.train(runs[part])
                 outcomes += trained
         return outcomes
 

@@ -86,7 +86,7 @@ class Fused(Launcher):
     def launch_numbered(self, numbered: Mapping[int, Sequence[str]]) -> Sequence[JobReturn]:
         """As `launch`, for jobs under numbers of their own; one whose folder is there goes on."""
         # torch takes a second to import: not before a sweep is known to be right.
-        from awr_exp.sweep import stacking
+        from awr_exp.building import stacking
 
         self.check()
         engine = engines.find(self.via)

@@ -93,7 +93,7 @@ class Tuner(Grid):
 
     def check_rung(self, overrides: list[str]) -> None:
         """Raises UserError where nothing could be learnt, or recorded, up to the first rung."""
-        from awr_exp.sweep.experiment import build
+        from awr_exp.building.build import build
 
         cfg: Any = self.compose(self.shortened(overrides, 0, 0), 0)
         if (cfg.get("recorder") or {}).get("dataset_id"):

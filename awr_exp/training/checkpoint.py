@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 KEEP = 2
 
 State = dict[str, Tensor]
+Facts = dict[str, Any]
 
 
 def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: bool = False) -> bool:
@@ -106,7 +107,7 @@ FACTS: dict[str, Rule] = {
     "step": (_whole, "a whole number of at least 0"),
     "added": (_whole, "a whole number of at least 0"),
     "refreshed": (_whole, "a whole number of at least 0"),
-    "summed": (_whole, "a whole number of at least 0"),
+    "unit": (lambda v: isinstance(v, str), "a text"),
     "counts": (_mapping_of(_whole), "a mapping of whole numbers"),
     "finished": (_list_of(_list_of(_number)), "a list of pairs of numbers"),
     "began": (_list_of(_number), "a list of numbers"),

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import numpy as np
-
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
+from awr_exp.training.callbacks import WarnOfFall
 from awr_exp.training.online import Online
-from awr_exp.training.progress import Bar
 
 
 class Finetune(Online):
@@ -20,14 +18,15 @@ class Finetune(Online):
     options: other arguments of Online. Raises UserError where the data are fewer than the environments.
     """
 
-    evaluates_first = True
-
     def __init__(
         self,
         agent: Agent,
         data: Transitions,
+        env_steps: int,
+        eval_interval: int,
         offline_share: float | None,
         offline_share_end: float | None,
+        anneal_steps: int | None = None,
         **options: Any,
     ) -> None:
         if offline_share is None and offline_share_end is not None:
@@ -37,32 +36,20 @@ class Finetune(Online):
                 f"trainer.envs={options['envs']} environments cannot share the data set's {len(data)} transitions: "
                 "give fewer"
             )
-        self.data, self.reward_scale = data, data.info.reward_scale
-        self.share = (offline_share, offline_share if offline_share_end is None else offline_share_end)
-        self.began: list[list[float]] = []
-        super().__init__(agent, **options)
 
-    def offline_share(self, step: int) -> float | None:
-        begin, end = self.share
-        if begin is None or end is None:
-            return None
-        return begin + (end - begin) * min(1.0, step / self.anneal_steps)
+        def share(step: int) -> float | None:
+            if offline_share is None or offline_share_end is None:
+                return offline_share
+            return offline_share + (offline_share_end - offline_share) * min(1.0, step / (anneal_steps or env_steps))
 
-    def evaluate(self, bar: Bar) -> None:
-        super().evaluate(bar)
-        self.began = self.began or [list(returns) for returns in self.returns]
-        for member, (before, now) in enumerate(zip(self.began, self.returns, strict=True)):
-            if before and np.mean(now) < np.mean(before) - np.std(before) - np.std(now):
-                self.warn(
-                    member,
-                    "fell",
-                    f"the return fell from the {np.mean(before):.1f} that it began with to {np.mean(now):.1f}; "
-                    "try a larger trainer.offline_share, a larger agent.beta or a smaller agent.actor_lr",
-                )
-
-    def member_facts(self, member: int) -> dict[str, Any]:
-        return super().member_facts(member) | {"began": self.began[member] if self.began else []}
-
-    def load(self, facts: list[dict[str, Any]], state: dict[str, Any]) -> None:
-        super().load(facts, state)
-        self.began = [fact["began"] for fact in facts] if facts[0]["began"] else []
+        super().__init__(
+            agent,
+            env_steps=env_steps,
+            eval_interval=eval_interval,
+            anneal_steps=anneal_steps,
+            data=data,
+            offline_share=share,
+            evaluates_first=True,
+            callbacks=[WarnOfFall(eval_interval), *options.pop("callbacks", ())],
+            **options,
+        )

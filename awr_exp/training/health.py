@@ -1,12 +1,11 @@
 """One plain sentence for each thing that the settings, data or metrics of a run say is wrong."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from awr_exp import layout
-from awr_exp.math.temperature import judge
 
 
 def at_start(value_iters: int | None) -> Iterator[tuple[str, str]]:
@@ -19,7 +18,7 @@ def at_start(value_iters: int | None) -> Iterator[tuple[str, str]]:
 
 
 def of_rewards(reward: Tensor, terminated: Tensor, scale: float, online: bool) -> Iterator[tuple[str, str]]:
-    """As `of_metrics`, of all rewards there are [N], which `scale` multiplied, and where episodes terminate [N].
+    """(name, sentence) of all rewards there are [N], which `scale` multiplied, and where episodes terminate [N].
 
     Rewards that are alike are no fault where episodes terminate: how soon is then what there is to learn.
     """
@@ -37,16 +36,7 @@ def of_rewards(reward: Tensor, terminated: Tensor, scale: float, online: bool) -
 
 
 def of_observations(obs: Tensor, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """As `of_metrics`, of some observations [N, obs_dim] and what their entries are called."""
+    """(name, sentence) of some observations [N, obs_dim] and what their entries are called."""
     coarse = np.flatnonzero(layout.coarse(obs.double().cpu().numpy())).tolist() if len(obs) else []
     if coarse:
         yield "coarse", layout.about_coarse([names[column] for column in coarse], "in the environment")
-
-
-def of_metrics(
-    metrics: Mapping[str, float], beta: float | None, max_weight: float | None, standardized: bool
-) -> Iterator[tuple[str, str]]:
-    """(name, sentence) of what one report of a member says; the name lets each be said once. As `judge`."""
-    found = judge(metrics, beta, max_weight, standardized)
-    if found:
-        yield found.state, f"{found.fact}; {found.advice}"

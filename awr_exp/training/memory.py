@@ -11,7 +11,8 @@ from awr_exp.agents.agent import Agent
 from awr_exp.data.columns import TRANSITION, Columns
 from awr_exp.errors import UserError
 from awr_exp.machine import free_memory
-from awr_exp.training.blocks import COPIES, ROW_BLOCK
+from awr_exp.training.schedules import ROW_BLOCK
+from awr_exp.training.team import COPIES
 from awr_exp.types import Spec
 
 SHARE = 0.8

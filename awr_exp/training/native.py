@@ -147,14 +147,17 @@ def _has_losses(head: heads.Head) -> bool:
     return type(head) is heads.Categorical or (type(head) is heads.AnnealedGaussian and head.free is None)
 
 
-def critic_steps(agent: AWR, replay: Replay, slots: Tensor, target: Tensor) -> Metrics:
-    """A step of `AWR.critic_update` for each of slots [S, K, B] of the replay; the sums of their metrics, [K] each."""
+def critic_steps(agent: AWR, replay: Replay, slots: Tensor, noise: Tensor, target: Tensor) -> Metrics:
+    """A step of `AWR.critic_update` for each of slots [S, K, B] of the replay; the sums of their metrics, [K] each.
+
+    noise: of no use to the agents that there is code for.
+    """
     facts = [{"loss": VALUE, "value_scale": scale} for scale in agent.value_scale.flatten().tolist()]
     sums = _descend(agent, agent.critic, agent.critic.module, agent.critic_lr, replay, slots, target, facts)
     return {"value_loss": sums[:, 0], "explained_variance": sums[:, 1], "mean_value": sums[:, 2]}
 
 
-def actor_steps(agent: AWR, replay: Replay, slots: Tensor, weight: Tensor) -> Metrics:
+def actor_steps(agent: AWR, replay: Replay, slots: Tensor, noise: Tensor, weight: Tensor) -> Metrics:
     """As `critic_steps`, of `AWR.actor_update`."""
     head, theta = agent.policy.head, agent.actor.theta
     facts = [_head_facts(head, own) for own in theta]

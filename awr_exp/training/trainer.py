@@ -1,29 +1,24 @@
-"""What every trainer does beside learning: report, evaluate, checkpoint, warn, and end well."""
+"""The one trainer: learners learn, and between their steps callbacks report, evaluate and keep what was learnt."""
 
 import logging
-import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError, first_line
-from awr_exp.surroundings import hang_up
 from awr_exp.training import checkpoint, health
-from awr_exp.training.evaluate import Evaluator
-from awr_exp.training.loggers import Logger
-from awr_exp.training.progress import SCREEN, Bar, speaking
+from awr_exp.training.callbacks import Callback, Checkpoint, Evaluate, Report
+from awr_exp.training.learner import Learner, Schedule
+from awr_exp.training.progress import Bar
+from awr_exp.training.run import Run
+from awr_exp.training.signals import signals
+from awr_exp.training.team import Team
 
 log = logging.getLogger(__name__)
 
@@ -32,111 +27,232 @@ MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError
 
 
 class Trainer:
-    """Trains the K members of an agent; member k writes to folders[k] and loggers[k] as if it were alone.
+    """Trains the K members of an agent, each of which writes as a run of its own.
 
-    facts[k] goes into the member's checkpoints: what it takes to rebuild the policy. names[k] begins what is said of
-    it where there are several. `step` counts to `total`, and so do the intervals: updates of the agent or environment
-    steps, whatever a run is made of; `update` counts updates.
+    learner: makes the one of some members; parts: the members that learn together; make_env: makes the environments of
+    evaluations, if there are any; runs: one a member; total: steps of the schedule, which all intervals count, too:
+    updates of the agent or environment steps; callbacks: what else is done between steps; data: what is learnt from, if
+    that is there from the start; evaluates_first: whether the policy is evaluated before it learns; title: of the bar
+    on the terminal.
     """
-
-    unit = "update"
-    """What `step` counts."""
-    data: Transitions | None = None
-    """What it learns from, if that is there from the start."""
-    evaluates_first = False
-    """Whether the policy is worth evaluating before it learns here."""
 
     def __init__(
         self,
         agent: Agent,
+        schedule: Schedule,
+        learner: Callable[[slice], Learner],
+        parts: Sequence[slice],
         make_env: MakeEnv | None,
-        loggers: Sequence[Logger],
-        folders: Sequence[Path],
-        facts: Sequence[dict[str, Any]],
+        runs: Sequence[Run],
         total: int,
         report_interval: int,
         eval_interval: int,
         eval_episodes: int,
         checkpoint_interval: int,
+        callbacks: Sequence[Callback] = (),
+        data: Transitions | None = None,
+        evaluates_first: bool = False,
         title: str = "training",
-        names: Sequence[str] = (),
     ) -> None:
-        self.agent, self.loggers, self.folders, self.facts = agent, loggers, folders, facts
+        self.agent, self.runs, self.schedule, self.data = agent, list(runs), schedule, data
         self.total, self.title = total, title
-        self.names = list(names) or [""] * agent.members
-        self.report_interval, self.eval_interval = report_interval, eval_interval
-        self.checkpoint_interval = checkpoint_interval
+        self.callbacks: list[Callback] = [Report(report_interval)]
+        if make_env:
+            self.callbacks.append(Evaluate(eval_interval, eval_episodes, make_env, evaluates_first))
+        self.callbacks += [*callbacks, Checkpoint(checkpoint_interval)]
         self.received: list[int] = []
         """Signals that ask for the end."""
-        self.evaluator = (
-            Evaluator(make_env, agent.members, eval_episodes, torch.get_num_threads(), self.stopped)
-            if make_env
-            else None
-        )
         self.step = self.before = self.update = 0
-        self.best = [-math.inf] * agent.members
-        self.latest: list[dict[str, float]] = [{} for _ in range(agent.members)]
-        self.returns: list[list[float]] = [[] for _ in range(agent.members)]
-        self.failed: list[Exception | None] = [None] * agent.members
-        self.lost: list[UserError | None] = [None] * agent.members
-        """What could not be kept of those that did not fail."""
-        self.said: set[tuple[int, str]] = set()
         self.evaluating = 0.0
-        self.owed = self.evaluates_first
-        """Whether an evaluation is to be made before anything else."""
+        """Seconds of evaluation so far, which count as no training."""
         self.resumed = False
+        self.learner, self.learners = learner, [learner(members) for members in parts]
+
+    @property
+    def unit(self) -> str:
+        return self.schedule.unit
+
+    @property
+    def places(self) -> list[tuple[Learner, int]]:
+        """The learner of each member, and its number there."""
+        return [(learner, row) for learner in self.learners for row in range(learner.agent.members)]
+
+    @property
+    def going_on(self) -> list[bool]:
+        """Of each member, whether it was not given up."""
+        return [run.error is None for run in self.runs]
 
     def stopped(self) -> bool:
         """Whether it is time to stop."""
         return bool(self.received)
 
-    def train(self, goal: int, stopped: Callable[[], object], progress: Callable[[int], None]) -> int:
+    def run(self) -> None:
+        """Train to the end; an error of each run then says why it did not get there, if so.
+
+        On SIGTERM or SIGINT, checkpoint and exit with 128 plus the signal's number.
+        """
+        if self.schedule.updates_batches:
+            for _, sentence in health.at_start(self.agent.value_iters):
+                log.warning("warning: %s", sentence)
+        with ExitStack() as stack:
+            self.team = stack.enter_context(Team(self.learners, torch.get_num_threads()))
+            stack.enter_context(closing(self))
+            for callback in self.callbacks:
+                stack.enter_context(closing(callback))
+            self.bar = stack.enter_context(Bar(self.title, self.total, self.step))
+            self.received = stack.enter_context(signals())
+            self.started = (time.perf_counter(), self.update, self.step)
+            for callback in self.callbacks:
+                callback.begin(self)
+            self.leave()
+            while self.step < self.total and any(self.going_on):
+                self.before = self.step
+                self.step = self.train(self.next_stop())
+                for callback in self.callbacks:
+                    if self.due(callback.interval) or (callback.when_stopped and self.stopped()):
+                        callback.call(self)
+                self.leave()
+        # All is trained: a signal waits for what there is to write, a second one does not.
+        with signals() as self.received:
+            for callback in self.callbacks:
+                callback.end(self)
+            self.leave()
+
+    def train(self, goal: int) -> int:
         """Learn until `step` is `goal`, or a little past it, or `stopped`; the new step."""
-        raise NotImplementedError
+        step = self.team.train(goal, self.stopped, self.bar.advance)
+        self.update = max(learner.update for learner in self.learners)
+        parts = [part for learner in self.learners for part in self.divided(learner)]
+        if len(parts) > len(self.learners):
+            self.learners = self.team.learners = parts
+            return self.train(goal)
+        for member, (learner, _) in enumerate(self.places):
+            if learner.error is not None:
+                self.fail(member, learner.error)
+        return step
+
+    def divided(self, part: Learner) -> list[Learner]:
+        """Where a part gave up, its members by themselves, from where they were: it may be the fault of one."""
+        members = [member for member, (learner, _) in enumerate(self.places) if learner is part]
+        if part.error is None or len(members) == 1 or not any(self.going_on[member] for member in members):
+            return [part]
+        alone: list[Learner] = []
+        try:
+            for row, member in enumerate(members):
+                alone.append(self.learner(slice(member, member + 1)))
+                alone[-1].load([part.facts(row) | {"update": part.update}], part.state(row))
+        except (UserError, HangsError):
+            for learner in alone:
+                learner.close()
+            return [part]
+        part.close()
+        return alone
+
+    def next_stop(self) -> int:
+        """The next step at which something is due."""
+        intervals = [callback.interval for callback in self.callbacks if callback.interval]
+        return min(self.total, *((self.step // interval + 1) * interval for interval in intervals))
+
+    def due(self, interval: int | None) -> bool:
+        """Whether a multiple of the interval has been reached since the last stop, or the end."""
+        return interval is not None and (self.step // interval > self.before // interval or self.step >= self.total)
+
+    def leave(self) -> None:
+        """Exit, if it is time to stop. Everything is saved."""
+        if self.received:
+            log.info("stopped by signal %d at %s %d", self.received[0], self.unit, self.step)
+            raise SystemExit(128 + self.received[0])
+
+    def speeds(self) -> dict[str, float]:
+        """Metrics of how fast training has gone since the start."""
+        begun, update, step = self.started
+        seconds = time.perf_counter() - begun - self.evaluating
+        speeds = {"train/updates_per_second": (self.update - update) / seconds}
+        if self.schedule.unit != "update":
+            speeds["collect/env_steps_per_second"] = (self.step - step) / seconds
+        return speeds
 
     def read(self) -> list[dict[str, float]]:
         """Each member's mean metrics since the last call."""
-        raise NotImplementedError
+        return [metrics for learner in self.learners for metrics in learner.read()]
 
-    def close(self) -> None:
-        """Let go of what only training needs."""
+    def counts(self, member: int) -> tuple[int, int]:
+        """Updates and environment steps of a member: those of all, unless it was given up before."""
+        learner, _ = self.places[member]
+        return learner.update, learner.step if self.schedule.unit != "update" else 0
 
-    def member_state(self, member: int) -> dict[str, Tensor]:
-        """What a checkpoint of a member needs beside the agent's state."""
-        raise NotImplementedError
+    def log(self, member: int, metrics: dict[str, float]) -> None:
+        """Metrics of a member, which has not been given up, to its logger."""
+        run = self.runs[member]
+        if run.error is not None:
+            return
+        run.latest |= metrics
+        try:
+            with run.speaking():
+                assert run.logger is not None
+                run.logger.log(self.update, metrics | {"env_steps": self.counts(member)[1]})
+        except Exception as error:
+            self.fail(member, error)
 
-    def member_update(self, member: int) -> int:
-        """Its updates so far: those of all, unless it was given up before."""
-        return self.update
+    def warn(self, member: int, name: str, sentence: str) -> None:
+        """Say it once in the member's log, and on the terminal only for the first member that it holds of."""
+        run = self.runs[member]
+        if name not in run.said:
+            level = logging.INFO if any(name in other.said for other in self.runs) else logging.WARNING
+            run.said.add(name)
+            with run.speaking():
+                log.log(level, "warning: %s", sentence)
 
-    def member_env_steps(self, member: int) -> int:
-        """As `member_update`, of environment steps."""
-        return 0
+    def fail(self, member: int, error: Exception) -> None:
+        """Give up a member: its last sound state is kept, and the others go on."""
+        run = self.runs[member]
+        if run.error is None:
+            self.save(member)
+            run.error = error
+            with run.speaking():
+                log.error("error: %s", error)
 
-    def member_facts(self, member: int) -> dict[str, Any]:
-        """As `member_state`, of numbers and texts."""
-        raise NotImplementedError
+    def fail_diverged(self) -> None:
+        """Give up members that a gradient which was not finite has frozen."""
+        rewards = "another dataset.reward_scale" if self.data else "rewards of another scale"
+        for member, alive in enumerate(self.agent.alive.tolist()):
+            if not alive:
+                said = (
+                    f"training diverged before update {self.update}: a gradient was not finite; try smaller "
+                    f"learning rates, agent.max_grad_norm=1 or {rewards}"
+                )
+                self.fail(member, UserError(said))
 
-    def load(self, facts: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
-        """Take over every member's facts and all members' states. Raises UserError if they do not fit."""
-        raise NotImplementedError
-
-    def count_failures(self, member: int, failures: int) -> None:
-        """Keep account of environments that failed in an evaluation."""
-
-    def scores(self, mean: float) -> dict[str, float]:
-        """Metrics that follow from an evaluation's mean return."""
-        score = self.data.info.normalized_score(mean) if self.data else None
-        return {} if score is None else {"eval/normalized_score": score}
+    def save(self, member: int, best: bool = False) -> None:
+        """Write a checkpoint of a member; best: the one of its best evaluation, with nothing to go on from."""
+        run, (learner, row) = self.runs[member], self.places[member]
+        # From before a member diverged, it can go on with other settings; from then on it is frozen.
+        if run.error is not None or not self.agent.alive[member]:
+            return
+        rows = {name: tensor[member : member + 1] for name, tensor in self.agent.state_dict().items()}
+        if not best:
+            rows |= learner.state(row)
+        facts = run.facts | learner.facts(row) | {"best": run.best, "latest": run.latest, "returns": run.returns}
+        for callback in self.callbacks:
+            facts |= callback.facts(member)
+        if self.data:
+            facts["data"] = self.data.info.fingerprint
+        with run.speaking():
+            kept = checkpoint.save(run.folder, learner.update, rows, facts, best)
+        if not best:
+            lost = (
+                "the newest checkpoint could not be written: make room, then resume, which learns again what was lost"
+            )
+            run.lost = None if kept else UserError(lost)
 
     def resume(self) -> None:
-        """Go on from the newest checkpoints of the members' folders, which must be of the same update and step.
+        """Go on from the newest checkpoints of the runs, which must be of the same update and step.
 
         Raises UserError where one has none, or where the data or the agent is another one.
         """
-        found = [checkpoint.latest(folder) for folder in self.folders]
+        found = [checkpoint.latest(run.folder) for run in self.runs]
         if None in found:
-            raise UserError(f"{self.folders[found.index(None)]} has no checkpoint to resume from")
+            raise UserError(f"{self.runs[found.index(None)].folder} has no checkpoint to resume from")
         try:
             self._go_on(*zip(*(one for one in found if one is not None), strict=True))
         except MALFORMED as error:
@@ -146,266 +262,45 @@ class Trainer:
             ) from None
         log.info("going on from %s %d", self.unit, self.step)
 
-    def _go_on(self, states: Sequence[dict[str, Tensor]], facts: Sequence[dict[str, Any]]) -> None:
+    def _go_on(self, states: Sequence[checkpoint.State], facts: Sequence[checkpoint.Facts]) -> None:
         """From all members' checkpoints."""
         if self.data and any(fact.get("data") != self.data.info.fingerprint for fact in facts):
             raise UserError(
                 f"the run to resume was trained on other data than '{self.data.info.id}' is now: "
                 "restore that data set or start a new run"
             )
-        state = {name: torch.cat([one[name] for one in states]) for name in states[0]}
-        self.load(list(facts), state)
+        if facts[0].get("unit", self.unit) != self.unit:
+            raise UserError(
+                "the run to resume collects what it learns from: leave out trainer=offline"
+                if self.unit == "update"
+                else "the run to resume learnt from a data set alone: choose trainer=finetune "
+                "resume_policy=<its folder>"
+            )
+        self.step, self.update = facts[0]["step"], facts[0]["update"]
+        ours, begin = self.agent.state_dict().keys(), 0
+        for learner in self.learners:
+            own = slice(begin, begin + learner.agent.members)
+            begin = own.stop
+            learner.load(facts[own], _joined(states[own], states[0].keys() - ours))
         try:
-            self.agent.load_state_dict(state)
+            self.agent.load_state_dict(_joined(states, states[0].keys() & ours))
         except ValueError as error:
             raise UserError(
                 f"the run to resume has another agent or network than this configuration: {error}"
             ) from None
-        self.best, self.latest = [fact["best"] for fact in facts], [fact["latest"] for fact in facts]
-        self.returns = [fact.get("returns", []) for fact in facts]
-        self.owed, self.resumed = any(fact.get("owed", False) for fact in facts), True
+        for run, fact in zip(self.runs, facts, strict=True):
+            run.best, run.latest, run.returns = fact["best"], fact["latest"], fact.get("returns", [])
+        # Only once everything fits: a recorder cuts off what came later.
+        for callback in self.callbacks:
+            callback.load(list(facts))
+        self.resumed = True
 
-    def run(self) -> None:
-        """Train to the end; `failed` then has the errors of those members that did not get there.
-
-        On SIGTERM or SIGINT, checkpoint and exit with 128 plus the signal's number.
-        """
-        for _, sentence in health.at_start(self.value_iters()):
-            log.warning("warning: %s", sentence)
-        self.started = (time.perf_counter(), self.update, self.step)
-        with (
-            closing(self),
-            closing(self.evaluator) if self.evaluator else nullcontext(),
-            Bar(self.title, self.total, self.step) as bar,
-            signals() as self.received,
-        ):
-            if self.owed:
-                if self.resumed:
-                    log.info("the evaluation at %s %d was not done: trying it again", self.unit, self.step)
-                self.evaluate(bar)
-            if not self.resumed or self.stopped():
-                # From here on a run that is killed can be resumed; before, it begins anew.
-                self.save()
-            self.leave()
-            while self.step < self.total and None in self.failed:
-                self.before = self.step
-                self.step = self.train(self.next_stop(), self.stopped, bar.advance)
-                if self.due(self.report_interval):
-                    self.report(bar)
-                if self.due(self.eval_interval):
-                    self.evaluate(bar)
-                if self.stopped() or self.due(self.checkpoint_interval):
-                    self.save()
-                self.leave()
-
-    def value_iters(self) -> int | None:
-        """Steps of the critic on each batch, of an agent that learns values from batches."""
-        return getattr(self.agent, "value_iters", None)
-
-    def leave(self) -> None:
-        """Exit, if it is time to stop. Everything is saved."""
-        if self.received:
-            log.info("stopped by signal %d at %s %d", self.received[0], self.unit, self.step)
-            raise SystemExit(128 + self.received[0])
-
-    def next_stop(self) -> int:
-        """The next step at which something is due."""
-        intervals = (self.report_interval, self.eval_interval, self.checkpoint_interval)
-        return min(self.total, *((self.step // interval + 1) * interval for interval in intervals))
-
-    def due(self, interval: int) -> bool:
-        return self.step // interval > self.before // interval or self.step >= self.total
-
-    def report(self, bar: Bar) -> None:
-        """Read the metrics off the device, the only time between evaluations, and log their means."""
-        speeds, ills = self.speeds(time.perf_counter() - self.started[0]), ""
-        for member, metrics in enumerate(self.read()):
-            named = {name if "/" in name else f"train/{name}": value for name, value in metrics.items()}
-            complaints = dict(self.complaints(member, metrics))
-            if "rewards" in complaints:
-                # A report on the run, which does not see its data, gives no advice on beta either.
-                named["train/equal_rewards"] = 1.0
-            self.log(member, named | speeds)
-            for name, sentence in complaints.items():
-                self.warn(member, name, sentence)
-            if member == 0:
-                ills = "".join(f" ({name})" for name in complaints)
-        self.fail_diverged()
-        if "train/ess" in (first := self.latest[0]):
-            bar.tell(health=f"ess {first['train/ess']:.2f} w {first['train/mean_weight']:.2f}{ills}")
-
-    def speeds(self, seconds: float) -> dict[str, float]:
-        """Metrics of how fast it went in all the seconds since the start, which evaluation is not part of."""
-        return {"train/updates_per_second": (self.update - self.started[1]) / seconds}
-
-    def fail_diverged(self) -> None:
-        rewards = "another dataset.reward_scale" if self.data else "rewards of another scale"
-        for member, alive in enumerate(self.agent.alive.tolist()):
-            if not alive:
-                self.fail(
-                    member,
-                    UserError(
-                        f"training diverged before update {self.update}: a gradient was not finite; try smaller "
-                        f"learning rates, agent.max_grad_norm=1 or {rewards}"
-                    ),
-                )
-
-    def fail(self, member: int, error: Exception) -> None:
-        """Give up a member: its last sound state is kept, and the others go on."""
-        if self.failed[member] is None:
-            self.save_member(member)
-            self.failed[member] = error
-            with speaking(self.folders[member], self.names[member]):
-                log.error("error: %s", error)
-
-    def of_rewards(self, member: int) -> Iterator[tuple[str, str]]:
-        """See `health.of_rewards`, of what a member learns from."""
-        yield from ()
-
-    def complaints(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-        beta = getattr(self.agent, "beta", None)
-        if beta is None:
-            return
-        if constant := next(self.of_rewards(member), None):
-            # Advantages are the critic's errors alone, and no beta makes sense of them.
-            yield constant
-            return
-        # The first report of a run is that of a raw critic, whose errors are no advantages.
-        raw = self.step <= self.report_interval < self.total
-        if not raw:
-            standardized = bool(self.agent.standardize[member])  # type: ignore[attr-defined]
-            yield from health.of_metrics(
-                metrics,
-                float(beta[member]) if self.agent.beta_matters else None,
-                float(self.agent.max_weight[member]),  # type: ignore[attr-defined]
-                standardized,
-            )
-
-    def warn(self, member: int, name: str, sentence: str) -> None:
-        """Say it once in the member's log, and on the terminal only for the first member that it holds of."""
-        if (member, name) not in self.said:
-            level = logging.INFO if any(said == name for _, said in self.said) else logging.WARNING
-            self.said.add((member, name))
-            with speaking(self.folders[member], self.names[member]):
-                log.log(level, "warning: %s", sentence)
-
-    def evaluate(self, bar: Bar) -> None:
-        # Nobody plays with actions that are not numbers.
-        self.fail_diverged()
-        if self.evaluator is None or None not in self.failed:
-            return
-        begun = time.perf_counter()
-        self.owed = True
-        try:
-            played = self.evaluator.play(self.agent.averaged(), [error is None for error in self.failed])
-        except HangsError as hangs:
-            log.warning("%s", hangs)
-            return
-        for member, reasons in enumerate(played.failures):
-            if reasons:
-                self.count_failures(member, len(reasons))
-                with speaking(self.folders[member], self.names[member]):
-                    said = "an environment failed and was made anew, %d times in this evaluation, the last time so: %s"
-                    log.warning(said, len(reasons), reasons[-1])
-        for member, error in played.errors.items():
-            self.fail(member, error)
-        # Of those that were given up it still is, by their checkpoints.
-        self.owed = False
-        if None not in self.failed:
-            return
-        for member, (returns, lengths) in enumerate(zip(played.returns, played.lengths, strict=True)):
-            metrics = {
-                "eval/return_mean": float(returns.mean()),
-                "eval/return_std": float(returns.std()),
-                "eval/return_min": float(returns.min()),
-                "eval/return_max": float(returns.max()),
-                "eval/length_mean": float(lengths.mean()),
-            }
-            metrics |= self.scores(metrics["eval/return_mean"])
-            self.log(member, metrics)
-            if self.failed[member] is None:
-                self.returns[member] = returns.tolist()
-                with speaking(self.folders[member], self.names[member]):
-                    log.info("%s %d: evaluation return %.1f", self.unit, self.step, metrics["eval/return_mean"])
-                if metrics["eval/return_mean"] > self.best[member]:
-                    self.best[member] = metrics["eval/return_mean"]
-                    self.save_member(member, best=True)
-        mean = played.returns.mean(1)
-        best = int(np.nanargmax(mean))
-        bar.tell(evaluation=f"return {mean[best]:.1f}")
-        if self.agent.members > 1:
-            log.log(SCREEN, "%s %d: best return %.1f, %s", self.unit, self.step, mean[best], self.names[best])
-        # Evaluation does not count as training time.
-        seconds = time.perf_counter() - begun
-        self.started = (self.started[0] + seconds, *self.started[1:])
-        self.evaluating += seconds
-
-    def log(self, member: int, metrics: dict[str, float]) -> None:
-        if self.failed[member] is not None:
-            return
-        self.latest[member] |= metrics
-        try:
-            with speaking(self.folders[member], self.names[member]):
-                self.loggers[member].log(self.update, metrics | {"env_steps": self.member_env_steps(member)})
-        except Exception as error:
-            self.fail(member, error)
-
-    def save(self) -> None:
-        for member in range(self.agent.members):
-            self.save_member(member)
-
-    def save_member(self, member: int, best: bool = False) -> None:
-        # From before a member diverged, it can go on with other settings; from then on it is frozen.
-        if self.failed[member] is not None or not self.agent.alive[member]:
-            return
-        rows = {name: tensor[member : member + 1] for name, tensor in self.agent.state_dict().items()}
-        if not best:
-            rows |= self.member_state(member)
-        facts = self.facts[member] | self.member_facts(member)
-        facts |= {
-            "best": self.best[member],
-            "latest": self.latest[member],
-            "returns": self.returns[member],
-            "owed": self.owed,
-        }
-        if self.data:
-            facts["data"] = self.data.info.fingerprint
-        with speaking(self.folders[member], self.names[member]):
-            kept = checkpoint.save(self.folders[member], self.member_update(member), rows, facts, best)
-        if not best:
-            lost = (
-                "the newest checkpoint could not be written: make room, then resume, which learns again what was lost"
-            )
-            self.lost[member] = None if kept else UserError(lost)
+    def close(self) -> None:
+        """Let go of what only training needs."""
+        for learner in self.learners:
+            learner.close()
 
 
-class _Killed(BaseException):
-    """By a second signal. As a SystemExit it would pass for a failure of the environment that it hits."""
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collects SIGTERM, SIGINT and SIGHUP instead of dying of them, in the main thread; a second one kills.
-
-    Where somebody waits for SIGUSR2, a scheduler's notice before it takes the machine away, that one instead of
-    SIGTERM, which may follow while the job is queued again.
-    """
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise _Killed(number)
-        received.append(number)
-
-    try:
-        notice = signal.SIGUSR2 if callable(signal.getsignal(signal.SIGUSR2)) else signal.SIGTERM
-        before = {number: signal.signal(number, receive) for number in (notice, signal.SIGINT, *hang_up())}
-    except ValueError:  # not the main thread
-        before = {}
-    try:
-        yield received
-    except _Killed as killed:
-        raise SystemExit(128 + killed.args[0]) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _joined(states: Sequence[checkpoint.State], names: Iterable[str]) -> checkpoint.State:
+    """Some tensors of all members."""
+    return {name: torch.cat([state[name] for state in states]) for name in names}

@@ -21,7 +21,7 @@ def test_it_has_the_density_of_a_mixture() -> None:
     oracle = MixtureSameFamily(Categorical(logits=logits), Independent(Normal(mean, log_std.exp()), 1))
     expected = oracle.log_prob(SCALE.inv(action)) - math.log(3)
     assert_close(head.log_prob(outputs, {}, action), expected)
-    assert_close(head.loss(outputs, {}, action), -expected)
+    assert_close(head.loss(outputs, {}, action, action[..., :0]), -expected)
 
 
 def test_one_component_is_a_gaussian() -> None:

@@ -21,6 +21,8 @@ from tests.conftest import CONTINUOUS, DISCRETE
 
 G = torch.Generator().manual_seed(0)
 
+NONE = torch.empty(0)
+
 
 def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -137,12 +139,14 @@ def test_an_annealed_gaussian_is_a_fixed_one_at_every_moment(progress: float, st
     theta = annealed.start(generators(3, 4))
     annealed.anneal(theta, progress)
     obs, action = torch.randn(2, 6, 3, generator=G), torch.randn(2, 6, 2, generator=G)
-    for found, expected in zip(annealed.loss(theta, obs, action), fixed.loss(plain, obs, action), strict=True):
+    for found, expected in zip(
+        annealed.loss(theta, obs, action, NONE), fixed.loss(plain, obs, action, NONE), strict=True
+    ):
         assert_close(found, expected)
     drawn = noise(annealed.head, 2, 6)
     assert_close(annealed.act(theta, obs, drawn), fixed.act(plain, obs, drawn))
     theta.requires_grad_()
-    (grad,) = torch.autograd.grad(annealed.loss(theta, obs, action)[0].sum(), theta)
+    (grad,) = torch.autograd.grad(annealed.loss(theta, obs, action, NONE)[0].sum(), theta)
     assert (grad[:, -2:] == 0).all()
     assert (grad[:, :-2] != 0).any()
 

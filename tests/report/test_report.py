@@ -19,7 +19,7 @@ from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.report import comparison, figures, page, settings, statistics, verdict
 from awr_exp.report.__main__ import main
-from awr_exp.training import health
+from tests.conftest import make_awr
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 Values = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12).map(np.array)
@@ -182,7 +182,7 @@ def test_the_advice_is_that_of_the_warning(
     assert says in answer
     assert not re.search(never, answer)
     metrics = {"ess": 0.5} | {name.removeprefix("train/"): value for name, value in weights.items()}
-    for _, sentence in health.of_metrics(metrics, betas[0], 20.0, False):
+    for _, sentence in make_awr(beta=betas[0], max_weight=20.0).warnings(0, metrics):
         assert sentence.partition("; compare")[0].partition("; try")[0].casefold() in answer.casefold()
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from awr_exp import results
+from awr_exp import experiment, results
 from awr_exp.errors import UserError
 from awr_exp.policy import difference, policy_facts
-from awr_exp.sweep import experiment
 from awr_exp.sweep.group import Group
 from awr_exp.training import checkpoint, memory
+from awr_exp.training.callbacks import Report
 from awr_exp.training.checkpoint import State
 from awr_exp.training.loggers import read
 from awr_exp.training.online import Online
-from tests.conftest import CONTINUOUS, SMALL, composed
+from tests.conftest import CONTINUOUS, SMALL, composed, train
 
 ONLINE = [
     "trainer=online", "env=cartpole", "schedule=interleaved", "schedule.learning_starts=32", "network.hidden=[8]",
@@ -65,7 +65,7 @@ def test_jobs_at_one_update_but_different_steps_go_on_apart(tmp_path: Path) -> N
     cfgs = [composed(*ONLINE, f"seed={seed}", f"trainer.env_steps={count}") for seed, count in enumerate(steps)]
     folders = [tmp_path / "0", tmp_path / "1"]
     for cfg, folder in zip(cfgs, folders, strict=True):
-        experiment.train([cfg], [folder])
+        train([cfg], [folder])
     assert [(run.update, run.env_steps) for run in map(results.read, folders)] == [(0, 64), (0, 128)]
     more = [cfg | {"trainer": cfg["trainer"] | {"env_steps": 256}} for cfg in cfgs]
     outcomes = Group(more, folders, ["a", "b"], None, False).train()  # type: ignore[arg-type]
@@ -78,28 +78,37 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("options", "method", "call"), [(ONLINE, "report", 3), (FINETUNE, "save", 1), (FINETUNE, "train", 1)]
+    ("options", "owner", "method", "call"),
+    [(ONLINE, Report, "call", 3), (FINETUNE, Online, "save", 1), (FINETUNE, Online, "train", 1)],
 )
 def test_rows_of_a_killed_run_are_there_once_though_the_update_stays_0(
-    options: list[str], method: str, call: int, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str],
+    owner: type,
+    method: str,
+    call: int,
+    tmp_path: Path,
+    datasets: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed at that call of the online trainer's method: after the only checkpoint, which is of step 0, or before."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     cfg, calls = composed(*options, "trainer.env_steps=128"), iter(range(call - 1))
-    experiment.train([cfg], [tmp_path / "whole"])
-    method_itself = getattr(Online, method)
+    train([cfg], [tmp_path / "whole"])
+    method_itself = getattr(owner, method)
 
-    def dying(*arguments: Any) -> Any:
+    def dying(self: Any, *arguments: Any, **options: Any) -> Any:
+        if getattr(self, "title", "training") != "training":
+            return method_itself(self, *arguments, **options)
         if next(calls, None) is None:
             raise Killed
-        return method_itself(*arguments)
+        return method_itself(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Online, method, dying)
+        patch.setattr(owner, method, dying)
         with pytest.raises(Killed):
-            experiment.train([cfg], [tmp_path / "killed"])
+            train([cfg], [tmp_path / "killed"])
     assert {row["update"] for row in read(tmp_path / "killed")} == {0}
-    experiment.train([cfg], [tmp_path / "killed"])
+    train([cfg], [tmp_path / "killed"])
     whole, killed = (
         [row for row in read(tmp_path / name) if not row["name"].endswith("per_second")] for name in ("whole", "killed")
     )
@@ -109,7 +118,7 @@ def test_rows_of_a_killed_run_are_there_once_though_the_update_stays_0(
 
 def finetuned(folder: Path, *options: str) -> State:
     """The newest state of a run in `folder` of these options."""
-    (outcome,) = experiment.train([composed(*FINETUNE, "trainer.env_steps=64", *options)], [folder])
+    (outcome,) = train([composed(*FINETUNE, "trainer.env_steps=64", *options)], [folder])
     assert outcome.error is None
     found = checkpoint.latest(folder)
     assert found is not None
@@ -189,11 +198,11 @@ def test_a_data_set_that_cannot_be_written_fails_a_run_which_tries_again_when_re
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     options = [*ONLINE, "env=pendulum", "recorder.dataset_id=mine/new-v0"]
-    (outcome,) = experiment.train([composed(*options, "trainer.env_steps=96")], [tmp_path / "run"])
+    (outcome,) = train([composed(*options, "trainer.env_steps=96")], [tmp_path / "run"])
     assert "data set mine/new-v0 was not written: no episode to keep has ended" in str(outcome.error)
     assert "eval/return_mean" in outcome.metrics
     assert results.read(tmp_path / "run").status == "failed"
-    (outcome,) = experiment.train([composed(*options, "trainer.env_steps=800")], [tmp_path / "run"])
+    (outcome,) = train([composed(*options, "trainer.env_steps=800")], [tmp_path / "run"])
     assert outcome.error is None
     assert results.read(tmp_path / "run").status == "finished"
     assert (tmp_path / "minari" / "mine" / "new-v0").is_dir()
@@ -205,9 +214,9 @@ def test_a_run_that_is_at_work_is_not_begun_again(tmp_path: Path) -> None:
         results.alone(folders[1]),
         pytest.raises(UserError, match=f"another process is at work in {folders[1]}: wait for it, or stop it first"),
     ):
-        experiment.train([cfg, cfg | {"seed": 1}], folders, ["a", "b"])
+        train([cfg, cfg | {"seed": 1}], folders, ["a", "b"])
     assert not list(folders[0].iterdir())
-    outcomes = experiment.train([cfg, cfg | {"seed": 1}], folders, ["a", "b"])
+    outcomes = train([cfg, cfg | {"seed": 1}], folders, ["a", "b"])
     assert [outcome.error for outcome in outcomes] == [None, None]
     assert not (folders[1] / "lock").exists()
 
@@ -220,9 +229,9 @@ def test_what_a_full_disk_costs_in_the_end_fails_the_run(tmp_path: Path, monkeyp
     for place, module, name in (("result.json", results, "put"), ("newest checkpoint", checkpoint, "save_file")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, full)
-            (outcome,) = experiment.train([options], [tmp_path / name])
+            (outcome,) = train([options], [tmp_path / name])
         assert f"{place} could not be written: make room, then resume" in str(outcome.error)
-        (outcome,) = experiment.train([options], [tmp_path / name])
+        (outcome,) = train([options], [tmp_path / name])
         assert outcome.error is None
         assert results.read(tmp_path / name).status == "finished"
 
@@ -232,7 +241,7 @@ def test_a_baseline_that_fails_is_no_baseline_and_costs_the_run_nothing(
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     cfg = composed(*SMALL, "baseline=bc", "baseline.actor_lr=1e30", "trainer.updates=100", "trainer.eval_interval=50")
-    (outcome,) = experiment.train([cfg], [tmp_path])
+    (outcome,) = train([cfg], [tmp_path])
     assert outcome.error is None
     assert "baseline BC" in (shown := capsys.readouterr().out)
     assert "failed: training diverged before update 50" in shown
@@ -241,7 +250,7 @@ def test_a_baseline_that_fails_is_no_baseline_and_costs_the_run_nothing(
 
 def test_recorder_settings_without_a_data_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"recorder\.last_steps is of a data set: give it a recorder\.dataset_id"):
-        experiment.train([composed(*ONLINE, "recorder.last_steps=100", "trainer.env_steps=96")], [tmp_path / "run"])
+        train([composed(*ONLINE, "recorder.last_steps=100", "trainer.env_steps=96")], [tmp_path / "run"])
 
 
 PHASED = [*(option for option in FINETUNE if "schedule" not in option), "schedule=phased"]
@@ -261,7 +270,7 @@ def test_what_cannot_be_tuned_is_said_before_anything_is_trained(
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     options, message = WRONG[wrong]
     with pytest.raises(UserError, match=message):
-        experiment.train([composed(*options, *wrong.split())], [tmp_path / "run"])
+        train([composed(*options, *wrong.split())], [tmp_path / "run"])
     assert not list((tmp_path / "run").glob("*"))
 
 
@@ -272,7 +281,7 @@ def test_a_data_set_that_is_there_already_fails_its_own_job_before_anything_is_t
     tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
-    (alone,) = experiment.train([composed(*FINETUNE, TAKEN)], [tmp_path / "run"])
+    (alone,) = train([composed(*FINETUNE, TAKEN)], [tmp_path / "run"])
     assert "already: choose another recorder.dataset_id" in str(alone.error)
     assert not list((tmp_path / "run").iterdir())
     options = [*FINETUNE, "trainer.env_steps=128"]

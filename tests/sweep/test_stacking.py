@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from awr_exp.agents.awr import AWR
+from awr_exp.building.build import build
+from awr_exp.building.stacking import group_key, stack
 from awr_exp.math.advantages import LambdaReturn
-from awr_exp.sweep.experiment import build
-from awr_exp.sweep.stacking import group_key, stack
-from awr_exp.training.blocks import CACHE, sizes
+from awr_exp.training.team import CACHE, sizes
 from tests.conftest import CONTINUOUS, composed
 
 

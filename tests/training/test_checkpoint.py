@@ -109,4 +109,4 @@ def test_it_goes_on_from_what_it_has_written(run: tuple[Callable[[Path], Trainer
     trainer = make(shutil.copytree(whole, tmp_path / "run"))
     trainer.resume()
     trainer.run()
-    assert trainer.failed == [None]
+    assert trainer.runs[0].error is None

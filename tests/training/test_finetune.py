@@ -15,6 +15,7 @@ import torch
 
 from awr_exp import results
 from awr_exp.agents.awr import AWR
+from awr_exp.building.takeover import take_over
 from awr_exp.data.replay import Replay
 from awr_exp.data.transitions import DataInfo, Transitions
 from awr_exp.envs.make import from_dataset
@@ -22,13 +23,15 @@ from awr_exp.envs.source import EnvSource
 from awr_exp.errors import UserError
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.seeding import draw_rows, shuffle_rows
-from awr_exp.sweep import experiment
 from awr_exp.training import checkpoint
+from awr_exp.training.callbacks import WarnOfFall
+from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.finetune import Finetune
 from awr_exp.training.loggers import Jsonl, read
+from awr_exp.training.run import Run
 from awr_exp.training.schedules import Interleaved, Phased
 from awr_exp.types import Spec
-from tests.conftest import CONTINUOUS, SMALL, Cli, composed, make_awr, random_batch
+from tests.conftest import CONTINUOUS, SMALL, Cli, composed, make_awr, random_batch, train
 
 PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
 PHASED = Phased(samples_per_iteration=60, critic_steps=5, actor_steps=7)
@@ -53,8 +56,13 @@ def trainer(folder: Path, agent: AWR, data: Transitions, schedule: Any = PHASED,
         "eval_episodes": 2, "checkpoint_interval": 100, "compile": False,
         "make_env": partial(gymnasium.make, "Pendulum-v1"),
     }  # fmt: skip
-    parts = {"loggers": [Jsonl(folder)], "folders": [folder], "facts": [{}], "schedule": schedule}
+    parts = {"runs": [Run(folder, logger=Jsonl(folder), recorder=options.pop("recorder", None))], "schedule": schedule}
     return Finetune(agent, data, **(defaults | parts | options))
+
+
+def watch(run: Finetune) -> WarnOfFall:
+    (found,) = [callback for callback in run.callbacks if isinstance(callback, WarnOfFall)]
+    return found
 
 
 def agent(data: Transitions, lam: float = 0.9) -> AWR:
@@ -70,7 +78,7 @@ def test_it_collects_where_the_data_come_from_and_is_evaluated_where_they_say(tm
     info: Any = data.info
     recorder: Any = Mock(finish=Mock(return_value=None), facts=dict)
     make_env = from_dataset(info, PENDULUM)
-    run = trainer(tmp_path, agent(data), data, make_env=make_env, env_steps=150, recorders=[recorder])
+    run = trainer(tmp_path, agent(data), data, make_env=make_env, env_steps=150, recorder=recorder)
     run.run()
     lengths = {row["name"]: row["value"] for row in read(tmp_path)}
     assert lengths["eval/length_mean"] == 20
@@ -81,7 +89,7 @@ def test_it_collects_where_the_data_come_from_and_is_evaluated_where_they_say(tm
     assert place().spec.max_episode_steps == 40
     # What was reached elsewhere is no score of what is recorded.
     assert best == -math.inf
-    assert run.best[0] > -math.inf
+    assert run.runs[0].best > -math.inf
 
 
 def test_the_replay_begins_with_the_data_and_keeps_them() -> None:
@@ -115,17 +123,17 @@ def test_batches_have_their_share_of_the_data(tmp_path: Path, drawn: Any) -> Non
         tmp_path, agent(random_data()), random_data(), offline_share=0.5, offline_share_end=0.0, anneal_steps=200
     )
     (learner,) = run.learners
-    replay = learner.replay
+    replay = learner.collector.replay
     learner.collector.collect(40)
     for step, share in ((0, 8), (100, 4), (150, 2), (200, 0), (900, 0)):
         learner.step = step
-        slots = learner.slots("actor", 50, drawn)
+        slots, _ = learner.slots("actor", 50, drawn)
         assert slots.shape == (50, 1, 16)
         kept = replay.slots(torch.arange(len(replay)).view(3, -1)[:, : replay.kept].flatten())
         assert (torch.isin(slots, kept).sum(-1) == share).all()
     even = trainer(tmp_path, agent(random_data()), random_data(), offline_share=None)
     even.learners[0].collector.collect(40)
-    counts = torch.bincount(even.learners[0].slots("actor", 500, drawn).flatten(), minlength=len(replay))
+    counts = torch.bincount(even.learners[0].slots("actor", 500, drawn)[0].flatten(), minlength=len(replay))
     assert counts.min() > 10
     assert (counts.max() - counts.min() <= 1) == (drawn is shuffle_rows)
 
@@ -135,21 +143,24 @@ def test_it_is_evaluated_first_keeps_its_normaliser_and_resumes(tmp_path: Path, 
     data = random_data(reward_scale=0.1)
     lam = 0.9 if schedule is PHASED else 0.0
     whole = trainer(tmp_path / "whole", agent(data, lam), data, schedule)
-    first = whole.evaluator.play(whole.agent).returns.mean()
+    first = Evaluator(partial(gymnasium.make, "Pendulum-v1"), 1, 2).play(whole.agent).returns.mean()
     whole.run()
     rows = [row for row in read(tmp_path / "whole") if row["name"] == "eval/return_mean"]
     assert (rows[0]["env_steps"], rows[0]["value"]) == (0, pytest.approx(first))
     assert torch.equal(whole.agent.obs_mean[0], data.obs_statistics()[0])
     (learner,) = whole.learners
-    assert learner.replay.newest(10).reward.min() > -1.7
+    assert learner.collector.replay.newest(10).reward.min() > -1.7
     trainer(tmp_path / "cut", agent(data, lam), data, schedule, env_steps=180).run()
     second = trainer(tmp_path / "cut", agent(data, lam), data, schedule)
     second.resume()
     second.run()
     for name, tensor in whole.agent.state_dict().items():
         assert torch.equal(second.agent.state_dict()[name], tensor), name
-    assert torch.equal(second.learners[0].replay.ring, learner.replay.ring)
-    assert second.began == whole.began
+    assert torch.equal(second.learners[0].collector.replay.ring, learner.collector.replay.ring)
+    began = [
+        callback.began for one in (second, whole) for callback in one.callbacks if isinstance(callback, WarnOfFall)
+    ]
+    assert began[0] == began[1] != []
     other = random_data()
     other.info = DataInfo("test/random-v0", np.zeros(3), "another", 0.1)
     with pytest.raises(UserError, match="was trained on other data"):
@@ -158,7 +169,7 @@ def test_it_is_evaluated_first_keeps_its_normaliser_and_resumes(tmp_path: Path, 
 
 def test_a_fall_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = trainer(tmp_path, agent(random_data()), random_data(), env_steps=60)
-    run.began = [[0.0, 0.0]]
+    watch(run).began = [[0.0, 0.0]]
     run.run()
     assert "the return fell from the 0.0 that it began with to -1" in caplog.text
 
@@ -202,7 +213,7 @@ def test_the_actor_begins_as_the_average_of_the_run_before() -> None:
     for seed in range(3):
         before.update(random_batch(CONTINUOUS, 1, 16, seed))
     facts = {"optimizer": "adam"}
-    experiment._take_over(after, [facts], [(before.state_dict(), facts)])
+    take_over(after, [facts], [(before.state_dict(), facts)])
     assert before.actor.average is not None
     assert not torch.equal(before.actor.average, before.actor.theta)
     assert torch.equal(after.actor.theta, before.actor.average)
@@ -213,9 +224,9 @@ def test_the_actor_begins_as_the_average_of_the_run_before() -> None:
 @pytest.mark.usefixtures("root")
 def test_a_policy_without_a_critic_learns_a_new_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    (clone,) = experiment.train([composed("agent=bc", *SMALL, "trainer.updates=20")], [tmp_path / "clone"])
+    (clone,) = train([composed("agent=bc", *SMALL, "trainer.updates=20")], [tmp_path / "clone"])
     assert clone.error is None
-    (tuned,) = experiment.train([composed(*FINETUNE, f"resume_policy={tmp_path}/clone")], [tmp_path / "tuned"])
+    (tuned,) = train([composed(*FINETUNE, f"resume_policy={tmp_path}/clone")], [tmp_path / "tuned"])
     assert tuned.error is None
     assert "has no critic: a new one is learnt" in caplog.text
 
@@ -225,28 +236,28 @@ def test_a_member_that_did_not_learn_offline_does_not_go_online(tmp_path: Path) 
     """It can do so once it is resumed with other settings; the others are as if alone."""
     folders = [tmp_path / name for name in ("diverging", "other")]
     cfgs = [composed(*FINETUNE, *OFFLINE, f"agent.actor_lr={lr}") for lr in ("1e30", "3e-4")]
-    diverged, other = experiment.train(cfgs, folders, ["diverging", "other"])
+    diverged, other = train(cfgs, folders, ["diverging", "other"])
     assert "training diverged" in str(diverged.error)
     assert not (folders[0] / "checkpoint").exists()
     assert (failed := results.read(folders[0])).status == "failed"
     assert "training diverged" in str(failed.error)
     assert other.error is None
     assert results.read(folders[1]).env_steps == 512
-    (alone,) = experiment.train([cfgs[0]], [tmp_path / "alone"])
+    (alone,) = train([cfgs[0]], [tmp_path / "alone"])
     assert "training diverged" in str(alone.error)
-    (again,) = experiment.train([composed(*FINETUNE, *OFFLINE)], folders[:1])
+    (again,) = train([composed(*FINETUNE, *OFFLINE)], folders[:1])
     assert again.error is None
     assert results.read(folders[0]).env_steps == 512
 
 
 @pytest.mark.usefixtures("root")
 def test_an_offline_run_that_is_resumed_in_its_place_is_pointed_to_resume_policy(tmp_path: Path) -> None:
-    experiment.train([composed(*SMALL, "trainer.updates=20")], [tmp_path])
+    train([composed(*SMALL, "trainer.updates=20")], [tmp_path])
     with pytest.raises(UserError, match="learnt from a data set alone: choose trainer=finetune resume_policy="):
-        experiment.train([composed(*FINETUNE)], [tmp_path])
-    experiment.train([composed(*FINETUNE, f"resume_policy={tmp_path}")], [tmp_path / "online"])
+        train([composed(*FINETUNE)], [tmp_path])
+    train([composed(*FINETUNE, f"resume_policy={tmp_path}")], [tmp_path / "online"])
     with pytest.raises(UserError, match="the run to resume collects what it learns from: leave out trainer=offline"):
-        experiment.train([composed(*SMALL, "network.hidden=[16]")], [tmp_path / "online"])
+        train([composed(*SMALL, "network.hidden=[16]")], [tmp_path / "online"])
 
 
 WRONG = {
@@ -261,5 +272,5 @@ WRONG = {
 @pytest.mark.usefixtures("root")
 def test_what_cannot_be_tuned_is_said_in_one_line(wrong: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(WRONG[wrong])) as error:
-        experiment.train([composed(*FINETUNE, *wrong.split())], [tmp_path])
+        train([composed(*FINETUNE, *wrong.split())], [tmp_path])
     assert "\n" not in str(error.value)

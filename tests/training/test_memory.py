@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from awr_exp import experiment
 from awr_exp.errors import UserError
-from awr_exp.sweep import experiment
 from awr_exp.training import memory
 from awr_exp.training.progress import Bar, compiling
-from tests.conftest import SMALL, composed
+from tests.conftest import SMALL, composed, train
 
 ONLINE = ["trainer=online", "env=cartpole", "network.hidden=[16]", "logger=jsonl", "trainer.compile=false"]
 FINETUNE = ["trainer=finetune", "dataset=cartpole_mixed", "network.hidden=[16]", "logger=jsonl"]
@@ -43,7 +43,7 @@ def test_what_cannot_be_there_is_named_at_once(
     setting = re.escape(wrong[-1].partition("=")[0])
     message = rf"{setting}=.* takes at least [\d.e+]*{size}|{setting}=.* takes at least .* {size} of memory"
     with pytest.raises(UserError, match=message) as error:
-        experiment.train([composed(*base, *wrong)], [tmp_path])
+        train([composed(*base, *wrong)], [tmp_path])
     assert str(error.value).endswith("and 8 GB are free on cpu: give a smaller one")
     assert not list(tmp_path.glob("*"))
     with pytest.raises(UserError, match=message):

@@ -18,10 +18,11 @@ from awr_exp.data.replay import Replay
 from awr_exp.math import optimizers
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
-from awr_exp.training import native, schedules
+from awr_exp.training import native, schedules, steps
 from awr_exp.training.accelerate import compiler
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.online import Online
+from awr_exp.training.run import Run
 from awr_exp.types import Batch, Metrics, Spec
 from tests.conftest import CONTINUOUS, DISCRETE, make_awr, random_batch
 
@@ -74,13 +75,17 @@ def problem(
     return agent, replay, number, torch.randint(200, (steps, members, batch), generator=g)
 
 
+NONE = torch.empty(0)
+"""Noise, of which the compiled steps take no notice."""
+
+
 def both(plain: Problem, compiled: Problem) -> list[dict[str, tuple[Tensor, Tensor]]]:
     """Metrics of critic and actor, of the steps as they are and of the compiled ones."""
     found = []
-    for steps in ("critic_steps", "actor_steps"):
+    for name in ("critic_steps", "actor_steps"):
         here, there = (
-            getattr(module, steps)(agent, replay, slots, number)
-            for module, (agent, replay, number, slots) in ((schedules, plain), (native, compiled))
+            getattr(module, name)(agent, replay, slots, torch.empty(*slots.shape, 0), number)
+            for module, (agent, replay, number, slots) in ((steps, plain), (native, compiled))
         )
         found.append({name: (value, there[name]) for name, value in here.items()})
     return found
@@ -134,13 +139,13 @@ def test_any_number_of_threads_and_of_members_gives_the_same_bits(head: str) -> 
     spec, make_head = HEADS[head]
     agent, replay, number, slots = problem(spec, make_head, members=3, batch=30)
     again = copy.deepcopy(agent)
-    native.actor_steps(agent, replay, slots, number), native.critic_steps(agent, replay, slots, number)
+    native.actor_steps(agent, replay, slots, NONE, number), native.critic_steps(agent, replay, slots, NONE, number)
     for threads, member in ((2, 0), (3, 1), (8, 2)):
         torch.set_num_threads(threads)
         own = again.some(slice(member, member + 1))
         mine = copy.copy(replay)
         mine.members, mine.ring = 1, replay.ring[member : member + 1]
-        args = own, mine, slots[:, member : member + 1], number[member : member + 1]
+        args = own, mine, slots[:, member : member + 1], NONE, number[member : member + 1]
         native.actor_steps(*args), native.critic_steps(*args)
         for name, tensor in own.state_dict().items():
             assert torch.equal(tensor, agent.state_dict()[name][member : member + 1]), name
@@ -151,13 +156,13 @@ def test_a_gradient_that_is_not_finite_freezes_its_member_alone(optimizer: Any) 
     agent, replay, number, slots = problem(CONTINUOUS, GAUSSIAN, optimizer=optimizer)
     before = agent.actor.theta.clone()
     number[1] = torch.inf
-    metrics = native.actor_steps(agent, replay, slots, number)
+    metrics = native.actor_steps(agent, replay, slots, NONE, number)
     assert agent.alive.tolist() == [True, False]
     assert agent.actor.step.flatten().tolist() == [4, 0]
     assert torch.equal(agent.actor.theta[1], before[1])
     assert metrics["actor_loss"].isfinite().tolist() == [True, False]
     number[1] = 1
-    native.actor_steps(agent, replay, slots, number)
+    native.actor_steps(agent, replay, slots, NONE, number)
     assert torch.equal(agent.actor.theta[1], before[1])
 
 
@@ -175,8 +180,10 @@ def test_a_standard_deviation_beyond_its_limits_stays(kept: bool) -> None:
 def test_weights_of_another_type() -> None:
     plain, compiled = (problem(CONTINUOUS, GAUSSIAN, optimizer=optimizers.momentum) for _ in range(2))
     agent, replay, number, slots = compiled
-    expected = native.actor_steps(plain[0], plain[1], plain[3], plain[2])
-    assert torch.equal(native.actor_steps(agent, replay, slots, number.double())["actor_loss"], expected["actor_loss"])
+    expected = native.actor_steps(plain[0], plain[1], plain[3], NONE, plain[2])
+    assert torch.equal(
+        native.actor_steps(agent, replay, slots, NONE, number.double())["actor_loss"], expected["actor_loss"]
+    )
 
 
 class Halved(AWR):
@@ -259,7 +266,7 @@ def online(folder: Path, **options: Any) -> Online:
     spec = Spec(3, 1, None, (-2.0,), (2.0,))
     agent = make_awr(spec, [0], network=partial(MLP, hidden=(8,)), dtype=torch.float32)
     return Online(
-        agent, partial(gymnasium.make, "Pendulum-v1"), schedule, loggers=[Jsonl(folder)], folders=[folder], facts=[{}],
+        agent, partial(gymnasium.make, "Pendulum-v1"), schedule, runs=[Run(folder, logger=Jsonl(folder))],
         **({
             "env_steps": 300, "envs": 3, "workers": 0, "replay_size": 240, "batch_size": 16, "report_interval": 100,
             "eval_interval": 150, "eval_episodes": 1, "checkpoint_interval": 100, "compile": True,

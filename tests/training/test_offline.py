@@ -23,6 +23,7 @@ from awr_exp.training import checkpoint, health
 from awr_exp.training.accelerate import FLOAT32_ERROR, Graphed, accelerate, fast_float32_products
 from awr_exp.training.loggers import Jsonl, read
 from awr_exp.training.offline import Offline
+from awr_exp.training.run import Run
 from tests.conftest import CONTINUOUS, DISCRETE, NETWORK, make_awr, random_batch
 
 LENGTHS = (30, 5, 65)
@@ -56,9 +57,7 @@ def trainer(folders: list[Path], agent: Agent, **schedule: Any) -> Offline:
     return Offline(
         agent,
         make_env=None,
-        loggers=[Jsonl(folder) for folder in folders],
-        folders=folders,
-        facts=[{} for _ in folders],
+        runs=[Run(folder, logger=Jsonl(folder)) for folder in folders],
         **({"data": random_data()} | SCHEDULE | schedule),
     )
 
@@ -192,14 +191,14 @@ def test_a_run_whose_only_member_diverges_ends_with_what_to_try(tmp_path: Path) 
     run = trainer([tmp_path], make_awr(actor_lr=1e200, critic_lr=1e200))
     run.run()
     assert run.update == 30
-    assert re.search(r"diverged before update 30: .*max_grad_norm=1", str(run.failed[0]))
+    assert re.search(r"diverged before update 30: .*max_grad_norm=1", str(run.runs[0].error))
 
 
 def test_a_member_that_diverges_fails_alone(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in "abc"]
     run = trainer(folders, make_awr(seeds=[0, 1, 2], actor_lr=[1e-3, 1e200, 1e-3]))
     run.run()
-    assert [error is None for error in run.failed] == [True, False, True]
+    assert run.going_on == [True, False, True]
     assert [max(row["update"] for row in read(folder)) for folder in folders] == [90, 30, 90]
     alone = trainer([tmp_path / "alone"], make_awr(seeds=[2], actor_lr=1e-3))
     alone.run()
@@ -213,9 +212,9 @@ def test_a_logger_that_breaks_costs_its_member_alone(tmp_path: Path) -> None:
     def broken(*_: object) -> None:
         raise OSError("no room")
 
-    run.loggers[1].log = broken  # type: ignore[method-assign]
+    run.runs[1].logger.log = broken  # type: ignore[method-assign, union-attr]
     run.run()
-    assert [str(error) for error in run.failed] == ["None", "no room"]
+    assert [str(one.error) for one in run.runs] == ["None", "no room"]
     assert run.update == 90
 
 
@@ -224,7 +223,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_a_warning(tmp_path: Path, cap
     run = trainer([tmp_path], make_awr())
     run.run()
     assert "could not be written" in caplog.text
-    assert "the newest checkpoint could not be written: make room, then resume" in str(run.lost[0])
+    assert "the newest checkpoint could not be written: make room, then resume" in str(run.runs[0].lost)
 
 
 def test_one_batch_of_equal_targets_does_not_decide_the_explained_variance() -> None:
@@ -282,7 +281,9 @@ SATURATED = {"ess": 0.98, "clipped": 0.95, "zero_weight": 0.0, "mean_advantage":
 def test_each_ill_has_one_sentence(
     metrics: dict[str, float], beta: float | None, standardized: bool, name: str, advice: str
 ) -> None:
-    found = dict(health.of_metrics(HEALTHY | metrics, beta, 20.0, standardized))
+    weighting = weights.indicator if beta is None else weights.exp_clip
+    agent = make_awr(beta=beta or 0.3, max_weight=20.0, weighting=weighting, standardize_advantages=standardized)
+    found = dict(agent.warnings(0, HEALTHY | metrics))
     assert list(found) == [name] * bool(name)
     assert all(re.search(advice, sentence) and "\n" not in sentence for sentence in found.values())
 
@@ -315,8 +316,8 @@ def test_a_run_resumed_with_another_estimator_has_its_targets(tmp_path: Path) ->
         second = trainer([tmp_path / name], make_awr(advantage=LambdaReturn(after)), refresh_interval=1_000)
         second.resume()
         second.run()
-        assert second.failed == [None]
-        assert (second.blocks[0].target is None) == (after == 0)
+        assert second.runs[0].error is None
+        assert (second.learners[0].target is None) == (after == 0)
 
 
 def test_a_warning_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -28,14 +28,18 @@ from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.seeding import child_seed
 from awr_exp.training import checkpoint, collect, evaluate
+from awr_exp.training.callbacks import Evaluate
 from awr_exp.training.collect import Collector
 from awr_exp.training.evaluate import Evaluator
+from awr_exp.training.learner import Learner, Schedule
 from awr_exp.training.loggers import Jsonl, read
-from awr_exp.training.online import Learner, Online, split
+from awr_exp.training.online import Online
 from awr_exp.training.progress import OfRun
 from awr_exp.training.recorder import Recorder
-from awr_exp.training.schedules import Interleaved, Phased, Schedule
-from awr_exp.training.trainer import signals
+from awr_exp.training.run import Run
+from awr_exp.training.schedules import Interleaved, Phased
+from awr_exp.training.signals import signals
+from awr_exp.training.team import by_thread
 from awr_exp.types import Spec
 from tests.conftest import Crashing, make_awr, random_batch
 
@@ -52,16 +56,26 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def trainer(folders: list[Path], agent: AWR, schedule: Schedule, make_env: Any = None, **options: Any) -> Online:
+def trainer(
+    folders: list[Path],
+    agent: AWR,
+    schedule: Any,
+    make_env: Any = None,
+    recorder: Recorder | None = None,
+    **options: Any,
+) -> Online:
     return Online(
         agent,
         make_env or MAKE[agent.spec],
         schedule,
-        loggers=[Jsonl(folder) for folder in folders],
-        folders=folders,
-        facts=[{} for _ in folders],
+        runs=[Run(folder, logger=Jsonl(folder), recorder=recorder) for folder in folders],
         **(OPTIONS | options),
     )
+
+
+def evaluate_of(run: Online) -> Evaluate:
+    (found,) = [callback for callback in run.callbacks if isinstance(callback, Evaluate)]
+    return found
 
 
 def agent(spec: Spec, schedule: Schedule, seeds: list[int], **options: Any) -> AWR:
@@ -131,7 +145,7 @@ def test_resumed_is_as_uninterrupted(tmp_path: Path, spec: Spec, schedule: Sched
     second.run()
     for name, tensor in whole.agent.state_dict().items():
         assert torch.equal(second.agent.state_dict()[name], tensor), name
-    kept = [run.learners[0].replay.newest(1_000) for run in (second, whole)]
+    kept = [run.learners[0].collector.replay.newest(1_000) for run in (second, whole)]
     assert all(torch.equal(getattr(kept[0], name), getattr(kept[1], name)) for name in TRANSITION)
 
 
@@ -238,10 +252,10 @@ def test_its_own_vectorised_form_is_made_anew_where_it_fails(tmp_path: Path, cap
     """Its episodes are cut there, and the run goes on."""
     run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, Vectorised(70))
     run.run()
-    assert run.failed == [None]
+    assert run.runs[0].error is None
     assert "an environment failed and was made anew: RuntimeError: the simulator crashed" in caplog.text
     assert run.learners[0].collector.failures.tolist() == [1]
-    kept = run.learners[0].replay.newest(80)
+    kept = run.learners[0].collector.replay.newest(80)
     follows = (kept.obs[:, :, 1:] == kept.next_obs[:, :, :-1]).all(-1)
     assert torch.equal(follows, ~(kept.truncated | kept.terminated)[:, :, :-1])
     assert kept.truncated.sum((0, 2)).max() == 1
@@ -268,7 +282,7 @@ def test_failures_of_a_vectorised_form_are_its_members_own() -> None:
     [(1, 2, [1]), (4, 2, [2, 2]), (3, 2, [1, 1, 1]), (2, 4, [1, 1]), (17, 2, [8, 9]), (6, 4, [1] * 6)],
 )
 def test_no_thread_has_much_more_to_learn_than_another(members: int, threads: int, sizes: list[int]) -> None:
-    parts = split(agent(PENDULUM, PHASED, list(range(members))), threads)
+    parts = by_thread(agent(PENDULUM, PHASED, list(range(members))), threads)
     assert [part.stop - part.start for part in parts] == sizes
     assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
 
@@ -319,10 +333,10 @@ def test_a_member_that_is_given_up_keeps_its_place_and_the_others_go_on(
         run.run()
     finally:
         torch.set_num_threads(1)
-    assert [str(error) for error in run.failed] == ["None", "no more", "None"]
+    assert [str(one.error) for one in run.runs] == ["None", "no more", "None"]
     found = [checkpoint.latest(folder) for folder in folders]
     assert [(facts["update"], facts["step"]) for _, facts in filter(None, found)] == [(60, 300), (12, 60), (60, 300)]
-    assert [(run.member_update(k), run.member_env_steps(k)) for k in range(3)] == [(60, 300), (12, 60), (60, 300)]
+    assert [run.counts(k) for k in range(3)] == [(60, 300), (12, 60), (60, 300)]
     second = trainer(folders[1:2], agent(CARTPOLE, PHASED, [1]), PHASED)
     second.resume()
     second.run()
@@ -342,7 +356,7 @@ def test_collecting_may_overlap_with_learning(tmp_path: Path) -> None:
     schedule = Phased(60, 5, 7, 280, overlap=True)
     run = trainer([tmp_path], agent(CARTPOLE, schedule, [0]), schedule, workers=1)
     run.run()
-    assert run.step == run.learners[0].replay.added * 3 == 300
+    assert run.step == run.learners[0].collector.replay.added * 3 == 300
     assert run.update == 4 * 12
     (speed,) = {row["name"] for row in read(tmp_path) if row["name"].startswith("collect/env_steps")}
     assert speed == "collect/env_steps_per_second"
@@ -355,7 +369,9 @@ def test_targets_of_another_estimator_are_left_behind(tmp_path: Path) -> None:
     resumed = trainer([tmp_path], agent(PENDULUM, INTERLEAVED, [0]), INTERLEAVED, env_steps=600)
     learnt = []
     one = resumed.learners[0].functions["batch"]
-    resumed.learners[0].functions["batch"] = lambda slots, *targets: learnt.append(targets) or one(slots, *targets)  # type: ignore[func-returns-value]
+    resumed.learners[0].functions["batch"] = lambda slots, noise, *targets: (
+        learnt.append(targets) or one(slots, noise, *targets)
+    )  # type: ignore[func-returns-value]
     resumed.resume()
     resumed.run()
     assert resumed.step == 600
@@ -387,7 +403,7 @@ def test_a_turn_that_fails_while_it_learns_is_undone(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Collector, "finish", failing)
         first.run()
-    assert "no more" in str(first.failed[0])
+    assert "no more" in str(first.runs[0].error)
     found = checkpoint.latest(tmp_path / "run")
     assert found is not None
     # The fourth turn had learnt when it failed.
@@ -411,13 +427,13 @@ def test_with_overlap_the_others_learn_no_turn_twice_where_one_gives_up(tmp_path
     run = trainer(
         folders, agent(CARTPOLE, schedule, [0, 9]), schedule, lambda: Crashing(MAKE[CARTPOLE](), later, 0), workers=1
     )
-    run.evaluator = None
+    run.callbacks = [each for each in run.callbacks if not isinstance(each, Evaluate)]
     run.run()
-    assert "RuntimeError: the simulator crashed" in str(run.failed[0])
-    assert 0 < run.member_update(0) < run.member_update(1)
+    assert "RuntimeError: the simulator crashed" in str(run.runs[0].error)
+    assert 0 < run.counts(0)[0] < run.counts(1)[0]
     alone = trainer([tmp_path / "alone"], agent(CARTPOLE, schedule, [9]), schedule, workers=1)
     alone.run()
-    assert (run.failed[1], run.member_update(1)) == (None, alone.update)
+    assert (run.runs[1].error, run.counts(1)[0]) == (None, alone.update)
     for name, tensor in alone.agent.state_dict().items():
         assert torch.allclose(run.agent.state_dict()[name][1], tensor[0], atol=1e-6), name
 
@@ -427,12 +443,12 @@ def test_a_run_that_diverged_goes_on_from_before_with_other_settings(tmp_path: P
         [tmp_path], agent(PENDULUM, PHASED, [0], critic_lr=1e300), PHASED, checkpoint_interval=60, report_interval=120
     )
     first.run()
-    assert "training diverged" in str(first.failed[0])
+    assert "training diverged" in str(first.runs[0].error)
     second = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED)
     second.resume()
     assert second.step < first.step
     second.run()
-    assert second.failed == [None]
+    assert second.runs[0].error is None
     assert second.step == 300
 
 
@@ -440,7 +456,7 @@ def test_updates_may_be_rarer_than_the_replay_turns(tmp_path: Path) -> None:
     schedule = Interleaved(learning_starts=50, update_interval=100, refresh_interval=30)
     run = trainer([tmp_path], agent(PENDULUM, REFRESHED, [0]), schedule, replay_size=60)
     run.run()
-    assert run.failed == [None]
+    assert run.runs[0].error is None
     assert run.update == 3
 
 
@@ -463,13 +479,13 @@ def test_failures_of_environments_are_counted_and_many_end_the_run(
     monkeypatch.setattr(Breaking, "every", 50)
     make_env = lambda: Breaking(gymnasium.make("Pendulum-v1"))  # noqa: E731
     run = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env, eval_interval=1_000)
-    run.evaluator = None
+    run.callbacks = [each for each in run.callbacks if not isinstance(each, Evaluate)]
     run.run()
-    assert run.failed == [None]
+    assert run.runs[0].error is None
     rows = [row["value"] for row in read(tmp_path) if row["name"] == "collect/env_failures"]
     assert rows[-1] == 300 // 50
     assert "an environment failed and was made anew: RuntimeError: the simulator crashed" in caplog.text
-    kept = run.learners[0].replay.newest(80)
+    kept = run.learners[0].collector.replay.newest(80)
     follows = (kept.obs[:, :, 1:] == kept.next_obs[:, :, :-1]).all(-1)
     assert torch.equal(follows, ~(kept.truncated | kept.terminated)[:, :, :-1])
     # From a checkpoint on, when it has become hopeless.
@@ -479,7 +495,7 @@ def test_failures_of_environments_are_counted_and_many_end_the_run(
     second.resume()
     monkeypatch.setattr(Breaking, "every", 1)
     second.run()
-    assert "no more can be collected: the environment failed 10 times in a row" in str(second.failed[0])
+    assert "no more can be collected: the environment failed 10 times in a row" in str(second.runs[0].error)
     monkeypatch.setattr(Breaking, "every", 10_000)
     third = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env, env_steps=600)
     third.resume()
@@ -549,7 +565,7 @@ def test_a_run_whose_worker_hangs_is_stopped_where_it_was(
         made = {"collect": make_env, "evaluate": MAKE[PENDULUM]}[where]
         run = trainer([tmp_path / folder], agent(PENDULUM, PHASED, [0]), schedule, made, **options)
         made = {"collect": MAKE[PENDULUM], "evaluate": make_env}[where]
-        run.evaluator = Evaluator(made, 1, 2, 2, run.stopped)
+        evaluate_of(run).evaluator = Evaluator(made, 1, 2, 2, run.stopped)
         return run
 
     whole = begun("whole")
@@ -585,17 +601,19 @@ def test_failures_are_forgiven_once_a_run_is_resumed(tmp_path: Path, monkeypatch
 
     def begun(folder: str, env_steps: int) -> Online:
         run = trainer([tmp_path / folder], agent(PENDULUM, PHASED, [0]), PHASED, make_env, env_steps=env_steps)
-        run.evaluator = None
+        run.callbacks = [each for each in run.callbacks if not isinstance(each, Evaluate)]
         return run
 
     whole = begun("whole", 600)
     whole.run()
-    assert "environments failed 8 times, the last time so: RuntimeError: the simulator crashed" in str(whole.failed[0])
+    assert "environments failed 8 times, the last time so: RuntimeError: the simulator crashed" in str(
+        whole.runs[0].error
+    )
     begun("run", 300).run()
     second = begun("run", 600)
     second.resume()
     second.run()
-    assert second.failed == [None]
+    assert second.runs[0].error is None
     assert second.learners[0].collector.failures.tolist() == [12]
 
 
@@ -637,12 +655,12 @@ def test_a_member_that_gives_up_leaves_the_others_and_their_counts_alone(tmp_pat
             folders, agent(CARTPOLE, PHASED, [0, 9]), PHASED, lambda: Crashing(MAKE[CARTPOLE](), UNLUCKY, 0), workers=1,
             checkpoint_interval=60,
         )  # fmt: skip
-        run.evaluator = None
+        run.callbacks = [each for each in run.callbacks if not isinstance(each, Evaluate)]
         run.run()
     finally:
         torch.set_num_threads(1)
-    assert "RuntimeError: the simulator crashed" in str(run.failed[0])
-    assert run.failed[1] is None
+    assert "RuntimeError: the simulator crashed" in str(run.runs[0].error)
+    assert run.runs[1].error is None
     (_, unlucky), (_, other) = (checkpoint.latest(folder) or ({}, {}) for folder in folders)
     alone = trainer([tmp_path / "alone"], agent(CARTPOLE, PHASED, [9]), PHASED)
     alone.run()
@@ -670,18 +688,18 @@ def test_a_run_that_cannot_be_evaluated_ends_with_a_checkpoint_and_goes_on_to_th
 
     def begun(**options: Any) -> Online:
         run = trainer([tmp_path / "run"], agent(PENDULUM, PHASED, [0]), PHASED, checkpoint_interval=1_000, **options)
-        run.evaluator = Evaluator(lambda: Failing(gymnasium.make("Pendulum-v1")), 1, 1)
+        evaluate_of(run).evaluator = Evaluator(lambda: Failing(gymnasium.make("Pendulum-v1")), 1, 1)
         return run
 
     run = begun()
     run.run()
     failed = "evaluating failed: the environment failed 30 times in one episode, the last time so: RuntimeError: no lic"
-    assert failed in str(run.failed[0])
+    assert failed in str(run.runs[0].error)
     run = begun()
     run.resume()
     run.run()
     assert "the evaluation at environment step 180 was not done: trying it again" in caplog.text
-    assert failed in str(run.failed[0])
+    assert failed in str(run.runs[0].error)
     fails = False
     run = begun()
     run.resume()
@@ -708,16 +726,16 @@ def test_a_member_that_cannot_be_evaluated_ends_alone_and_goes_on_resumed(tmp_pa
         return Failing(MAKE[CARTPOLE]()) if next(made) else MAKE[CARTPOLE]()
 
     run = trainer(folders, agent(CARTPOLE, PHASED, [0, 1]), PHASED)
-    run.evaluator = Evaluator(make_env, 2, 1)
+    evaluate_of(run).evaluator = Evaluator(make_env, 2, 1)
     run.run()
-    assert run.failed[0] is None
-    assert "the last time so: RuntimeError: no licence" in str(run.failed[1])
+    assert run.runs[0].error is None
+    assert "the last time so: RuntimeError: no licence" in str(run.runs[1].error)
     (_, other), (_, failing) = (checkpoint.latest(folder) or ({}, {}) for folder in folders)
     assert (other["step"], other["owed"], failing["step"], failing["owed"]) == (300, False, 180, True)
     second = trainer(folders[1:], agent(CARTPOLE, PHASED, [1]), PHASED)
     second.resume()
     second.run()
-    assert second.failed == [None]
+    assert second.runs[0].error is None
     for seed, own in enumerate((run.agent.some(slice(0, 1)), second.agent)):
         alone = trainer([tmp_path / f"alone{seed}"], agent(CARTPOLE, PHASED, [seed]), PHASED)
         alone.run()
@@ -725,7 +743,7 @@ def test_a_member_that_cannot_be_evaluated_ends_alone_and_goes_on_resumed(tmp_pa
             assert torch.allclose(own.state_dict()[name], tensor, atol=1e-6), name
         rows, expected = (
             [(row["env_steps"], row["value"]) for row in read(folder) if row["name"] == "eval/return_mean"]
-            for folder in (folders[seed], alone.folders[0])
+            for folder in (folders[seed], alone.runs[0].folder)
         )
         assert rows == expected
 
@@ -741,7 +759,7 @@ def test_a_run_whose_environment_fails_now_and_then_finishes(
     options: dict[str, Any] = {"eval_interval": 60, "eval_episodes": 2, "report_interval": 60}
     run = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env, **options)
     run.run()
-    assert run.failed == [None]
+    assert run.runs[0].error is None
     assert len([row for row in read(tmp_path) if row["name"] == "eval/return_mean"]) == 5
     assert "times in this evaluation, the last time so: RuntimeError: the simulator crashed" in caplog.text
     # Each failure is one of 90 steps, those of the last evaluation included.
@@ -764,15 +782,15 @@ def test_a_run_that_fails_goes_on_recording_once_it_is_resumed(tmp_path: Path, m
     def begun(name: str) -> Online:
         recorder = Recorder(f"test/{name}-v0", None, None, 1, tmp_path / name, CARTPOLE, 3)
         make_env = lambda: Mortal(MAKE[CARTPOLE]())  # noqa: E731
-        run = trainer([tmp_path / name], agent(CARTPOLE, PHASED, [0]), PHASED, make_env, recorders=[recorder])
-        run.evaluator = None
+        run = trainer([tmp_path / name], agent(CARTPOLE, PHASED, [0]), PHASED, make_env, recorder=recorder)
+        run.callbacks = [each for each in run.callbacks if not isinstance(each, Evaluate)]
         return run
 
     begun("whole").run()
     left = 150
     broken = begun("broken")
     broken.run()
-    assert "10 times in a row: RuntimeError: no licence" in str(broken.failed[0])
+    assert "10 times in a row: RuntimeError: no licence" in str(broken.runs[0].error)
     assert not (tmp_path / "test" / "broken-v0").exists()
     left = 1_000_000
     again = begun("broken")
@@ -792,10 +810,10 @@ def test_a_signal_waits_for_the_data_set(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Recorder, "finish", interrupted)
     recorder = Recorder("test/mine-v0", None, None, 1, tmp_path, CARTPOLE, 3)
-    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorders=[recorder])
+    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorder=recorder)
     with pytest.raises(SystemExit) as stop:
         run.run()
-    assert (stop.value.code, run.lost) == (130, [None])
+    assert (stop.value.code, run.runs[0].lost) == (130, None)
     assert load("test/mine-v0").info.episodes > 5
 
 
@@ -804,10 +822,10 @@ def test_a_data_set_that_is_not_written_is_said_why(
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     recorder = Recorder("test/mine-v0", None, [299], 1, tmp_path, CARTPOLE, 3)
-    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorders=[recorder])
+    run = trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorder=recorder)
     run.run()
     assert "error: data set test/mine-v0 was not written: no episode to keep has ended" in caplog.text
-    assert run.lost[0] is not None
+    assert run.runs[0].lost is not None
 
 
 def test_resuming_with_other_environments_costs_no_recorded_steps(
@@ -818,7 +836,7 @@ def test_resuming_with_other_environments_costs_no_recorded_steps(
 
     def begun(envs: int) -> Online:
         recorder = Recorder("test/mine-v0", None, None, 1, tmp_path, CARTPOLE, envs)
-        return trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorders=[recorder], envs=envs)
+        return trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, recorder=recorder, envs=envs)
 
     begun(3).run()
     steps = tmp_path / "recording" / "steps.bin"
@@ -856,7 +874,7 @@ def test_an_environment_that_cannot_be_brought_back_begins_anew(
     second = trainer([tmp_path], agent(PENDULUM, PHASED, [0]), PHASED, make_env)
     second.resume()
     assert "3 environments could not be brought back to where they were" in caplog.text
-    assert bool(second.learners[0].replay.newest(1).truncated.all())
+    assert bool(second.learners[0].collector.replay.newest(1).truncated.all())
     second.run()
 
 
@@ -899,7 +917,7 @@ def test_batches_leave_out_what_has_no_target_yet(
         refresh(self, run)
         if run.target is not before:
             known.clear()
-            batch = run.replay.take(torch.arange(len(run.replay)).expand(2, -1), target=run.target)
+            batch = run.collector.replay.take(torch.arange(len(run.collector.replay)).expand(2, -1), target=run.target)
             known.update(zip(map(tuple, batch.obs[0].tolist()), batch.target[0].tolist(), strict=True))
 
     monkeypatch.setattr(Interleaved, "refresh", remembered)
@@ -922,14 +940,14 @@ def test_cartpole_is_learnt(tmp_path: Path, schedule: Schedule) -> None:
     options = {"env_steps": 10_240, "envs": 8, "replay_size": 20_000, "batch_size": 128, "eval_episodes": 5}
     intervals = {"report_interval": 2048, "eval_interval": 2048, "checkpoint_interval": 10_240}
     run = trainer([tmp_path], learner, schedule, **options, **intervals)
-    evaluate = run.evaluate
+    evaluate = evaluate_of(run).call
 
-    def until_learnt(bar: Any) -> None:
-        evaluate(bar)
-        if run.latest[0]["eval/return_mean"] > 150:
+    def until_learnt(trainer: Any) -> None:
+        evaluate(trainer)
+        if run.runs[0].latest["eval/return_mean"] > 150:
             run.total = run.step
 
-    run.evaluate = until_learnt  # type: ignore[method-assign]
+    evaluate_of(run).call = until_learnt  # type: ignore[method-assign]
     run.run()
     assert max(row["value"] for row in read(tmp_path) if row["name"] == "eval/return_mean") > 150
 
@@ -949,7 +967,7 @@ def test_what_cannot_be_trained_online(tmp_path: Path, caplog: pytest.LogCapture
     with pytest.raises(UserError, match=r"trainer\.replay_size takes 480000\.0 GB with observations of 4 numbers"):
         trainer([tmp_path], agent(CARTPOLE, PHASED, [0]), PHASED, replay_size=10**13)
     with pytest.raises(UserError, match="choose one, such as env=cartpole"):
-        Online(agent(CARTPOLE, PHASED, [0]), None, PHASED, 1, 1, 0, 1, 1, False)
+        Online(agent(CARTPOLE, PHASED, [0]), None, PHASED, [], 1, 1, 0, 1, 1, False)
     gelu = agent(CARTPOLE, PHASED, [0], network=partial(MLP, hidden=(8,), activation="gelu"))
     with pytest.raises(UserError, match=r"no NumPy form, in which workers act: choose trainer\.workers=0"):
         trainer([tmp_path], gelu, PHASED, workers=1)
@@ -1013,7 +1031,7 @@ def test_bounds_of_every_kind_and_a_clock(tmp_path: Path, caplog: pytest.LogCapt
     own = agent(spec, PHASED, [0], head=head, dtype=torch.float32)
     online = trainer([tmp_path], own, PHASED, Mixed)
     online.run()
-    assert online.failed == [None]
+    assert online.runs[0].error is None
     assert bool(own.alive.all())
     assert bool(torch.isfinite(own.actor.theta).all())
     rows = [row for row in read(tmp_path) if row["name"] in ("train/actor_loss", "train/entropy", "eval/return_mean")]

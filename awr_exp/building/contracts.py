@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from awr_exp.errors import UserError, named
+from awr_exp.math.members import started
 from awr_exp.networks.heads import Head
 from awr_exp.types import Spec
 
@@ -22,6 +23,7 @@ CONTRACTS = {
     "dataset": "a function (device, ...) to awr_exp.data.transitions.Transitions",
     "env": "a function (data, spec) to one that makes an environment, where env=gym env.id=my_module:MyEnv-v0 is not "
     "enough",
+    "callback": "a class that inherits from awr_exp.training.callbacks.Callback",
     "logger": "a class (folder, config, update, run_id) with the methods of awr_exp.training.loggers.Logger, named "
     "with _partial_: true",
 }
@@ -45,7 +47,7 @@ def check(node: Mapping[str, Any], parts: Mapping[str, Any], spec: Spec) -> None
     }
     for name in CONTRACTS.keys() & parts.keys():
         positional, keywords = given[name]
-        if reason := _wrong(name, parts[name], positional, keywords):
+        if reason := _wrong(name, started(parts[name], column), positional, keywords):
             raise broken(name, node[name], reason)
 
 

@@ -1,0 +1,58 @@
+"""Agents that begin as other runs ended, or go on where they stopped."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from awr_exp.agents.agent import AVERAGE, Agent
+from awr_exp.errors import UserError
+from awr_exp.policy import difference
+from awr_exp.training import checkpoint
+
+log = logging.getLogger(__name__)
+
+Facts = dict[str, Any]
+Found = tuple[checkpoint.State, Facts]
+"""A checkpoint."""
+
+
+def take_over(agent: Agent, mine: Sequence[Facts], begin: Sequence[Found]) -> None:
+    """Begin as other runs ended, each member as one, or with a new critic where they had none; mine: each member's own
+    facts.
+
+    Raises UserError where what was learnt would mean something else.
+    """
+    states, theirs = zip(*begin, strict=True)
+    check_same("the policy to begin with", theirs, mine)
+    # What was found is the averaged policy, where there is one.
+    states = tuple(state | {"actor.theta": state.get(AVERAGE, state["actor.theta"])} for state in states)
+    if not any(name.startswith("critic.") for name in states[0]):
+        log.info("the policy to begin with has no critic: a new one is learnt")
+        own = {f"{name}.{part}" for name, net in agent.networks.items() if name != "actor" for part in net.tensors()}
+        new = {name: tensor for name, tensor in agent.state_dict().items() if name in own}
+        states = tuple(
+            state | {name: tensor[member : member + 1] for name, tensor in new.items()}
+            for member, state in enumerate(states)
+        )
+    try:
+        agent.load_state_dict({name: torch.cat([state[name] for state in states]) for name in states[0]})
+    except ValueError as error:
+        raise UserError(f"the policy to begin with has another agent, network or task: {error}") from None
+    forget_others_moments(agent, theirs, mine)
+
+
+def check_same(what: str, theirs: Sequence[Facts], mine: Sequence[Facts]) -> None:
+    """Raises UserError where what was learnt would mean something else with the facts of now."""
+    for before, now in zip(theirs, mine, strict=True):
+        if other := difference(before, now):
+            raise UserError(f"{what} was trained with {other}: give the same, or train anew")
+
+
+def forget_others_moments(agent: Agent, theirs: Sequence[Facts], mine: Sequence[Facts]) -> None:
+    """What another optimizer took down while it learnt, this one starts anew."""
+    if theirs[0].get("optimizer", mine[0]["optimizer"]) != mine[0]["optimizer"]:
+        log.info("the policy to begin with was trained with another optimizer, whose moments start anew")
+        for network in agent.networks.values():
+            network.forget_moments()

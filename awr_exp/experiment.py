@@ -1,0 +1,289 @@
+"""From configurations to trained runs: data, environment, agent, loggers and trainer are built and put together here.
+
+A single run and the jobs of a sweep that train together are the same: runs, each of which is a member of one agent.
+"""
+
+import json
+import logging
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from awr_exp import results
+from awr_exp.agents.agent import Agent
+from awr_exp.building import contracts, stacking
+from awr_exp.building.build import build, check_targets, maker
+from awr_exp.building.takeover import Found, check_same, forget_others_moments, take_over
+from awr_exp.data.transitions import Transitions
+from awr_exp.envs import fit
+from awr_exp.envs.make import Make, collecting, opened, task
+from awr_exp.errors import UserError
+from awr_exp.policy import policy_facts
+from awr_exp.results import Outcome
+from awr_exp.surroundings import usual
+from awr_exp.training import accelerate, checkpoint, closing, memory
+from awr_exp.training.callbacks import Callback
+from awr_exp.training.loggers import Jsonl, Logger, Many
+from awr_exp.training.run import Run
+from awr_exp.types import Spec
+
+log = logging.getLogger(__name__)
+
+Config = dict[str, Any]
+
+
+def train(runs: Sequence[Run]) -> list[Outcome]:
+    """Train runs of checked configurations as the members of one agent, each in its folder.
+
+    They may differ in what `stacking.group_key` leaves out, and go on from where their folders are, which must be the
+    same place (see `reached`). One whose recorder cannot be built, or whose offline part fails, fails alone. Raises
+    UserError for what is wrong with all of them.
+    """
+    with usual(), memory.exhausted(), ExitStack() as stack:
+        for run in runs:
+            stack.enter_context(results.alone(run.folder))
+        try:
+            Experiment(runs).train()
+        except SystemExit as stop:
+            if stop.code == 128 + signal.SIGUSR2:
+                # Everything is saved. Now the scheduler, whose notice this was, may queue the job again.
+                signal.raise_signal(signal.SIGUSR2)
+            raise
+    return [run.outcome for run in runs]
+
+
+class Experiment:
+    """What runs that train together share: data, environment and device, of the first one's configuration."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs, self.config = runs, runs[0].config
+        check_targets(self.config)
+        self.device = accelerate.start(self.config["device"], self.config["threads"])
+        self.data, self.make_env, self.spec = _task(self.config, self.device)
+        _check_memory(self.config, self.spec, self.data, self.device)
+
+    @property
+    def standing(self) -> list[Run]:
+        """The runs that nothing has ended so far."""
+        return [run for run in self.runs if run.error is None]
+
+    def train(self) -> None:
+        """Train the baseline, the part on data alone and the agent, as far as the configuration has them."""
+        self._add_recorders()
+        if not self.standing:
+            return
+        trainer = {name: value for name, value in self.config["trainer"].items() if name != "pretrain"}
+        pretrain = self.config["trainer"].get("pretrain")
+        # A run that has begun needs nothing of what came before it.
+        begins = pretrain and not all(checkpoint.latest(run.folder, tensors=False) for run in self.standing)
+        if begins:
+            self._rehearse(trainer)
+        for run in self.standing:
+            run.levels = {"dataset/return_mean": self.data.info.return_mean} if self.data else {}
+        baselines = self._train_baseline(pretrain or trainer) if self.config.get("baseline") else []
+        begin = self._train_on_data(pretrain) if begins else []
+        if self.standing:
+            self._fit("agent", trainer, self.standing, "training", begin)
+            if not self.runs[0].name and self.runs[0].outcome.error is None:
+                closing.show(self.data and self.data.info, self.runs[0], baselines[0] if baselines else None)
+
+    def _train_baseline(self, trainer: Config) -> list[Run]:
+        baselines = [run.part("baseline") for run in self.standing]
+        self._fit("baseline", trainer, baselines, "baseline")
+        for run, baseline in zip(self.standing, baselines, strict=True):
+            if baseline.outcome.error is None and "eval/return_mean" in baseline.latest:
+                run.levels["baseline/return_mean"] = baseline.latest["eval/return_mean"]
+        return baselines
+
+    def _train_on_data(self, trainer: Config) -> list[Found]:
+        """What each run of those that stand after it begins with: its offline part, or another run's policy."""
+        if self.config["resume_policy"]:
+            return [_found(Path(self.config["resume_policy"])) for _ in self.standing]
+        parts = [run.part("offline") for run in self.standing]
+        self._fit("agent", trainer, parts, "offline")
+        for run, part in zip(self.standing, parts, strict=True):
+            # What one did not learn to the end is nothing to go on from.
+            if error := part.outcome.error:
+                run.error, run.latest = error, part.latest
+                content = {"status": results.FAILED, "error": str(error), "update": 0, "metrics": dict(part.latest)}
+                results.write(run.folder, content)
+        return [_found(part.folder) for part in parts if part.outcome.error is None]
+
+    def _fit(self, name: str, node: Config, runs: Sequence[Run], title: str, begin: Sequence[Found] = ()) -> None:
+        """Train a part of the runs' configurations by a trainer; begin: checkpoints of other runs to begin with."""
+        own = title == "training"
+        done = [checkpoint.latest(run.folder, tensors=False) for run in runs]
+        before = [found[1] for found in done if found]
+        nodes = [run.config[name] for run in runs]
+        agent = build(stacking.stack(nodes), spec=self.spec, seeds=[r.config["seed"] for r in runs], device=self.device)
+        contracts.check_made("agent", nodes[0], agent, Agent)
+        for run, one in zip(runs, nodes, strict=True):
+            run.facts = policy_facts(self.spec, one, self.data.info.reward_scale if self.data else 1.0)
+        facts = [run.facts for run in runs]
+        resumes = all(done)
+        if resumes:
+            check_same("the run to resume", before, facts)
+        if begin:
+            take_over(agent, facts, begin)
+        elif self.data:
+            agent.fit_normalizer(*self.data.obs_statistics())
+        # Runs get their loggers later: one that cannot be built, or resumed, should not begin a record of itself.
+        trainer = self._trainer(node, agent, runs, title=title, callbacks=_callbacks(self.config) if own else [])
+        try:
+            if resumes:
+                trainer.resume()
+                forget_others_moments(agent, before, facts)
+            for run, found in zip(runs, done, strict=True):
+                with run.speaking():
+                    logger = _logger(run, found, own)
+                run.logger, run.facts["run_id"] = logger, logger.id
+        except BaseException:
+            trainer.close()
+            raise
+        for run in runs:
+            if run.levels and run.logger and not resumes:
+                run.logger.log(0, run.levels)
+        closing.run(trainer)
+
+    def _trainer(self, node: Config, agent: Agent, runs: Sequence[Run], **options: Any) -> Any:
+        data = {"data": self.data} if self.data else {}
+        return build(node, agent=agent, make_env=self.make_env, runs=runs, **data, **options)
+
+    def _rehearse(self, trainer: Config) -> None:
+        """Build a small one of a trainer, so that what is wrong with it is said before something else is trained."""
+        agent = build(self.config["agent"], spec=self.spec, seeds=[self.config["seed"]], device=self.device)
+        small = trainer | {"workers": min(1, trainer["workers"]), "replay_size": 1, "eval_episodes": 1}
+        self._trainer(small, agent, [Run(Path())]).close()
+
+    def _add_recorders(self) -> None:
+        """Give each run its recorder, where something is recorded; a run whose recorder cannot be built ends."""
+        node = self.config.get("recorder") or {}
+        if node.get("dataset_id") is None or self.make_env is None:
+            if idle := [name for name in ("last_steps", "checkpoints") if node.get(name) is not None]:
+                raise UserError(f"recorder.{idle[0]} is of a data set: give it a recorder.dataset_id")
+            return
+        place = collecting(self.make_env, self.data and self.data.info, self.data and self.data.spec)
+        spec, envs = task(place, as_played=True), self.config["trainer"]["envs"]
+        for run in self.runs:
+            with run.speaking():
+                try:
+                    if "_target_" not in run.config["recorder"]:
+                        raise UserError(
+                            "collect=none records nothing: choose collect=minari, or leave out recorder.dataset_id"
+                        )
+                    run.recorder = build(run.config["recorder"], folder=run.folder, spec=spec, envs=envs)
+                except UserError as error:
+                    log.error("error: %s", error)
+                    run.error = error
+
+
+@usual()
+def parts(cfgs: Sequence[Config]) -> list[slice]:
+    """Configurations that may train as one, divided so that the memory takes each part."""
+    first = cfgs[0]
+    if len(cfgs) == 1:
+        return [slice(0, 1)]
+    device = accelerate.start(first["device"], first["threads"])
+    data = _data(first["dataset"], device)
+    spec = data.spec if data else _task(first, device)[2]
+    _check_memory(first, spec, data, device)
+    sample, trainer = build(first["agent"], spec=spec, seeds=[0]), first["trainer"]
+    rows = len(data) if data else 0
+    kept = trainer.get("replay_size", 0)
+    most = memory.capacity(sample, rows, kept and rows + kept, trainer.get("batch_size", 1), device)
+    if len(cfgs) > most:
+        log.warning("%d members do not fit the memory of %s: training %d at a time", len(cfgs), device, most)
+    return [slice(start, start + most) for start in range(0, len(cfgs), most)]
+
+
+def reached(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Update and step of the newest checkpoints of a run, its baseline and its offline part; (-1, -1) where is none."""
+    places = (folder, folder / "baseline", folder / "offline")
+    found = [checkpoint.latest(place, tensors=False) for place in places]
+    return tuple((one[1]["update"], one[1].get("step", 0)) if one else (-1, -1) for one in found)
+
+
+def _found(folder: Path) -> Found:
+    """The best checkpoint of a run."""
+    found = checkpoint.best(folder)
+    if found is None:
+        raise UserError(f"resume_policy={folder} is not the folder of a run with a checkpoint")
+    return found
+
+
+def _callbacks(config: Config) -> list[Callback]:
+    """One's own, beside those of every trainer."""
+    made = []
+    for node in (config.get("callback") or {}).values():
+        made.append(build(node))
+        contracts.check_made("callback", node, made[-1], Callback)
+    return made
+
+
+def _logger(run: Run, found: Found | None, own: bool) -> Many:
+    """What a run logs to, from its newest checkpoint on, if it has one; own: to all that it has chosen."""
+    start: Config = found[1] if found else {"update": 0, "run_id": None}
+    steps = start.get("step", 0) if start.get("unit") != "update" else 0
+    # metrics.jsonl is what resume, the curves and every report read: it is always written.
+    rows = Jsonl(run.folder, update=start["update"] if found else -1, env_steps=steps)
+    others = []
+    for name, node in ((run.config.get("logger") or {}) if own else {}).items():
+        if name != "jsonl":
+            place = {"folder": run.folder, "config": run.config}
+            others.append(build(node, **place, update=start["update"], run_id=start["run_id"]))
+            contracts.check_made("logger", node, others[-1], Logger)
+    return Many([rows, *others])
+
+
+def _check_memory(config: Config, spec: Spec, data: Any, device: Any) -> None:
+    """Raises UserError where a part of a run, before it is made, is known to take more memory than there is."""
+    trainer, rows = config["trainer"], len(data) if data else 0
+    pretrain = trainer.get("pretrain")
+    own, first = ("trainer", trainer), ("trainer.pretrain", pretrain) if pretrain else ("trainer", trainer)
+    for node, (name, part) in ((config["agent"], own), (config.get("baseline"), first), (config["agent"], first)):
+        if node:
+            memory.check(config | {"trainer": part}, spec, _parameters(node, spec), rows, device, name)
+
+
+def _parameters(agent: Config, spec: Spec) -> int:
+    """Numbers that the networks of an agent learn, without making them. Raises UserError for parts that are none."""
+    make = maker(agent)
+    contracts.check(agent, make.keywords, spec)
+    if not stacking.is_agent(agent):
+        return 0
+    # One of no members has everything but numbers.
+    return sum(network.theta.shape[1] for network in build(agent, spec=spec, seeds=[]).networks.values())
+
+
+def _task(config: Config, device: Any) -> tuple[Any, Any, Spec]:
+    """The data set, or None; what makes the environment, or None; and their shapes."""
+    data = _data(config["dataset"], device)
+    make_env = build(config["env"], data=data and data.info, spec=data and data.spec)
+    if data is None and make_env is None:
+        raise UserError("there is nothing to learn from: choose a data set or an environment")
+    if make_env and not isinstance(make_env, Make):
+        contracts.check_made("env", config["env"], make_env, Callable)
+        with opened(make_env) as env:
+            if data:
+                fit.check(env, config["env"]["_target_"], True, data.info, data.spec, "choose another env")
+    return data, make_env, data.spec if data else task(make_env)
+
+
+_held: tuple[str, Any] = ("", None)
+
+
+def _data(node: Config, device: Any) -> Any:
+    """The data set, kept for the next group of a sweep, which most often wants the same; None for dataset=none."""
+    global _held
+    if not node:
+        return None
+    key = json.dumps([node, str(device)], sort_keys=True, default=str)
+    if _held[0] != key:
+        # The old one goes before the new one comes.
+        _held = ("", None)
+        data = build(node, device=device)
+        contracts.check_made("dataset", node, data, Transitions)
+        _held = (key, data)
+    return _held[1]

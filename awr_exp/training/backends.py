@@ -1,0 +1,65 @@
+"""The steps of a schedule as fast as this machine takes them: the one place where a backend is chosen.
+
+A step is a function of an agent, of what it learns from, and of tensors. Every backend has the results of the plain
+function up to rounding, and says by itself what it cannot do: the compiler and the captured graph of
+`awr_exp.training.accelerate` fall back to the plain function, and the C++ of `awr_exp.training.native` refuses agents
+that it has no code for.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from awr_exp.agents.agent import Agent
+from awr_exp.training import native
+from awr_exp.training.accelerate import Update, accelerate, pays_off
+from awr_exp.training.means import Means
+from awr_exp.types import Metrics
+
+Functions = dict[str, Callable[[Agent, Any], Update]]
+"""By name, from an agent and what it learns from to a step of them."""
+
+MANY = 200_000
+"""Gradient steps from which compiling several of them as one, which takes longer, pays off."""
+AT_ONCE = 8
+"""Gradient steps that are then compiled as one."""
+
+
+def one_by_one(step: Callable[..., Metrics], compile: str | bool, updates: int, device: torch.device) -> Any:
+    """A step that is called once a batch, of `updates` in all."""
+    return accelerate(step, compile, updates, device)
+
+
+def in_runs(
+    steps: Callable[..., Metrics],
+    native_steps: Callable[..., Metrics],
+    compile: str | bool,
+    updates: int,
+    device: torch.device,
+) -> Callable[[Agent, Any], Update]:
+    """A function of many steps at once, slots and noise [S, K, B, ...]; native_steps: the same in C++."""
+    compiles = pays_off(compile, updates, device)
+    # Only where it is needed: preparing to compile takes seconds. Once for all agents, which share it.
+    fast = cache(lambda: accelerate(steps, compile, updates, device))
+
+    def chosen(agent: Agent, experience: Any) -> Update:
+        if compiles and native.fits(agent) and native.library():
+            return partial(native_steps, agent, experience)
+        # Two, since a captured graph is for one number of slots.
+        many, one = fast()(agent, experience), fast()(agent, experience)
+        return partial(_in_parts, many, one, AT_ONCE if compiles and updates >= MANY else 1)
+
+    return chosen
+
+
+def _in_parts(many: Update, one: Update, at_once: int, slots: Tensor, noise: Tensor, *columns: Tensor) -> Metrics:
+    """The sums of metrics of steps on slots [S, K, B]: `many` takes `at_once` of them, and `one` the rest."""
+    whole, means = len(slots) - len(slots) % at_once, Means()
+    for learn, size, chosen in ((many, at_once, slice(whole)), (one, 1, slice(whole, None))):
+        if len(slots[chosen]):
+            for part, drawn in zip(slots[chosen].split(size), noise[chosen].split(size), strict=True):
+                means.add(learn(part, drawn, *columns))
+    return means.sums

@@ -1,0 +1,255 @@
+"""What a trainer does between the steps of learning.
+
+One's own callback is a class like these, which a yaml file of conf/callback names.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.worker import HangsError
+from awr_exp.training.evaluate import Episodes, Evaluator
+from awr_exp.training.progress import SCREEN
+
+if TYPE_CHECKING:
+    from awr_exp.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+class Callback:
+    """Called when training begins, at each multiple of `interval` steps and at the last one, and when all is trained.
+
+    interval: steps between calls; None: there are none; when_stopped: it is called before a run exits on a signal, too.
+    What it has to remember goes into the members' checkpoints as `facts`, and comes back with `load`.
+    """
+
+    interval: int | None = None
+    when_stopped = False
+
+    def begin(self, trainer: "Trainer") -> None:
+        """Before the first step, also of a run that is resumed."""
+
+    def call(self, trainer: "Trainer") -> None:
+        """At a multiple of the interval."""
+
+    def end(self, trainer: "Trainer") -> None:
+        """After the last step."""
+
+    def facts(self, member: int) -> dict[str, Any]:
+        """What a member's checkpoint keeps of it, as JSON."""
+        return {}
+
+    def load(self, facts: Sequence[dict[str, Any]]) -> None:
+        """Go on from the facts of all members' checkpoints."""
+
+    def close(self) -> None:
+        """Let go of what only training needs."""
+
+
+class Report(Callback):
+    """Reads the metrics off the device, logs their means, and warns of what they say is wrong."""
+
+    def __init__(self, interval: int) -> None:
+        self.interval: int = interval
+
+    def call(self, trainer: "Trainer") -> None:
+        speeds, ills = trainer.speeds(), ""
+        for member, metrics in enumerate(trainer.read()):
+            named = {name if "/" in name else f"train/{name}": value for name, value in metrics.items()}
+            warnings = self._warnings(trainer, member, metrics)
+            if "rewards" in warnings:
+                # A report on the run, which does not see its data, gives no advice on beta either.
+                named["train/equal_rewards"] = 1.0
+            trainer.log(member, named | speeds)
+            for name, sentence in warnings.items():
+                trainer.warn(member, name, sentence)
+            if member == 0:
+                ills = "".join(f" ({name})" for name in warnings)
+        trainer.fail_diverged()
+        if "train/ess" in (first := trainer.runs[0].latest):
+            trainer.bar.tell(health=f"ess {first['train/ess']:.2f} w {first['train/mean_weight']:.2f}{ills}")
+
+    def _warnings(self, trainer: "Trainer", member: int, metrics: dict[str, float]) -> dict[str, str]:
+        """Sentences by name, of what a member's metrics and experience say is wrong."""
+        agent, (learner, row) = trainer.agent, trainer.places[member]
+        found = list(learner.warnings(row))
+        # The first report of a run is that of a raw critic, whose errors are no advantages.
+        raw = trainer.step <= self.interval < trainer.total
+        if agent.value_iters and (constant := next(learner.about_rewards(row), None)):
+            # Advantages are the critic's errors alone, and no beta makes sense of them.
+            found.insert(0, constant)
+        elif not raw:
+            found = [*agent.warnings(member, metrics), *found]
+        return dict(found)
+
+
+class Evaluate(Callback):
+    """Plays whole episodes with each member's policy, and keeps the best policy.
+
+    episodes: of each member, in environments of make_env; first: evaluate before anything is learnt, too.
+    """
+
+    def __init__(self, interval: int, episodes: int, make_env: MakeEnv, first: bool = False) -> None:
+        self.interval, self.episodes, self.make_env = interval, episodes, make_env
+        self.owed = first
+        """Whether an evaluation is to be made before anything else."""
+        self.evaluator: Evaluator | None = None
+
+    def begin(self, trainer: "Trainer") -> None:
+        members, threads = trainer.agent.members, torch.get_num_threads()
+        self.evaluator = self.evaluator or Evaluator(self.make_env, members, self.episodes, threads, trainer.stopped)
+        if self.owed:
+            if trainer.resumed:
+                log.info("the evaluation at %s %d was not done: trying it again", trainer.unit, trainer.step)
+            self.call(trainer)
+
+    def call(self, trainer: "Trainer") -> None:
+        # Nobody plays with actions that are not numbers.
+        trainer.fail_diverged()
+        if not any(trainer.going_on):
+            return
+        assert self.evaluator is not None
+        begun, self.owed = time.perf_counter(), True
+        try:
+            played = self.evaluator.play(trainer.agent.averaged(), trainer.going_on)
+        except HangsError as hangs:
+            log.warning("%s", hangs)
+            return
+        self._count_failures(trainer, played)
+        # Checkpoints of members that are given up say that their evaluation is still owed.
+        for member, error in played.errors.items():
+            trainer.fail(member, error)
+        self.owed = False
+        if any(trainer.going_on):
+            self._report(trainer, played)
+            trainer.evaluating += time.perf_counter() - begun
+
+    def _count_failures(self, trainer: "Trainer", played: Episodes) -> None:
+        for member, reasons in enumerate(played.failures):
+            if reasons:
+                learner, row = trainer.places[member]
+                learner.count_failures(row, len(reasons))
+                with trainer.runs[member].speaking():
+                    said = "an environment failed and was made anew, %d times in this evaluation, the last time so: %s"
+                    log.warning(said, len(reasons), reasons[-1])
+
+    def _report(self, trainer: "Trainer", played: Episodes) -> None:
+        for member, (returns, lengths) in enumerate(zip(played.returns, played.lengths, strict=True)):
+            run, mean = trainer.runs[member], float(returns.mean())
+            metrics = {
+                "eval/return_mean": mean,
+                "eval/return_std": float(returns.std()),
+                "eval/return_min": float(returns.min()),
+                "eval/return_max": float(returns.max()),
+                "eval/length_mean": float(lengths.mean()),
+            }
+            score = trainer.data.info.normalized_score(mean) if trainer.data else None
+            trainer.log(member, metrics if score is None else metrics | {"eval/normalized_score": score})
+            if run.error is None:
+                run.returns = returns.tolist()
+                with run.speaking():
+                    log.info("%s %d: evaluation return %.1f", trainer.unit, trainer.step, mean)
+                if mean > run.best:
+                    run.best = mean
+                    trainer.save(member, best=True)
+        means = played.returns.mean(1)
+        best = int(np.nanargmax(means))
+        trainer.bar.tell(evaluation=f"return {means[best]:.1f}")
+        if trainer.agent.members > 1:
+            name = trainer.runs[best].name
+            log.log(SCREEN, "%s %d: best return %.1f, %s", trainer.unit, trainer.step, means[best], name)
+
+    def facts(self, member: int) -> dict[str, Any]:
+        return {"owed": self.owed}
+
+    def load(self, facts: Sequence[dict[str, Any]]) -> None:
+        self.owed = any(fact.get("owed", False) for fact in facts)
+
+    def close(self) -> None:
+        if self.evaluator:
+            self.evaluator.close()
+
+
+class WarnOfFall(Callback):
+    """Says where the return falls below that of the policy that a run begins with. It comes after Evaluate."""
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+        self.began: list[list[float]] = []
+        """Returns of each member's first evaluation."""
+
+    def begin(self, trainer: "Trainer") -> None:
+        if any(run.returns for run in trainer.runs):
+            self.began = self.began or [list(run.returns) for run in trainer.runs]
+
+    def call(self, trainer: "Trainer") -> None:
+        self.begin(trainer)
+        for member, (before, run) in enumerate(zip(self.began, trainer.runs, strict=False)):
+            now = run.returns
+            if before and np.mean(now) < np.mean(before) - np.std(before) - np.std(now):
+                trainer.warn(
+                    member,
+                    "fell",
+                    f"the return fell from the {np.mean(before):.1f} that it began with to {np.mean(now):.1f}; "
+                    "try a larger trainer.offline_share, a larger agent.beta or a smaller agent.actor_lr",
+                )
+
+    def facts(self, member: int) -> dict[str, Any]:
+        return {"began": self.began[member] if self.began else []}
+
+    def load(self, facts: Sequence[dict[str, Any]]) -> None:
+        self.began = [fact["began"] for fact in facts] if facts[0]["began"] else []
+
+
+class Record(Callback):
+    """Lets the members' recorders write their data sets when all is trained.
+
+    make_env: makes the environments that were recorded; evaluated: whether evaluations are in the same.
+    """
+
+    def __init__(self, make_env: MakeEnv, recorders: Sequence[Any], evaluated: bool) -> None:
+        self.make_env, self.recorders, self.evaluated = make_env, recorders, evaluated
+
+    def end(self, trainer: "Trainer") -> None:
+        for run, recorder in zip(trainer.runs, self.recorders, strict=True):
+            # A member that was given up goes on recording once it is resumed.
+            if run.error is None:
+                with run.speaking():
+                    # What was reached in another environment is no score of this one.
+                    unwritten = recorder.finish(self.make_env, run.best if self.evaluated else -math.inf)
+                    if unwritten is not None:
+                        log.error("error: %s", unwritten)
+                        run.lost = run.lost or unwritten
+
+    def facts(self, member: int) -> dict[str, Any]:
+        return {"recorder": self.recorders[member].facts()}
+
+    def load(self, facts: Sequence[dict[str, Any]]) -> None:
+        for recorder, fact in zip(self.recorders, facts, strict=True):
+            if "recorder" in fact:
+                recorder.resume(fact["recorder"])
+
+
+class Checkpoint(Callback):
+    """Writes a checkpoint of every member. It comes last, and so has what the others did."""
+
+    when_stopped = True
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+
+    def begin(self, trainer: "Trainer") -> None:
+        # From here on a run that is killed can be resumed; before, it begins anew.
+        if not trainer.resumed or trainer.stopped():
+            self.call(trainer)
+
+    def call(self, trainer: "Trainer") -> None:
+        for member in range(trainer.agent.members):
+            trainer.save(member)

@@ -1,0 +1,215 @@
+"""Some members of an agent that learn together, from a data set or from what they collect."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from awr_exp import layout
+from awr_exp.agents.agent import Agent
+from awr_exp.data.replay import Replay
+from awr_exp.data.transitions import Transitions
+from awr_exp.envs.worker import HangsError
+from awr_exp.errors import UserError
+from awr_exp.seeding import draw_noise
+from awr_exp.training import health
+from awr_exp.training.backends import Functions, Update
+from awr_exp.training.collect import Collector
+from awr_exp.training.means import Means
+
+log = logging.getLogger(__name__)
+
+NEWEST = 1_000
+"""Observations of one environment that are looked at for what is wrong with them."""
+
+
+class Schedule(Protocol):
+    """When a learner collects and when it learns.
+
+    unit: what its steps are; pace: steps between which a thread may change to another learner; updates_batches: whether
+    it updates the agent batch by batch, so that the agent's `value_iters` and `actor_iters` count.
+    """
+
+    unit: str
+    pace: int
+    updates_batches: bool
+
+    def turn(self, run: "Learner") -> int:
+        """Collect and learn once; the steps taken, over the environments of one member together."""
+
+    def functions(self, steps: int, compile: str | bool, device: torch.device) -> Functions:
+        """What `turn` does with tensors, as fast as it gets, for a run of so many steps of all members."""
+
+
+class Learner:
+    """Members with what they learn from; its steps are those of its schedule.
+
+    experience: a data set that all members share, or a replay of their own; functions: the schedule's; collector: adds
+    to that replay, where anything is collected; anneal_steps: in which all that is annealed gets to its end;
+    offline_share: of a batch, from the data that the replay keeps, by step; None: all rows alike.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        experience: Transitions | Replay,
+        schedule: Schedule,
+        functions: Functions,
+        batch_size: int,
+        collector: Collector | None = None,
+        anneal_steps: int | None = None,
+        offline_share: Callable[[int], float | None] = lambda step: None,
+    ) -> None:
+        self.agent, self.experience, self.schedule, self.batch_size = agent, experience, schedule, batch_size
+        self.maybe_collector, self.anneal_steps, self.offline_share = collector, anneal_steps, offline_share
+        self.functions: dict[str, Update] = {name: make(agent, experience) for name, make in functions.items()}
+        self.means = Means()
+        self.step = self.update = 0
+        self.target: Tensor | None = None
+        """One number a transition, of a schedule that keeps targets from turn to turn."""
+        self.refreshed = 0
+        """The replay's `added` when they were made."""
+        self.error: UserError | None = None
+        self.ahead: dict[int, tuple[Tensor, Tensor]] = {}
+        """Rows and noise of the block of updates that a schedule is at, by its number."""
+
+    @property
+    def collector(self) -> Collector:
+        """Of a learner that collects."""
+        assert self.maybe_collector is not None
+        return self.maybe_collector
+
+    def train(self, goal: int) -> None:
+        """Learn until `step` is at least `goal`, or give up."""
+        while self.step < goal and self.error is None:
+            if self.anneal_steps:
+                self.agent.anneal(self.step / self.anneal_steps)
+            try:
+                self.step += self.schedule.turn(self)
+            except UserError as error:
+                self.error = error
+            except HangsError as hangs:
+                log.warning("%s", hangs)
+                return
+
+    @contextmanager
+    def undone_if_left(self) -> Iterator[None]:
+        """What is learnt within, where it ends with an exception: a checkpoint is of whole turns."""
+        learnt = {name: tensor.clone() for name, tensor in self.agent.state_dict().items()}
+        sums = {name: value.clone() for name, value in self.means.sums.items()}
+        counts, update = dict(self.means.counts), self.update
+        try:
+            yield
+        except BaseException:
+            self.agent.load_state_dict(learnt)
+            self.means.sums, self.means.counts, self.update = sums, counts, update
+            raise
+
+    def noise(self, names: Sequence[object], shape: tuple[int, int]) -> Tensor:
+        """`Batch.noise` of shape (steps, B) a member, [steps, K, B, numbers], from each member's own seed."""
+        return draw_noise(self.agent.seeds, names, shape, self.agent.noise_size, self.agent.device)
+
+    def slots(self, name: str, count: int, drawn: Callable[..., Tensor], newest: int = 0) -> tuple[Tensor, Tensor]:
+        """[count, K, B] slots of the replay, `drawn` by `draw_rows` or `shuffle_rows`, and the batches' noise.
+
+        newest: steps of each environment that are left out.
+        """
+        replay, names = self.collector.replay, (name, self.step)
+
+        def draw(names: Sequence[object], steps: int, size: int) -> Tensor:
+            return drawn(self.agent.seeds, names, steps * replay.envs, (count, size), self.agent.device)
+
+        share = self.offline_share(self.step)
+        if share is None:
+            slots = draw(names, replay.steps - newest, self.batch_size)
+        else:
+            offline = round(share * self.batch_size)
+            old = draw((*names, "offline"), replay.kept, offline)
+            new = draw(names, replay.collected - newest, self.batch_size - offline)
+            slots = torch.cat([old, new + replay.kept * replay.envs], -1)
+        # All slots alike need no order.
+        return replay.by_age(slots) if newest else slots, self.noise(names, (count, self.batch_size))
+
+    def warnings(self, member: int) -> Iterator[tuple[str, str]]:
+        """(name, sentence) of what is wrong with a member's observations, as far as they are new."""
+        if self.maybe_collector:
+            spec, replay = self.agent.spec, self.collector.replay
+            newest = replay.columns.read(replay.rows(member)[-NEWEST:, 0], "obs")
+            yield from health.of_observations(newest, layout.column_names(spec.observation, spec.obs_dim))
+
+    def about_rewards(self, member: int) -> Iterator[tuple[str, str]]:
+        """See `health.of_rewards`, of what a member learns from."""
+        if not self.maybe_collector:
+            yield from self.fixed
+            return
+        replay = self.collector.replay
+        reward, terminated = (replay.columns.read(replay.rows(member), name) for name in ("reward", "terminated"))
+        yield from health.of_rewards(reward, terminated, self.collector.reward_scale, online=True)
+
+    @cached_property
+    def fixed(self) -> list[tuple[str, str]]:
+        """What `about_rewards` says of a data set."""
+        data: Any = self.experience
+        return list(health.of_rewards(data.reward, data.terminated, data.info.reward_scale, online=False))
+
+    def read(self) -> list[dict[str, float]]:
+        """Each member's mean metrics since the last call."""
+        learnt = self.means.read(self.agent.members)
+        collected = self.collector.read() if self.maybe_collector else [{} for _ in learnt]
+        return [one | other for one, other in zip(learnt, collected, strict=True)]
+
+    def count_failures(self, member: int, failures: int) -> None:
+        """Keep account of a member's environments that failed elsewhere."""
+        if self.maybe_collector:
+            self.collector.count_failures(member, failures)
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """What a checkpoint of a member needs beside the agent's state."""
+        own = self.means.state(member)
+        if self.target is not None:
+            own["target"] = self.target[member : member + 1]
+        if self.maybe_collector:
+            own |= {"replay": self.collector.replay.state(member)} | self.collector.state(member)
+        return own
+
+    def facts(self, member: int) -> dict[str, Any]:
+        """As `state`, of numbers and texts."""
+        own: dict[str, Any] = {"unit": self.schedule.unit, "step": self.step, "counts": self.means.counts}
+        if self.maybe_collector:
+            finished = self.collector.finished[member]
+            own |= {"added": self.collector.replay.added, "refreshed": self.refreshed, "finished": finished}
+        return own
+
+    def load(self, facts: Sequence[dict[str, Any]], state: dict[str, Tensor]) -> None:
+        """Go on from the `facts` and `state` of all of its members.
+
+        Raises UserError for a replay of another size, and ValueError or KeyError for what fits none.
+        """
+        first = facts[0]
+        self.step, self.update = first["step"], first["update"]
+        # Another estimator than before may need none.
+        keeps = "target" in state and self.agent.whole_episodes
+        self.target = state["target"].to(self.agent.device) if keeps else None
+        if self.maybe_collector:
+            self.refreshed = first["refreshed"]
+            try:
+                self.collector.replay.load(state["replay"], first["added"])
+            except ValueError:
+                raise UserError(
+                    "the run to resume has another replay: give its trainer.envs and trainer.replay_size"
+                ) from None
+        if self.target is not None and self.target.shape != (self.agent.members, self.experience.capacity):
+            raise ValueError("its value targets are not one number a transition")
+        if self.maybe_collector:
+            self.collector.load(state)
+            self.collector.finished = [fact["finished"] for fact in facts]
+        on_device = {name: tensor.to(self.agent.device) for name, tensor in state.items() if name.startswith("sums.")}
+        self.means.load(on_device, first["counts"])
+
+    def close(self) -> None:
+        if self.maybe_collector:
+            self.collector.close()

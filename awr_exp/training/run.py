@@ -1,0 +1,52 @@
+"""One run of an experiment, which is one member of an agent."""
+
+import math
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from awr_exp.errors import UserError
+from awr_exp.results import Outcome
+from awr_exp.training.loggers import Logger
+from awr_exp.training.progress import speaking
+from awr_exp.training.recorder import Recorder
+
+
+@dataclass
+class Run:
+    """Where one member of an agent writes as if it were alone, and how far it has come.
+
+    name: begins what is said of it on the screen where there are several; config: its whole configuration; facts: what
+    it takes to rebuild its policy, which goes into its checkpoints; best: mean return of its best evaluation; latest:
+    the newest value of each metric; returns: of the episodes of its last evaluation; error: why it was given up; lost:
+    what of it could not be kept although it was not given up; said: the names of the warnings that it has had;
+    levels: metrics that are known before it begins, to compare it with.
+    """
+
+    folder: Path
+    name: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    logger: Logger | None = None
+    recorder: Recorder | None = None
+    best: float = -math.inf
+    latest: dict[str, float] = field(default_factory=dict)
+    returns: list[float] = field(default_factory=list)
+    error: Exception | None = None
+    lost: UserError | None = None
+    said: set[str] = field(default_factory=set)
+    levels: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Its last metrics, and what went wrong with it, if anything did."""
+        return Outcome(self.latest, self.error or self.lost)
+
+    def part(self, name: str) -> "Run":
+        """A run before this one, such as its baseline, in a folder within its own."""
+        return Run(self.folder / name, self.name, self.config)
+
+    def speaking(self) -> AbstractContextManager[None]:
+        """Whatever is logged inside is said of this run."""
+        return speaking(self.folder, self.name)

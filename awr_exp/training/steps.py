@@ -1,0 +1,60 @@
+"""The gradient steps of schedules as functions of an agent, of what it learns from, and of tensors.
+
+A backend may compile them. Slots [S, K, B] say which transitions of a replay the batches of S steps have, and noise
+[S, K, B, numbers] is theirs.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from awr_exp.agents.agent import Agent
+from awr_exp.data.replay import Replay
+from awr_exp.seeding import draw_noise
+from awr_exp.types import Batch, Metrics
+
+
+def update(agent: Agent, experience: object, batch: Batch) -> Metrics:
+    """One update on a batch that was drawn before."""
+    return agent.update(batch)
+
+
+def batch_step(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, target: Tensor | None = None) -> Metrics:
+    """One update on the batch in slots [K, B], toward these targets of the replay, if any."""
+    return agent.update(replace(replay.take(slots, target=target), noise=noise))
+
+
+def critic_steps(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, target: Tensor | None = None) -> Metrics:
+    """A step of the critic for each of S slots; the sums of their metrics."""
+    with torch.no_grad():
+        batches = zip(slots.unbind(), noise.unbind(), strict=True)
+        taken = (replace(replay.take(rows, target=target), noise=drawn) for rows, drawn in batches)
+        return _sum([agent.critic_update(agent.normalized(batch)) for batch in taken])
+
+
+def actor_steps(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, weight: Tensor) -> Metrics:
+    """As `critic_steps` of the actor, with weights [K, T * E] of the replay."""
+    with torch.no_grad():
+        batches = zip(slots.unbind(), noise.unbind(), strict=True)
+        taken = ((replace(replay.take(rows), noise=drawn), weight.gather(1, rows)) for rows, drawn in batches)
+        return _sum([agent.actor_update(agent.normalized(batch), own) for batch, own in taken])
+
+
+def _sum(metrics: list[Metrics]) -> Metrics:
+    return {name: torch.stack([one[name] for one in metrics]).sum(0) for name in metrics[0]}
+
+
+@torch.no_grad()
+def whole_advantage(agent: Agent, replay: Replay, step: int) -> Tensor:
+    """A(s, a) of all transitions [K, N], with the critic as it is after `step` steps of the run."""
+    columns = agent.targets(replay) or {}
+
+    def of(number: int, rows: Tensor) -> Tensor:
+        names, shape = ("advantage", step, number), (1, len(rows))
+        (noise,) = draw_noise(agent.seeds, names, shape, agent.noise_size, agent.device)
+        batch = replay.sample(rows.unsqueeze(0), **columns)
+        return agent.advantage(agent.normalized(replace(batch, noise=noise)))
+
+    parts = torch.arange(len(replay), device=agent.device).split(agent.chunk)
+    return torch.cat([of(number, rows) for number, rows in enumerate(parts)], 1)
