@@ -108,8 +108,7 @@ class Batch:
 
     obs, next_obs: [K, B, obs_dim], of uint8 where the whole observation is; action: [K, B, action_dim] or, discrete,
     [K, B] of int64; reward: [K, B]; terminated, truncated: [K, B] bool. `truncated` also marks the last row of an
-    episode that
-    was merely cut. `target` [K, B] is the value target from the last refresh, for estimators that need
+    episode that was merely cut. `target` [K, B] is the value target from the last refresh, for estimators that need
     whole episodes; None for one-step ones. `value` [K, B] is V(s), where that is known already. `noise`
     [K, B, Agent.noise_size] are standard normal numbers for whatever an agent samples, drawn as the rows are; None
     where nothing is sampled.
@@ -131,7 +130,7 @@ Value = Callable[[Tensor], Tensor]
 
 
 class Episodes(Protocol):
-    """All data, as far as an agent needs them: N transitions in order of time, of everybody or [K, N] of K members.
+    """What is learnt from: N transitions in order of time, of everybody (a data set) or [K, N] of K members (a replay).
 
     reward: [N] or [K, N]; terminated, last: the same of bool, `last` on the last row of each episode; longest: the
     number of transitions of the longest episode.
@@ -149,18 +148,13 @@ class Episodes(Protocol):
     @property
     def longest(self) -> int: ...
 
+    def __len__(self) -> int: ...
+
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') of each transition, [K, N] both, with at most `chunk` rows at once."""
-
-
-class Experience(Episodes, Protocol):
-    """What is learnt from: a data set that all members share, or a replay, in which each has its own."""
-
-    def __len__(self) -> int:
-        """N."""
 
     def sample(self, rows: Tensor, **columns: Tensor | None) -> Batch:
         """The transitions `rows` [K, B], or [1, B] for all members alike, each from 0 to N - 1.
 
-        columns: other fields of the batch, [K, N] of all transitions; None for one that there is not.
+        columns: other fields of the batch, [K, N] of all transitions, or None where there is no such field.
         """

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from awr_exp.data.columns import STORED, Columns
+from awr_exp.data.schema import STORED, Schema
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.types import Spec
@@ -28,7 +28,7 @@ def check(id: str, names: Sequence[str], packed: Tensor, lengths: NDArray[np.int
 
     Raises UserError, naming episode, field and step, for what cannot be learnt from.
     """
-    columns, final = Columns(spec, STORED), (lengths + 1).cumsum() - 1
+    schema, final = Schema(spec, STORED), (lengths + 1).cumsum() - 1
 
     def refuse(name: str, values: NDArray[np.generic], good: NDArray[np.bool_], text: str) -> None:
         rows = np.flatnonzero(~good.all(1))
@@ -40,20 +40,19 @@ def check(id: str, names: Sequence[str], packed: Tensor, lengths: NDArray[np.int
             raise UserError(f"data set '{id}', {names[episode]}: {FIELDS[name]} {text.format(**found)}")
 
     for name in ("terminated", "truncated"):
-        flags = columns.view(packed, name).numpy()
+        flags = schema.view(packed, name).numpy()
         said = "holds {value:g} at step {step} of {length}; a flag is true or false"
         refuse(name, flags, (flags == 0) | (flags == 1), said)
         inner = flags.copy()
         inner[final - 1] = 0
         said = "is set at step {step} of {length}; an episode must end where it is, with its own last observation"
         refuse(name, inner, inner == 0, said)
-    ended, cut = (columns.view(packed, name).numpy() for name in ("terminated", "truncated"))
+    ended, cut = (schema.view(packed, name).numpy() for name in ("terminated", "truncated"))
     cut[final - 1] = 1 - ended[final - 1]
     for name in ("obs", "action", "reward"):
-        for view in columns.views(packed, name):
-            values = view.numpy()
+        for values in (view.numpy() for view in schema.views(packed, name) if view.is_floating_point()):
             refuse(name, values, np.isfinite(values), "holds {value:g} at step {step}; repair or remove the episode")
-    action = columns.view(packed, "action").numpy()
+    action = schema.view(packed, "action").numpy()
     good, why = _inside(action, spec)
     # A final observation has no action.
     good[final] = True
@@ -78,7 +77,7 @@ def doubts(data: Transitions, limit: int | None) -> Iterator[str]:
     """What may be wrong with data that can be learnt from; limit: of steps of an episode, by its environment."""
     final = data.rows[data.last] + 1
     first = final - data.lengths
-    last, of_next, own = (data.columns.read(data.packed, "obs", rows) for rows in (final[:-1], first[1:], first[:-1]))
+    last, of_next, own = (data.schema.read(data.packed, "obs", rows) for rows in (final[:-1], first[1:], first[:-1]))
     joined = (last == of_next).all(1) & (last != own).any(1)
     if (count := int(joined.sum())) > max(2, len(joined) / 2):
         yield (
@@ -103,7 +102,7 @@ def _narrow(data: Transitions) -> Iterator[str]:
     low, high = torch.full_like(least, math.inf), torch.full_like(most, -math.inf)
     wanted = torch.where((most - least).isfinite(), NARROW * (most - least), -math.inf)
     for rows in data.rows.split(PIECE):
-        action = data.columns.read(data.packed, "action", rows)
+        action = data.schema.read(data.packed, "action", rows)
         low, high = torch.minimum(low, action.amin(0)), torch.maximum(high, action.amax(0))
         # A data set that is mapped need not be read to its end.
         if (high - low >= wanted).all():

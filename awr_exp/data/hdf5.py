@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from awr_exp import layout
 from awr_exp.data import cache
-from awr_exp.data.columns import STORED, Columns
 from awr_exp.data.content import FIELDS, check
+from awr_exp.data.schema import STORED, Schema
 from awr_exp.errors import UserError, first_line
 from awr_exp.machine import free_memory
 from awr_exp.types import Spec
@@ -101,28 +101,28 @@ class _Episodes:
         return UserError(f"data set '{self.id}', {name}: {why}")
 
     def read(self, spec: Spec) -> cache.Flat:
-        columns, rows = Columns(spec, STORED), int(self.final[-1]) + 1
-        if (needed := 4 * rows * columns.width) > (free := free_memory()):
+        schema, rows = Schema(spec, STORED), int(self.final[-1]) + 1
+        if (needed := 4 * rows * schema.width) > (free := free_memory()):
             numbers = spec.obs_dim + spec.action_dim + 3
             raise UserError(
                 f"data set '{self.id}' takes {needed / 1e9:.1f} GB of memory, {numbers} numbers a step, and "
                 f"{free / 1e9:.1f} GB are free: read it on a larger machine, or write it anew in parts"
             )
-        packed = torch.zeros(rows, columns.width)
-        coarse = self._read_observations(spec, columns, packed)
+        packed = torch.zeros(rows, schema.width)
+        coarse = self._read_observations(spec, schema, packed)
         at = np.delete(np.arange(rows), self.final)
         for name in STORED[1:]:
-            shape = () if name in columns.single else (spec.action_dim,)
+            shape = () if name in schema.single else (spec.action_dim,)
             exact = self._stack(FIELDS[name], shape, 0, np.float64)
             if name == "action" and spec.discrete:
                 exact -= spec.action_start
             if name == "reward" and layout.coarse(exact).any():
                 coarse.append("the reward")
-            columns.view(packed, name).numpy()[at] = exact
+            schema.view(packed, name).numpy()[at] = exact
         check(self.id, self.names, packed, self.lengths, spec)
         return packed, torch.from_numpy(self.lengths), spec, coarse
 
-    def _read_observations(self, spec: Spec, columns: Columns, packed: torch.Tensor) -> list[str]:
+    def _read_observations(self, spec: Spec, schema: Schema, packed: torch.Tensor) -> list[str]:
         """Into packed rows; the names of what float32 is too coarse for."""
         known, coarse = iter(layout.column_names(spec.observation, spec.obs_dim)), []
         for entry in spec.entries:
@@ -138,7 +138,7 @@ class _Episodes:
                     raise UserError(f"data set '{self.id}': {field}: {error}") from None
             elif entry.kept == "float32":
                 coarse += [own[column] for column in self._coarse(field)]
-            columns.view(packed, "obs", *entry.path).numpy()[:] = stacked
+            schema.view(packed, "obs", *entry.path).numpy()[:] = stacked
         return coarse
 
     def _length(self, name: str, group: Any) -> int:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from awr_exp.data.columns import TRANSITION, Columns
+from awr_exp.data.schema import TRANSITION, Schema
 from awr_exp.layout import unflatten
 from awr_exp.types import Spec
 
 
 class Recording:
-    """A file of steps of E environments that are stepped together: [S, E, W] rows of `columns`, oldest first.
+    """A file of steps of E environments that are stepped together: [S, E, W] rows of `schema`, oldest first.
 
     Beside those of a transition there is `mark`, which is 1 on the first row of an episode that is kept, 0 on its
     others, and -1 on a row of any other episode.
@@ -23,8 +23,8 @@ class Recording:
 
     def __init__(self, folder: Path, spec: Spec, envs: int) -> None:
         self.path, self.spec, self.envs = folder / "steps.bin", spec, envs
-        self.columns = Columns(spec, (*TRANSITION, "mark"))
-        self.row_bytes = 4 * envs * self.columns.width
+        self.schema = Schema(spec, (*TRANSITION, "mark"))
+        self.row_bytes = 4 * envs * self.schema.width
         folder.mkdir(parents=True, exist_ok=True)
         self.path.touch()
 
@@ -38,13 +38,13 @@ class Recording:
 
         Raises OSError, as on a full disk, and UserError for observations that are not of their space's type.
         """
-        rows = self.columns.write(torch.zeros(*columns["reward"].shape, self.columns.width), columns)
+        rows = self.schema.write(torch.zeros(*columns["reward"].shape, self.schema.width), columns)
         with self.path.open("ab") as file:
             file.write(rows.numpy().tobytes())
 
     def _rows(self) -> Tensor:
         """Those on disk, [S, E, W]."""
-        shape = (self.steps, self.envs, self.columns.width)
+        shape = (self.steps, self.envs, self.schema.width)
         # Copy on write: torch wants writable memory, the file stays as it is.
         return (
             torch.from_numpy(np.memmap(self.path, np.float32, "c", shape=shape)) if self.steps else torch.empty(shape)
@@ -52,7 +52,7 @@ class Recording:
 
     def _ends(self, env: int) -> list[int]:
         """The last rows of an environment's episodes."""
-        terminated, truncated = (self.columns.read(self._rows()[:, env], name) for name in ("terminated", "truncated"))
+        terminated, truncated = (self.schema.read(self._rows()[:, env], name) for name in ("terminated", "truncated"))
         return (terminated | truncated).nonzero().flatten().tolist()
 
     def keep_whole(self) -> int:
@@ -77,7 +77,7 @@ class Recording:
         rows = self._rows()
         for env, begin, end in self._whole(rows, last):
             steps = rows[begin:end, env].clone()
-            own = {name: self.columns.read(steps, name).numpy() for name in self.columns.names}
+            own = {name: self.schema.read(steps, name).numpy() for name in self.schema.names}
             obs = np.concatenate([own["obs"], own["next_obs"][-1:]])
             yield EpisodeBuffer(
                 observations=unflatten(self.spec.entries, obs),
@@ -92,7 +92,7 @@ class Recording:
         """The environment, the first row and the row after the last one of each of `episodes`."""
         found = []
         for env in range(self.envs):
-            mark = self.columns.read(rows[:, env], "mark").numpy()
+            mark = self.schema.read(rows[:, env], "mark").numpy()
             # A row where something begins, an episode or what is left out, ends what was before.
             marked = np.flatnonzero(mark)
             for end in self._ends(env):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from awr_exp.data.columns import TRANSITION, Columns, chosen
+from awr_exp.data.schema import TRANSITION, Schema, chosen
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.types import Batch, Spec, Value
@@ -12,7 +12,7 @@ from awr_exp.types import Batch, Spec, Value
 class Replay:
     """The last `capacity` transitions of each member, from E environments each that are stepped together.
 
-    ring: [K, T, E, W] rows of `columns`. Transitions are numbered 0 to N - 1 by environment, and within one by time:
+    ring: [K, T, E, W] rows of `schema`. Transitions are numbered 0 to N - 1 by environment, and within one by time:
     each environment's are laid end to end, so that estimators see whole episodes. The newest one of an environment
     counts as the last of an episode that was cut there.
     data: transitions that every member has from the start and keeps, beside the others: they are the first `kept`
@@ -29,9 +29,9 @@ class Replay:
         data: Transitions | None = None,
     ) -> None:
         self.spec, self.members, self.envs = spec, members, envs
-        self.columns, self.device = Columns(spec, TRANSITION), torch.device(device)
+        self.schema, self.device = Schema(spec, TRANSITION), torch.device(device)
         self.kept, self.turning = (len(data) // envs if data else 0), max(1, capacity // envs)
-        self.ring = torch.zeros(members, self.kept + self.turning, envs, self.columns.width, device=self.device)
+        self.ring = torch.zeros(members, self.kept + self.turning, envs, self.schema.width, device=self.device)
         self.added = 0
         if data:
             self._keep(data)
@@ -42,7 +42,7 @@ class Replay:
             batch = data.sample(rows.unsqueeze(0))
             # The share ends wherever its last row lies in an episode.
             batch.truncated[:, -1] = ~batch.terminated[:, -1]
-            self.columns.write(self.ring[:, : self.kept, env], vars(batch))
+            self.schema.write(self.ring[:, : self.kept, env], vars(batch))
         self._check(self.ring[:, : self.kept], f"data set '{data.info.id}' has")
 
     @property
@@ -79,7 +79,7 @@ class Replay:
         next_obs is the true one also where an episode ends, never the first of the next episode. Raises UserError for
         observations that are not of their space's type.
         """
-        rows = self.columns.write(self.ring.new_zeros(*steps.reward.shape, self.columns.width), vars(steps))
+        rows = self.schema.write(self.ring.new_zeros(*steps.reward.shape, self.schema.width), vars(steps))
         self.added += rows.shape[1]
         newest = rows[:, -self.turning :]
         self.ring.index_copy_(1, self._turning_slots(newest.shape[1]), newest)
@@ -117,7 +117,7 @@ class Replay:
         return self._column("terminated")
 
     def _column(self, name: str) -> Tensor:
-        return self.columns.read(self.ring, name).flatten(1, 2).index_select(1, self._order)
+        return self.schema.read(self.ring, name).flatten(1, 2).index_select(1, self._order)
 
     @property
     def last(self) -> Tensor:
@@ -134,7 +134,7 @@ class Replay:
         """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
         # In the order of the ring, where no row has to be copied first.
         parts = self.ring[:, : self.steps].flatten(1, 2).split(chunk, 1)
-        in_ring = torch.cat([value(self.columns.read(part, "obs")) for part in parts], 1)
+        in_ring = torch.cat([value(self.schema.read(part, "obs")) for part in parts], 1)
         values = in_ring.index_select(1, self._order)
         # The last rows of episodes, of any member: what follows them there is another episode's.
         ends = self.last.any(0).nonzero().squeeze(1)
@@ -142,7 +142,7 @@ class Replay:
         return values, values.roll(-1, 1).index_copy_(1, ends, torch.cat([value(obs) for obs in final], 1))
 
     def sample(self, rows: Tensor, **columns: Tensor | None) -> Batch:
-        """See `Experience`. Rows and so the batch may be [K, ...] or [1, ...] of any shape."""
+        """See `Episodes`. Rows and so the batch may be [K, ...] or [1, ...] of any shape."""
         return self._batch(self.slots(rows), **chosen(columns, rows))
 
     def take(self, slots: Tensor, **columns: Tensor | None) -> Batch:
@@ -154,7 +154,7 @@ class Replay:
         member = torch.arange(self.members, device=self.device).view(-1, *[1] * (slots.dim() - 1))
         places = member * (self.ring.shape[1] * self.envs) + slots
         rows = self.ring.flatten(0, 2).index_select(0, places.flatten()).view(*places.shape, -1)
-        return self.columns.batch(rows, **columns)
+        return self.schema.batch(rows, **columns)
 
     def spread(self, values: Tensor) -> Tensor:
         """From values [K, N] of all transitions to [K, T * E], as `take` wants them."""
@@ -170,8 +170,8 @@ class Replay:
         """Mark the newest transitions of environments [K, E] bool as truncated: what follows is another episode."""
         if self.added:
             newest = self.ring[:, self.kept + (self.added - 1) % self.turning]
-            wanted = envs.to(self.device) & ~self.columns.read(newest, "terminated")
-            self.columns.view(newest, "truncated").squeeze(-1).masked_fill_(wanted, 1)
+            wanted = envs.to(self.device) & ~self.schema.read(newest, "terminated")
+            self.schema.view(newest, "truncated").squeeze(-1).masked_fill_(wanted, 1)
 
     def state(self, member: int) -> Tensor:
         """[1, T', E, W], what a checkpoint of a member keeps of what was collected, oldest first."""
@@ -183,8 +183,8 @@ class Replay:
         Raises ValueError if it is of another size, and UserError if its rows are or hold what nobody has collected.
         """
         self.added = added
-        wanted = (self.members, self.collected, self.envs, self.columns.width)
-        if state.shape[-1] != self.columns.width:
+        wanted = (self.members, self.collected, self.envs, self.schema.width)
+        if state.shape[-1] != self.schema.width:
             raise UserError("the run to resume keeps observations in another form than this version: begin it anew")
         if state.shape != wanted:
             raise ValueError(f"a replay of {wanted} was to be restored, found {tuple(state.shape)}")
@@ -193,10 +193,10 @@ class Replay:
 
     def _check(self, rows: Tensor, what: str) -> None:
         """Raises UserError, which begins with `what`, where rows [..., W] from a file are none of the task's."""
-        views = [view for name in self.columns.names for view in self.columns.views(rows.to(self.ring.dtype), name)]
+        views = [view for name in self.schema.names for view in self.schema.views(rows.to(self.ring.dtype), name)]
         if rows.dtype != self.ring.dtype or not all(view.isfinite().all() for view in views):
             raise UserError(f"{what} values that are no finite numbers: it is damaged")
-        action, count = self.columns.view(rows, "action"), self.spec.num_actions
+        action, count = self.schema.view(rows, "action"), self.spec.num_actions
         # They count outputs of the policy: whoever looks up one that is not there reads other memory.
         if count and not ((action >= 0) & (action < count) & (action == action.round())).all():
             raise UserError(f"{what} actions that its task has not: it is damaged")

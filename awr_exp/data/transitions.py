@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from awr_exp.data.columns import STORED, Columns, chosen
+from awr_exp.data.schema import STORED, Schema, chosen
 from awr_exp.types import Batch, Spec, Value
 
 DEVICE_SHARE = 0.8
@@ -58,7 +58,7 @@ class DataInfo:
 class Transitions:
     """N transitions of E episodes, laid end to end in order of time.
 
-    packed: [M, W] rows of `columns`, with M = N + E. Each episode has one more row, of its final observation, so that
+    packed: [M, W] rows of `schema`, with M = N + E. Each episode has one more row, of its final observation, so that
     the next observation of a row is in the row below it and is stored once.
     rows: [N] int64, the packed row of each transition; last: [N] bool, the last transition of each episode. Its
     `truncated` is set wherever it did not terminate, be it by a time limit or because the data were cut there.
@@ -66,7 +66,7 @@ class Transitions:
 
     def __init__(self, packed: Tensor, lengths: Tensor, spec: Spec, info: DataInfo) -> None:
         self.packed, self.lengths, self.spec, self.info = packed, lengths, spec, info
-        self.columns, self.device = Columns(spec, STORED), packed.device
+        self.schema, self.device = Schema(spec, STORED), packed.device
         ends = lengths.cumsum(0)
         self.longest = int(lengths.max())
         # One extra row for each episode that lies before a transition's own.
@@ -100,11 +100,11 @@ class Transitions:
 
     def observations(self) -> Tensor:
         """[M, obs_dim], final observations included."""
-        return self.columns.read(self.packed, "obs")
+        return self.schema.read(self.packed, "obs")
 
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
-        of_rows = torch.cat([value(self.columns.read(part, "obs")) for part in self.packed.split(chunk)], 1)
+        of_rows = torch.cat([value(self.schema.read(part, "obs")) for part in self.packed.split(chunk)], 1)
         return of_rows[:, self.rows], of_rows[:, self.rows + 1]
 
     @property
@@ -118,22 +118,22 @@ class Transitions:
         return self._column("terminated")
 
     def _column(self, name: str) -> Tensor:
-        return self.columns.read(self.packed, name, self.rows.to(self.packed.device)).to(self.device)
+        return self.schema.read(self.packed, name, self.rows.to(self.packed.device)).to(self.device)
 
     def sample(self, rows: Tensor, **columns: Tensor | None) -> Batch:
-        """See `Experience`. The batch is [1, B] where `rows` are."""
+        """See `Episodes`. The batch is [1, B] where `rows` are."""
         at = self.rows.index_select(0, rows.flatten()).to(self.packed.device)
         found = self.packed.index_select(0, at).to(self.device, non_blocking=True).view(*rows.shape, -1)
-        next_obs = self.columns.read(self.packed, "obs", at + 1).to(self.device, non_blocking=True)
-        return self.columns.batch(found, next_obs=next_obs.view(*rows.shape, -1), **chosen(columns, rows))
+        next_obs = self.schema.read(self.packed, "obs", at + 1).to(self.device, non_blocking=True)
+        return self.schema.batch(found, next_obs=next_obs.view(*rows.shape, -1), **chosen(columns, rows))
 
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [obs_dim] of the observations, final ones included."""
         # In pieces, in float64: a mapped data set need not fit the memory, and 1M float32 sums would drift.
-        pieces = self.packed.split(262_144)
+        pieces = self.packed.split(max(1, min(262_144, 2**26 // self.spec.obs_dim)))
         zero = torch.zeros(self.spec.obs_dim, dtype=torch.float64, device=self.packed.device)
-        mean = sum((self.columns.read(piece, "obs").double().sum(0) for piece in pieces), zero) / len(self.packed)
-        squares = ((self.columns.read(piece, "obs").double() - mean).square().sum(0) for piece in pieces)
+        mean = sum((self.schema.read(piece, "obs").double().sum(0) for piece in pieces), zero) / len(self.packed)
+        squares = ((self.schema.read(piece, "obs").double() - mean).square().sum(0) for piece in pieces)
         std = (sum(squares, zero) / len(self.packed)).sqrt()
         # A constant entry carries nothing: dividing by its rounding noise would turn it into the loudest one.
         std = torch.where(std < 1e-6 * (1 + mean.abs()), 1.0, std)
@@ -148,7 +148,7 @@ def select(
     top_percent: share of the episodes to keep, at least one; max_transitions: whole episodes from the start, the
     last one cut where the cap falls and marked truncated there.
     """
-    packed, columns, info = data.packed, data.columns, data.info
+    packed, schema, info = data.packed, data.schema, data.info
     lengths = data.lengths.numpy()
     keep = np.arange(len(lengths))
     if top_percent is not None:
@@ -162,9 +162,9 @@ def select(
         starts = (lengths + 1).cumsum() - (lengths + 1)
         packed = torch.cat([packed[s : s + n + 1] for s, n in zip(starts[keep], kept_lengths, strict=True)])
         ends = torch.as_tensor((kept_lengths + 1).cumsum() - 2)
-        columns.view(packed, "truncated")[ends] = 1 - columns.view(packed, "terminated")[ends]
+        schema.view(packed, "truncated")[ends] = 1 - schema.view(packed, "terminated")[ends]
         for name in STORED[1:]:
-            columns.view(packed, name)[ends + 1] = 0
+            schema.view(packed, name)[ends + 1] = 0
         info = replace(
             info,
             episode_returns=episode_returns(packed, kept_lengths, data.spec),
@@ -172,7 +172,7 @@ def select(
         )
     if reward_scale != 1:
         packed = packed.clone()
-        columns.view(packed, "reward").mul_(reward_scale)
+        schema.view(packed, "reward").mul_(reward_scale)
         info = replace(info, reward_scale=reward_scale, fingerprint=f"{info.fingerprint}*{reward_scale}")
     return Transitions(packed, torch.as_tensor(kept_lengths), data.spec, info)
 
@@ -181,4 +181,4 @@ def episode_returns(packed: Tensor, lengths: NDArray[np.int64], spec: Spec) -> N
     """The sum of rewards of each episode of packed rows."""
     # The extra row of each episode holds reward 0, so it may be summed along.
     starts = (lengths + 1).cumsum() - (lengths + 1)
-    return np.add.reduceat(Columns(spec, STORED).read(packed, "reward").double().numpy(), starts)
+    return np.add.reduceat(Schema(spec, STORED).read(packed, "reward").double().numpy(), starts)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
-from awr_exp.data.columns import TRANSITION
 from awr_exp.data.replay import Replay
+from awr_exp.data.schema import TRANSITION
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.rollout import BrokenEnvError, Player, Rollouts, Stretch
 from awr_exp.envs.vectorized import Vectorized

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from awr_exp.agents.agent import Agent
-from awr_exp.data.columns import TRANSITION, Columns
+from awr_exp.data.schema import TRANSITION, Schema
 from awr_exp.errors import UserError
 from awr_exp.machine import free_memory
 from awr_exp.training.schedules import ROW_BLOCK
@@ -31,7 +31,7 @@ PROCESS = 20_000_000
 
 def width(spec: Spec) -> int:
     """Numbers, of NUMBER bytes, that a transition takes in a replay."""
-    return Columns(spec, TRANSITION).width
+    return Schema(spec, TRANSITION).width
 
 
 def available(device: torch.device) -> int:

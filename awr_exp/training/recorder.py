@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from awr_exp import config
 from awr_exp.data import export
-from awr_exp.data.columns import TRANSITION
 from awr_exp.data.recording import Recording
+from awr_exp.data.schema import TRANSITION
 from awr_exp.envs.episode import Stage, at_random
 from awr_exp.envs.make import MakeEnv, clips, opened, played_space, task
 from awr_exp.envs.rollout import Stretch

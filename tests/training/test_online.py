@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from awr_exp.agents.awr import AWR
-from awr_exp.data.columns import TRANSITION
 from awr_exp.data.minari import load
 from awr_exp.data.replay import Replay
+from awr_exp.data.schema import TRANSITION
 from awr_exp.envs import worker
 from awr_exp.envs.make import gym, task
 from awr_exp.errors import UserError

@@ -13,10 +13,10 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awr_exp.data.columns import STORED, TRANSITION, Columns
 from awr_exp.data.minari import load
 from awr_exp.data.recording import Recording
 from awr_exp.data.replay import Replay
+from awr_exp.data.schema import STORED, TRANSITION, Schema
 from awr_exp.errors import UserError
 from awr_exp.layout import Entry
 from awr_exp.math.advantages import LambdaReturn
@@ -66,19 +66,19 @@ def random_values(spec: Spec, names: tuple[str, ...], *shape: int) -> dict[str, 
 def test_columns_are_read_as_they_were_written(parts: Any, actions: int | None, names: tuple[str, ...]) -> None:
     torch.manual_seed(0)
     spec = spec_of(parts, actions)
-    columns, values = Columns(spec, names), random_values(spec, names, 3, 7)
-    rows = columns.write(torch.zeros(3, 7, columns.width), values)
+    schema, values = Schema(spec, names), random_values(spec, names, 3, 7)
+    rows = schema.write(torch.zeros(3, 7, schema.width), values)
     at = torch.tensor([4, 0, 4])
     for name, own in values.items():
-        found = columns.read(rows, name)
+        found = schema.read(rows, name)
         assert torch.equal(found.to(own.dtype), own), name
         # A gather of rows is one of each column, and of a column one of its own numbers alone.
-        assert torch.equal(columns.read(rows.index_select(1, at), name), found[:, at])
-        assert torch.equal(columns.read(rows[1], name, at), found[1, at])
+        assert torch.equal(schema.read(rows.index_select(1, at), name), found[:, at])
+        assert torch.equal(schema.read(rows[1], name, at), found[1, at])
         assert found.dtype == own.dtype or name in ("obs", "next_obs")
     begin = 0
     for entry in spec.entries:
-        part = columns.view(rows, "obs", *entry.path)
+        part = schema.view(rows, "obs", *entry.path)
         assert part.dtype == getattr(torch, entry.kept)
         assert torch.equal(part.float(), values["obs"][..., begin : begin + entry.width])
         begin += entry.width
@@ -89,25 +89,25 @@ def test_a_row_takes_as_much_memory_as_its_numbers(parts: Any) -> None:
     spec = spec_of(parts, None)
     sizes = [entry.width * (1 if entry.kept == "uint8" else 4) for entry in spec.entries]
     # Before a number of 4 bytes there may be up to 3 that are idle.
-    assert 0 <= 4 * Columns(spec, STORED).width - sum(sizes) - 4 * (2 + 3) <= 3 * len(sizes)
+    assert 0 <= 4 * Schema(spec, STORED).width - sum(sizes) - 4 * (2 + 3) <= 3 * len(sizes)
 
 
 def test_floats_lie_side_by_side_as_they_always_did() -> None:
     """So that one gather fetches a row, and replays of earlier checkpoints are read."""
-    columns = Columns(Spec(3, 2, None, (-1.0, -1.0), (1.0, 1.0)), TRANSITION)
+    schema = Schema(Spec(3, 2, None, (-1.0, -1.0), (1.0, 1.0)), TRANSITION)
     rows = torch.arange(11.0).view(1, 11)
-    assert columns.width == 11
-    assert [columns.views(rows, name)[0].tolist()[0] for name in TRANSITION] == [
+    assert schema.width == 11
+    assert [schema.views(rows, name)[0].tolist()[0] for name in TRANSITION] == [
         [0, 1, 2], [3, 4, 5], [6, 7], [8], [9], [10]
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", [0.5, -1.0, 256.0, math.nan])
 def test_what_is_no_byte_is_not_made_one(wrong: float) -> None:
-    columns, values = Columns(IMAGE, STORED), random_values(IMAGE, STORED, 2)
+    schema, values = Schema(IMAGE, STORED), random_values(IMAGE, STORED, 2)
     values["obs"][1, 3] = wrong
     with pytest.raises(UserError, match="observations hold numbers that are no uint8, as their space says"):
-        columns.write(torch.zeros(2, columns.width), values)
+        schema.write(torch.zeros(2, schema.width), values)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_camera_beside_other_numbers_stays_one_of_bytes() -> None:
     assert data.packed.shape[1] * 4 == 64 + 4 * (3 + 2 + 3)
     first = next(iter(dataset.iterate_episodes())).observations
     batch = data.sample(torch.arange(4).unsqueeze(0))
-    np.testing.assert_array_equal(data.columns.view(data.packed, "obs", "camera")[:5], first["camera"].reshape(5, -1))
+    np.testing.assert_array_equal(data.schema.view(data.packed, "obs", "camera")[:5], first["camera"].reshape(5, -1))
     assert batch.obs.dtype == torch.float32
     np.testing.assert_array_equal(batch.obs[0, :, :64], first["camera"].reshape(5, -1)[:4])
     np.testing.assert_array_equal(batch.next_obs[0, :, 64:], first["x"][1:].astype(np.float32))
@@ -191,7 +191,7 @@ def test_bytes_teach_what_their_numbers_do() -> None:
         learnt.append(metrics | agent.state_dict() | {"act": agent.act(replay.sample(rows).obs)})
         relu = make_awr(spec, dtype=torch.float32, network=partial(MLP, hidden=(16,), activation="relu"))
         assert native.fits(relu) == (spec is not IMAGE)
-    assert replay.columns.width == 24 + 5
+    assert replay.schema.width == 24 + 5
     for name, value in learnt[0].items():
         assert torch.equal(value, learnt[1][name]), name
 

@@ -13,17 +13,17 @@ from awr_exp.errors import UserError
 from awr_exp.types import Batch, Spec
 
 STORED = ("obs", "action", "reward", "terminated", "truncated")
-"""Columns of a data set, where the next observation of a row is that of the row below it."""
+"""Schema of a data set, where the next observation of a row is that of the row below it."""
 TRANSITION = ("obs", "next_obs", *STORED[1:])
-"""Columns of what has no order yet."""
+"""Schema of what has no order yet."""
 SINGLE = {"reward": torch.float32, "terminated": torch.bool, "truncated": torch.bool, "mark": torch.int64}
-"""Columns of one number a row, and what they are read as."""
+"""Schema of one number a row, and what they are read as."""
 
 Path = tuple[str | int, ...]
 """The name of a column, or that and the path of a part of an observation."""
 
 
-class Columns:
+class Schema:
     """Where the columns `names` of rows [..., width] lie. Rows are float32 tensors, and so are most columns.
 
     An observation, or a part of it, that is uint8 in its space stays so: four of its numbers lie in what is one number
@@ -88,11 +88,7 @@ class Columns:
             parts = (own.unsqueeze(-1) if name in self.single else own).split([v.shape[-1] for v in views], -1)
             for view, part in zip(views, parts, strict=True):
                 view.copy_(part)
-                if (
-                    part.is_floating_point()
-                    and not view.is_floating_point()
-                    and bool((view != part.to(view.device)).any())
-                ):
+                if not view.is_floating_point() and bool((view.to(part) != part).any()):
                     raise UserError(
                         "observations hold numbers that are no uint8, as their space says they are: give the space the "
                         "type and bounds of what is in it"
