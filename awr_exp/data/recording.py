@@ -77,7 +77,7 @@ class Recording:
         rows = self._rows()
         for env, begin, end in self._whole(rows, last):
             steps = rows[begin:end, env].clone()
-            own = {name: self.schema.read(steps, name).numpy() for name in self.schema.names}
+            own = {name: self.schema.read(steps, name).numpy() for name in self.schema.columns}
             obs = np.concatenate([own["obs"], own["next_obs"][-1:]])
             yield EpisodeBuffer(
                 observations=unflatten(self.spec.entries, obs),

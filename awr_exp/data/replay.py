@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from awr_exp.data.schema import TRANSITION, Schema, chosen
+from awr_exp.data.schema import Schema, chosen
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.types import Batch, Spec, Value
@@ -29,7 +29,7 @@ class Replay:
         data: Transitions | None = None,
     ) -> None:
         self.spec, self.members, self.envs = spec, members, envs
-        self.schema, self.device = Schema(spec, TRANSITION), torch.device(device)
+        self.schema, self.device = Schema(spec), torch.device(device)
         self.kept, self.turning = (len(data) // envs if data else 0), max(1, capacity // envs)
         self.ring = torch.zeros(members, self.kept + self.turning, envs, self.schema.width, device=self.device)
         self.added = 0
@@ -122,9 +122,10 @@ class Replay:
     @property
     def last(self) -> Tensor:
         """[K, N] bool, the last row of each episode as far as it is known."""
-        last = (self.terminated | self._column("truncated")).unflatten(1, (self.envs, self.steps))
-        last[..., -1] = True
-        return last.flatten(1)
+        terminated, truncated = (self.schema.read(self.ring, name) for name in ("terminated", "truncated"))
+        last = (terminated | truncated).flatten(1, 2).index_select(1, self._order)
+        last.unflatten(1, (self.envs, self.steps))[..., -1] = True
+        return last
 
     @property
     def longest(self) -> int:
@@ -138,8 +139,8 @@ class Replay:
         values = in_ring.index_select(1, self._order)
         # The last rows of episodes, of any member: what follows them there is another episode's.
         ends = self.last.any(0).nonzero().squeeze(1)
-        final = [self.sample(rows.unsqueeze(0)).next_obs for rows in ends.split(chunk)]
-        return values, values.roll(-1, 1).index_copy_(1, ends, torch.cat([value(obs) for obs in final], 1))
+        final = [value(self.sample(rows.unsqueeze(0)).next_obs) for rows in ends.split(chunk)]
+        return values, values.roll(-1, 1).index_copy_(1, ends, torch.cat(final, 1))
 
     def sample(self, rows: Tensor, **columns: Tensor | None) -> Batch:
         """See `Episodes`. Rows and so the batch may be [K, ...] or [1, ...] of any shape."""
@@ -193,7 +194,7 @@ class Replay:
 
     def _check(self, rows: Tensor, what: str) -> None:
         """Raises UserError, which begins with `what`, where rows [..., W] from a file are none of the task's."""
-        views = [view for name in self.schema.names for view in self.schema.views(rows.to(self.ring.dtype), name)]
+        views = [view for name in self.schema.columns for view in self.schema.views(rows.to(self.ring.dtype), name)]
         if rows.dtype != self.ring.dtype or not all(view.isfinite().all() for view in views):
             raise UserError(f"{what} values that are no finite numbers: it is damaged")
         action, count = self.schema.view(rows, "action"), self.spec.num_actions

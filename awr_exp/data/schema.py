@@ -4,23 +4,22 @@ A row is one piece of memory, so that one gather fetches all of its columns.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from awr_exp.errors import UserError
+from awr_exp.layout import Entries
 from awr_exp.types import Batch, Spec
 
 STORED = ("obs", "action", "reward", "terminated", "truncated")
-"""Schema of a data set, where the next observation of a row is that of the row below it."""
+"""Columns of a data set, where the next observation of a row is that of the row below it."""
 TRANSITION = ("obs", "next_obs", *STORED[1:])
-"""Schema of what has no order yet."""
+"""Columns of what has no order yet."""
 SINGLE = {"reward": torch.float32, "terminated": torch.bool, "truncated": torch.bool, "mark": torch.int64}
-"""Schema of one number a row, and what they are read as."""
-
-Path = tuple[str | int, ...]
-"""The name of a column, or that and the path of a part of an observation."""
+"""Columns of one number a row, and what they are read as."""
 
 
 class Schema:
@@ -31,62 +30,76 @@ class Schema:
     actions as whole numbers of float32.
     """
 
-    def __init__(self, spec: Spec, names: Sequence[str]) -> None:
-        self.names = tuple(names)
+    def __init__(self, spec: Spec, names: Sequence[str] = TRANSITION) -> None:
         self.single = SINGLE | ({"action": torch.int64} if spec.discrete else {})
-        self.places: dict[Path, list[tuple[torch.dtype, slice]]] = {}
-        """Of each column: numbers of a row, once it is seen as numbers of that type."""
-        size = 0
+        self.runs: dict[tuple[str | int, ...], list[tuple[torch.dtype, int, int]]] = {}
+        """Of an observation and each part of it, by type: the first number and how many there are."""
+        self.columns: dict[str, tuple[int, int]] = {}
+        """Of each, the first of a row's numbers that it takes, and how many."""
+        self.width = 0
         for name in names:
-            parts: list[tuple[Path, str, int]] = [((), "float32", spec.action_dim if name == "action" else 1)]
+            size = spec.action_dim if name == "action" else 1
             if name in ("obs", "next_obs"):
-                parts = [(entry.path, entry.kept, entry.width) for entry in spec.entries]
-            for path, kept, numbers in parts:
-                dtype: torch.dtype = getattr(torch, kept)
-                start = -(-size // dtype.itemsize)
-                size = (start + numbers) * dtype.itemsize
-                for key in {(name,), (name, *path)}:
-                    places = self.places.setdefault(key, [])
-                    # Neighbours of one type are one place.
-                    joins = places and (places[-1][0], places[-1][1].stop) == (dtype, start)
-                    begin = places.pop()[1].start if joins else start
-                    places.append((dtype, slice(begin, start + numbers)))
-        self.width = -(-size // torch.float32.itemsize)
+                size = self._add(name, spec.entries)
+            self.columns[name] = self.width, size
+            self.width += size
 
-    def views(self, rows: Tensor, *key: str | int) -> list[Tensor]:
-        """Column `key`, or a part of it, as it lies in rows [..., width]: [..., n] for each type, to read and write."""
-        return [(rows if dtype == rows.dtype else rows.view(dtype))[..., own] for dtype, own in self.places[key]]
+    def _add(self, name: str, entries: Entries) -> int:
+        """Numbers of a row that an observation takes."""
+        size, runs = 0, []
+        for kept, run in groupby(entries, lambda entry: entry.kept):
+            dtype: torch.dtype = getattr(torch, kept)
+            begin = first = -(-size // dtype.itemsize)
+            for entry in run:
+                self.runs[name, *entry.path] = [(dtype, first, entry.width)]
+                first += entry.width
+            runs.append((dtype, begin, first - begin))
+            size = first * dtype.itemsize
+        self.runs[name,] = runs
+        return -(-size // torch.float32.itemsize)
 
-    def view(self, rows: Tensor, *key: str | int) -> Tensor:
+    def views(self, rows: Tensor, name: str, *path: str | int) -> list[Tensor]:
+        """A column, or a part of it, as it lies in rows [..., width]: [..., n] of each type, to read and write."""
+        column, views = rows.narrow(-1, *self.columns[name]), []
+        for dtype, first, count in self.runs.get((name, *path), ()):
+            numbers = column if dtype == column.dtype else column.view(dtype)
+            views.append(numbers if count == numbers.shape[-1] else numbers.narrow(-1, first, count))
+        return views or [column]
+
+    def view(self, rows: Tensor, name: str, *path: str | int) -> Tensor:
         """As `views`, of a column of one type."""
-        (view,) = self.views(rows, *key)
+        (view,) = self.views(rows, name, *path)
         return view
 
     def read(self, rows: Tensor, name: str, index: Tensor | None = None) -> Tensor:
-        """Column `name` as `Batch` has it, of rows [..., width] or of those at `index` [n] alone.
+        """A column as `Batch` has it, of rows [..., width] or of those at `index` [n] alone.
 
         An observation whose parts are of several types is float32.
         """
-        views = self.views(rows, name)
+        single = self.single.get(name)
+        views = [rows.select(-1, self.columns[name][0])] if single else self.views(rows, name)
         if index is not None:
             views = [view.index_select(0, index) for view in views]
         values = views[0] if len(views) == 1 else torch.cat(views, -1)
-        return values[..., 0].to(self.single[name]) if name in self.single else values
+        return values.to(single) if single else values
 
     def batch(self, rows: Tensor, **others: Tensor) -> Batch:
         """All columns of rows [K, B, width], and others [K, B, ...]."""
-        return Batch(**{name: self.read(rows, name) for name in self.names}, **others)
+        return Batch(**{name: self.read(rows, name) for name in self.columns}, **others)
 
     def write(self, rows: Tensor, values: Mapping[str, Any]) -> Tensor:
         """Fill rows [..., width] with tensors or arrays [..., n], or [...] where a row has one; the rows.
 
         Raises UserError for numbers that the type of their column does not have.
         """
-        for name in self.names:
-            own = torch.as_tensor(values[name])
-            views = self.views(rows, name)
-            parts = (own.unsqueeze(-1) if name in self.single else own).split([v.shape[-1] for v in views], -1)
-            for view, part in zip(views, parts, strict=True):
+        for name in self.columns:
+            own, begin = torch.as_tensor(values[name]), 0
+            if name in self.single:
+                rows.select(-1, self.columns[name][0]).copy_(own)
+                continue
+            for view in self.views(rows, name):
+                part = own[..., begin : begin + view.shape[-1]]
+                begin += view.shape[-1]
                 view.copy_(part)
                 if not view.is_floating_point() and bool((view.to(part) != part).any()):
                     raise UserError(

@@ -218,7 +218,7 @@ def _descend(
             "batch": batch,
             "slot_stride": members * batch,
             "ring_width": replay.schema.width,
-            **{name: replay.schema.places[name,][0][1].start for name in ("obs", "action")},
+            **{name: replay.schema.columns[name][0] for name in ("obs", "action")},
             "threads": torch.get_num_threads(),
             "optimizer": OPTIMIZERS.index(_bare(agent.optimizer)),
             "obs_limit": float(agent.obs_limit[member]),
