@@ -157,6 +157,14 @@ class Replay:
         rows = self.ring.flatten(0, 2).index_select(0, places.flatten()).view(*places.shape, -1)
         return self.schema.batch(rows, **columns)
 
+    def table(self, member: int) -> Tensor:
+        """The rows of a member's transitions."""
+        return self.ring[member]
+
+    def places(self, slots: Tensor) -> Tensor:
+        """The row of `table` of each slot."""
+        return slots
+
     def spread(self, values: Tensor) -> Tensor:
         """From values [K, N] of all transitions to [K, T * E], as `take` wants them."""
         ring = values.new_zeros(self.members, self.ring.shape[1] * self.envs)

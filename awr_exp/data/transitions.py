@@ -127,6 +127,14 @@ class Transitions:
         next_obs = self.schema.read(self.packed, "obs", at + 1).to(self.device, non_blocking=True)
         return self.schema.batch(found, next_obs=next_obs.view(*rows.shape, -1), **chosen(columns, rows))
 
+    def table(self, member: int) -> Tensor:
+        """The rows of the transitions, which are those of every member."""
+        return self.packed
+
+    def places(self, indices: Tensor) -> Tensor:
+        """The row of `table` of each transition."""
+        return self.rows[indices]
+
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [obs_dim] of the observations, final ones included."""
         # In pieces, in float64: a mapped data set need not fit the memory, and 1M float32 sums would drift.
