@@ -78,23 +78,21 @@ class Spec:
             spec = cls(**fields, observation=entries)
             counts = [spec.obs_dim, spec.action_dim, spec.num_actions if spec.discrete else 1]
             bounds = [*spec.action_low, *spec.action_high]
-            kind = np.dtype(spec.dtype).kind
+            widths = [entry.width for entry in spec.entries]
+            ends = [len(bound) for bound in (spec.action_low, spec.action_high)]
+            problems = {
+                "sizes that are no whole numbers of at least 1": not all(type(n) is int and n >= 1 for n in counts),
+                "actions that begin at no whole number": type(spec.action_start) is not int,
+                "observations that are no numbers": np.dtype(spec.dtype).kind not in "biuf",
+                "action bounds that are no numbers": not all(type(bound) in (int, float) for bound in bounds),
+                "other numbers of action bounds than of actions": ends != 2 * [0 if spec.discrete else spec.action_dim],
+                "observations whose parts are not as many numbers as the whole": sum(widths) != spec.obs_dim,
+            }
         except (TypeError, AttributeError):
             raise ValueError("it describes no task") from None
-        if not all(type(count) is int and count >= 1 for count in counts):
-            raise ValueError("its task has sizes that are no whole numbers of at least 1")
-        if type(spec.action_start) is not int:
-            raise ValueError("its task has actions that begin at no whole number")
-        if kind not in "biuf":
-            raise ValueError("its task has observations that are no numbers")
-        if not all(type(bound) in (int, float) for bound in bounds):
-            raise ValueError("its task has action bounds that are no numbers")
-        if any(
-            len(bound) != (0 if spec.discrete else spec.action_dim) for bound in (spec.action_low, spec.action_high)
-        ):
-            raise ValueError("its task has other numbers of action bounds than of actions")
-        if entries and sum(entry.width for entry in entries) != spec.obs_dim:
-            raise ValueError("its task has observations whose parts are not as many numbers as the whole")
+        for said, found in problems.items():
+            if found:
+                raise ValueError(f"its task has {said}")
         return spec
 
 

@@ -69,10 +69,6 @@ class Replay:
         size = f"{len(self)} of at most {self.capacity} transitions{kept}"
         return f"Replay({self.members} members with {size}, from {self.envs} environments each; {self.spec})"
 
-    def rows(self, member: int) -> Tensor:
-        """[T', E, W], all that a member has, in the order of the ring."""
-        return self.ring[member, : self.steps]
-
     def extend(self, steps: Batch) -> None:
         """S steps of all environments, [K, S, E, ...] each.
 
@@ -158,8 +154,8 @@ class Replay:
         return self.schema.batch(rows, **columns)
 
     def table(self, member: int) -> Tensor:
-        """The rows of a member's transitions."""
-        return self.ring[member]
+        """[T', E, W], all that a member has, in the order of the ring."""
+        return self.ring[member, : self.steps]
 
     def places(self, slots: Tensor) -> Tensor:
         """The row of `table` of each slot."""

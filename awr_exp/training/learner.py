@@ -145,7 +145,7 @@ class Learner:
         """(name, sentence) of what is wrong with a member's observations, as far as they are new."""
         if self.maybe_collector:
             spec, replay = self.agent.spec, self.collector.replay
-            newest = replay.schema.read(replay.rows(member)[-NEWEST:, 0], "obs")
+            newest = replay.schema.read(replay.table(member)[-NEWEST:, 0], "obs")
             yield from health.of_observations(newest, layout.column_names(spec.observation, spec.obs_dim))
 
     def about_rewards(self, member: int) -> Iterator[tuple[str, str]]:
@@ -154,7 +154,7 @@ class Learner:
             yield from self.fixed
             return
         replay = self.collector.replay
-        reward, terminated = (replay.schema.read(replay.rows(member), name) for name in ("reward", "terminated"))
+        reward, terminated = (replay.schema.read(replay.table(member), name) for name in ("reward", "terminated"))
         yield from health.of_rewards(reward, terminated, self.collector.reward_scale, online=True)
 
     @cached_property
