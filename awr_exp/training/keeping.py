@@ -58,13 +58,13 @@ def resume(trainer: "Trainer") -> None:
 
 
 def _go_on(trainer: "Trainer", states: Sequence[checkpoint.State], facts: Sequence[checkpoint.Facts]) -> None:
-    """From all members' checkpoints."""
+    """Take over all members' checkpoints."""
     if trainer.data and any(fact.get("data") != trainer.data.info.fingerprint for fact in facts):
         raise UserError(
             f"the run to resume was trained on other data than '{trainer.data.info.id}' is now: "
             "restore that data set or start a new run"
         )
-    if facts[0].get("unit", trainer.unit) != trainer.unit:
+    if facts[0]["unit"] != trainer.unit:
         raise UserError(
             "the run to resume collects what it learns from: leave out trainer=offline"
             if trainer.unit == "update"
