@@ -30,7 +30,7 @@ from awr_exp.errors import UserError
 from awr_exp.policy import policy_facts
 from awr_exp.report import page
 from awr_exp.sweep import engines
-from awr_exp.training import accelerate, native
+from awr_exp.training import accelerate, native_library
 from awr_exp.types import Spec
 from tests.conftest import Cli, composed, make_awr, refused
 from tests.report.test_report import make_run
@@ -430,19 +430,19 @@ def test_a_library_that_somebody_planted_is_not_loaded(tmp_path: Path, monkeypat
             Path(command[command.index("-o") + 1]).write_bytes(b"ours")
         return SimpleNamespace(stdout="")
 
-    monkeypatch.setattr(native.subprocess, "run", run)
-    monkeypatch.setattr(native.ctypes, "CDLL", lambda name: Path(name))
-    made = native._loaded("c++", place)
+    monkeypatch.setattr(native_library.subprocess, "run", run)
+    monkeypatch.setattr(native_library.ctypes, "CDLL", lambda name: Path(name))
+    made = native_library._loaded("c++", place)
     assert made.read_bytes() == b"ours"
     # Other content under its name, and its own content from a link or where others can write.
     made.write_bytes(b"theirs")
-    assert native._loaded("c++", place).read_bytes() == b"ours"
+    assert native_library._loaded("c++", place).read_bytes() == b"ours"
     made.chmod(0o777)
-    assert native._loaded("c++", place).stat().st_mode & 0o022 == 0
+    assert native_library._loaded("c++", place).stat().st_mode & 0o022 == 0
     (tmp_path / "theirs.so").write_bytes(b"ours")
     made.unlink()
     made.symlink_to(tmp_path / "theirs.so")
-    assert not native._loaded("c++", place).is_symlink()
+    assert not native_library._loaded("c++", place).is_symlink()
 
 
 def test_compiled_code_is_not_taken_from_where_others_can_write(

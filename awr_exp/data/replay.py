@@ -175,6 +175,20 @@ class Replay:
             target=None if target is None else target.gather(1, slots),
         )
 
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Numbers of a row of `table`, and where in it the parts of a transition are that are not its observation."""
+        obs, width = self.spec.obs_dim, self.width
+        return {"width": width, "next_obs": obs, "action": 2 * obs, "reward": width - 3, "terminated": width - 2}
+
+    def table(self, member: int) -> Tensor:
+        """The rows of a member's transitions."""
+        return self.ring[member]
+
+    def places(self, slots: Tensor) -> Tensor:
+        """The row of `table` of each slot."""
+        return slots
+
     def spread(self, values: Tensor) -> Tensor:
         """From values [K, N] of all transitions to [K, T * E], as `take` wants them."""
         slots = self.slots(torch.arange(len(self), device=self.device))

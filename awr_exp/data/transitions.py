@@ -142,6 +142,21 @@ class Transitions:
             target=None if target is None else target.gather(1, indices),
         )
 
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Numbers of a row of `table`, and where in it, or behind it, the other parts of a transition are."""
+        width = self.packed.shape[1]
+        places = {"next_obs": width, "action": self.spec.obs_dim, "reward": width - 3, "terminated": width - 2}
+        return {"width": width, **places}
+
+    def table(self, member: int) -> Tensor:
+        """The rows of the transitions, which are those of every member."""
+        return self.packed
+
+    def places(self, indices: Tensor) -> Tensor:
+        """The row of `table` of each transition."""
+        return self.rows[indices]
+
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [obs_dim] of the observations, final ones included."""
         obs = self.observations()

@@ -27,7 +27,7 @@ LONG_RUN = 5_000
 FLOAT32_ERROR = 5e-6
 """Relative error up to which a matrix product counts as float32."""
 
-Update = Callable[..., Metrics]
+Update = Callable[..., Any]
 """Of a batch, or of other tensors."""
 
 

@@ -6,7 +6,7 @@ function up to rounding, and says by itself what it cannot do: the compiler and 
 that it has no code for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
-from awr_exp.training import native
+from awr_exp.training import native, native_library
 from awr_exp.training.accelerate import Update, accelerate, pays_off
 from awr_exp.training.means import Means
 from awr_exp.types import Metrics
@@ -22,15 +22,42 @@ from awr_exp.types import Metrics
 Functions = dict[str, Callable[[Agent, Any], Update]]
 """By name, from an agent and what it learns from to a step of them."""
 
+WORTHWHILE = 500
+"""Updates from which the C++ pays off, which takes a few seconds to compile on first use."""
 MANY = 200_000
 """Gradient steps from which compiling several of them as one, which takes longer, pays off."""
 AT_ONCE = 8
 """Gradient steps that are then compiled as one."""
 
 
-def one_by_one(step: Callable[..., Metrics], compile: str | bool, updates: int, device: torch.device) -> Any:
-    """A step that is called once a batch, of `updates` in all."""
-    return accelerate(step, compile, updates, device)
+def _in_cpp(agent: Agent, compile: str | bool, updates: int) -> bool:
+    wanted = updates >= WORTHWHILE if compile == "auto" else bool(compile)
+    return wanted and native.fits(agent) and native_library.library() is not None
+
+
+def one_by_one(
+    update: Callable[..., Metrics],
+    taken: Callable[..., Iterator[tuple[Any, ...]]],
+    compile: str | bool,
+    updates: int,
+    device: torch.device,
+) -> Callable[[Agent, Any], Update]:
+    """A function of rows and noise [S, K, B, ...] that updates an agent on one batch after another, `updates` in all.
+
+    It yields the metrics of each. taken: from what is learnt from, rows, noise and targets to what `update` gets.
+    """
+    fast = cache(lambda: accelerate(update, compile, updates, device))
+
+    def chosen(agent: Agent, experience: Any) -> Update:
+        if _in_cpp(agent, compile, updates):
+            return partial(native.updates, agent, experience)
+        return partial(_each, fast()(agent, experience), partial(taken, experience))
+
+    return chosen
+
+
+def _each(update: Update, taken: Callable[..., Iterator[tuple[Any, ...]]], *drawn: Tensor) -> Iterator[Metrics]:
+    return (update(*one) for one in taken(*drawn))
 
 
 def in_runs(
@@ -46,7 +73,7 @@ def in_runs(
     fast = cache(lambda: accelerate(steps, compile, updates, device))
 
     def chosen(agent: Agent, experience: Any) -> Update:
-        if compiles and native.fits(agent) and native.library():
+        if _in_cpp(agent, compile, updates):
             return partial(native_steps, agent, experience)
         # Two, since a captured graph is for one number of slots.
         many, one = fast()(agent, experience), fast()(agent, experience)

@@ -68,7 +68,7 @@ class Learner:
         self.maybe_collector, self.anneal_steps, self.offline_share = collector, anneal_steps, offline_share
         self.functions: dict[str, Update] = {name: make(agent, experience) for name, make in functions.items()}
         self.means = Means()
-        self.step = self.update = 0
+        self.step = self.update = self.goal = 0
         self.target: Tensor | None = None
         """One number a transition, of a schedule that keeps targets from turn to turn."""
         self.refreshed = 0
@@ -85,6 +85,7 @@ class Learner:
 
     def train(self, goal: int) -> None:
         """Learn until `step` is at least `goal`, or give up."""
+        self.goal = goal
         while self.step < goal and self.error is None:
             if self.anneal_steps:
                 self.agent.anneal(self.step / self.anneal_steps)
@@ -95,6 +96,12 @@ class Learner:
             except HangsError as hangs:
                 log.warning("%s", hangs)
                 return
+
+    def learn(self, name: str, rows: Tensor, noise: Tensor, *columns: Tensor) -> None:
+        """An update on each batch of rows [S, K, B] by one of the functions."""
+        for metrics in self.functions[name](rows, noise, *columns):
+            self.means.add(metrics)
+        self.update += len(rows)
 
     @contextmanager
     def undone_if_left(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-// Many gradient steps of one member's network in one call: what AWR.update_critic and AWR.update_actor compute, up to
+// Many gradient steps of one member's network in one call: what AWR.critic_update and Agent.actor_update compute, up to
 // rounding. All of a small network stays in the cache, and nothing is called between one kernel and the next.
 // (Of a member that is frozen, metrics are nan from then on.)
 //
@@ -24,18 +24,20 @@ enum Optimizer { ADAM, HEAVY_BALL };
 // Its fields are those of `Problem` in native.py, in the same order.
 struct Problem {
     const int64_t* sizes;  // of the network's layers, inputs first: layers + 1
-    const int64_t* slots;  // rows of the ring: `batch` of them each step, a step's `slot_stride` after the last one's
-    const float* ring;     // rows of ring_width: observation, next observation, action, ...
+    const int64_t* slots;  // rows of the table: `batch` of them each batch, a batch's `stride` after the last one's
+    const float* table;    // rows of `width` numbers, an observation first; the other places are counted from there
     const float *obs_mean, *obs_std;
-    const float* number;         // of each row of the ring: its target, or its weight
+    float* number;               // as slots: each row's target, which is made here where V bootstraps, or its weight
+    float* value;                // as slots: V of each row after a batch's last step, or null
     const float *centre, *unit;  // a Gaussian's x is (action - centre) / unit
     const float *low, *high;     // bounds of x
     const float* log_std;        // of x, where it is not learnt
     float *theta, *mean, *square, *step, *alive;  // as `Parameters`
     float* average;  // of theta, or null
-    double* metrics;  // sums over steps: squared error, explained variance and V, or loss, entropy and nothing
-    int64_t layers, steps, batch, slot_stride, ring_width, threads, loss, optimizer, learns_std;
-    double obs_limit, rate, max_norm, value_scale, penalty, log_unit, ema_decay;
+    double* metrics;  // of each step: squared error, explained variance and V, or loss, entropy and nothing
+    int64_t layers, steps, repeats, batch, stride, width, next_obs, action, reward, terminated;
+    int64_t threads, loss, optimizer, learns_std, bootstraps;
+    double obs_limit, rate, max_norm, value_scale, gamma, penalty, log_unit, ema_decay;
 };
 
 namespace {
@@ -135,11 +137,10 @@ struct Layer {
 // What a thread needs for a chunk. Of each layer: outputs and their gradients, [rows, width], and its weights
 // transposed, [out, in], rows padded.
 struct Workspace {
-    Floats obs;
     std::vector<Floats> output, slope, transposed;
     std::vector<float> log_std, precision;
 
-    Workspace(const std::vector<Layer>& layers, int64_t rows) : obs(rows * layers[0].in) {
+    Workspace(const std::vector<Layer>& layers, int64_t rows) {
         for (const Layer& layer : layers) {
             output.emplace_back(rows * layer.width);
             slope.emplace_back(rows * layer.width);
@@ -166,9 +167,12 @@ class Descent {
         std_place = size;
         size += p.learns_std ? layers.back().width : 0;
         theta = Floats(size), mean = Floats(size), square = Floats(size), average = Floats(p.average ? size : 0);
-        for (Floats& part : grad) part = Floats(size);
-        for (int64_t t = 0; t < std::clamp<int64_t>(p.threads, 1, CHUNKS); ++t)
-            workspaces.emplace_back(layers, (p.batch + CHUNKS - 1) / CHUNKS);
+        const int64_t rows = (p.batch + CHUNKS - 1) / CHUNKS, numbers = rows * layers[0].in;
+        for (int c = 0; c < CHUNKS; ++c) {
+            grad[c] = Floats(size), obs[c] = Floats(numbers), next_obs[c] = Floats(p.bootstraps ? numbers : 0);
+        }
+        for (int64_t t = 0; t < std::clamp<int64_t>(p.threads, 1, CHUNKS); ++t) workspaces.emplace_back(layers, rows);
+        for (int i = 0; i < layers[0].in; ++i) per_std.push_back(1 / p.obs_std[i]);
         with_given([](float& given, float& own) { own = given; });
     }
 
@@ -190,7 +194,7 @@ class Descent {
             for (std::thread& other : others) other.join();
             with_given([](float& given, float& own) { given = own; });
         }
-        if (!*p.alive) p.metrics[0] = p.metrics[1] = p.metrics[2] = std::numeric_limits<double>::quiet_NaN();
+        std::fill(p.metrics + 3 * finished, p.metrics + 3 * p.steps, std::numeric_limits<double>::quiet_NaN());
     }
 
   private:
@@ -198,8 +202,9 @@ class Descent {
     Barrier barrier;
     std::vector<Layer> layers;
     int outputs;
-    int64_t size = 0, std_place;
-    Floats theta, mean, square, average, grad[CHUNKS];
+    int64_t size = 0, std_place, finished = 0;
+    Floats theta, mean, square, average, grad[CHUNKS], obs[CHUNKS], next_obs[CHUNKS];
+    std::vector<float> per_std;
     double norm_square[CHUNKS];
     Sums sums[CHUNKS];
     std::vector<Workspace> workspaces;
@@ -225,13 +230,14 @@ class Descent {
         Workspace& own = workspaces[thread];
         float count = *p.step;
         bool alive = true;
-        for (int64_t step = 0; step < p.steps && alive; ++step) {
+        int64_t step = 0;
+        for (; step < p.steps && alive; ++step) {
             prepare(own);
             for (int c = thread; c < CHUNKS; c += barrier.threads) learn(step, c, own);
             barrier.wait();
             for (int c = thread; c < CHUNKS; c += barrier.threads) norm_square[c] = gather(c);
             barrier.wait();
-            if (thread == 0) report();
+            if (thread == 0) report(p.metrics + 3 * step);
             const float norm = float(std::sqrt(norm_square[0] + norm_square[1] + norm_square[2] + norm_square[3]));
             // What is not finite freezes the member as it was, for good.
             if ((alive = std::isfinite(norm))) {
@@ -239,10 +245,13 @@ class Descent {
                 for (int c = thread; c < CHUNKS; c += barrier.threads) descend(c, norm, count), follow(c, count);
             }
             barrier.wait();
+            if (p.value && alive && (step + 1) % p.repeats == 0)
+                for (int c = thread; c < CHUNKS; c += barrier.threads) evaluate(step, c, own);
         }
         if (thread == 0) {
             *p.step = count;
             *p.alive = alive;
+            finished = step;
         }
     }
 
@@ -262,32 +271,68 @@ class Descent {
         }
     }
 
-    // The gradient of a chunk of a batch.
-    void learn(int64_t step, int c, Workspace& own) {
-        const int64_t first = p.batch * c / CHUNKS;
-        const int rows = int(p.batch * (c + 1) / CHUNKS - first);
-        const int64_t* slots = p.slots + step * p.slot_stride + first;
-        observe(slots, rows, own.obs);
-        if (step + 1 < p.steps) fetch(slots + p.slot_stride, rows);
+    // A part of a batch: `rows` of them, which begin at this place of slots, number and value.
+    struct Chunk {
+        int64_t place;
+        int rows;
+    };
 
-        const size_t last = layers.size() - 1;
-        const auto input = [&](size_t l) {
-            return l ? Matrix{own.output[l - 1], layers[l - 1].width, 1} : Matrix{own.obs, layers[0].in, 1};
-        };
-        for (size_t l = 0; l <= last; ++l) {
+    Chunk chunk(int64_t step, int c) const {
+        const int64_t first = p.batch * c / CHUNKS;
+        return {step / p.repeats * p.stride + first, int(p.batch * (c + 1) / CHUNKS - first)};
+    }
+
+    Matrix input(const float* obs, const Workspace& own, size_t l) const {
+        return l ? Matrix{own.output[l - 1], layers[l - 1].width, 1} : Matrix{obs, layers[0].in, 1};
+    }
+
+    // The network's outputs for these observations.
+    void forward(int rows, const float* obs, Workspace& own) const {
+        for (size_t l = 0; l < layers.size(); ++l) {
             const auto [in, out, width, weight, bias] = layers[l];
             float* output = own.output[l];
-            product(rows, width, in, input(l), theta + weight, width, theta + bias, output);
-            if (l < last)
+            product(rows, width, in, input(obs, own, l), theta + weight, width, theta + bias, output);
+            if (l + 1 < layers.size())
                 for (int64_t i = 0; i < int64_t(rows) * width; ++i) output[i] = output[i] < 0 ? 0 : output[i];
         }
+    }
 
-        judge(slots, rows, own, c);
+    // Targets r + gamma (1 - terminated) V(s') of a chunk.
+    void bootstrap(Chunk chunk, int c, Workspace& own) const {
+        forward(chunk.rows, next_obs[c], own);
+        for (int r = 0; r < chunk.rows; ++r) {
+            const float* row = p.table + p.slots[chunk.place + r] * p.width;
+            const float value = float(p.value_scale) * own.output.back()[int64_t(r) * layers.back().width];
+            p.number[chunk.place + r] = row[p.reward] + float(p.gamma) * (1 - row[p.terminated]) * value;
+        }
+    }
 
-        for (size_t l = last + 1; l-- > 0;) {
+    // V of a chunk, and targets that go with it, after a batch's last step.
+    void evaluate(int64_t step, int c, Workspace& own) const {
+        const Chunk part = chunk(step, c);
+        if (p.bootstraps) bootstrap(part, c, own);
+        forward(part.rows, obs[c], own);
+        for (int r = 0; r < part.rows; ++r)
+            p.value[part.place + r] = float(p.value_scale) * own.output.back()[int64_t(r) * layers.back().width];
+    }
+
+    // The gradient of a chunk of a batch.
+    void learn(int64_t step, int c, Workspace& own) {
+        const Chunk part = chunk(step, c);
+        const int rows = part.rows;
+        if (step % p.repeats == 0) {
+            observe(part, 0, obs[c]);
+            if (p.bootstraps) observe(part, p.next_obs, next_obs[c]);
+            if (step + p.repeats < p.steps) fetch(p.slots + part.place + p.stride, rows);
+        }
+        if (p.bootstraps) bootstrap(part, c, own);
+        forward(rows, obs[c], own);
+        judge(part, own, c);
+
+        for (size_t l = layers.size(); l-- > 0;) {
             const auto [in, out, width, weight, bias] = layers[l];
             const float* slope = own.slope[l];
-            product(in, width, rows, input(l).transposed(), slope, width, nullptr, grad[c] + weight);
+            product(in, width, rows, input(obs[c], own, l).transposed(), slope, width, nullptr, grad[c] + weight);
             std::fill_n(grad[c] + bias, width, 0.0f);
             for (int r = 0; r < rows; ++r)
                 for (int o = 0; o < width; ++o) grad[c][bias + o] += slope[int64_t(r) * width + o];
@@ -298,23 +343,28 @@ class Descent {
         }
     }
 
-    void observe(const int64_t* slots, int rows, float* obs) const {
+    // Normalised, the observations at `offset` in the rows of a chunk.
+    void observe(Chunk chunk, int64_t offset, float* to) const {
         const float limit = float(p.obs_limit);
-        for (int r = 0; r < rows; ++r)
-            for (int i = 0; i < layers[0].in; ++i, ++obs) {
-                const float z = (p.ring[slots[r] * p.ring_width + i] - p.obs_mean[i]) / p.obs_std[i];
-                *obs = z > limit ? limit : z < -limit ? -limit : z;  // nan stays nan
+        const int count = layers[0].in;
+        for (int r = 0; r < chunk.rows; ++r, to += count) {
+            const float* from = p.table + p.slots[chunk.place + r] * p.width + offset;
+            for (int i = 0; i < count; ++i) {
+                const float z = (from[i] - p.obs_mean[i]) * per_std[i];
+                to[i] = z > limit ? limit : z < -limit ? -limit : z;  // nan stays nan
             }
+        }
     }
 
     // Into the cache, for later.
     void fetch(const int64_t* slots, int rows) const {
         for (int r = 0; r < rows; ++r)
-            for (int64_t i = 0; i < p.ring_width; i += 16) __builtin_prefetch(p.ring + slots[r] * p.ring_width + i);
+            for (int64_t i = 0; i < p.width; i += 16) __builtin_prefetch(p.table + slots[r] * p.width + i);
     }
 
     // The loss of each row, and its gradient with respect to the network's output.
-    void judge(const int64_t* slots, int rows, Workspace& own, int c) {
+    void judge(Chunk chunk, Workspace& own, int c) {
+        const int rows = chunk.rows;
         const Layer& layer = layers.back();
         const float* output = own.output.back();
         float* slope = own.slope.back();
@@ -322,8 +372,8 @@ class Descent {
         std::fill_n(slope, int64_t(rows) * layer.width, 0.0f);
         if (p.learns_std) std::fill_n(grad[c] + std_place, layer.width, 0.0f);
         for (int r = 0; r < rows; ++r, output += layer.width, slope += layer.width) {
-            const float number = p.number[slots[r]];
-            const float* action = p.ring + slots[r] * p.ring_width + 2 * layers[0].in;
+            const float number = p.number[chunk.place + r];
+            const float* action = p.table + p.slots[chunk.place + r] * p.width + p.action;
             if (p.loss == VALUE) value_loss(*output, number, slope, sums[c]);
             if (p.loss == GAUSSIAN) gaussian_loss(output, action, number, own, slope, grad[c] + std_place, sums[c]);
             if (p.loss == CATEGORICAL) categorical_loss(output, int(*action), number, slope, sums[c]);
@@ -415,7 +465,7 @@ class Descent {
         for (int64_t i = begin(slice); i < begin(slice + 1); ++i) average[i] += share * (theta[i] - average[i]);
     }
 
-    void report() const {
+    void report(double* metrics) const {
         Sums all;
         for (const Sums& sum : sums) {
             all.loss += sum.loss, all.entropy += sum.entropy;
@@ -424,17 +474,17 @@ class Descent {
         }
         const double n = double(p.batch);
         if (p.loss != VALUE) {
-            p.metrics[0] += all.loss / n;
-            p.metrics[1] += all.entropy / n;
+            metrics[0] = all.loss / n;
+            metrics[1] = all.entropy / n;
             return;
         }
         const auto variance = [&](double sum, double square) { return (square - sum * sum / n) / (n - 1); };
         const double least = std::numeric_limits<float>::min();
-        p.metrics[0] += all.error_square / n;
+        metrics[0] = all.error_square / n;
         const double spread = std::max(variance(all.target, all.target_square), least);
         const double explained = 1 - variance(all.error, all.error_square) / spread;
-        p.metrics[1] += explained < -1 ? -1 : explained;  // a nan stays
-        p.metrics[2] += (all.error + all.target) / n;
+        metrics[1] = explained < -1 ? -1 : explained;  // a nan stays
+        metrics[2] = (all.error + all.target) / n;
     }
 };
 

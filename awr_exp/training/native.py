@@ -1,19 +1,9 @@
-"""Gradient steps of small networks in C++ (native.cpp): the agents' own, up to rounding, on up to four threads.
-
-They are compiled for this processor on first use, which takes a few seconds, and kept in the user's cache folder.
-"""
+"""Gradient steps of small networks in C++ (native.cpp): the agents' own, up to rounding, on up to four threads."""
 
 import ctypes
-import hashlib
-import logging
 import math
-import platform
-import subprocess
-import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,28 +11,24 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
+from awr_exp.agents.rwr import RWR
+from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.data.replay import Replay
-from awr_exp.machine import is_own, own_cache
 from awr_exp.math.optimizers import Net, Optimizer, adam, momentum
+from awr_exp.math.weights import Weighting, constant, exp_clip, indicator, normalized
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.networks.policy import Policy
-from awr_exp.training.accelerate import compiler
-from awr_exp.training.progress import compiling
-from awr_exp.types import Metrics
+from awr_exp.training.native_library import library
+from awr_exp.types import Batch, Metrics
 
-log = logging.getLogger(__name__)
-
-SOURCE = Path(__file__).with_name("native.cpp")
-FLAGS = [
-    "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native",
-    *("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread"),
-]
 LARGEST = 300_000
 """Parameters of a network up to which it and its gradients stay in the cache; beyond, nothing is gained by this."""
 OPTIMIZERS: list[Optimizer] = [adam, momentum]
-STEPS = ("critic_update", "actor_update", "target", "descend", "value", "normalize", "normalized")
-"""Of an agent: what the compiled steps stand for, and what must be as it is in AWR."""
+WEIGHTINGS: list[Weighting] = [exp_clip, normalized, indicator, constant]
+LIKE_AWR = ("critic_update", "target", "value", "targets")
+LIKE_ALL = ("actor_update", "descend", "normalize", "normalized", "noise")
+"""Methods of an agent that the compiled steps stand for, and that must be AWR's or every agent's."""
 VALUE, GAUSSIAN, CATEGORICAL = range(3)
 
 
@@ -50,80 +36,26 @@ class Problem(ctypes.Structure):
     """As in native.cpp."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("sizes", "slots", "ring", "obs_mean", "obs_std", "number")),
+        *((name, ctypes.c_void_p) for name in ("sizes", "slots", "table", "obs_mean", "obs_std", "number", "value")),
         *((name, ctypes.c_void_p) for name in ("centre", "unit", "low", "high", "log_std")),
         *((name, ctypes.c_void_p) for name in ("theta", "mean", "square", "step", "alive", "average", "metrics")),
-        *((name, ctypes.c_int64) for name in ("layers", "steps", "batch", "slot_stride", "ring_width")),
-        *((name, ctypes.c_int64) for name in ("threads", "loss", "optimizer", "learns_std")),
-        *((name, ctypes.c_double) for name in ("obs_limit", "rate", "max_norm", "value_scale", "penalty")),
+        *((name, ctypes.c_int64) for name in ("layers", "steps", "repeats", "batch", "stride", "width")),
+        *((name, ctypes.c_int64) for name in ("next_obs", "action", "reward", "terminated")),
+        *((name, ctypes.c_int64) for name in ("threads", "loss", "optimizer", "learns_std", "bootstraps")),
+        *((name, ctypes.c_double) for name in ("obs_limit", "rate", "max_norm", "value_scale", "gamma", "penalty")),
         *((name, ctypes.c_double) for name in ("log_unit", "ema_decay")),
     ]
 
 
-@cache
-def library() -> ctypes.CDLL | None:
-    """The compiled steps, or None where there is no compiler, or where it fails, with a line that says why."""
-    cxx = compiler()
-    if cxx is None:
-        return None
-    try:
-        if kept := own_cache("native"):
-            with suppress(OSError):  # it is full, or what lies there may not be run
-                return _loaded(cxx, kept)
-        with tempfile.TemporaryDirectory() as place:
-            return _loaded(cxx, Path(place))
-    except OSError as error:
-        said = str(error)
-    except subprocess.CalledProcessError as error:
-        # Not the line where it is, but what is wrong.
-        said = next((line for line in error.stderr.splitlines() if "error" in line), str(error))
-    log.warning("gradient steps could not be compiled, going on without: %s", said)
-    return None
-
-
-def _loaded(cxx: str, folder: Path) -> ctypes.CDLL:
-    """The library that the folder has, or a new one. Raises OSError or CalledProcessError."""
-
-    def run(*command: str) -> str:
-        return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
-
-    facts = [SOURCE.read_text(), *FLAGS, run(cxx, "--version"), platform.machine(), *_processor()]
-    name = _hash(repr(facts).encode())
-    for library in folder.glob(f"{name}-*.so"):
-        # A disk may have lost half of it, and to load that may end the process.
-        if is_own(library) and library.stem == f"{name}-{_hash(library.read_bytes())}":
-            return ctypes.CDLL(str(library))
-        library.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        made = Path(place) / "made.so"
-        with compiling("a few seconds"):
-            run(cxx, *FLAGS, "-o", str(made), str(SOURCE))
-        made.chmod(0o700)
-        # At once: two processes may be at it.
-        library = made.replace(folder / f"{name}-{_hash(made.read_bytes())}.so")
-    return ctypes.CDLL(str(library))
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
-
-
-def _processor() -> list[str]:
-    """What the processor can do, as far as the system tells; nothing that changes with time."""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-        return [line for line in lines if line.startswith(("model name", "flags", "Features"))]
-    return [platform.processor(), platform.node()]
-
-
 def fits(agent: Agent) -> bool:
     """Whether its steps are those that are compiled: of ReLU networks on the CPU, with the usual heads and losses."""
-    if not isinstance(agent, AWR):
-        return False
-    networks = (agent.policy.network, agent.critic.module)
+    critic = agent.networks.get("critic")
+    learns = LIKE_AWR if critic else ()
     return (
-        all(getattr(type(agent), name) is getattr(AWR, name) for name in STEPS)
-        and all(type(own) is MLP and own.activation == "relu" and not own.layer_norm for own in networks)
+        agent.networks.keys() <= {"actor", "critic"}
+        and all(getattr(type(agent), name) is getattr(AWR, name) for name in (*LIKE_ALL, *learns))
+        and type(agent).advantage in (AWR.advantage, RWR.advantage, Agent.advantage)
+        and all(map(_is_usual, [agent.policy.network, *([critic.module] if critic else [])]))
         and all(network.theta.shape[1] <= LARGEST for network in agent.networks.values())
         and type(agent.policy) is Policy
         and _has_losses(agent.policy.head)
@@ -133,11 +65,13 @@ def fits(agent: Agent) -> bool:
     )
 
 
-def _bare(optimizer: Optimizer) -> Optimizer:
+def _is_usual(network: Any) -> bool:
+    return type(network) is MLP and network.activation == "relu" and not network.layer_norm
+
+
+def _bare(part: Any) -> Any:
     """The function of a configuration's partial without arguments."""
-    if isinstance(optimizer, partial) and not optimizer.args and not optimizer.keywords:
-        return optimizer.func
-    return optimizer
+    return part.func if isinstance(part, partial) and not part.args and not part.keywords else part
 
 
 def _has_losses(head: heads.Head) -> bool:
@@ -146,25 +80,90 @@ def _has_losses(head: heads.Head) -> bool:
     return type(head) is heads.Categorical or (type(head) is heads.AnnealedGaussian and head.free is None)
 
 
-def critic_steps(agent: AWR, replay: Replay, slots: Tensor, noise: Tensor, target: Tensor) -> Metrics:
+def updates(
+    agent: Any, experience: Any, rows: Tensor, noise: Tensor, target: Tensor | None = None
+) -> Iterator[Metrics]:
+    """`Agent.update` on the batches in rows [S, K, B], with their targets from target [K, N]; the metrics of each.
+
+    All steps of the critic come first: what it learns depends neither on the actor nor on the weights.
+    """
+    slots, value = experience.places(rows), torch.zeros(rows.shape)
+    own = torch.zeros(rows.shape) if target is None else _of_rows(target, rows)
+    metrics: Metrics = {}
+    if agent.value_iters:
+        found = _critic(agent, experience, slots, own, agent.value_iters, value, bootstraps=target is None)
+        metrics |= _critic_metrics(found)
+    advantage = agent.advantage(Batch(value, value, value, value, value, value, target=own, value=value))
+    if _judges_at_once(agent):
+        weight = agent.weights(advantage)
+        metrics |= agent.health(advantage, weight)
+    else:
+        weight = torch.stack([agent.weights(one) for one in advantage])
+        health = [agent.health(*one) for one in zip(advantage, weight, strict=True)]
+        metrics |= {name: torch.stack([one[name] for one in health]) for name in health[0]}
+    metrics |= _actor_metrics(_actor(agent, experience, slots, weight, agent.actor_iters))
+    return ({name: column[update] for name, column in metrics.items()} for update in range(len(rows)))
+
+
+def _judges_at_once(agent: Any) -> bool:
+    """Whether it weighs [S, K, B] advantages as S times [K, B]: it does by our weightings that learn nothing."""
+    kind = type(agent)
+    usual = (kind.weights, kind.health) in ((own.weights, own.health) for own in (Agent, WeightedAgent))
+    return usual and (kind.weights is Agent.weights or _bare(agent.weighting) in WEIGHTINGS)
+
+
+def critic_steps(agent: Any, replay: Replay, slots: Tensor, noise: Tensor, target: Tensor) -> Metrics:
     """A step of `AWR.critic_update` for each of slots [S, K, B] of the replay; the sums of their metrics, [K] each.
 
     noise: of no use to the agents that there is code for.
     """
-    facts = [{"loss": VALUE, "value_scale": scale} for scale in agent.value_scale.flatten().tolist()]
-    sums = _descend(agent, agent.critic, agent.critic.module, agent.critic_lr, replay, slots, target, facts)
-    return {"value_loss": sums[:, 0], "explained_variance": sums[:, 1], "mean_value": sums[:, 2]}
+    return _critic_metrics(_critic(agent, replay, slots, _of_rows(target, slots)).sum(0))
 
 
-def actor_steps(agent: AWR, replay: Replay, slots: Tensor, noise: Tensor, weight: Tensor) -> Metrics:
-    """As `critic_steps`, of `AWR.actor_update`."""
-    head, theta = agent.policy.head, agent.actor.theta
-    facts = [_head_facts(head, own) for own in theta]
+def actor_steps(agent: Any, replay: Replay, slots: Tensor, noise: Tensor, weight: Tensor) -> Metrics:
+    """As `critic_steps`, of `Agent.actor_update`, with weights [K, N] of the replay."""
+    return _actor_metrics(_actor(agent, replay, slots, _of_rows(weight, slots)).sum(0))
+
+
+def _of_rows(column: Tensor, rows: Tensor) -> Tensor:
+    """[S, K, B] of a column [K, N]."""
+    return torch.stack([column.gather(1, one) for one in rows]).float()
+
+
+def _critic_metrics(found: Tensor) -> Metrics:
+    return dict(zip(("value_loss", "explained_variance", "mean_value"), found.float().unbind(-1), strict=True))
+
+
+def _actor_metrics(found: Tensor) -> Metrics:
+    return dict(zip(("actor_loss", "entropy"), found[..., :2].float().unbind(-1), strict=True))
+
+
+def _critic(
+    agent: Any,
+    experience: Any,
+    slots: Tensor,
+    target: Tensor,
+    repeats: int = 1,
+    values: Tensor | None = None,
+    bootstraps: bool = False,
+) -> Tensor:
+    facts: list[dict[str, Any]] = [
+        {"loss": VALUE, "value_scale": scale, "gamma": gamma, "bootstraps": bootstraps}
+        for scale, gamma in zip(agent.value_scale.flatten().tolist(), agent.gamma.flatten().tolist(), strict=True)
+    ]
+    if values is not None:
+        facts = [own | {"value": values[0, member]} for member, own in enumerate(facts)]
+    lr = agent.critic_lr
+    return _descend(agent, agent.critic, agent.critic.module, lr, experience, slots, target, repeats, facts)
+
+
+def _actor(agent: Agent, experience: Any, slots: Tensor, weight: Tensor, repeats: int = 1) -> Tensor:
+    facts = [_head_facts(agent.policy.head, own) for own in agent.actor.theta]
     if agent.actor.average is not None:
         decays = agent.ema_decay.flatten().tolist()
         facts = [own | {"average": agent.actor.average[k], "ema_decay": decays[k]} for k, own in enumerate(facts)]
-    sums = _descend(agent, agent.actor, agent.policy.network, agent.actor_lr, replay, slots, weight, facts)
-    return {"actor_loss": sums[:, 0], "entropy": sums[:, 1]}
+    network, lr = agent.policy.network, agent.actor_lr
+    return _descend(agent, agent.actor, network, lr, experience, slots, weight, repeats, facts)
 
 
 def _head_facts(head: heads.Head, theta: Tensor) -> dict[str, Any]:
@@ -184,49 +183,48 @@ def _head_facts(head: heads.Head, theta: Tensor) -> dict[str, Any]:
 
 
 def _descend(
-    agent: AWR,
+    agent: Agent,
     network: Net,
     mlp: MLP,
     lr: Tensor,
-    replay: Replay,
+    experience: Any,
     slots: Tensor,
     number: Tensor,
+    repeats: int,
     facts: Sequence[dict[str, Any]],
 ) -> Tensor:
-    """The sums of three metrics over all steps, [K, 3]; facts: further fields of each member's `Problem`.
+    """Three metrics of the last of `repeats` steps on each batch in slots [S, K, B], [S, K, 3].
 
-    Raises MemoryError.
+    facts: further fields of each member's `Problem`. Raises MemoryError.
     """
     compiled = library()
     assert compiled is not None
-    steps, members, batch = slots.shape
-    slots, number = slots.contiguous(), number.float().contiguous()
-    metrics = torch.zeros(members, 3, dtype=torch.float64)
+    batches, members, batch = slots.shape
+    slots, number = slots.contiguous(), number.contiguous()
+    metrics = torch.zeros(members, batches * repeats, 3, dtype=torch.float64)
     sizes = torch.tensor([mlp.inputs, *mlp.hidden, mlp.outputs])
+    shared = {
+        "sizes": sizes,
+        "layers": len(sizes) - 1,
+        "steps": batches * repeats,
+        "repeats": repeats,
+        "batch": batch,
+        "stride": members * batch,
+        "threads": torch.get_num_threads(),
+        "optimizer": OPTIMIZERS.index(_bare(agent.optimizer)),
+        **experience.offsets,
+    }
     for member, own in enumerate(facts):
-        fields: dict[str, Any] = own | {
-            "sizes": sizes,
-            "slots": slots[0, member],
-            "ring": replay.ring[member],
-            "obs_mean": agent.obs_mean[member],
-            "obs_std": agent.obs_std[member],
-            "number": number[member],
-            "metrics": metrics[member],
-            "layers": len(sizes) - 1,
-            "steps": steps,
-            "batch": batch,
-            "slot_stride": members * batch,
-            "ring_width": replay.width,
-            "threads": torch.get_num_threads(),
-            "optimizer": OPTIMIZERS.index(_bare(agent.optimizer)),
-            "obs_limit": float(agent.obs_limit[member]),
-            "rate": float(lr[member]),
-            "max_norm": float(agent.max_grad_norm[member]),
-        }
-        fields |= {name: tensor[member] for name, tensor in network.tensors().items()}
+        fields = shared | own
+        fields |= {name: tensor[0, member] for name, tensor in (("slots", slots), ("number", number))}
+        fields |= {name: getattr(agent, name)[member] for name in ("obs_mean", "obs_std")}
+        fields |= {"table": experience.table(member), "metrics": metrics[member]}
+        fields |= {"obs_limit": float(agent.obs_limit[member]), "rate": float(lr[member])}
+        fields |= {"max_norm": float(agent.max_grad_norm[member])}
+        fields |= {name: tensor[member] for name, tensor in network.tensors().items() if name not in own}
         problem = Problem(
             **{name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
         )
         if compiled.descend(ctypes.byref(problem)):
             raise MemoryError("no memory is left for gradient steps")
-    return metrics.float()
+    return metrics[:, repeats - 1 :: repeats].transpose(0, 1)

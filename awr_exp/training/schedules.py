@@ -2,7 +2,7 @@
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -44,24 +44,24 @@ class FixedData:
             targets = agent.targets(data)
             assert targets is not None
             run.target = targets["target"]
-        rows, noise = self._drawn(run)
-        batch = replace(data.sample(rows, target=run.target), noise=noise)
-        run.means.add(run.functions["batch"](batch))
-        run.update += 1
-        return 1
+        # One call, which may be one of C++, for as many updates as nothing comes between.
+        refreshed = self.refresh_interval - run.step % self.refresh_interval
+        rows, noise = (drawn[: min(refreshed, run.goal - run.step)] for drawn in self._drawn(run))
+        run.learn("batch", rows, noise, *([] if run.target is None else [run.target]))
+        return len(rows)
 
     def _drawn(self, run: Learner) -> tuple[Tensor, Tensor]:
-        """Rows [K, B] and noise of the next update."""
+        """Rows [S, K, B] and noise of the next updates, as many as are drawn."""
         block, place = divmod(run.step, ROW_BLOCK)
         if block not in run.ahead:
             shape, agent = (ROW_BLOCK, run.batch_size), run.agent
             rows = draw_rows(agent.seeds, (block,), len(run.experience), shape, agent.device)
             run.ahead = {block: (rows, run.noise((block,), shape))}
         rows, noise = run.ahead[block]
-        return rows[place], noise[place]
+        return rows[place:], noise[place:]
 
     def functions(self, updates: int, compile: str | bool, device: torch.device) -> Functions:
-        return {"batch": one_by_one(steps.update, compile, updates, device)}
+        return {"batch": one_by_one(steps.update, steps.sampled, compile, updates, device)}
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,7 @@ class Interleaved:
             self.refresh(run)
         targets = () if run.target is None else (run.target,)
         newest = run.collector.replay.added - run.refreshed if targets else 0
-        for slots, noise in zip(*run.slots("batch", count, draw_rows, newest), strict=True):
-            run.means.add(run.functions["batch"](slots, noise, *targets))
-        run.update += count
+        run.learn("batch", *run.slots("batch", count, draw_rows, newest), *targets)
 
     def refresh(self, run: Learner) -> None:
         """Make targets of the whole replay where there are none, or old ones, or none of what is left of it."""
@@ -210,4 +208,5 @@ class Interleaved:
             run.target, run.refreshed = replay.spread(targets["target"]), replay.added
 
     def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
-        return {"batch": one_by_one(steps.batch_step, compile, env_steps // self.update_interval, device)}
+        updates = env_steps // self.update_interval
+        return {"batch": one_by_one(steps.batch_step, steps.slots_of, compile, updates, device)}

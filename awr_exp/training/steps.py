@@ -4,7 +4,9 @@ A backend may compile them. Slots [S, K, B] say which transitions of a replay th
 [S, K, B, numbers] is theirs.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +20,16 @@ from awr_exp.types import Batch, Metrics
 def update(agent: Agent, experience: object, batch: Batch) -> Metrics:
     """One update on a batch that was drawn before."""
     return agent.update(batch)
+
+
+def sampled(data: Any, rows: Tensor, noise: Tensor, target: Tensor | None = None) -> Iterator[tuple[Batch]]:
+    """Batches of a data set by rows [S, K, B], with their noise, and targets from target [K, N]."""
+    return ((replace(data.sample(own, target=target), noise=drawn),) for own, drawn in zip(rows, noise, strict=True))
+
+
+def slots_of(replay: Any, slots: Tensor, noise: Tensor, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """What `batch_step` takes, for each of slots [S, K, B]."""
+    return ((own, drawn, *columns) for own, drawn in zip(slots, noise, strict=True))
 
 
 def batch_step(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, target: Tensor | None = None) -> Metrics:

@@ -1,7 +1,7 @@
 """Compiled gradient steps are the agents' own."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,26 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
+from awr_exp.agents.bc import BC
+from awr_exp.agents.rwr import RWR
 from awr_exp.data.replay import Replay
-from awr_exp.math import optimizers
+from awr_exp.math import optimizers, weights
+from awr_exp.math.advantages import LambdaReturn
+from awr_exp.math.running import ExpRunningScale
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
-from awr_exp.training import native, schedules, steps
+from awr_exp.training import backends, native, native_library, schedules, steps
 from awr_exp.training.accelerate import compiler
 from awr_exp.training.loggers import Jsonl, read
+from awr_exp.training.offline import Offline
 from awr_exp.training.online import Online
 from awr_exp.training.run import Run
 from awr_exp.types import Batch, Metrics, Spec
 from tests.conftest import CONTINUOUS, DISCRETE, make_awr, random_batch
+from tests.training.test_offline import random_data
+from tests.training.test_offline import trainer as offline
 
 HALF_BOUNDED = Spec(3, 2, None, (-1.0, -float("inf")), (1.0, float("inf")))
 GAUSSIAN = partial(heads.Gaussian, std=0.4, bound_penalty=10.0)
@@ -220,9 +228,9 @@ def test_what_cannot_be_compiled_is_said_once(
 ) -> None:
     broken = tmp_path / "broken.cpp"
     broken.write_text("int main( {}")
-    monkeypatch.setattr(native, "SOURCE", broken)
+    monkeypatch.setattr(native_library, "SOURCE", broken)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert native.library.__wrapped__() is None
+    assert native_library.library.__wrapped__() is None
     (record,) = caplog.records
     assert "going on without: " in record.message
     assert "\n" not in record.message
@@ -232,32 +240,32 @@ def test_what_cannot_be_compiled_is_said_once(
 def test_the_compiled_library_is_kept_and_made_again_where_it_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "FLAGS", [flag.replace("-O3", "-O0") for flag in native.FLAGS])
+    monkeypatch.setattr(native_library, "FLAGS", [flag.replace("-O3", "-O0") for flag in native_library.FLAGS])
     first, second = (tmp_path / name / "awr_exp" / "native" for name in ("first", "second"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
-    assert native.library.__wrapped__() is not None
+    assert native_library.library.__wrapped__() is not None
     (kept,) = first.iterdir()
     made = kept.stat().st_mtime_ns
-    assert native.library.__wrapped__() is not None
+    assert native_library.library.__wrapped__() is not None
     assert kept.stat().st_mtime_ns == made
     second.mkdir(mode=0o700, parents=True)
     # To load this would end the process.
     (second / kept.name).write_bytes(kept.read_bytes()[: kept.stat().st_size // 2])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "second"))
-    assert native.library.__wrapped__() is not None
+    assert native_library.library.__wrapped__() is not None
     (again,) = second.iterdir()
     assert again.stat().st_size == kept.stat().st_size
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "FLAGS", [flag.replace("-O3", "-O0") for flag in native.FLAGS])
+    monkeypatch.setattr(native_library, "FLAGS", [flag.replace("-O3", "-O0") for flag in native_library.FLAGS])
     (tmp_path / "file").touch()
     shared = tmp_path / "shared" / "awr_exp" / "native"
     shared.mkdir(parents=True)
     shared.chmod(0o777)
     for place in ("file", "shared"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / place))
-        assert native.library.__wrapped__() is not None
+        assert native_library.library.__wrapped__() is not None
     assert list(shared.iterdir()) == []
 
 
@@ -292,3 +300,78 @@ def test_a_run_takes_them_and_is_resumed_to_the_bit(tmp_path: Path, monkeypatch:
         assert_close(whole.agent.state_dict()[name], tensor, rtol=1e-2, atol=1e-3)
     losses = [[row["value"] for row in read(tmp_path / run) if row["name"] == "train/actor_loss"] for run in "ac"]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def own_weighting(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
+    """Somebody's own, which takes advantages [K, B] and nothing else."""
+    members, _ = advantage.shape
+    return (advantage / beta.view(members, 1)).sigmoid()
+
+
+AGENTS: dict[str, Callable[[], Agent]] = {
+    "td": lambda: small_awr(advantage=LambdaReturn(0.0), standardize_advantages=True),
+    "td_lambda": lambda: small_awr(advantage=LambdaReturn(0.9), normalize_values=True, ema_decay=0.9),
+    "rwr": lambda: small_awr(RWR, advantage=LambdaReturn(0.9), weighting=weights.normalized),
+    "own weighting": lambda: small_awr(weighting=own_weighting),
+    "a weighting with state": lambda: small_awr(weighting=ExpRunningScale(0.1)),
+    "cloning": lambda: BC(CONTINUOUS, partial(MLP, hidden=(20, 33)), GAUSSIAN, [3, 4], actor_iters=2),
+}
+
+
+def small_awr(kind: Any = AWR, **options: Any) -> AWR:
+    given = {
+        "advantage": LambdaReturn(0.0),
+        "weighting": weights.exp_clip,
+        "beta": [0.5, 2.0],
+        "value_iters": 3,
+    } | options
+    return kind(CONTINUOUS, partial(MLP, hidden=(20, 33)), heads.Gaussian, [3, 4], actor_iters=2, **given)
+
+
+@pytest.mark.parametrize("collected", [False, True])
+@pytest.mark.parametrize("name", AGENTS)
+def test_whole_updates_are_the_agents_own(name: str, collected: bool) -> None:
+    plain, compiled = AGENTS[name](), AGENTS[name]()
+    experience: Any = random_data()
+    if collected:
+        experience = Replay(CONTINUOUS, 2, 2, 200)
+        data = random_batch(CONTINUOUS, 2, 200, dtype=torch.float32)
+        parts = {key: value.unflatten(1, (100, 2)) for key, value in vars(data).items() if value is not None}
+        experience.extend(type(data)(**parts))
+    assert native.fits(compiled)
+    g = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        rows = torch.randint(100, (5, 2, 32), generator=g)
+        given = [torch.randn(2, experience.capacity, generator=g)] if plain.whole_episodes else []
+        take = experience.take if collected else experience.sample
+        metrics = [plain.update(take(own, target=given[0] if given else None)) for own in rows]
+        found = list(native.updates(compiled, experience, rows, NONE, *given))
+        for here, there in zip(metrics, found, strict=True):
+            assert here.keys() == there.keys()
+            for key, value in here.items():
+                assert_close(there[key], value, rtol=1e-3, atol=1e-4, msg=key)
+        for key, tensor in plain.state_dict().items():
+            assert_close(compiled.state_dict()[key], tensor, rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_a_run_on_a_data_set_in_cpp_stops_where_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through every interval, and from a checkpoint that lies between them, to the bit."""
+    monkeypatch.setattr(backends, "WORTHWHILE", 1)
+
+    def begun(folder: str, **options: Any) -> Offline:
+        own = AGENTS["td_lambda"]().some(slice(0, 1))
+        return offline([tmp_path / folder], own, compile="auto", report_interval=7, refresh_interval=20, **options)
+
+    whole = begun("whole")
+    assert whole.learners[0].functions["batch"].func is native.updates  # type: ignore[attr-defined]
+    whole.run()
+    begun("cut", updates=33).run()
+    second = begun("cut")
+    second.resume()
+    second.run()
+    for name, tensor in whole.agent.state_dict().items():
+        assert torch.equal(second.agent.state_dict()[name], tensor), name
+    rows = [[row for row in read(tmp_path / name) if row["update"] > 35] for name in ("whole", "cut")]
+    assert [row for row in rows[0] if "per_second" not in row["name"]] == [
+        row for row in rows[1] if "per_second" not in row["name"]
+    ]
