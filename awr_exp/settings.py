@@ -171,6 +171,8 @@ RULES: dict[str, Rule] = {
     "offline_share": _optional(UNIT),
     "offline_share_end": _optional(UNIT),
     "anneal_steps": _optional(COUNT),
+    "interval": _optional(COUNT),
+    "frames": COUNT,
     "trust": (lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v), "a list of dotted names"),
     "objective": _optional(TEXT),
 }
@@ -234,9 +236,10 @@ def _check_places(content: Mapping[str, Any]) -> None:
             raise UserError(f"{group}._target_ is {target}, which is none of ours for that: choose another {group}")
         if node and not target and known[kind].targets and None not in known[kind].targets:
             raise UserError(f"{group} is {shown(node)}, which has no _target_: choose {group}=<one of its options>")
-    for name, node in (content.get("logger") or {}).items():
-        if not isinstance(node, dict) or not (node.get("_target_") or name == "jsonl"):
-            raise UserError(f"logger.{name} is {shown(node)}; it must be a part with a _target_, or left out")
+    for group in ("logger", "callback"):
+        for name, node in (content.get(group) or {}).items():
+            if not isinstance(node, dict) or not (node.get("_target_") or name == "jsonl"):
+                raise UserError(f"{group}.{name} is {shown(node)}; it must be a part with a _target_, or left out")
 
 
 def surplus(content: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from awr_exp.data.transitions import DataInfo, Transitions
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 from awr_exp.types import Spec
 
 FIELDS = ("observations", "actions", "rewards")
@@ -27,7 +27,7 @@ def from_episodes(id: str, spec: Spec, episodes: Sequence[Mapping[str, Any]], **
     packed = torch.cat([_packed(f"episode {n} of data set '{id}'", spec, one) for n, one in enumerate(episodes)])
     info = DataInfo(
         id=id,
-        episode_returns=np.array([float(np.sum(one["rewards"])) for one in episodes]),
+        episode_returns=np.array([np.asarray(one["rewards"], np.float64).sum() for one in episodes]),
         transitions=sum(len(one["rewards"]) for one in episodes),
         fingerprint=f"{id}:{hashlib.sha256(packed.numpy().tobytes()).hexdigest()[:16]}",
         **facts,
@@ -37,7 +37,10 @@ def from_episodes(id: str, spec: Spec, episodes: Sequence[Mapping[str, Any]], **
 
 def _packed(name: str, spec: Spec, episode: Mapping[str, Any]) -> torch.Tensor:
     """The rows of an episode as `Transitions` has them."""
-    arrays = [torch.as_tensor(np.asarray(episode[field], np.float32)) for field in FIELDS]
+    try:
+        arrays = [torch.as_tensor(np.asarray(episode[field], np.float32)) for field in FIELDS]
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{name} cannot be read: {first_line(error)}") from None
     steps = arrays[2].numel()
     wanted = [(steps + 1, spec.obs_dim), (steps,) if spec.discrete else (steps, spec.action_dim), (steps,)]
     for field, array, shape in zip(FIELDS, arrays, wanted, strict=True):
