@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _make(project: str, entity: str | None, group: str | None, out: Path) -> str:
-    from awr_exp.training.loggers import has_key
+    from awr_exp.training.wandb_settings import has_key
 
     made = workspace(entity or "you", project, group)
     if not has_key():

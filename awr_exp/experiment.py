@@ -3,10 +3,9 @@
 A single run and the jobs of a sweep that train together are the same: runs, each of which is a member of one agent.
 """
 
-import json
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from typing import Any
 from awr_exp import results
 from awr_exp.agents.agent import Agent
 from awr_exp.building import contracts, stacking
-from awr_exp.building.build import build, check_targets, maker
+from awr_exp.building.build import build, check_targets
 from awr_exp.building.takeover import Found, check_same, forget_others_moments, take_over
-from awr_exp.data.transitions import Transitions
-from awr_exp.envs import fit
-from awr_exp.envs.make import Make, collecting, opened, task
+from awr_exp.building.task import check_memory, open_task
+from awr_exp.envs.make import collecting, task
 from awr_exp.errors import UserError
 from awr_exp.policy import policy_facts
 from awr_exp.results import Outcome
@@ -27,7 +25,6 @@ from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.callbacks import Callback
 from awr_exp.training.loggers import Jsonl, Logger, Many
 from awr_exp.training.run import Run
-from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +58,8 @@ class Experiment:
         self.runs, self.config = runs, runs[0].config
         check_targets(self.config)
         self.device = accelerate.start(self.config["device"], self.config["threads"])
-        self.data, self.make_env, self.spec = _task(self.config, self.device)
-        _check_memory(self.config, self.spec, self.data, self.device)
+        self.data, self.make_env, self.spec = open_task(self.config, self.device)
+        check_memory(self.config, self.spec, self.data, self.device)
 
     @property
     def standing(self) -> list[Run]:
@@ -179,25 +176,6 @@ class Experiment:
                     run.error = error
 
 
-@usual()
-def parts(cfgs: Sequence[Config]) -> list[slice]:
-    """Configurations that may train as one, divided so that the memory takes each part."""
-    first = cfgs[0]
-    if len(cfgs) == 1:
-        return [slice(0, 1)]
-    device = accelerate.start(first["device"], first["threads"])
-    data = _data(first["dataset"], device)
-    spec = data.spec if data else _task(first, device)[2]
-    _check_memory(first, spec, data, device)
-    sample, trainer = build(first["agent"], spec=spec, seeds=[0]), first["trainer"]
-    rows = len(data) if data else 0
-    kept = trainer.get("replay_size", 0)
-    most = memory.capacity(sample, rows, kept and rows + kept, trainer.get("batch_size", 1), device)
-    if len(cfgs) > most:
-        log.warning("%d members do not fit the memory of %s: training %d at a time", len(cfgs), device, most)
-    return [slice(start, start + most) for start in range(0, len(cfgs), most)]
-
-
 def reached(folder: Path) -> tuple[tuple[int, int], ...]:
     """Update and step of the newest checkpoints of a run, its baseline and its offline part; (-1, -1) where is none."""
     places = (folder, folder / "baseline", folder / "offline")
@@ -235,55 +213,3 @@ def _logger(run: Run, found: Found | None, own: bool) -> Many:
             others.append(build(node, **place, update=start["update"], run_id=start["run_id"]))
             contracts.check_made("logger", node, others[-1], Logger)
     return Many([rows, *others])
-
-
-def _check_memory(config: Config, spec: Spec, data: Any, device: Any) -> None:
-    """Raises UserError where a part of a run, before it is made, is known to take more memory than there is."""
-    trainer, rows = config["trainer"], len(data) if data else 0
-    pretrain = trainer.get("pretrain")
-    own, first = ("trainer", trainer), ("trainer.pretrain", pretrain) if pretrain else ("trainer", trainer)
-    for node, (name, part) in ((config["agent"], own), (config.get("baseline"), first), (config["agent"], first)):
-        if node:
-            memory.check(config | {"trainer": part}, spec, _parameters(node, spec), rows, device, name)
-
-
-def _parameters(agent: Config, spec: Spec) -> int:
-    """Numbers that the networks of an agent learn, without making them. Raises UserError for parts that are none."""
-    make = maker(agent)
-    contracts.check(agent, make.keywords, spec)
-    if not stacking.is_agent(agent):
-        return 0
-    # One of no members has everything but numbers.
-    return sum(network.theta.shape[1] for network in build(agent, spec=spec, seeds=[]).networks.values())
-
-
-def _task(config: Config, device: Any) -> tuple[Any, Any, Spec]:
-    """The data set, or None; what makes the environment, or None; and their shapes."""
-    data = _data(config["dataset"], device)
-    make_env = build(config["env"], data=data and data.info, spec=data and data.spec)
-    if data is None and make_env is None:
-        raise UserError("there is nothing to learn from: choose a data set or an environment")
-    if make_env and not isinstance(make_env, Make):
-        contracts.check_made("env", config["env"], make_env, Callable)
-        with opened(make_env) as env:
-            if data:
-                fit.check(env, config["env"]["_target_"], True, data.info, data.spec, "choose another env")
-    return data, make_env, data.spec if data else task(make_env)
-
-
-_held: tuple[str, Any] = ("", None)
-
-
-def _data(node: Config, device: Any) -> Any:
-    """The data set, kept for the next group of a sweep, which most often wants the same; None for dataset=none."""
-    global _held
-    if not node:
-        return None
-    key = json.dumps([node, str(device)], sort_keys=True, default=str)
-    if _held[0] != key:
-        # The old one goes before the new one comes.
-        _held = ("", None)
-        data = build(node, device=device)
-        contracts.check_made("dataset", node, data, Transitions)
-        _held = (key, data)
-    return _held[1]

@@ -81,6 +81,7 @@ RULES: dict[str, Rule] = {
     "target_rate": UNIT,
     "components": COUNT,
     "rate": UNIT,
+    "features": COUNT,
     "n": COUNT,
     "value_iters": COUNT,
     "actor_iters": COUNT,

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from awr_exp import results
-from awr_exp.training.loggers import read
+from awr_exp.training.rows import read
 
 SWEEP = Path("outputs/sweeps/default_run")
 COMMAND = ["agent=awr,bc", "seed=range(10)", "trainer.eval_interval=500", "logger=jsonl", f"hydra.sweep.dir={SWEEP}"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from awr_exp.training.loggers import read
+from awr_exp.training.rows import read
 
 REFERENCE = Path(__file__).with_name("author_curves.csv")
 HALFCHEETAH = [(1_000_000, 3446), (2_000_000, 5159), (3_000_000, 6382)]

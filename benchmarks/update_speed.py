@@ -22,10 +22,12 @@ from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.training.accelerate import accelerate
+from awr_exp.training.learner import Learner
+from awr_exp.training.schedules import FixedData
 from awr_exp.types import Spec
 
 OBS, ACTIONS, BATCH, ROWS, EPISODE = 17, 6, 256, 1_000_000, 1000
-VALUE_ITERS = 5
+VALUE_ITERS, AT_ONCE = 5, 16
 SPEC = Spec(OBS, ACTIONS, None, (-1.0,) * ACTIONS, (1.0,) * ACTIONS)
 
 
@@ -105,6 +107,17 @@ def ours(hidden: int, device: torch.device, compile: bool) -> Callable[[], None]
     return update
 
 
+def in_cpp(hidden: int, device: torch.device) -> Callable[[], None]:
+    """AT_ONCE updates of a learner, as a trainer runs them."""
+    data, schedule = random_data(device), FixedData(1000)
+    agent = AWR(
+        SPEC, partial(MLP, hidden=(hidden, hidden)), heads.auto, [0],
+        advantage=LambdaReturn(0.0), weighting=weights.exp_clip, value_iters=VALUE_ITERS, device=device,
+    )  # fmt: skip
+    learner = Learner(agent, data, schedule, schedule.functions(0, True, device), BATCH)
+    return lambda: learner.train(learner.step + AT_ONCE)
+
+
 def products(hidden: int, device: torch.device) -> Callable[[], None]:
     """The bare matrix products of one update: what no implementation can undercut with these kernels."""
     x, h, grad = (torch.randn(BATCH, width, device=device) for width in (OBS, hidden, 1))
@@ -135,22 +148,24 @@ def flop(hidden: int) -> int:
 
 def measure(hidden: int, device: torch.device, rounds: int, seconds: float) -> None:
     contenders = {
-        "plain script": plain_script(hidden, device),
-        "ours, eager": ours(hidden, device, False),
-        "ours, compiled": ours(hidden, device, True),
-        "bare products": products(hidden, device),
+        "plain script": (plain_script(hidden, device), 1),
+        "ours, eager": (ours(hidden, device, False), 1),
+        "ours, compiled": (ours(hidden, device, True), 1),
+        "bare products": (products(hidden, device), 1),
     }
+    if device.type == "cpu":
+        contenders["ours, in C++"] = in_cpp(hidden, device), AT_ONCE
     rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for update in contenders.values():
-        for _ in range(10):
+    for update, updates in contenders.values():
+        for _ in range(AT_ONCE // updates):
             update()
     for _ in range(rounds):
-        for name, update in contenders.items():
+        for name, (update, updates) in contenders.items():
             begun, count = time.perf_counter(), 0
             while time.perf_counter() - begun < seconds:
-                for _ in range(5):
+                for _ in range(AT_ONCE // updates):
                     update()
-                count += 5
+                count += AT_ONCE
                 wait(device)
             rates[name].append(count / (time.perf_counter() - begun))
     where = (

@@ -22,7 +22,7 @@ import awr_exp
 from awr_exp import arguments, command, config, messages, results, surroundings
 from awr_exp.errors import UserError
 from awr_exp.training import checkpoint
-from awr_exp.training.loggers import read
+from awr_exp.training.rows import read
 from tests.conftest import SMALL, Cli, composed, start, train, trainer_of
 
 

@@ -20,7 +20,7 @@ from awr_exp import arguments as command_line
 from awr_exp import command, config, dashboard, settings
 from awr_exp.data import minari
 from awr_exp.report.__main__ import main as report
-from awr_exp.training import loggers
+from awr_exp.training import rows, wandb_settings
 from tests.conftest import SMALL, Cli, composed, train
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +91,7 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
         return report([*arguments, str(finished), "--out", str(tmp_path)])
     if module == "dashboard":
         pytest.importorskip("wandb_workspaces")
-        monkeypatch.setattr(loggers, "has_key", lambda: False)
+        monkeypatch.setattr(wandb_settings, "has_key", lambda: False)
         return dashboard.main([*arguments, "--out", str(tmp_path / "dashboard.json")])
     overrides = [word for word in arguments if word not in ("--cfg", "job")]
     for plugin in re.findall(r"hydra/launcher=([a-z]+)", line):
@@ -190,7 +190,7 @@ def test_every_option_is_in_the_table_of_groups() -> None:
 
 def test_every_metric_that_is_logged_is_in_the_table_of_metrics(smoke_run: Path) -> None:
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert {row["name"] for row in loggers.read(smoke_run) if f"`{row['name']}`" not in text} <= {"env_steps"}
+    assert {row["name"] for row in rows.read(smoke_run) if f"`{row['name']}`" not in text} <= {"env_steps"}
 
 
 def test_the_readme_is_short_and_the_version_is_the_same_everywhere() -> None:

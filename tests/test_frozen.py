@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from awr_exp.training.loggers import read
+from awr_exp.training.rows import read
 from tests.conftest import composed, train
 
 FILE = Path(__file__).with_name("frozen.json")

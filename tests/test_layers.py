@@ -1,6 +1,8 @@
 """Imports point down only, and frameworks stay at the edge."""
 
 import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,27 @@ def test_imports_point_down(path: Path) -> None:
             assert ORDER.index(parts[1]) <= ORDER.index(layer), f"{layer} imports {name}"
         if parts[0] in FOREIGN:
             assert layer in FOREIGN[parts[0]], f"{layer} imports {name}"
+
+
+def at_run_time(tree: ast.AST) -> Iterator[str]:
+    """Whatever a module imports, but for types alone: in functions, too."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (name for alias in node.names for name in (node.module, f"{node.module}.{alias.name}"))
+        else:
+            yield from at_run_time(node)
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    """A CycleError names those that do."""
+    paths = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    graph = {name: paths.keys() & {*at_run_time(ast.parse(path.read_text()))} for name, path in paths.items()}
+    assert graph["awr_exp.main"] > {"awr_exp.experiment"}
+    TopologicalSorter(graph).prepare()
 
 
 def test_an_agent_stays_short() -> None:

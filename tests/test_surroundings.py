@@ -20,7 +20,7 @@ from awr_exp.data import cache, minari
 from awr_exp.errors import UserError
 from awr_exp.surroundings import _in_ascii, _settings, begin, kept, usual
 from awr_exp.training import progress
-from awr_exp.training.loggers import read
+from awr_exp.training.rows import read
 from tests.conftest import SMALL, composed, start, train
 
 RUDE = """

@@ -26,7 +26,7 @@ class IQL(WeightedAgent):
         self.critic = self.net("critic", self.make_network(inputs=self.spec.obs_dim, outputs=1))
         with self.device:
             self.as_inputs = ActionInputs(self.spec)
-        q_network = self.make_network(inputs=self.spec.obs_dim + self.as_inputs.size, outputs=1)
+        q_network = self.make_network(inputs=self.spec.obs_dim, extra=self.as_inputs.size, outputs=1)
         self.q = self.net("q", Ensemble(q_network, 2), averaged=True)
 
     def value(self, obs: Tensor, theta: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ one operation each, and a member is a row. A single network is K = 1.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,22 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 INITS = ("orthogonal", "lecun", "kaiming", "xavier")
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+class Network(Protocol):
+    """A pure function of its parameters theta [K, P], made from numbers of `inputs`, `outputs` and `extra` inputs.
+
+    shapes: name and shape of each parameter, without the member axis, in their order in theta.
+    """
+
+    @property
+    def shapes(self) -> Shapes: ...
+
+    def start(self, generators: Sequence[Generator]) -> Tensor:
+        """Initial parameters [K, P] on the CPU, each member's from its own generator."""
+
+    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
+        """[K, B, inputs + extra] -> [K, B, outputs]."""
 
 
 def size(shapes: Shapes) -> int:
@@ -56,13 +73,14 @@ def initial_weight(init: str, shape: tuple[int, ...], gain: float, generator: Ge
 class MLP:
     """Linear layers with an activation between them, and a layer norm before each activation if asked for.
 
-    inputs, outputs, hidden: widths; activation: a key of ACTIVATIONS; init: one of INITS for the hidden layers' weights
-    (biases are 0); input_scale: multiplies those of the first layer; output_init: one of INITS for the last layer's, of
-    gain 1; output_scale: multiplies those.
+    inputs, outputs, hidden: widths; extra: further inputs, which come last, such as an action's; activation: a key of
+    ACTIVATIONS; init: one of INITS for the hidden layers' weights (biases are 0); input_scale: multiplies those of the
+    first layer; output_init: one of INITS for the last layer's, of gain 1; output_scale: multiplies those.
     """
 
     inputs: int
     outputs: int
+    extra: int = field(default=0, kw_only=True)
     hidden: Sequence[int] = (256, 256)
     activation: str = "relu"
     layer_norm: bool = False
@@ -74,7 +92,7 @@ class MLP:
     @property
     def shapes(self) -> Shapes:
         """Name and shape of each parameter, without the member axis."""
-        sizes = [self.inputs, *self.hidden, self.outputs]
+        sizes = [self.inputs + self.extra, *self.hidden, self.outputs]
         shapes: Shapes = {}
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             shapes[f"{layer}.weight"] = (fan_in, fan_out)
@@ -105,7 +123,7 @@ class MLP:
         return torch.cat(parts)
 
     def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
-        """[K, B, inputs] -> [K, B, outputs] with parameters theta [K, P]."""
+        """[K, B, inputs + extra] -> [K, B, outputs] with parameters theta [K, P]."""
         part = unflatten(theta, self.shapes)
         activation = ACTIVATIONS[self.activation]
         for layer, width in enumerate(self.hidden):
@@ -121,7 +139,7 @@ class MLP:
 class Ensemble:
     """`size` networks of one kind on the same inputs, whose parameters are laid end to end: [K, size * P]."""
 
-    network: MLP
+    network: Network
     size: int
 
     @property

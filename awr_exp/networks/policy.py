@@ -6,10 +6,10 @@ import torch
 from torch import Generator, Tensor
 
 from awr_exp.networks.heads import Extra, Head
-from awr_exp.networks.mlp import MLP, Shapes, size, unflatten
+from awr_exp.networks.mlp import Network, Shapes, size, unflatten
 from awr_exp.types import Metrics, Spec
 
-MakeNetwork = Callable[..., MLP]
+MakeNetwork = Callable[..., Network]
 MakeHead = Callable[[Spec], Head]
 
 

@@ -16,7 +16,7 @@ from awr_exp.errors import UserError, printable
 from awr_exp.report import comparison, figures, tables, verdict
 from awr_exp.report.comparison import Comparison
 from awr_exp.report.statistics import ENOUGH
-from awr_exp.training import loggers
+from awr_exp.training import rows
 
 # Its first use on a machine reports the making of a font list.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -61,7 +61,7 @@ def place(folders: Sequence[Path]) -> Path:
 
 
 def _is_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (loggers.METRICS, results.RESULT, ".hydra"))
+    return any((folder / name).exists() for name in (rows.METRICS, results.RESULT, ".hydra"))
 
 
 def write(folders: Sequence[Path], out: Path) -> tuple[Path, list[str]]:

@@ -13,8 +13,8 @@ from awr_exp.errors import UserError
 from awr_exp.reading import LARGEST, read_yaml
 from awr_exp.report import settings
 from awr_exp.report.settings import BETA, GOALS, Config, Setting
-from awr_exp.training import loggers
-from awr_exp.training.loggers import METRICS, Series
+from awr_exp.training import rows
+from awr_exp.training.rows import METRICS, Series
 
 RETURN, SCORE = "eval/return_mean", "eval/normalized_score"
 LARGEST_FILE, LONGEST_LINE = 2**30, 2**12
@@ -109,7 +109,7 @@ def _check(path: Path, name: str, value: Any, is_right: bool, wanted: str) -> No
 
 
 def _series(folder: Path) -> tuple[dict[str, Series], str]:
-    """As `loggers.series`. Raises UserError for what no logger of ours has written."""
+    """As `rows.series`. Raises UserError for what no logger of ours has written."""
     path = folder / METRICS
     try:
         # Of a pipe one would wait for the other end.
@@ -119,7 +119,7 @@ def _series(folder: Path) -> tuple[dict[str, Series], str]:
             raise UserError(f"{path} cannot be read: it is larger than {LARGEST_FILE} bytes")
         if path.exists() and any(len(line) > LONGEST_LINE for line in path.read_bytes().splitlines()):
             raise UserError(f"{path} cannot be read: it has a line that is longer than {LONGEST_LINE} bytes")
-        series, unit = loggers.series(folder)
+        series, unit = rows.series(folder)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except OverflowError:

@@ -58,13 +58,14 @@ class Group:
 
     def _train(self, members: Sequence[int]) -> list[Outcome]:
         from awr_exp import experiment
+        from awr_exp.building import task
         from awr_exp.training.run import Run
 
         runs = [Run(self.folders[number], self.names[number], self.contents[number]) for number in members]
         log.info("training %s", "; ".join(run.name for run in runs))
         outcomes: list[Outcome] = []
         with self._failing(outcomes, len(members)):
-            for part in experiment.parts([run.config for run in runs]):
+            for part in task.parts([run.config for run in runs]):
                 trained: list[Outcome] = []
                 with self._failing(trained, len(runs[part])):
                     trained += experiment.train(runs[part])

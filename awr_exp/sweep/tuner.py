@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -17,6 +16,7 @@ from awr_exp.errors import UserError
 from awr_exp.guard import shown
 from awr_exp.settings import COUNT, WHOLE
 from awr_exp.sweep import closing
+from awr_exp.sweep.space import check_space, choices, distribution, edges, library, point
 from awr_exp.sweep.sweeper import Grid, one_line
 from awr_exp.training.progress import CLOSING
 
@@ -59,9 +59,9 @@ class Tuner(Grid):
                 raise UserError(f"hydra.sweeper.{name} is {shown(value)}; it must be {wanted}")
         space, fixed = self.space(arguments)
         # The edges of the space stand for all of it: what is wrong there is said before anything trains.
-        edges = [[*fixed, *edge] for edge in _edges(space)]
-        self.check(edges, folder)
-        for edge in edges if self.rungs > 1 else ():
+        ends = [[*fixed, *edge] for edge in edges(space)]
+        self.check(ends, folder)
+        for edge in ends if self.rungs > 1 else ():
             self.check_rung(edge)
         self.check_launcher()
         if (folder / "0").exists() and not (self.storage or (folder / JOURNAL).exists()):
@@ -111,7 +111,7 @@ class Tuner(Grid):
 
     def study(self, folder: Path, fixed: list[str]) -> Any:
         """The study in its storage, an earlier one if it is there. Raises UserError if that was of other settings."""
-        optuna = _optuna()
+        optuna = library()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         journal = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
         try:
@@ -139,7 +139,7 @@ class Tuner(Grid):
 
     def ask(self, study: Any, space: Mapping[str, Any]) -> Any:
         """A trial of what none before it had, or None where all there is has been tried."""
-        optuna = _optuna()
+        optuna = library()
         before = study.get_trials(deepcopy=False)
         # Seeded by its number, a trial is the same however often the search was interrupted before it.
         # Here, since it would double what a mistake takes.
@@ -148,20 +148,20 @@ class Tuner(Grid):
         seeds = np.random.SeedSequence([self.seed, len(before)]).generate_state(ATTEMPTS).tolist()
         # Trials of one batch are asked for before any of them has a result.
         samplers = [optuna.samplers.TPESampler(seed=seed, constant_liar=True) for seed in seeds]
-        if any(_choices(one) is None for one in space.values()):
+        if any(choices(one) is None for one in space.values()):
             study.sampler = samplers[0]
             return study.ask(dict(space))
-        tried = {_point(trial.params, space) for trial in before}
+        tried = {point(trial.params, space) for trial in before}
         for sampler in samplers:
             # In a copy, for what has been asked for cannot be taken back.
             copy = optuna.create_study(direction="maximize", sampler=sampler)
             copy.add_trials(before)
             params = copy.ask(dict(space)).params
-            if _point(params, space) not in tried:
+            if point(params, space) not in tried:
                 break
         else:
-            all_of_them = product(*(_choices(one) or () for one in space.values()))
-            new = next((point for point in all_of_them if point not in tried), None)
+            all_of_them = product(*(choices(one) or () for one in space.values()))
+            new = next((one for one in all_of_them if one not in tried), None)
             if new is None:
                 return None
             params = dict(zip(space, new, strict=True))
@@ -170,7 +170,7 @@ class Tuner(Grid):
 
     def search(self, study: Any, space: Mapping[str, Any], fixed: list[str]) -> None:
         """Fill the places, train everybody to the next rung, let go of the hopeless, and again."""
-        optuna = _optuna()
+        optuna = library()
         state = optuna.trial.TrialState
         # Those that an interrupted search left behind go on where they were.
         active = [optuna.trial.Trial(study, trial._trial_id) for trial in study.get_trials(states=[state.RUNNING])]
@@ -238,7 +238,7 @@ class Tuner(Grid):
 
     def show(self, study: Any, fixed: list[str], folder: Path) -> bool:
         """The table of all trials, and the best as a command; True if any failed."""
-        optuna = _optuna()
+        optuna = library()
         trials = study.get_trials(deepcopy=False)
         jobs = [_overrides(trial, fixed) for trial in trials]
         places = [self.place(job, number) for number, job in enumerate(jobs)]
@@ -251,85 +251,10 @@ class Tuner(Grid):
         return failed
 
 
-def check_space(study: Any, space: Mapping[str, Any]) -> None:
-    """Raises UserError where earlier trials are of another space; fails the last if it was killed while asked for.
-
-    A study may come from somebody else, and what its trials have becomes overrides.
-    """
-    for trial in study.get_trials(deepcopy=False):
-        # What was asked for by hand comes without a distribution.
-        for name, value in (trial.system_attrs.get("fixed_params", {}) | trial.params).items():
-            choices = getattr(space.get(name), "choices", None)
-            if name not in space or not (value in choices if choices else type(value) in (int, float)):
-                raise UserError(f"the study was started with another space: {name} was {shown(value)}")
-    optuna = _optuna()
-    state = optuna.trial.TrialState
-    trials = study.get_trials(states=[state.RUNNING, state.PRUNED, state.COMPLETE])
-    for number, trial in enumerate(trials, 1):
-        begun = trial.distributions.keys()
-        if number == len(trials) and trial.state == state.RUNNING and begun < space.keys():
-            study.tell(trial.number, state=state.FAIL)
-            return
-        try:
-            if begun != space.keys():
-                raise ValueError(f"of {', '.join(begun)}")
-            for name, one in trial.distributions.items():
-                optuna.distributions.check_distribution_compatibility(one, space[name])
-        except ValueError as error:
-            raise UserError(f"the study was started with another space: {one_line(error)}") from None
-
-
 def promising(value: float, others: Sequence[float]) -> bool:
     """Whether a value is among the best 1 / HALVING of all that have come to its rung, which it is one of."""
     kept = -(-len(others) // HALVING)
     return value >= sorted(others, reverse=True)[kept - 1]
-
-
-def distribution(override: Override) -> Any:
-    """What Optuna draws from for a sweep of Hydra's. Raises UserError for a kind that it has no name for."""
-    found = _optuna().distributions
-    value = override.value()
-    logarithmic = "log" in getattr(value, "tags", ())
-    try:
-        if isinstance(value, IntervalSweep):
-            whole = isinstance(value.start, int) and isinstance(value.end, int)
-            kind = found.IntDistribution if whole else found.FloatDistribution
-            return kind(value.start, value.end, log=logarithmic)
-        if isinstance(value, RangeSweep):
-            values = list(value.range())
-            kind = found.IntDistribution if all(isinstance(one, int) for one in values) else found.FloatDistribution
-            return kind(values[0], values[-1], step=value.step)
-        return found.CategoricalDistribution(list(override.sweep_string_iterator()))
-    except (ValueError, TypeError, IndexError) as error:
-        raise UserError(f"{override.input_line}: {one_line(error)}") from None
-
-
-def _choices(one: Any) -> list[Any] | None:
-    """All values of a distribution, or None where there is no end of them."""
-    if hasattr(one, "choices"):
-        return list(one.choices)
-    if one.step is None:
-        return None
-    return [_rounded(one.low + i * one.step) for i in range(int((one.high - one.low) / one.step + 1e-9) + 1)]
-
-
-def _point(params: Mapping[str, Any], space: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(_rounded(params.get(name)) for name in space)
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 12) if isinstance(value, float) else value
-
-
-def _edges(space: Mapping[str, Any]) -> list[list[str]]:
-    """Overrides at the low and at the high end of every distribution."""
-
-    def ends(one: Any) -> list[Any]:
-        return list(one.choices) if hasattr(one, "choices") else [one.low, one.high]
-
-    longest = max(len(ends(one)) for one in space.values())
-    rows = [{name: ends(one)[min(i, len(ends(one)) - 1)] for name, one in space.items()} for i in range(longest)]
-    return [[f"{name}={value}" for name, value in row.items()] for row in rows]
 
 
 def _overrides(trial: Any, fixed: Sequence[str]) -> list[str]:
@@ -356,11 +281,3 @@ def _at(study: Any, rung: int) -> list[float]:
     """What all trials that have come to a rung reported there."""
     found = [trial.intermediate_values.get(rung) for trial in study.get_trials(deepcopy=False)]
     return [value for value in found if value is not None]
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise UserError("hydra/sweeper=optuna needs Optuna: pip install 'awr-exp[tune]'") from None
-    return optuna

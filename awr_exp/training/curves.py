@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from awr_exp.training import loggers
-from awr_exp.training.loggers import Series
+from awr_exp.training import rows
+from awr_exp.training.rows import Series
 
 log = logging.getLogger(__name__)
 # Its first use on a machine reports the making of a font list, and that there is no home to keep it in.
@@ -31,7 +31,7 @@ def draw(folder: Path) -> Path | None:
 
 
 def _draw(folder: Path) -> Path | None:
-    series, unit = loggers.series(folder)
+    series, unit = rows.series(folder)
     panels = [(name, panel) for name, panel in _PANELS.items() if name in series]
     if not panels:
         log.warning("no learning curves for %s: it has no metrics to draw yet", folder)

@@ -5,30 +5,25 @@ import json
 import logging
 import math
 import os
-import re
 import secrets
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from awr_exp import shell
 from awr_exp.errors import UserError, named
-from awr_exp.machine import cache_home
+from awr_exp.training.redaction import command_line_has_a_secret, redact
+from awr_exp.training.rows import METRICS, finite, forget_after
+from awr_exp.training.wandb_settings import has_key, settle_cache
 
 log = logging.getLogger(__name__)
 
-METRICS = "metrics.jsonl"
 MODES = ("auto", "online", "offline", "disabled")
 
-_SECRET = re.compile(r"((^|[^a-z])|api|access|private)keys?$|token|secret|passw|credential", re.IGNORECASE)
-_MASK = "***"
 PAUSE = 300.0
 """Seconds in which a server that was out of reach is not tried again."""
-_SHORTEST_SECRET = 8
-"""Shorter values of variables such as TOKENIZERS_PARALLELISM=true would mask ordinary words."""
 
 
 @runtime_checkable
@@ -82,12 +77,12 @@ class Jsonl:
         self._warned = False
         with self._sparing_the_run():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _forget_after(self.path, (update, env_steps))
+            forget_after(self.path, (update, env_steps))
 
     def log(self, update: int, metrics: Mapping[str, float]) -> None:
         env_steps = int(metrics.get("env_steps", 0))
         rows = "".join(
-            json.dumps({"update": update, "env_steps": env_steps, "name": name, "value": _finite(value)}) + "\n"
+            json.dumps({"update": update, "env_steps": env_steps, "name": name, "value": finite(value)}) + "\n"
             for name, value in metrics.items()
             if name != "env_steps"
         ).encode()
@@ -109,77 +104,6 @@ class Jsonl:
             if not self._warned:
                 log.warning("metrics are missing from %s: %s", self.path, error.strerror or error)
             self._warned = True
-
-
-def read(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `<folder>/metrics.jsonl` in order, none without it. Torn and foreign lines are skipped.
-
-    Raises:
-        OSError: the file is there but cannot be read.
-    """
-    try:
-        lines = (Path(folder) / METRICS).read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    return [row for line in lines if (row := _row(line))]
-
-
-Series = dict[int, float]
-"""From where a run was to the value of a metric there, in order."""
-
-
-def series(folder: Path) -> tuple[dict[str, Series], str]:
-    """Each metric's numbers, and what they are counted in: environment steps where the run collects, or else updates.
-
-    Raises OSError as `read`, and OverflowError for a whole number that no run counts to.
-    """
-    rows = read(folder)
-    counts, unit = (
-        ("env_steps", "environment steps") if any(row["env_steps"] for row in rows) else ("update", "updates")
-    )
-    found: dict[str, Series] = {}
-    for row in rows:
-        if row["value"] is not None and math.isfinite(row["value"]):
-            found.setdefault(row["name"], {})[row[counts]] = float(row["value"])
-    return found, unit
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    match row:
-        case {"update": int(), "env_steps": int(), "name": str(), "value": int() | float() | None}:
-            return dict(row)
-    return None
-
-
-def _finite(value: float) -> float | None:
-    value = float(value)
-    return value if math.isfinite(value) else None
-
-
-def _forget_after(path: Path, place: tuple[int, int]) -> None:
-    """Rewrite the file at `path`, if any, without broken lines and rows later than this update and environment step."""
-    try:
-        before = path.read_bytes()
-    except FileNotFoundError:
-        return
-    # Without its newline even a parsable last line may be torn: 12 of 123.
-    complete = [line for line in before.splitlines(keepends=True) if line.endswith(b"\n")]
-    after = b"".join(line for line in complete if (row := _row(line)) and (row["update"], row["env_steps"]) <= place)
-    if after == before:
-        return
-    draft = path.with_name(path.name + ".tmp")
-    try:
-        with draft.open("wb") as file:
-            file.write(after)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 class Wandb:
@@ -247,10 +171,10 @@ class Wandb:
             name: value for name, value in timeouts.items() if f"WANDB_{name.upper()}" not in os.environ
         }
         # W&B records the command line as it is, or nothing about machine and program.
-        settings["x_disable_meta"] = _command_line_has_a_secret()
+        settings["x_disable_meta"] = command_line_has_a_secret()
         with self._sparing_the_run("starting"):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            _settle_cache(Path(folder))
+            settle_cache(Path(folder))
             about |= {} if os.environ.get("WANDB_DIR") else {"dir": str(folder)}
             self._run = self._start(mode, settings, redact(about))
 
@@ -342,56 +266,3 @@ class Wandb:
             if not self._off:
                 log.warning("W&B is off for the rest of this run, %s it failed: %s", doing, named(error))
             self._off = True
-
-
-def _settle_cache(folder: Path) -> None:
-    """Where W&B keeps its own log and cache: `folder`, if the user has no place for it, else the terminal gets all."""
-    home = cache_home()
-    if home and "WANDB_CACHE_DIR" not in os.environ:
-        with suppress(OSError):
-            (home / "wandb").mkdir(parents=True, exist_ok=True)
-    place = home / "wandb" if home and os.access(home / "wandb", os.W_OK) else folder.absolute() / "wandb" / "cache"
-    os.environ.setdefault("WANDB_CACHE_DIR", str(place))
-
-
-def redact(value: Any) -> Any:
-    """A copy of a config without its secrets, which are masked by three asterisks.
-
-    Masked are entries whose key looks like a secret's (`api_key`, `hub_token`, `password`...) and every
-    occurrence of a value that the environment holds under such a name.
-    """
-    secrets = [v for k, v in os.environ.items() if len(v) >= _SHORTEST_SECRET and _SECRET.search(k)]
-    return _redact(value, sorted(secrets, key=len, reverse=True))
-
-
-def _redact(value: Any, secrets: Sequence[str]) -> Any:
-    match value:
-        case Mapping():
-            return {k: _MASK if v and _SECRET.search(str(k)) else _redact(v, secrets) for k, v in value.items()}
-        case list() | tuple():
-            return [_redact(v, secrets) for v in value]
-        case str() | Path():
-            text = str(value)
-            for secret in secrets:
-                text = text.replace(secret, _MASK)
-            return text
-    return value
-
-
-def _command_line_has_a_secret() -> bool:
-    arguments = sys.argv[1:]
-    pairs = [dict([argument.partition("=")[::2]]) for argument in arguments]
-    return redact([arguments, pairs]) != [arguments, pairs]
-
-
-def has_key() -> bool:
-    """Whether W&B has credentials for its server: in the environment, a netrc file or its own settings."""
-    import wandb
-    from wandb.sdk.lib import wbauth
-
-    try:
-        host = wandb.setup(settings=wandb.Settings(silent=True)).settings.base_url
-        return bool(wbauth.authenticate_session(host=host, source="awr_exp", prompt=False, update_session=False))
-    except (wandb.errors.AuthenticationError, ValueError) as error:  # the second of a variable that means nothing
-        log.warning("W&B cannot be used online: %s", named(error))
-        return False

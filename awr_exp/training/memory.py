@@ -140,6 +140,7 @@ def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.
         numbers += 2 * max(rows, kept)
     numbers += kept * width(agent.spec)
     if device.type != "cpu":
-        # On a CPU there is one small block of members a core at work at a time.
-        numbers += ACTIVATIONS * batch_size * sum(agent.policy.network.hidden)
+        # On a CPU there is one small part of the members a core at work at a time.
+        outputs = sum(shape[-1] for shape in agent.policy.network.shapes.values() if shape[0] > 1)
+        numbers += ACTIVATIONS * batch_size * outputs
     return max(1, int(SHARE * available(device) / (size * numbers)))

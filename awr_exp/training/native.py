@@ -102,7 +102,8 @@ def updates(
         health = [agent.health(*one) for one in zip(advantage, weight, strict=True)]
         metrics |= {name: torch.stack([one[name] for one in health]) for name in health[0]}
     metrics |= _actor_metrics(_actor(agent, experience, slots, weight, agent.actor_iters))
-    return ({name: column[update] for name, column in metrics.items()} for update in range(len(rows)))
+    each = zip(*(column.unbind() for column in metrics.values()), strict=True)
+    return (dict(zip(metrics, one, strict=True)) for one in each)
 
 
 def _judges_at_once(agent: Any) -> bool:
@@ -162,7 +163,8 @@ def _actor(agent: Agent, experience: Any, slots: Tensor, weight: Tensor, repeats
     if agent.actor.average is not None:
         decays = agent.ema_decay.flatten().tolist()
         facts = [own | {"average": agent.actor.average[k], "ema_decay": decays[k]} for k, own in enumerate(facts)]
-    network, lr = agent.policy.network, agent.actor_lr
+    network: Any = agent.policy.network
+    lr = agent.actor_lr
     return _descend(agent, agent.actor, network, lr, experience, slots, weight, repeats, facts)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 
 import torch
@@ -11,8 +11,8 @@ from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import MakeEnv
 from awr_exp.envs.worker import HangsError
-from awr_exp.errors import UserError, first_line
-from awr_exp.training import checkpoint, health
+from awr_exp.errors import UserError
+from awr_exp.training import health, keeping
 from awr_exp.training.callbacks import Callback, Checkpoint, Evaluate, Report
 from awr_exp.training.learner import Learner, Schedule
 from awr_exp.training.progress import Bar
@@ -21,9 +21,6 @@ from awr_exp.training.signals import signals
 from awr_exp.training.team import Team
 
 log = logging.getLogger(__name__)
-
-MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
-"""What is raised where something of a checkpoint is missing or of another shape."""
 
 
 class Trainer:
@@ -225,82 +222,16 @@ class Trainer:
 
     def save(self, member: int, best: bool = False) -> None:
         """Write a checkpoint of a member; best: the one of its best evaluation, with nothing to go on from."""
-        run, (learner, row) = self.runs[member], self.places[member]
-        # From before a member diverged, it can go on with other settings; from then on it is frozen.
-        if run.error is not None or not self.agent.alive[member]:
-            return
-        rows = {name: tensor[member : member + 1] for name, tensor in self.agent.state_dict().items()}
-        if not best:
-            rows |= learner.state(row)
-        facts = run.facts | learner.facts(row) | {"best": run.best, "latest": run.latest, "returns": run.returns}
-        for callback in self.callbacks:
-            facts |= callback.facts(member)
-        if self.data:
-            facts["data"] = self.data.info.fingerprint
-        with run.speaking():
-            kept = checkpoint.save(run.folder, learner.update, rows, facts, best)
-        if not best:
-            lost = (
-                "the newest checkpoint could not be written: make room, then resume, which learns again what was lost"
-            )
-            run.lost = None if kept else UserError(lost)
+        keeping.keep(self, member, best)
 
     def resume(self) -> None:
         """Go on from the newest checkpoints of the runs, which must be of the same update and step.
 
         Raises UserError where one has none, or where the data or the agent is another one.
         """
-        found = [checkpoint.latest(run.folder) for run in self.runs]
-        if None in found:
-            raise UserError(f"{self.runs[found.index(None)].folder} has no checkpoint to resume from")
-        try:
-            self._go_on(*zip(*(one for one in found if one is not None), strict=True))
-        except MALFORMED as error:
-            raise UserError(
-                f"the run to resume has a checkpoint that is damaged, or of another version ({first_line(error)}): "
-                "start the run anew"
-            ) from None
-        log.info("going on from %s %d", self.unit, self.step)
-
-    def _go_on(self, states: Sequence[checkpoint.State], facts: Sequence[checkpoint.Facts]) -> None:
-        """From all members' checkpoints."""
-        if self.data and any(fact.get("data") != self.data.info.fingerprint for fact in facts):
-            raise UserError(
-                f"the run to resume was trained on other data than '{self.data.info.id}' is now: "
-                "restore that data set or start a new run"
-            )
-        if facts[0].get("unit", self.unit) != self.unit:
-            raise UserError(
-                "the run to resume collects what it learns from: leave out trainer=offline"
-                if self.unit == "update"
-                else "the run to resume learnt from a data set alone: choose trainer=finetune "
-                "resume_policy=<its folder>"
-            )
-        self.step, self.update = facts[0]["step"], facts[0]["update"]
-        ours, begin = self.agent.state_dict().keys(), 0
-        for learner in self.learners:
-            own = slice(begin, begin + learner.agent.members)
-            begin = own.stop
-            learner.load(facts[own], _joined(states[own], states[0].keys() - ours))
-        try:
-            self.agent.load_state_dict(_joined(states, states[0].keys() & ours))
-        except ValueError as error:
-            raise UserError(
-                f"the run to resume has another agent or network than this configuration: {error}"
-            ) from None
-        for run, fact in zip(self.runs, facts, strict=True):
-            run.best, run.latest, run.returns = fact["best"], fact["latest"], fact.get("returns", [])
-        # Only once everything fits: a recorder cuts off what came later.
-        for callback in self.callbacks:
-            callback.load(list(facts))
-        self.resumed = True
+        keeping.resume(self)
 
     def close(self) -> None:
         """Let go of what only training needs."""
         for learner in self.learners:
             learner.close()
-
-
-def _joined(states: Sequence[checkpoint.State], names: Iterable[str]) -> checkpoint.State:
-    """Some tensors of all members."""
-    return {name: torch.cat([state[name] for state in states]) for name in names}

@@ -14,7 +14,8 @@ from torch.testing import assert_close
 from awr_exp import settings
 from awr_exp.errors import UserError
 from awr_exp.networks import heads
-from awr_exp.networks.mlp import ACTIVATIONS, INITS, MLP, unflatten
+from awr_exp.networks.encoded import Encoded
+from awr_exp.networks.mlp import ACTIVATIONS, INITS, MLP, size, unflatten
 from awr_exp.networks.policy import Policy
 from awr_exp.types import Spec
 from tests.conftest import CONTINUOUS, DISCRETE
@@ -241,3 +242,16 @@ def test_wide_bounds_overflow_nowhere(bound: float) -> None:
         head.act(outputs, extra, None),
     ):
         assert bool(found.isfinite().all())
+
+
+def test_an_encoder_and_a_trunk_are_one_function() -> None:
+    encoder, trunk = partial(MLP, hidden=(5,)), partial(MLP, hidden=(4,))
+    whole = Encoded(3, 2, encoder, trunk, features=6, extra=1)
+    theta = whole.start([torch.Generator().manual_seed(seed) for seed in (0, 1)])
+    x = torch.randn(2, 7, 3 + 1, generator=G)
+    first, second = encoder(inputs=3, outputs=6), trunk(inputs=6, outputs=2, extra=1)
+    own, rest = theta.split([size(first.shapes), size(second.shapes)], 1)
+    features = first(own, x[..., :3]).relu()
+    assert_close(whole(theta, x), second(rest, torch.cat([features, x[..., 3:]], -1)))
+    assert theta.shape == (2, size(whole.shapes))
+    assert not torch.equal(theta[0], theta[1])

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from awr_exp import experiment
+from awr_exp.building import task
 from awr_exp.errors import UserError
 from awr_exp.networks.mlp import MLP
 from tests.conftest import CONTINUOUS, SMALL, composed, train
@@ -81,7 +82,7 @@ BROKEN = {
 @pytest.mark.parametrize("wrong", BROKEN)
 def test_a_part_that_breaks_its_contract_is_told_it(wrong: str) -> None:
     with pytest.raises(UserError, match=re.escape(BROKEN[wrong])) as error:
-        experiment._parameters(composed(wrong)["agent"], CONTINUOUS)
+        task.parameters(composed(wrong)["agent"], CONTINUOUS)
     assert re.fullmatch(r"(\w+)=[\w.]+: .*; it must be a .*: see docs/extending\.md", str(error.value))
     assert (Path(experiment.__file__).parents[1] / "docs").is_dir()
 
@@ -129,7 +130,7 @@ def test_a_part_that_keeps_its_contract_is_left_to_itself(right: str) -> None:
     own = [right] if "picky" in right else [right, "+weighting.exponent=2.0"]
     agent = composed(*own, "network.hidden=[8,4]")["agent"]
     network = MLP(CONTINUOUS.obs_dim, 1, (8, 4))
-    numbers = experiment._parameters(agent, CONTINUOUS)
+    numbers = task.parameters(agent, CONTINUOUS)
     built = experiment.build(agent, spec=CONTINUOUS, seeds=[0])
     assert numbers == sum(network.theta.numel() for network in built.networks.values())
     assert network.shapes == built.critic.module.shapes

@@ -16,8 +16,8 @@ from awr_exp.sweep.group import Group
 from awr_exp.training import checkpoint, memory
 from awr_exp.training.callbacks import Report
 from awr_exp.training.checkpoint import State
-from awr_exp.training.loggers import read
 from awr_exp.training.online import Online
+from awr_exp.training.rows import read
 from tests.conftest import CONTINUOUS, SMALL, composed, train
 
 ONLINE = [

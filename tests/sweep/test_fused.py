@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 import awr_exp
 from awr_exp import results
 from awr_exp.training import checkpoint
-from awr_exp.training.loggers import read
+from awr_exp.training.rows import read
 from tests.conftest import SMALL, Cli, start
 
 BETAS, SEEDS = ("0.1", "1.0"), ("0", "1")

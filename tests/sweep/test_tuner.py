@@ -16,11 +16,12 @@ from omegaconf import OmegaConf
 
 from awr_exp import results
 from awr_exp.errors import UserError
-from awr_exp.training.loggers import read
+from awr_exp.training.rows import read
 from tests.conftest import SMALL, Cli, start, trainer_of
 
 optuna = pytest.importorskip("optuna")
-from awr_exp.sweep.tuner import Tuner, _unmeasured, check_space, distribution, promising  # noqa: E402
+from awr_exp.sweep.space import check_space, distribution  # noqa: E402
+from awr_exp.sweep.tuner import Tuner, _unmeasured, promising  # noqa: E402
 
 SEARCH = [
     *SMALL, "hydra/sweeper=optuna", "agent.beta=tag(log,interval(0.03,3.0))", "seed=0",

@@ -27,7 +27,8 @@ from awr_exp.training import checkpoint
 from awr_exp.training.callbacks import WarnOfFall
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.finetune import Finetune
-from awr_exp.training.loggers import Jsonl, read
+from awr_exp.training.loggers import Jsonl
+from awr_exp.training.rows import read
 from awr_exp.training.run import Run
 from awr_exp.training.schedules import Interleaved, Phased
 from awr_exp.types import Spec

@@ -16,7 +16,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from awr_exp.errors import UserError
-from awr_exp.training.loggers import Jsonl, Many, Wandb, read, redact, series
+from awr_exp.training.loggers import Jsonl, Many, Wandb
+from awr_exp.training.redaction import redact
+from awr_exp.training.rows import read, series
 
 CONF = Path(__file__).parents[2] / "conf" / "logger"
 DEAD_SERVER = "http://127.0.0.1:9"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from awr_exp import experiment
+from awr_exp.building import task
 from awr_exp.errors import UserError
 from awr_exp.training import memory
 from awr_exp.training.progress import Bar, compiling
@@ -47,7 +47,7 @@ def test_what_cannot_be_there_is_named_at_once(
     assert str(error.value).endswith("and 8 GB are free on cpu: give a smaller one")
     assert not list(tmp_path.glob("*"))
     with pytest.raises(UserError, match=message):
-        experiment.parts([composed(*base, *wrong)] * 2)
+        task.parts([composed(*base, *wrong)] * 2)
 
 
 def test_on_a_gpu_its_own_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,10 @@ from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.training import backends, native, native_library, schedules, steps
 from awr_exp.training.accelerate import compiler
-from awr_exp.training.loggers import Jsonl, read
+from awr_exp.training.loggers import Jsonl
 from awr_exp.training.offline import Offline
 from awr_exp.training.online import Online
+from awr_exp.training.rows import read
 from awr_exp.training.run import Run
 from awr_exp.types import Batch, Metrics, Spec
 from tests.conftest import CONTINUOUS, DISCRETE, make_awr, random_batch

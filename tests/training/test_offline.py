@@ -21,8 +21,9 @@ from awr_exp.networks import heads
 from awr_exp.networks.policy import MakeHead
 from awr_exp.training import checkpoint, health
 from awr_exp.training.accelerate import FLOAT32_ERROR, Graphed, accelerate, fast_float32_products
-from awr_exp.training.loggers import Jsonl, read
+from awr_exp.training.loggers import Jsonl
 from awr_exp.training.offline import Offline
+from awr_exp.training.rows import read
 from awr_exp.training.run import Run
 from tests.conftest import CONTINUOUS, DISCRETE, NETWORK, make_awr, random_batch
 

@@ -31,10 +31,11 @@ from awr_exp.training.callbacks import Evaluate
 from awr_exp.training.collect import Collector
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.learner import Learner, Schedule
-from awr_exp.training.loggers import Jsonl, read
+from awr_exp.training.loggers import Jsonl
 from awr_exp.training.online import Online
 from awr_exp.training.progress import OfRun
 from awr_exp.training.recorder import Recorder
+from awr_exp.training.rows import read
 from awr_exp.training.run import Run
 from awr_exp.training.schedules import Interleaved, Phased
 from awr_exp.training.signals import signals

@@ -1,0 +1,81 @@
+"""The rows of metrics in a run's folder: one JSON a line, {"update", "env_steps", "name", "value"}."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+METRICS = "metrics.jsonl"
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `<folder>/metrics.jsonl` in order, none without it. Torn and foreign lines are skipped.
+
+    Raises:
+        OSError: the file is there but cannot be read.
+    """
+    try:
+        lines = (Path(folder) / METRICS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [row for line in lines if (row := _row(line))]
+
+
+Series = dict[int, float]
+"""From where a run was to the value of a metric there, in order."""
+
+
+def series(folder: Path) -> tuple[dict[str, Series], str]:
+    """Each metric's numbers, and what they are counted in: environment steps where the run collects, or else updates.
+
+    Raises OSError as `read`, and OverflowError for a whole number that no run counts to.
+    """
+    rows = read(folder)
+    counts, unit = (
+        ("env_steps", "environment steps") if any(row["env_steps"] for row in rows) else ("update", "updates")
+    )
+    found: dict[str, Series] = {}
+    for row in rows:
+        if row["value"] is not None and math.isfinite(row["value"]):
+            found.setdefault(row["name"], {})[row[counts]] = float(row["value"])
+    return found, unit
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    match row:
+        case {"update": int(), "env_steps": int(), "name": str(), "value": int() | float() | None}:
+            return dict(row)
+    return None
+
+
+def finite(value: float) -> float | None:
+    """The value, or None where it is none that JSON has."""
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def forget_after(path: Path, place: tuple[int, int]) -> None:
+    """Rewrite the file at `path`, if any, without broken lines and rows later than this update and environment step."""
+    try:
+        before = path.read_bytes()
+    except FileNotFoundError:
+        return
+    # Without its newline even a parsable last line may be torn: 12 of 123.
+    complete = [line for line in before.splitlines(keepends=True) if line.endswith(b"\n")]
+    after = b"".join(line for line in complete if (row := _row(line)) and (row["update"], row["env_steps"]) <= place)
+    if after == before:
+        return
+    draft = path.with_name(path.name + ".tmp")
+    try:
+        with draft.open("wb") as file:
+            file.write(after)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
