@@ -36,7 +36,9 @@ from tests.conftest import CONTINUOUS, DISCRETE, composed, train
 
 TASKS = {"continuous": CONTINUOUS, "discrete": DISCRETE}
 AGENTS, HEADS = map(config.options, ("agent", "head"))
-OTHERS = [f"{group}={one}" for group in ("weighting", "advantage", "network", "optimizer") for one in config.options(group)]
+OTHERS = [
+    f"{group}={one}" for group in ("weighting", "advantage", "network", "optimizer") for one in config.options(group)
+]
 OFFLINE = "offline"
 SCHEDULES = [OFFLINE, *config.options("schedule")]
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import awr_exp
 from awr_exp import results
-from awr_exp.training.loggers import read
+from awr_exp.training.rows import read
 from tests.conftest import CONTINUOUS, Cli, start
 from tests.test_contract import OFFLINE, SCHEDULES, agree, configuration, keeps_promises
 
@@ -100,11 +100,9 @@ def test_a_run_of_own_parts_goes_on_to_the_bit_by_the_command_that_is_printed(
     for run in (arguments, [*SMALL, "hydra.run.dir=whole"]):
         done = cli(*run)
         assert done.returncode == 0, done.stdout
-    found = [
-        [row for row in read(place / name) if not row["name"].endswith("per_second")] for name in ("run", "whole")
-    ]
+    found = [[row for row in read(place / name) if not row["name"].endswith("per_second")] for name in ("run", "whole")]
     assert found[0] == found[1]
-    assert [row["value"] for row in found[0] if row["name"] == "eval/since_best"][0] == 0
+    assert next(row["value"] for row in found[0] if row["name"] == "eval/since_best") == 0
     states = [load_file(place / name / "checkpoint" / "update_0000000060.safetensors") for name in ("run", "whole")]
     assert states[0].keys() == states[1].keys() >= {"q.average", "weighting.log_scale"}
     for name, tensor in states[0].items():
@@ -126,7 +124,7 @@ def test_a_sweep_over_their_own_arguments_trains_as_one(place: Path, cli: Cli) -
 def test_they_go_on_from_their_own_offline_part_and_a_video_that_nothing_draws_ends_no_run(
     place: Path, datasets: Path, cli: Cli
 ) -> None:
-    online = ["trainer=finetune", "schedule=interleaved", "callback=[patience,video]", "+trainer.pretrain.compile=false"]
+    online = ["trainer=finetune", "schedule=interleaved", "callback=[patience,video]", "trainer.pretrain.compile=false"]
     small = {
         "env_steps": 80, "envs": 4, "report_interval": 20, "eval_interval": 40, "checkpoint_interval": 40,
         "eval_episodes": 1, "compile": "false", "batch_size": 16, "pretrain.updates": 10,

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import gymnasium
@@ -12,6 +11,7 @@ import torch
 from awr_exp.agents.agent import Agent
 from awr_exp.envs.episode import play
 from awr_exp.envs.make import Make, opened
+from awr_exp.envs.rollout import bounds, clipped
 from awr_exp.errors import first_line
 from awr_exp.training.callbacks import Callback, Evaluate
 from awr_exp.training.evaluate import FIRST_SEED
@@ -47,18 +47,20 @@ class Video(Callback):
                 for member, run in enumerate(trainer.runs):
                     if run.error is None:
                         film = _Film(env, self.frames)
-                        agent = trainer.agent.averaged().some(slice(member, member + 1))
-                        play(film, partial(_act, agent), FIRST_SEED, np.random.default_rng(0))
+                        self._play(film, trainer.agent.averaged().some(slice(member, member + 1)))
                         film.save(run.folder / "video" / f"{trainer.step:010d}.gif")
         except Exception as error:
             log.warning("there are no more videos of this run: %s", first_line(error))
             self.interval = None
 
+    def _play(self, env: gymnasium.Env, agent: Agent) -> None:
+        limits = bounds(self.make_env, env.action_space)
 
-def _act(agent: Agent, obs: Any, rng: np.random.Generator) -> Any:
-    action = agent.act(torch.as_tensor(obs).to(agent.device, agent.dtype)[None, None])[0, 0].cpu().numpy()
-    spec = agent.spec
-    return action + spec.action_start if spec.discrete else np.clip(action, spec.action_low, spec.action_high)
+        def act(obs: Any, rng: np.random.Generator) -> Any:
+            own = torch.as_tensor(obs).to(agent.device, agent.dtype)
+            return clipped(agent.act(own[None, None])[0, 0].cpu().numpy(), limits)
+
+        play(env, act, FIRST_SEED, np.random.default_rng(0))
 
 
 class _Film(gymnasium.Wrapper):

@@ -23,7 +23,7 @@ class AWAC(WeightedAgent):
         self.target_rate = self.hyper(target_rate)
         with self.device:
             self.as_inputs = ActionInputs(self.spec)
-        network = self.make_network(inputs=self.spec.obs_dim + self.as_inputs.size, outputs=1)
+        network = self.make_network(inputs=self.spec.obs_dim, extra=self.as_inputs.size, outputs=1)
         self.q = self.net("q", network, averaged=True)
         self.noise_sizes |= {"next": self.policy.head.noise, "baseline": self.policy.head.noise}
 

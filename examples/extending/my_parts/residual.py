@@ -9,10 +9,14 @@ from awr_exp.networks.mlp import Shapes, initial_weight, unflatten
 
 
 class Residual:
-    """x + relu(x W + b), `blocks` times, between a linear layer in and one out; width: numbers that a block has."""
+    """x + relu(x W + b), `blocks` times, between a linear layer in and one out.
 
-    def __init__(self, inputs: int, outputs: int, width: int = 64, blocks: int = 2) -> None:
-        sizes = {"in": (inputs, width), **{str(n): (width, width) for n in range(blocks)}, "out": (width, outputs)}
+    extra: further inputs, which come last, such as an action's; width: numbers that a block has.
+    """
+
+    def __init__(self, inputs: int, outputs: int, extra: int = 0, width: int = 64, blocks: int = 2) -> None:
+        sizes = {"in": (inputs + extra, width)} | {str(n): (width, width) for n in range(blocks)}
+        sizes["out"] = (width, outputs)
         self.layers = list(sizes)
         self.shapes: Shapes = {}
         for name, (fan_in, fan_out) in sizes.items():
@@ -31,7 +35,7 @@ class Residual:
         return torch.stack([one(generator) for generator in generators])
 
     def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
-        """[K, B, inputs] to [K, B, outputs] with parameters theta [K, P]."""
+        """[K, B, inputs + extra] to [K, B, outputs] with parameters theta [K, P]."""
         part = unflatten(theta, self.shapes)
         first, *blocks, last = self.layers
         x = torch.bmm(x, part[f"{first}.weight"]) + part[f"{first}.bias"]
