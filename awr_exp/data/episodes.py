@@ -49,8 +49,10 @@ def _packed(name: str, spec: Spec, episode: Mapping[str, Any]) -> torch.Tensor:
         if not array.isfinite().all():
             raise UserError(f"{name} has {field} that are not finite")
     obs, action, reward = arrays
-    if spec.discrete and not ((action >= 0) & (action < spec.num_actions) & (action == action.round())).all():
-        raise UserError(f"{name} has actions that are no whole numbers from 0 to {(spec.num_actions or 0) - 1}")
+    if spec.num_actions is not None:
+        last = spec.num_actions - 1
+        if not ((action >= 0) & (action <= last) & (action == action.round())).all():
+            raise UserError(f"{name} has actions that are no whole numbers from 0 to {last}")
     rows = torch.zeros(steps + 1, spec.obs_dim + spec.action_dim + 3)
     rows[:, : spec.obs_dim] = obs
     rows[:steps, spec.obs_dim : -3] = action.view(steps, -1)

@@ -17,6 +17,8 @@ class ExpRunningScale(Stateful):
     """
 
     learnt = ("square", "step")
+    square: Tensor
+    step: Tensor
 
     def __init__(self, rate: float = 0.01) -> None:
         self.rate = rate

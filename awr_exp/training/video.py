@@ -68,7 +68,8 @@ class _Film(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env, most: int) -> None:
         super().__init__(env)
-        self.most, self.pictures = most, []
+        self.most = most
+        self.pictures: list[Any] = []
 
     def step(self, action: Any) -> Any:
         obs, reward, terminated, truncated, info = self.env.step(action)

@@ -17,6 +17,8 @@ class Steady(Stateful):
     """
 
     learnt = ("log_scale",)
+    log_scale: Tensor
+    wanted: Tensor
 
     def __init__(self, share: Hyper = 0.5, rate: float = 0.1) -> None:
         self.share, self.rate = share, rate
