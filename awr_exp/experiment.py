@@ -203,7 +203,7 @@ def _callbacks(config: Config) -> list[Callback]:
 def _logger(run: Run, found: Found | None, own: bool) -> Many:
     """What a run logs to, from its newest checkpoint on, if it has one; own: to all that it has chosen."""
     start: Config = found[1] if found else {"update": 0, "run_id": None}
-    steps = start.get("step", 0) if start.get("unit") != "update" else 0
+    steps = start["step"] if start.get("unit") == "environment step" else 0
     # metrics.jsonl is what resume, the curves and every report read: it is always written.
     rows = Jsonl(run.folder, update=start["update"] if found else -1, env_steps=steps)
     others = []

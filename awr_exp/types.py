@@ -114,6 +114,13 @@ class Batch:
     value: Tensor | None = None
     noise: Tensor | None = None
 
+    @classmethod
+    def of_columns(cls, **columns: Tensor) -> "Batch":
+        """Transitions of which these fields [..., B] alone are known; the others, of the same shape, mean nothing."""
+        blank = next(iter(columns.values()))
+        others = {name: blank for name in ("obs", "action", "reward", "next_obs", "terminated", "truncated")}
+        return cls(**(others | columns))
+
 
 Value = Callable[[Tensor], Tensor]
 """V(s) [K, B] of observations [B, obs_dim] or [K, B, obs_dim] in the data's units."""

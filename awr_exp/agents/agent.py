@@ -47,6 +47,8 @@ class Agent:
     """Whether its targets are of whole episodes, as `targets` makes them; a batch suffices otherwise."""
     value_iters = 0
     """Steps of the critic on each batch."""
+    judged_by: frozenset[str] | None = frozenset()
+    """The fields of a batch that `advantage` looks at, where it does without observations; None: all of it."""
 
     def __init_subclass__(cls) -> None:
         for name in ("update", "normalized"):
@@ -55,6 +57,8 @@ class Agent:
                     f"{cls.__name__}.{name} would be passed over by schedules that learn in other orders: give "
                     "critic_update, advantage, weights or actor_update instead"
                 )
+        if "advantage" in vars(cls) and "judged_by" not in vars(cls):
+            cls.judged_by = None
 
     def __init__(
         self,

@@ -22,6 +22,8 @@ class AWR(WeightedAgent):
     infinite.
     """
 
+    judged_by = frozenset({"target", "value"})
+
     def __init__(
         self,
         *args: Any,

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.math import losses
 from awr_exp.math.members import Hyper
-from awr_exp.networks.actions import ActionInputs
-from awr_exp.networks.mlp import Ensemble
+from awr_exp.networks.actions import Q
 from awr_exp.types import Batch, LossAndMetrics, Metrics
 
 
@@ -25,22 +23,15 @@ class IQL(WeightedAgent):
         self.expectile, self.target_rate = self.hyper(expectile), self.hyper(target_rate)
         self.critic = self.net("critic", self.make_network(inputs=self.spec.obs_dim, outputs=1))
         with self.device:
-            self.as_inputs = ActionInputs(self.spec)
-        q_network = self.make_network(inputs=self.spec.obs_dim, extra=self.as_inputs.size, outputs=1)
-        self.q = self.net("q", Ensemble(q_network, 2), averaged=True)
+            self.q = self.net("q", Q(self.spec, self.make_network), averaged=True)
 
     def value(self, obs: Tensor, theta: Tensor) -> Tensor:
         """V(s), [K, B]."""
         return self.critic.module(theta, obs).squeeze(-1)
 
-    def qs(self, batch: Batch, theta: Tensor) -> Tensor:
-        """Q_1(s, a) and Q_2(s, a), [K, 2, B]."""
-        inputs = torch.cat([batch.obs, self.as_inputs(batch.action, batch.obs)], -1)
-        return self.q.module(theta, inputs).squeeze(-1)
-
     def slow_q(self, batch: Batch) -> Tensor:
         """The smaller slow Q(s, a), [K, B]."""
-        return self.qs(batch, self.q.averaged().theta).amin(1)
+        return self.q.module(self.q.averaged().theta, batch.obs, batch.action).amin(1)
 
     def critic_update(self, batch: Batch) -> Metrics:
         """A step of V (eq. 5), one of Q (eq. 6), and the slow Q follows."""
@@ -54,7 +45,7 @@ class IQL(WeightedAgent):
         target = batch.reward + self.gamma * ~batch.terminated * self.value(batch.next_obs, self.critic.theta)
 
         def loss_q(theta: Tensor) -> LossAndMetrics:
-            qs = self.qs(batch, theta)
+            qs = self.q.module(theta, batch.obs, batch.action)
             report = {"explained_variance": losses.explained_variance(qs.detach().mean(1), target)}
             return (qs - target.unsqueeze(1)).square().mean(-1).sum(-1), report
 

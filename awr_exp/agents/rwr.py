@@ -9,5 +9,7 @@ from awr_exp.types import Batch
 class RWR(AWR):
     """AWR whose weights are made from the returns themselves; the critic only bootstraps."""
 
+    judged_by = frozenset({"target"})
+
     def advantage(self, batch: Batch) -> Tensor:
         return self.target(batch)

@@ -72,7 +72,13 @@ def read(path: Path, tensors: bool = True) -> tuple[State, dict[str, Any]]:
     for name, (accepts, wanted) in FACTS.items():
         if (name in facts or name == "update") and not accepts(facts.get(name)):
             raise UserError(f"checkpoint {path} cannot be read: its {name} must be {wanted}")
-    return state, facts
+    return state, _of_today(facts)
+
+
+def _of_today(facts: Facts) -> Facts:
+    """Facts as they are written now, of a checkpoint that was written when they did not say what steps count."""
+    unit = "environment step" if "step" in facts else "update"
+    return {"unit": unit, "step": facts["update"], "counts": facts.get("summed", 0), **facts}
 
 
 def _number(value: Any) -> bool:
@@ -108,6 +114,7 @@ FACTS: dict[str, Rule] = {
     "added": (_whole, "a whole number of at least 0"),
     "refreshed": (_whole, "a whole number of at least 0"),
     "unit": (lambda v: isinstance(v, str), "a text"),
+    "summed": (_whole, "a whole number of at least 0"),
     "counts": (_mapping_of(_whole), "a mapping of whole numbers"),
     "finished": (_list_of(_list_of(_number)), "a list of pairs of numbers"),
     "began": (_list_of(_number), "a list of numbers"),

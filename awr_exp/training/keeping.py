@@ -64,7 +64,7 @@ def _go_on(trainer: "Trainer", states: Sequence[checkpoint.State], facts: Sequen
             f"the run to resume was trained on other data than '{trainer.data.info.id}' is now: "
             "restore that data set or start a new run"
         )
-    if facts[0].get("unit", trainer.unit) != trainer.unit:
+    if facts[0]["unit"] != trainer.unit:
         raise UserError(
             "the run to resume collects what it learns from: leave out trainer=offline"
             if trainer.unit == "update"

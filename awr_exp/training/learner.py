@@ -65,7 +65,7 @@ class Learner:
         offline_share: Callable[[int], float | None] = lambda step: None,
     ) -> None:
         self.agent, self.experience, self.schedule, self.batch_size = agent, experience, schedule, batch_size
-        self.maybe_collector, self.anneal_steps, self.offline_share = collector, anneal_steps, offline_share
+        self._collector, self.anneal_steps, self.offline_share = collector, anneal_steps, offline_share
         self.functions: dict[str, Update] = {name: make(agent, experience) for name, make in functions.items()}
         self.means = Means()
         self.step = self.update = self.goal = 0
@@ -80,8 +80,8 @@ class Learner:
     @property
     def collector(self) -> Collector:
         """Of a learner that collects."""
-        assert self.maybe_collector is not None
-        return self.maybe_collector
+        assert self._collector is not None
+        return self._collector
 
     def train(self, goal: int) -> None:
         """Learn until `step` is at least `goal`, or give up."""
@@ -143,13 +143,13 @@ class Learner:
 
     def warnings(self, member: int) -> Iterator[tuple[str, str]]:
         """(name, sentence) of what is wrong with a member's observations, as far as they are new."""
-        if self.maybe_collector:
+        if self._collector:
             spec, newest = self.agent.spec, self.collector.replay.rows(member)[-NEWEST:, 0, : self.agent.spec.obs_dim]
             yield from health.of_observations(newest, layout.column_names(spec.observation, spec.obs_dim))
 
     def about_rewards(self, member: int) -> Iterator[tuple[str, str]]:
         """See `health.of_rewards`, of what a member learns from."""
-        if not self.maybe_collector:
+        if not self._collector:
             yield from self.fixed
             return
         reward, terminated, _ = self.collector.replay.rows(member)[..., -3:].unbind(-1)
@@ -164,12 +164,12 @@ class Learner:
     def read(self) -> list[dict[str, float]]:
         """Each member's mean metrics since the last call."""
         learnt = self.means.read(self.agent.members)
-        collected = self.collector.read() if self.maybe_collector else [{} for _ in learnt]
+        collected = self.collector.read() if self._collector else [{} for _ in learnt]
         return [one | other for one, other in zip(learnt, collected, strict=True)]
 
     def count_failures(self, member: int, failures: int) -> None:
         """Keep account of a member's environments that failed elsewhere."""
-        if self.maybe_collector:
+        if self._collector:
             self.collector.count_failures(member, failures)
 
     def state(self, member: int) -> dict[str, Tensor]:
@@ -177,14 +177,14 @@ class Learner:
         own = self.means.state(member)
         if self.target is not None:
             own["target"] = self.target[member : member + 1]
-        if self.maybe_collector:
+        if self._collector:
             own |= {"replay": self.collector.replay.state(member)} | self.collector.state(member)
         return own
 
     def facts(self, member: int) -> dict[str, Any]:
         """As `state`, of numbers and texts."""
         own: dict[str, Any] = {"unit": self.schedule.unit, "step": self.step, "counts": self.means.counts}
-        if self.maybe_collector:
+        if self._collector:
             finished = self.collector.finished[member]
             own |= {"added": self.collector.replay.added, "refreshed": self.refreshed, "finished": finished}
         return own
@@ -199,7 +199,7 @@ class Learner:
         # Another estimator than before may need none.
         keeps = "target" in state and self.agent.whole_episodes
         self.target = state["target"].to(self.agent.device) if keeps else None
-        if self.maybe_collector:
+        if self._collector:
             self.refreshed = first["refreshed"]
             try:
                 self.collector.replay.load(state["replay"], first["added"])
@@ -209,12 +209,12 @@ class Learner:
                 ) from None
         if self.target is not None and self.target.shape != (self.agent.members, self.experience.capacity):
             raise ValueError("its value targets are not one number a transition")
-        if self.maybe_collector:
+        if self._collector:
             self.collector.load(state)
             self.collector.finished = [fact["finished"] for fact in facts]
         on_device = {name: tensor.to(self.agent.device) for name, tensor in state.items() if name.startswith("sums.")}
         self.means.load(on_device, first["counts"])
 
     def close(self) -> None:
-        if self.maybe_collector:
+        if self._collector:
             self.collector.close()

@@ -49,7 +49,7 @@ constexpr int LANES = 8, TILE_VECTORS = 2;
 #endif
 constexpr int TILE_ROWS = 6;  // with TILE_VECTORS: as many sums as the registers hold
 constexpr int CHUNKS = 4;
-constexpr int SPINS = 5'000;
+constexpr int SPINS = 500;
 constexpr double HALF_LOG_TWO_PI = 0.91893853320467274178;
 // As in awr_exp/networks/heads.py and awr_exp/math/optimizers.py.
 constexpr float LOG_STD_MIN = -5, LOG_STD_MAX = 2, MOMENTUM = 0.9f, BETA_1 = 0.9f, BETA_2 = 0.999f, EPSILON = 1e-8f;
@@ -109,6 +109,15 @@ void product(int rows, int width, int depth, Matrix a, const float* b, int64_t b
     for (; n < width; n += LANES) tiles<1>(rows, depth, a, b + n, b_row, from(n), c + n, width);
 }
 
+// Leaves the core to its other hyperthread for a moment.
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
 struct Barrier {
     std::atomic<int> threads{0}, waiting{0}, passed{0};
 
@@ -120,9 +129,9 @@ struct Barrier {
             return;
         }
         // A step takes microseconds; but another program may have the core of the one that is waited for.
-        for (int spin = 0; passed == before;)
+        for (int spin = 0; passed == before; ++spin)
             if (spin < SPINS)
-                ++spin;
+                relax();
             else
                 std::this_thread::yield();
     }

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
-from awr_exp.agents.rwr import RWR
 from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.data.replay import Replay
 from awr_exp.math.optimizers import Net, Optimizer, adam, momentum
@@ -19,7 +18,7 @@ from awr_exp.math.weights import Weighting, constant, exp_clip, indicator, norma
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
 from awr_exp.networks.policy import Policy
-from awr_exp.training.native_library import library
+from awr_exp.training.native_library import THREADS, library
 from awr_exp.types import Batch, Metrics
 
 LARGEST = 300_000
@@ -54,7 +53,8 @@ def fits(agent: Agent) -> bool:
     return (
         agent.networks.keys() <= {"actor", "critic"}
         and all(getattr(type(agent), name) is getattr(AWR, name) for name in (*LIKE_ALL, *learns))
-        and type(agent).advantage in (AWR.advantage, RWR.advantage, Agent.advantage)
+        and agent.judged_by is not None
+        and agent.judged_by <= {"target", "value"}
         and all(map(_is_usual, [agent.policy.network, *([critic.module] if critic else [])]))
         and all(network.theta.shape[1] <= LARGEST for network in agent.networks.values())
         and type(agent.policy) is Policy
@@ -93,7 +93,7 @@ def updates(
     if agent.value_iters:
         found = _critic(agent, experience, slots, own, agent.value_iters, value, bootstraps=target is None)
         metrics |= _critic_metrics(found)
-    advantage = agent.advantage(Batch(value, value, value, value, value, value, target=own, value=value))
+    advantage = agent.advantage(Batch.of_columns(target=own, value=value))
     if _judges_at_once(agent):
         weight = agent.weights(advantage)
         metrics |= agent.health(advantage, weight)
@@ -204,6 +204,7 @@ def _descend(
     batches, members, batch = slots.shape
     slots, number = slots.contiguous(), number.contiguous()
     metrics = torch.zeros(members, batches * repeats, 3, dtype=torch.float64)
+    threads = THREADS[batch, str(mlp)]
     sizes = torch.tensor([mlp.inputs, *mlp.hidden, mlp.outputs])
     shared = {
         "sizes": sizes,
@@ -212,7 +213,6 @@ def _descend(
         "repeats": repeats,
         "batch": batch,
         "stride": members * batch,
-        "threads": torch.get_num_threads(),
         "optimizer": OPTIMIZERS.index(_bare(agent.optimizer)),
         **experience.offsets,
     }
@@ -224,9 +224,10 @@ def _descend(
         fields |= {"obs_limit": float(agent.obs_limit[member]), "rate": float(lr[member])}
         fields |= {"max_norm": float(agent.max_grad_norm[member])}
         fields |= {name: tensor[member] for name, tensor in network.tensors().items() if name not in own}
-        problem = Problem(
-            **{name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
-        )
-        if compiled.descend(ctypes.byref(problem)):
-            raise MemoryError("no memory is left for gradient steps")
+        with threads.chosen(torch.get_num_threads(), batches * repeats) as fields["threads"]:
+            problem = Problem(
+                **{name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
+            )
+            if compiled.descend(ctypes.byref(problem)):
+                raise MemoryError("no memory is left for gradient steps")
     return metrics[:, repeats - 1 :: repeats].transpose(0, 1)

@@ -6,9 +6,13 @@ import logging
 import platform
 import subprocess
 import tempfile
-from contextlib import suppress
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from awr_exp.machine import is_own, own_cache
 from awr_exp.training.accelerate import compiler
@@ -21,6 +25,8 @@ FLAGS = [
     "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native",
     *("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread"),
 ]
+AGAIN = 50
+"""Calls between tries of another number of threads."""
 
 
 @cache
@@ -77,3 +83,32 @@ def _processor() -> list[str]:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
         return [line for line in lines if line.startswith(("model name", "flags", "Features"))]
     return [platform.processor(), platform.node()]
+
+
+class Threads:
+    """One thread or as many as there may be, whichever is faster just now: another program may have their cores.
+
+    Results do not depend on it.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[int, float] = {}
+        """Of a step, by the number of threads: a moving average."""
+        self.calls = 0
+
+    @contextmanager
+    def chosen(self, most: int, steps: int) -> Iterator[int]:
+        """The number of threads for so many steps, whose time is taken."""
+        self.calls += 1
+        untried = [number for number in (1, most) if number not in self.seconds]
+        fastest = min((1, most), key=lambda number: self.seconds.get(number, 0.0))
+        # Now and then the other one, for programs come and go.
+        number = untried[0] if untried else 1 + most - fastest if self.calls % AGAIN == 0 else fastest
+        begun = time.perf_counter()
+        yield number
+        seconds = (time.perf_counter() - begun) / steps
+        self.seconds[number] = (seconds + self.seconds.get(number, seconds)) / 2
+
+
+THREADS: dict[Any, Threads] = defaultdict(Threads)
+"""By batch size and network."""

@@ -61,6 +61,8 @@ def _sum(metrics: list[Metrics]) -> Metrics:
 def whole_advantage(agent: Agent, replay: Replay, step: int) -> Tensor:
     """A(s, a) of all transitions [K, N], with the critic as it is after `step` steps of the run."""
     columns = agent.targets(replay) or {}
+    if agent.judged_by is not None and agent.judged_by <= columns.keys():
+        return agent.advantage(Batch.of_columns(**columns))
 
     def of(number: int, rows: Tensor) -> Tensor:
         names, shape = ("advantage", step, number), (1, len(rows))

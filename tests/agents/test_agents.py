@@ -304,3 +304,18 @@ def test_an_entry_that_hardly_ever_moved_is_cut_off() -> None:
     obs = torch.tensor([[2.0, 1.0, -300.0]]).double()
     assert_close(agent.normalize(obs), torch.tensor([[[2.0, 30.0, -30.0]], [[2.0, 1.0, -300.0]]]).double())
     assert torch.equal(agent.some(slice(1, 2)).normalize(obs), agent.normalize(obs)[1:])
+
+
+def test_an_advantage_of_ones_own_sees_the_whole_batch() -> None:
+    class Own(AWR):
+        def advantage(self, batch: Batch) -> torch.Tensor:
+            return batch.obs.sum(-1)
+
+    class Cheaper(AWR):
+        judged_by = frozenset({"target"})
+
+        def advantage(self, batch: Batch) -> torch.Tensor:
+            assert batch.target is not None
+            return batch.target
+
+    assert [kind.judged_by for kind in (AWR, Own, Cheaper)] == [{"target", "value"}, None, {"target"}]

@@ -110,3 +110,20 @@ def test_it_goes_on_from_what_it_has_written(run: tuple[Callable[[Path], Trainer
     trainer.resume()
     trainer.run()
     assert trainer.runs[0].error is None
+
+
+def test_a_run_of_the_version_before_goes_on(tmp_path: Path) -> None:
+    """Its checkpoint did not say what its steps count, and how many sums it holds under another name."""
+    offline(tmp_path).run()
+    (_, last), whole = sorted((tmp_path / "checkpoint").glob("update_*")), checkpoint.latest(tmp_path)
+    assert whole is not None
+    state, facts = whole
+    counts = facts.pop("counts")
+    before = {name: value for name, value in facts.items() if name not in ("unit", "step", "update")}
+    summed = next(iter(counts.values()), 0)
+    checkpoint.save(tmp_path, facts["update"], state, before | {"summed": summed})
+    second = offline(tmp_path)
+    second.resume()
+    assert (second.step, second.update) == (4, 4)
+    assert second.learners[0].means.counts == counts
+    assert last.exists()

@@ -1,14 +1,12 @@
-"""An agent: advantage-weighted actor-critic (Nair et al. 2020, arXiv 2006.09359), with one Q."""
+"""An agent: advantage-weighted actor-critic (Nair et al. 2020, arXiv 2006.09359), with two Q."""
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from awr_exp.agents.weighted import WeightedAgent
-from awr_exp.math import losses
 from awr_exp.math.members import Hyper
-from awr_exp.networks.actions import ActionInputs
+from awr_exp.networks.actions import Q
 from awr_exp.types import Batch, LossAndMetrics, Metrics
 
 
@@ -22,14 +20,12 @@ class AWAC(WeightedAgent):
         super().__init__(*args, **options)
         self.target_rate = self.hyper(target_rate)
         with self.device:
-            self.as_inputs = ActionInputs(self.spec)
-        network = self.make_network(inputs=self.spec.obs_dim, extra=self.as_inputs.size, outputs=1)
-        self.q = self.net("q", network, averaged=True)
+            self.q = self.net("q", Q(self.spec, self.make_network), averaged=True)
         self.noise_sizes |= {"next": self.policy.head.noise, "baseline": self.policy.head.noise}
 
     def value(self, obs: Tensor, action: Tensor, theta: Tensor) -> Tensor:
-        """Q(s, a), [K, B]."""
-        return self.q.module(theta, torch.cat([obs, self.as_inputs(action, obs)], -1)).squeeze(-1)
+        """The smaller Q(s, a), [K, B]."""
+        return self.q.module(theta, obs, action).amin(1)
 
     def drawn_value(self, obs: Tensor, noise: Tensor, theta: Tensor) -> Tensor:
         """Q of an action of the policy, [K, B]."""
@@ -41,8 +37,8 @@ class AWAC(WeightedAgent):
         target = batch.reward + self.gamma * ~batch.terminated * following
 
         def loss(theta: Tensor) -> LossAndMetrics:
-            q = self.value(batch.obs, batch.action, theta)
-            return losses.mean_squared_error(q, target), {"mean_q": q.detach().mean(-1)}
+            qs = self.q.module(theta, batch.obs, batch.action)
+            return (qs - target.unsqueeze(1)).square().mean(-1).sum(-1), {"mean_q": qs.detach().mean((1, 2))}
 
         q_loss, report = self.descend(self.q, loss, self.critic_lr)
         self.q.move_average(self.target_rate)
