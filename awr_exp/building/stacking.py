@@ -21,7 +21,7 @@ Path = tuple[str, ...]
 
 PER_MEMBER = {kind for alias in (Hyper, Limit, Switch) for kind in get_args(alias) if get_origin(kind)}
 """The alternative of each alias that is a list of one value a member."""
-SHARED = ("dataset", "env", "trainer", "resume_policy", "device", "threads")
+SHARED = ("dataset", "env", "trainer", "callback", "resume_policy", "device", "threads")
 """What all members have in common. Seed, loggers and objective are each member's own."""
 
 
