@@ -1,4 +1,4 @@
-"""Where configurations lie, and what one from a file may call. Nothing here imports torch."""
+"""The folders of configurations, and what a configuration from a file may call. Nothing here imports torch."""
 
 import re
 from collections.abc import Iterable

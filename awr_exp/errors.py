@@ -13,7 +13,7 @@ FAILURES = (Exception, SystemExit)
 
 
 def first_line(error: BaseException) -> str:
-    """Of its message, rules of dashes left out, or its name where it says nothing."""
+    """The first line of an error's message without rules of dashes, or the error's name where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
     return lines[0] if lines else type(error).__name__
 

@@ -23,7 +23,7 @@ WIDTH = 44
 
 
 def text(config: str = "config") -> str:
-    """Of the command whose primary configuration this is."""
+    """The help of the command whose primary configuration this is."""
     own = read(CONF / f"{config}.yaml", CONF)
     lines = (CONF / f"{config}.yaml").read_text("utf-8")
     defaults = re.findall(r"^  - (?:override )?/?([\w/]+): ([^#\n]+)", lines, re.MULTILINE)

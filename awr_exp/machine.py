@@ -15,7 +15,7 @@ UNLIMITED = sys.maxsize
 
 
 def cores(groups: Path = GROUPS, proc: Path = PROC) -> int:
-    """As many as this process may use: those of its affinity, or the share of their time that its groups get."""
+    """The number of cores that this process may use: its affinity's, or the share of time that its groups get."""
     # macOS and Windows cannot hold a process to some of the cores.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in _folders("cpu", groups, proc) if (quota := _quota(folder)) is not None]
@@ -57,7 +57,7 @@ def is_own(path: Path) -> bool:
 
 
 def _folders(controller: str, groups: Path, proc: Path) -> Iterator[Path]:
-    """Where the limits of this process may lie: those of its own control group and of all above it, of version 2 and 1.
+    """The folders that may hold the limits of this process: its control group's and those above it, in version 2 and 1.
 
     A container may see its group as the root, whatever the path of the group is outside.
     """

@@ -45,7 +45,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str, origin: Path) -> Any:
-    """As `read_json`, of a text that was found in the file `origin`."""
+    """Parse a text that was found in the file `origin`, as `read_json` does."""
     if len(text) > LARGEST_JSON:
         raise UserError(f"{origin} cannot be read: it is larger than {LARGEST_JSON} bytes")
     try:

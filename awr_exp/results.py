@@ -95,7 +95,7 @@ def read(folder: Path, started_with: Mapping[str, str] | None = None) -> Run:
 
 
 def load(folder: Path, started_with: Mapping[str, str]) -> Run:
-    """As `read`, but raises UserError if there is a result and it is not one."""
+    """What is known of the run in `folder`. Raises UserError if there is a result and it is not one."""
     path = folder / RESULT
     if not path.exists():
         return Run(folder, started_with)
@@ -188,7 +188,7 @@ def runs(folder: Path) -> list[Run]:
 
 
 def folders(folder: Path) -> list[Path]:
-    """Of all runs in a folder and below, in order of their names; a sweep's jobs in order of their numbers."""
+    """The folders of all runs in a folder and below by name, a sweep's jobs by number."""
     found = {path.parent for name in (".hydra", "metrics.jsonl") for path in folder.rglob(name)}
     # A baseline belongs to the run in whose folder it lies.
     found = {path for path in found if path.parent not in found}

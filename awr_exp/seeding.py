@@ -20,7 +20,7 @@ def child_seed(seed: int, *names: object) -> int:
 
 
 def numpy_generator(seed: int, *names: object) -> np.random.Generator:
-    """As `generator`, of NumPy."""
+    """A NumPy generator of its own for a named purpose, such as ("episode", 3)."""
     return np.random.default_rng(child_seed(seed, *names))
 
 
@@ -49,7 +49,7 @@ def draw_rows(
 def shuffle_rows(
     seeds: Sequence[int], names: Sequence[object], rows: int, shape: tuple[int, int], device: "torch.device | str"
 ) -> "torch.Tensor":
-    """As `draw_rows`, but in epochs: every number once, newly shuffled, before any of them comes again."""
+    """Numbers as `draw_rows` gives them, but in epochs: each comes once, newly shuffled, before any comes again."""
     import torch
 
     def epochs(g: "torch.Generator") -> "torch.Tensor":

@@ -121,7 +121,7 @@ UNKNOWN = object()
 
 @dataclass(frozen=True)
 class Setting:
-    """Of the process; usual: how it begins, where that is known; shared: one for all threads, and nobody's of ours."""
+    """A setting of the process; usual: how it begins, if known; shared: one for all threads, which we leave alone."""
 
     get: Callable[[], Any]
     set: Callable[[Any], Any]

@@ -61,7 +61,7 @@ class Spec:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Spec":
-        """From `dataclasses.asdict` after a round trip through JSON, which turns tuples into lists.
+        """A task from `dataclasses.asdict` after a round trip through JSON, which turns tuples into lists.
 
         Raises ValueError for what is none.
         """

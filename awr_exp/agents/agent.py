@@ -271,7 +271,7 @@ class Agent:
 
 
 def _gradient(loss: Loss, theta: Tensor) -> tuple[Tensor, Tensor, Metrics]:
-    """Of loss(theta) at theta [K, P], with the loss and its by-products."""
+    """The gradient of loss(theta) at theta [K, P], the loss and its by-products."""
 
     if torch.compiler.is_compiling():
         # The form that the compiler can trace; eager, it takes twice as long as the other.

@@ -58,7 +58,7 @@ def check_made(name: str, node: Any, made: Any, kind: Any) -> None:
 
 
 def broken(name: str, node: Any, reason: str) -> UserError:
-    """That a part breaks its contract."""
+    """The error that says which contract a part breaks."""
     target = node.get("_target_", node) if isinstance(node, Mapping) else node
     return UserError(f"{name}={target}: {reason}; it must be {CONTRACTS[name]}: see docs/extending.md")
 

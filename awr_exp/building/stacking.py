@@ -67,7 +67,7 @@ def stack(nodes: Sequence[Config]) -> Config:
 
 
 def _paths(node: Config, prefix: Path = ()) -> Iterator[Path]:
-    """Where in a configuration the values are that members may have of their own."""
+    """The places in a configuration whose values members may have of their own."""
     if not isinstance(node.get("_target_"), str):
         return
     names = _per_member(node["_target_"])

@@ -45,11 +45,11 @@ class Net:
         return replace(self, **{name: rows(tensor, members) for name, tensor in self.tensors().items()})
 
     def averaged(self) -> "Net":
-        """With its average as parameters, where it has one."""
+        """The same network with its average as parameters, where it has one."""
         return self if self.average is None else replace(self, theta=self.average)
 
     def forget_moments(self) -> None:
-        """As at the start, for another optimiser."""
+        """Reset the optimiser's state to what it is at the start."""
         for tensor in (self.mean, self.square, self.step):
             tensor.zero_()
 

@@ -59,7 +59,7 @@ def judge(
 def _graded(
     ess: float, clipped: float, zero: float, beta: float, spread: float, standardized: bool
 ) -> Judgement | None:
-    """Of weights that are neither all at max_weight nor all 0."""
+    """The judgement of weights that are neither all at max_weight nor all 0."""
     other = float(f"{spread:.1g}")
     aside = f"beta {beta:g} is very {{}} for advantages that spread by {spread:.3g}"
     if ess < COLLAPSED:
@@ -81,7 +81,7 @@ def _graded(
 
 
 def _beyond(metrics: Mapping[str, float], beta: float, clipped: float, standardized: bool) -> Judgement:
-    """Of weights that are nearly all at max_weight, or all 0, since advantages lie far on one side of 0."""
+    """The judgement of weights that are nearly all at max_weight or 0, since advantages lie far on one side of 0."""
     far = max(metrics["std_advantage"], abs(metrics.get("mean_advantage", 0.0)))
     other = None if standardized else float(f"{far:.1g}")
     advice = "try a larger agent.max_weight" if other is None else f"try {_instead(other, standardized)}"

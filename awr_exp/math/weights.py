@@ -1,4 +1,4 @@
-"""From advantages [K, B] to the weights w [K, B] of the actor's regression, and what tells good weights from bad.
+"""Weightings make weights w [K, B] of advantages [K, B], and metrics tell good weights from bad.
 
 beta [K, 1] divides the advantage: small is greedy, large is cloning. max_weight [K, 1] is the largest weight;
 only `exp_clip` needs it. A weighting is any function of this signature; one that learns something of each member is

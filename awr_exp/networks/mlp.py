@@ -144,7 +144,7 @@ class Ensemble:
 
     @property
     def shapes(self) -> Shapes:
-        """As of the network, under the number of each copy."""
+        """The network's shapes, once under the number of each copy."""
         return {f"{n}.{name}": shape for n in range(self.size) for name, shape in self.network.shapes.items()}
 
     def start(self, generators: Sequence[Generator]) -> Tensor:

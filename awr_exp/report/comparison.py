@@ -1,4 +1,4 @@
-"""From folders to comparable runs: those of one task together, judged by one metric at one budget."""
+"""Runs in folders become comparable: those of one task are judged by one metric at one budget."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class Comparison:
         return {RETURN: "return", SCORE: "normalised score"}.get(self.metric, self.metric)
 
     def judgement(self, setting: Setting) -> tuple[Judgement | None, bool]:
-        """Of the weights at the end of a setting's runs, by their mean metrics; and whether there were any weights."""
+        """The judgement of the weights at the end of a setting's runs, by their mean metrics; whether there are any."""
         mine = self.groups[setting]
         ends = [max(run.series["train/ess"]) if "train/ess" in run.series else -1 for run in mine]
         values: dict[str, list[float]] = defaultdict(list)

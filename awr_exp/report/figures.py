@@ -166,7 +166,7 @@ def _colours(count: int) -> list[Any]:
 
 
 def _text(words: str) -> str:
-    """As it is: in pictures a dollar would begin a formula, and some characters have no picture."""
+    """The text as pictures can show it: a dollar would begin a formula, and some characters have no picture."""
     shown = words if len(words) <= 2 * LONGEST else f"{words[: 2 * LONGEST]}…"
     return "".join(c if c.isprintable() else "?" for c in shown).replace("$", "\\$").lstrip("_")
 
@@ -188,7 +188,7 @@ def _lines(compared: Comparison) -> list[tuple[str, list[Setting]]]:
 
 
 def _places(compared: Comparison) -> Callable[[Setting], float]:
-    """Where a setting stands on the axis: at its beta, or in its place where there is none."""
+    """The place of each setting on the axis: its beta, or its number where there is none."""
     groups = compared.groups
     if _by_beta(compared):
         return lambda setting: groups[setting][0].beta or 0.0

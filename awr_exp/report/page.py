@@ -53,7 +53,7 @@ document.querySelectorAll("table.sortable th").forEach((head) => head.addEventLi
 
 
 def place(folders: Sequence[Path]) -> Path:
-    """Where a report goes unless it is told: into a sweep's folder; else, since a run's is its own, a new one."""
+    """The folder of a report that is not told one: the sweep's; else, since a run's is its own, a new one."""
     (only, *others) = folders
     if not others and not _is_run(only) and any(path.parent == only for path in results.folders(only)):
         return only
@@ -95,7 +95,7 @@ def write(folders: Sequence[Path], out: Path) -> tuple[Path, list[str]]:
 
 
 def _one_line(text: str) -> str:
-    """As a terminal can show it, whatever somebody named a run."""
+    """The text as one line that a terminal can show, whatever somebody named a run."""
     return " ".join(printable(text).split())
 
 
@@ -144,7 +144,7 @@ TITLES = {
 
 
 def _section(compared: Comparison) -> tuple[str, str, dict[str, bytes]]:
-    """Of one task: the answer in a few sentences, what the page shows, and the pictures in it."""
+    """The part of one task: the answer in a few sentences, what the page shows, and the pictures in it."""
     rows = verdict.aggregate(compared)
     answer = verdict.answer(compared, rows)
     body, images = [f'<p class="answer">{escape(answer)}</p>'], {}

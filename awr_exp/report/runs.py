@@ -70,7 +70,7 @@ class Result:
 
     @property
     def returns(self) -> NDArray[np.float64] | None:
-        """Of the last evaluation's episodes; where only their mean and spread are known, a stand-in of three."""
+        """The last evaluation's returns; three stand in for them where only their mean and spread are known."""
         if self.run.returns:
             return np.array(self.run.returns, dtype=np.float64)
         mean, std = self.last(RETURN), self.last("eval/return_std") or 0.0
@@ -109,7 +109,7 @@ def _check(path: Path, name: str, value: Any, is_right: bool, wanted: str) -> No
 
 
 def _series(folder: Path) -> tuple[dict[str, Series], str]:
-    """As `rows.series`. Raises UserError for what no logger of ours has written."""
+    """The series of a run, by `rows.series`. Raises UserError for what no logger of ours has written."""
     path = folder / METRICS
     try:
         # Of a pipe one would wait for the other end.

@@ -48,7 +48,7 @@ def probability_of_improvement(x: Array, y: Array) -> float:
 
 
 def improvement_interval(x: Array, y: Array) -> Interval:
-    """Of `probability_of_improvement`."""
+    """A confidence interval of `probability_of_improvement`."""
     return interval(_improves(resampled(x, 0), resampled(y, 1)))
 
 

@@ -107,7 +107,7 @@ def rows(found: Sequence[Result]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """As it is, but for texts that a spreadsheet would take for a formula."""
+    """The value as it is, but for texts that a spreadsheet would take for a formula."""
     if isinstance(value, int | float) or value is None:
         return value
     return f"'{value}" if str(value).startswith(FORMULA) else value

@@ -122,7 +122,7 @@ def _sure(best: Row, other: Row) -> bool:
 
 
 def _left_behind(compared: Comparison) -> str:
-    """Of runs that do not compare."""
+    """A sentence about runs that do not compare."""
     behind = [run for run in compared.found if run.score is None and run.last(compared.metric) is not None]
     judged = sum(run.score is not None for run in compared.found)
     said = ""
@@ -136,7 +136,7 @@ def _left_behind(compared: Comparison) -> str:
 
 
 def _about_beta(rows: Sequence[Row]) -> str:
-    """Where better betas may lie, by the weights of the best, and by those that were tried."""
+    """A sentence about where better betas may lie, by the weights of the best, and by those that were tried."""
     best, found = rows[0], rows[0].judgement
     betas = {row.setting: beta for row in rows if isinstance(beta := dict(row.setting).get(BETA), int | float)}
     said = ""

@@ -1,4 +1,4 @@
-"""Where groups are trained: in this process, or through an engine that has other processes or machines.
+"""Engines train groups: this process by itself, or others that have processes or machines of their own.
 
 Every engine takes groups and gives back their outcomes in order. A process that dies costs its own group.
 """
@@ -39,7 +39,7 @@ def here(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[s
 
 
 def joblib(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[str, Any]) -> list[Outcomes]:
-    """In `workers` processes of this machine, which share its cores; options: of joblib.Parallel."""
+    """Train in `workers` processes of this machine, which share its cores; options: of joblib.Parallel."""
     import joblib as engine
 
     # Loky tells each worker by OMP_NUM_THREADS how many cores are its share.
@@ -126,7 +126,7 @@ def _train_unless_stopped(group: Group, folder: Path) -> Outcomes:
 def submitit(
     cluster: str, groups: Sequence[Group], folder: Path, workers: int, options: Mapping[str, Any]
 ) -> list[Outcomes]:
-    """As one job a group of a SLURM cluster, or of this machine; options: of submitit's update_parameters.
+    """Train each group as a job of a SLURM cluster, or of this machine; options: of submitit's update_parameters.
 
     A preempted or timed-out job writes checkpoints, is queued again and goes on.
     """
@@ -167,7 +167,7 @@ class Requeued:
 
 
 def ray(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[str, Any]) -> list[Outcomes]:
-    """As one task a group of a Ray cluster; options: `init` of ray.init, such as {address: auto}, others of a task."""
+    """Train each group as a task of a Ray cluster; options: `init` of ray.init, others of a task."""
     import ray as engine
 
     own = dict(options)

@@ -114,7 +114,7 @@ class Group:
 
 
 def _allow_many_files() -> None:
-    """As many as this process may open: each job has its log and its lock open, and 1024 are a usual limit."""
+    """Allow as many open files as there may be: each job has its log and its lock open, and 1024 are a usual limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -84,7 +84,7 @@ class Fused(Launcher):
         return self.launch_numbered(dict(enumerate(job_overrides, initial_job_idx)))
 
     def launch_numbered(self, numbered: Mapping[int, Sequence[str]]) -> Sequence[JobReturn]:
-        """As `launch`, for jobs under numbers of their own; one whose folder is there goes on."""
+        """Train jobs under numbers of their own, as `launch` does; one whose folder is there goes on."""
         # torch takes a second to import: not before a sweep is known to be right.
         from awr_exp.building import stacking
 

@@ -46,7 +46,7 @@ def pays_off(mode: str | bool, updates: int, device: torch.device) -> bool:
 def accelerate(
     function: Callable[..., Metrics], mode: str | bool, updates: int, device: torch.device
 ) -> Callable[..., Update]:
-    """From an agent, and what else stays the same, to this function of it and of batches or tensors that do not.
+    """A faster form of a function: it takes an agent, and what else stays the same, and gives a function of the rest.
 
     Or to a faster one with the same results up to rounding.
     mode: True, False, or "auto": for long runs where a C++ compiler (CPU) is found. Agents of the same shapes share
@@ -66,7 +66,7 @@ def accelerate(
 
 
 def keep_compiled_code() -> None:
-    """Where the compiler keeps what it runs later: a folder that nobody else can write to, unless the user chose one.
+    """Let the compiler keep what it runs later in a folder that nobody else can write to, unless the user chose one.
 
     By itself it takes one in /tmp, whosever that is.
     """

@@ -1,4 +1,4 @@
-"""From offline to online: an agent that was trained on a data set goes on by itself, and keeps the data."""
+"""Fine-tuning: an agent that was trained on a data set goes on by itself, and keeps the data."""
 
 from typing import Any
 

@@ -58,7 +58,7 @@ def resume(trainer: "Trainer") -> None:
 
 
 def _go_on(trainer: "Trainer", states: Sequence[checkpoint.State], facts: Sequence[checkpoint.Facts]) -> None:
-    """From all members' checkpoints."""
+    """Take over all members' checkpoints."""
     if trainer.data and any(fact.get("data") != trainer.data.info.fingerprint for fact in facts):
         raise UserError(
             f"the run to resume was trained on other data than '{trainer.data.info.id}' is now: "

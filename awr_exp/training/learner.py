@@ -79,7 +79,7 @@ class Learner:
 
     @property
     def collector(self) -> Collector:
-        """Of a learner that collects."""
+        """The collector of a learner that has one."""
         assert self._collector is not None
         return self._collector
 
@@ -182,7 +182,7 @@ class Learner:
         return own
 
     def facts(self, member: int) -> dict[str, Any]:
-        """As `state`, of numbers and texts."""
+        """The numbers and texts that a member's checkpoint needs beside its tensors."""
         own: dict[str, Any] = {"unit": self.schedule.unit, "step": self.step, "counts": self.means.counts}
         if self._collector:
             finished = self.collector.finished[member]

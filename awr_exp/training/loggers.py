@@ -1,4 +1,4 @@
-"""Where a run's metrics go: tidy rows in its folder, Weights & Biases, or both. No logger ever ends a run."""
+"""Loggers take a run's metrics: tidy rows in its folder, Weights & Biases, or both. No logger ever ends a run."""
 
 import errno
 import json

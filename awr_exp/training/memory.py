@@ -88,7 +88,7 @@ def _on_device(cfg: Mapping[str, Any], spec: Spec, parameters: int, rows: int) -
 
 
 def _on_host(cfg: Mapping[str, Any], spec: Spec) -> Iterator[tuple[str, int]]:
-    """As `_on_device`, of environments and what they are stepped with."""
+    """Bytes on the host, by setting, of environments and what they are stepped with."""
     trainer, each = cfg["trainer"], ENVIRONMENT + NUMBER * spec.obs_dim
     if not cfg["env"].get("_target_", "").endswith(".none"):
         yield "trainer.eval_episodes", each * trainer["eval_episodes"]
@@ -100,7 +100,7 @@ def _on_host(cfg: Mapping[str, Any], spec: Spec) -> Iterator[tuple[str, int]]:
 
 
 def _size(amount: int) -> str:
-    """Such as 3.2 GB."""
+    """An amount of bytes as a text such as 3.2 GB."""
     units = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
     power = min(int(math.log10(max(1, amount)) / 3), len(units) - 1)
     return f"{amount / 1000**power:.3g} {units[power]}"
@@ -108,7 +108,7 @@ def _size(amount: int) -> str:
 
 @contextmanager
 def exhausted() -> Iterator[None]:
-    """That there is no memory left, whoever says so, is one line."""
+    """One line says that no memory is left, whoever finds out inside."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -32,7 +32,7 @@ VALUE, GAUSSIAN, CATEGORICAL = range(3)
 
 
 class Problem(ctypes.Structure):
-    """As in native.cpp."""
+    """The struct of this name in native.cpp."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("sizes", "slots", "table", "obs_mean", "obs_std", "number", "value")),
@@ -122,7 +122,7 @@ def critic_steps(agent: Any, replay: Replay, slots: Tensor, noise: Tensor, targe
 
 
 def actor_steps(agent: Any, replay: Replay, slots: Tensor, noise: Tensor, weight: Tensor) -> Metrics:
-    """As `critic_steps`, of `Agent.actor_update`, with weights [K, N] of the replay."""
+    """A step of `Agent.actor_update` for each of slots [S, K, B], with weights [K, N]; sums as `critic_steps`."""
     return _actor_metrics(_actor(agent, replay, slots, _of_rows(weight, slots)).sum(0))
 
 

@@ -15,7 +15,7 @@ from awr_exp.training.recorder import Recorder
 
 @dataclass
 class Run:
-    """Where one member of an agent writes as if it were alone, and how far it has come.
+    """One member of an agent as a run of its own: where it writes, and how far it has come.
 
     name: begins what is said of it on the screen where there are several; config: its whole configuration; facts: what
     it takes to rebuild its policy, which goes into its checkpoints; best: mean return of its best evaluation; latest:

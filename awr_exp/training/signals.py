@@ -9,7 +9,7 @@ from awr_exp.surroundings import hang_up
 
 
 class _Killed(BaseException):
-    """By a second signal. As a SystemExit it would pass for a failure of the environment that it hits."""
+    """A second signal has come. A SystemExit would pass for a failure of the environment that it hits."""
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def critic_steps(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, tar
 
 
 def actor_steps(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, weight: Tensor) -> Metrics:
-    """As `critic_steps` of the actor, with weights [K, T * E] of the replay."""
+    """A step of the actor for each of S slots, with weights [K, T * E] of the replay; the sums of their metrics."""
     with torch.no_grad():
         batches = zip(slots.unbind(), noise.unbind(), strict=True)
         taken = ((replace(replay.take(rows), noise=drawn), weight.gather(1, rows)) for rows, drawn in batches)

@@ -76,7 +76,7 @@ class Trainer:
 
     @property
     def going_on(self) -> list[bool]:
-        """Of each member, whether it was not given up."""
+        """Whether each member goes on, which it does unless it was given up."""
         return [run.error is None for run in self.runs]
 
     def stopped(self) -> bool:
@@ -132,7 +132,7 @@ class Trainer:
         return step
 
     def divided(self, part: Learner) -> list[Learner]:
-        """Where a part gave up, its members by themselves, from where they were: it may be the fault of one."""
+        """The members of a learner that gave up, each by itself and from where it was: it may be the fault of one."""
         members = [member for member, (learner, _) in enumerate(self.places) if learner is part]
         if part.error is None or len(members) == 1 or not any(self.going_on[member] for member in members):
             return [part]
