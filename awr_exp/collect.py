@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from awr_exp import arguments, command, config, messages, reading, results, settings
-from awr_exp.envs.episode import Act, Stage, at_random
+from awr_exp.envs.episode import Act, at_random, play_seeded
+from awr_exp.envs.fleet import InProcess
 from awr_exp.errors import UserError
 from awr_exp.surroundings import interruptible, usual
 
 command.register()
+
+WITHOUT_RUN = "random", "built-in"
+"""Policies that no run has learnt."""
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="collection")
@@ -49,19 +53,24 @@ def collect(content: dict[str, Any]) -> None:
     from awr_exp.data import export
     from awr_exp.data.minari import root
     from awr_exp.data.recording import Recording
-    from awr_exp.envs.make import clips, made, played_space, task
+    from awr_exp.envs.build import clips, opened, played_space, task
+    from awr_exp.policy import load
     from awr_exp.training.recorder import reference
 
     id = content["dataset_id"]
     make_env = _environment(content)
-    spec, env = task(make_env), made(make_env)
-    export.check_env(env)
-    act = _policy(content, spec, task(make_env, as_played=True), env)
+    spec = task(make_env)
+    with opened(make_env) as env:
+        export.check_env(env)
+    trained = None if content["policy"] in WITHOUT_RUN else load(content["policy"], trust=content["trust"])
+    act = _policy(content, trained, spec, task(make_env, as_played=True), env)
+    # One that has learnt on since is another policy.
+    content = content | {"parameters": trained and hashlib.sha256(trained.theta.numpy().tobytes()).hexdigest()}
     folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
     try:
         with results.alone(folder):
             recording = Recording(folder, spec, 1)
-            failures = _play(content, recording, folder, act, make_env)
+            failures = _play(content, recording, folder, act, InProcess(make_env, spec.obs_dim))
             buffers = islice(recording.episodes(), content["episodes"])
             returns, lengths = zip(*((sum(buffer.rewards), len(buffer.rewards)) for buffer in buffers), strict=True)
             scores = reference(make_env, max([float(np.mean(returns)), *_known_best(content)]))
@@ -85,14 +94,14 @@ def collect(content: dict[str, Any]) -> None:
     print(f"train on it: {export.command(id, env, clips(make_env))}")
 
 
-def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, make_env: Any) -> int:
+def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, fleet: InProcess) -> int:
     """Add to the recording what it lacks; how often the environment failed meanwhile.
 
     Raises UserError if it was begun with other settings, and OSError, as on a full disk.
     """
     from awr_exp.training.progress import Bar
 
-    id, wanted = content["dataset_id"], content | {"episodes": None, "parameters": _parameters(content)}
+    id, wanted = content["dataset_id"], content | {"episodes": None}
     place = folder / "settings.json"
     if not place.exists():
         results.put(place, json.dumps(wanted, sort_keys=True).encode())
@@ -104,13 +113,13 @@ def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, make_
             f"{content['policy']} has learnt on since {id} was begun with it: delete {folder} to begin anew"
         )
     done = recording.keep_whole()
-    with Bar(f"collecting {id}", content["episodes"], done) as bar, closing(Stage(make_env)) as stage:
+    with Bar(f"collecting {id}", content["episodes"], done) as bar, closing(fleet):
         for episode in range(done, content["episodes"]):
-            played = stage.play(act, content["seed"], episode)
+            played = play_seeded(fleet, act, content["seed"], episode)
             mark = np.arange(len(played["reward"])) == 0
             recording.add(**{name: part[:, None] for name, part in (played | {"mark": mark}).items()})
             bar.advance(episode + 1)
-    return stage.failures
+    return fleet.failures
 
 
 def _environment(content: dict[str, Any]) -> Any:
@@ -120,7 +129,7 @@ def _environment(content: dict[str, Any]) -> Any:
     node = content.get("env")
     if node is None:
         folder = Path(content["policy"])
-        if content["policy"] not in ("random", "built-in") and not folder.exists():
+        if content["policy"] not in WITHOUT_RUN and not folder.exists():
             raise UserError(
                 f"policy={folder} is not there: give random, built-in, or a run's folder or checkpoint file"
             )
@@ -140,8 +149,8 @@ def _environment(content: dict[str, Any]) -> Any:
     return made
 
 
-def _policy(content: dict[str, Any], spec: Any, played: Any, env: gymnasium.Env) -> Act:
-    """The policy with its noise, for the task as its spaces say and as it is played."""
+def _policy(content: dict[str, Any], trained: Any, spec: Any, played: Any, env: gymnasium.Env) -> Act:
+    """The policy with its noise, for the task as its spaces say and as it is played; trained: that of a run, if any."""
     from awr_exp.envs import behaviour
 
     name, noise = str(content["policy"]), content["noise"]
@@ -156,10 +165,11 @@ def _policy(content: dict[str, Any], spec: Any, played: Any, env: gymnasium.Env)
         if id not in behaviour.BUILT_IN:
             known = ", ".join(behaviour.BUILT_IN)
             raise UserError(f"policy=built-in is for {known}, not for {id}: take policy=random or a run's folder")
-        built_in = behaviour.BUILT_IN[id](0.0)
-        own = lambda obs, rng: built_in(obs[None], rng)[0]  # noqa: E731
+        own = behaviour.BUILT_IN[id](0.0)
     else:
-        own = _of_run(content, spec, played)
+        if trained.spec not in (spec, played):
+            raise UserError(f"{name} was trained for {trained.spec}, the environment is {spec}: choose its own")
+        own = trained.act_on_one(content["sample"])
     if spec.discrete:
         return lambda obs, rng: anything(obs, rng) if rng.random() < noise else own(obs, rng)
     span = np.subtract(spec.action_high, spec.action_low, dtype=np.float32)
@@ -171,25 +181,6 @@ def _policy(content: dict[str, Any], spec: Any, played: Any, env: gymnasium.Env)
         return np.clip(action + noise * half * rng.standard_normal(len(half)), low, high).astype(np.float32)
 
     return noisy
-
-
-def _of_run(content: dict[str, Any], spec: Any, played: Any) -> Act:
-    from awr_exp.policy import load
-
-    policy = load(content["policy"], trust=content["trust"])
-    if policy.spec not in (spec, played):
-        raise UserError(f"{content['policy']} was trained for {policy.spec}, the environment is {spec}: choose its own")
-    return policy.player(content["sample"])
-
-
-def _parameters(content: dict[str, Any]) -> str | None:
-    """A fingerprint of what a policy has learnt, of one that learns."""
-    from awr_exp.policy import load
-
-    if content["policy"] in ("random", "built-in"):
-        return None
-    theta = load(content["policy"], trust=content["trust"]).theta
-    return hashlib.sha256(theta.numpy().tobytes()).hexdigest()
 
 
 def _known_best(content: dict[str, Any]) -> list[float]:

@@ -16,7 +16,8 @@ from awr_exp.building import contracts, stacking
 from awr_exp.building.build import build, check_targets
 from awr_exp.building.takeover import Found, check_same, forget_others_moments, take_over
 from awr_exp.building.task import check_memory, open_task
-from awr_exp.envs.make import collecting, task
+from awr_exp.envs.build import task
+from awr_exp.envs.make import collecting
 from awr_exp.errors import UserError
 from awr_exp.policy import policy_facts
 from awr_exp.results import Outcome

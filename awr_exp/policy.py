@@ -19,8 +19,8 @@ from awr_exp.config import check_trusted
 from awr_exp.errors import UserError, first_line
 from awr_exp.layout import described
 from awr_exp.math.observations import normalize
-from awr_exp.networks import acting
 from awr_exp.networks.mlp import size
+from awr_exp.networks.numpy_policy import numpy_policy
 from awr_exp.networks.policy import Policy
 from awr_exp.seeding import normal, numpy_generator
 from awr_exp.surroundings import usual
@@ -137,21 +137,18 @@ class TrainedPolicy:
         return f"TrainedPolicy({self.source or 'of an agent'}: {self.spec})"
 
     @usual()
-    def player(self, sample: bool) -> Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]:
+    def act_on_one(self, sample: bool) -> Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]:
         """From one observation and a generator to one action, the quickest way; sample: drawn, not the mode.
 
         That of a Gaussian may be out of bounds.
         """
-        actor = acting.actor(self.policy, self.theta, *self.normalizer)
-
-        def by_torch(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
-            return self._act(obs, normal(rng, 1, self.policy.head.noise) if sample else None)
-
-        if actor is None:
-            return by_torch
+        quick, width = numpy_policy(self.policy, self.theta, *self.normalizer), self.policy.head.noise
 
         def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
-            return actor(obs[None, None], normal(rng, 1, actor.noise)[None] if sample else None)[0, 0]
+            noise = normal(rng, 1, width) if sample else None
+            if quick is None:
+                return self._act(obs, noise)
+            return quick(obs[None, None], None if noise is None else noise[None])[0, 0]
 
         return act
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from awr_exp import command, config, guard, help, settings
 from awr_exp.building.build import build
 from awr_exp.data.transitions import Transitions
-from awr_exp.envs.make import task
+from awr_exp.envs.build import task
 from awr_exp.errors import UserError
 from awr_exp.training.callbacks import Callback
 from awr_exp.training.loggers import Jsonl

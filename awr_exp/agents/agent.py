@@ -12,8 +12,8 @@ from awr_exp.math import losses
 from awr_exp.math.members import Hyper, Limit, Stateful, Switch, no_limit, per_member, rows
 from awr_exp.math.observations import LIMIT, normalize
 from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate
-from awr_exp.networks import acting
 from awr_exp.networks.mlp import size
+from awr_exp.networks.numpy_policy import NumpyMLP, numpy_policy
 from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
 from awr_exp.seeding import generator
 from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics, Spec
@@ -158,9 +158,9 @@ class Agent:
         """Actions [K, B, ...] for obs [K, B, obs_dim] in the data's units, as `Policy.act` has them."""
         return self.policy.act(self.actor.theta, self.normalize(obs), noise)
 
-    def player(self) -> acting.Actor | None:
+    def numpy_policy(self) -> NumpyMLP | None:
         """The policy as it is now in NumPy, if it has such a form."""
-        return acting.actor(self.policy, self.actor.theta, self.obs_mean, self.obs_std, self.obs_limit)
+        return numpy_policy(self.policy, self.actor.theta, self.obs_mean, self.obs_std, self.obs_limit)
 
     def critic_update(self, batch: Batch) -> Metrics:
         """One step of what judges actions, for normalised observations; what there is to report, [K] each."""

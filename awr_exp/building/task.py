@@ -9,7 +9,7 @@ from awr_exp.building import contracts, stacking
 from awr_exp.building.build import build, maker
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs import fit
-from awr_exp.envs.make import Make, opened, task
+from awr_exp.envs.build import Make, opened, task
 from awr_exp.errors import UserError
 from awr_exp.surroundings import usual
 from awr_exp.training import accelerate, memory

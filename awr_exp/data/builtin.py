@@ -2,21 +2,25 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from awr_exp.data import export
 from awr_exp.data.minari import load, root
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs import behaviour
+from awr_exp.envs.build import Make, opened, task
+from awr_exp.envs.episode import Act, play
+from awr_exp.envs.fleet import InProcess
 from awr_exp.seeding import child_seed
 
 log = logging.getLogger(__name__)
 
-Plan = Sequence[tuple[int, behaviour.Behaviour]]
+Plan = Sequence[tuple[int, Act]]
 """How many episodes by which policy."""
 
 
@@ -39,44 +43,32 @@ def cartpole_mixed(device: torch.device | str = "cpu", **options: Any) -> Transi
     return load(id, device=device, **options)
 
 
-def _ensure(id: str, env_id: str, plan: Plan, worst: behaviour.Behaviour, best: behaviour.Behaviour) -> None:
+def _ensure(id: str, env_id: str, plan: Plan, worst: Act, best: Act) -> None:
     """Collect the data set unless it is there. It appears whole or not at all, whoever else collects it too."""
     if export.exists(id):
         return
     export.make_place(id)
     log.info("collecting %s in %s (once)", id, root())
-    env = gymnasium.make(env_id)
     rng = np.random.default_rng(child_seed(0, id))
-    buffers = [_episode(env, policy, rng) for count, policy in plan for _ in range(count)]
-    worst_return, best_return = (
-        float(np.mean([sum(_episode(env, policy, rng).rewards) for _ in range(100)])) for policy in (worst, best)
-    )
-    about = f"Episodes of {env_id} by policies from random to good, in this order."
-    quality = "built-in policies of mixed quality"
-    export.create(id, buffers, env, env.action_space, quality, (worst_return, best_return), about)
-    env.close()
+    make_env = Make(env_id, {})
+    with opened(make_env) as env, closing(InProcess(make_env, task(make_env).obs_dim)) as fleet:
+        played = lambda act: play(fleet, act, int(rng.integers(2**31)), rng)  # noqa: E731
+        buffers = [_buffer(played(act)) for count, act in plan for _ in range(count)]
+        scores = [float(np.mean([sum(played(act)["reward"].tolist()) for _ in range(100)])) for act in (worst, best)]
+        about = f"Episodes of {env_id} by policies from random to good, in this order."
+        quality = "built-in policies of mixed quality"
+        export.create(id, buffers, env, env.action_space, quality, (scores[0], scores[1]), about)
 
 
-def _episode(env: gymnasium.Env, policy: behaviour.Behaviour, rng: np.random.Generator) -> Any:
+def _buffer(episode: dict[str, NDArray[Any]]) -> Any:
+    """Minari's EpisodeBuffer of an episode."""
     from minari.data_collector import EpisodeBuffer
 
-    obs, _ = env.reset(seed=int(rng.integers(2**31)))
-    observations: list[Any] = [obs]
-    actions: list[Any] = []
-    rewards: list[float] = []
-    terminated = truncated = False
-    while not (terminated or truncated):
-        action = policy(np.asarray(obs)[None], rng)[0]
-        obs, reward, terminated, truncated, _ = env.step(action)
-        observations.append(obs)
-        actions.append(action)
-        rewards.append(float(reward))
-    unfinished = [False] * (len(rewards) - 1)
     return EpisodeBuffer(
-        observations=np.stack(observations),
-        actions=np.stack(actions),
-        rewards=rewards,
-        terminations=[*unfinished, bool(terminated)],
-        truncations=[*unfinished, bool(truncated)],
+        observations=np.concatenate([episode["obs"], episode["next_obs"][-1:]]),
+        actions=episode["action"],
+        rewards=episode["reward"].tolist(),
+        terminations=episode["terminated"].tolist(),
+        truncations=episode["truncated"].tolist(),
         infos={},
     )

@@ -1,47 +1,48 @@
-"""Built-in behaviour policies in NumPy: observations [B, obs_dim] to actions, from random to good."""
+"""Built-in behaviour policies in NumPy, from random to good."""
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-Behaviour = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32 | np.int64]]
+from awr_exp.envs.episode import Act
 
 TORQUE = 2.0
 """Largest torque of Pendulum-v1."""
 
 
-def pendulum(noise: float) -> Behaviour:
+def pendulum(noise: float) -> Act:
     """Pumps energy until the pendulum can be caught near the top; normal noise of `noise` times the torque."""
 
     def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        cos, sin, speed = obs.T
+        cos, sin, speed = obs[:, None]
         angle = np.arctan2(sin, cos)
         # Kinetic and potential energy of the rod (length, mass 1; g = 10) below that of standing upright.
         missing = 5.0 * (1 - cos) - speed**2 / 6
         swing = TORQUE * np.sign(speed + 1e-3) * np.sign(missing)
         catch = -12.0 * angle - 3.0 * speed
         torque = np.where((cos > 0.85) & (np.abs(speed) < 3.5), catch, swing)
-        torque = np.clip(torque, -TORQUE, TORQUE) + noise * TORQUE * rng.standard_normal(len(obs))
-        return np.clip(torque, -TORQUE, TORQUE)[:, None].astype(np.float32)
+        torque = np.clip(torque, -TORQUE, TORQUE) + noise * TORQUE * rng.standard_normal(1)
+        return np.clip(torque, -TORQUE, TORQUE).astype(np.float32)
 
     return act
 
 
-def pendulum_random() -> Behaviour:
+def pendulum_random() -> Act:
     """Uniform torques."""
-    return lambda obs, rng: rng.uniform(-TORQUE, TORQUE, (len(obs), 1)).astype(np.float32)
+    return lambda obs, rng: rng.uniform(-TORQUE, TORQUE, 1).astype(np.float32)
 
 
-def cartpole(noise: float) -> Behaviour:
+def cartpole(noise: float) -> Act:
     """A linear controller that replaces a share `noise` of its actions by random ones."""
+    weights = np.array([0.1, 0.3, 1.5, 0.8], np.float32)
 
     def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
-        wanted = (obs @ np.array([0.1, 0.3, 1.5, 0.8], np.float32) > 0).astype(np.int64)
-        return np.where(rng.random(len(obs)) < noise, rng.integers(2, size=len(obs)), wanted)
+        wanted = (obs[None] @ weights > 0).astype(np.int64)
+        return np.where(rng.random(1) < noise, rng.integers(2, size=1), wanted)[0]
 
     return act
 
 
-BUILT_IN: dict[str, Callable[[float], Behaviour]] = {"Pendulum-v1": pendulum, "CartPole-v1": cartpole}
-"""By task: from the amount of noise to a policy that is good without."""
+BUILT_IN: dict[str, Callable[[float], Act]] = {"Pendulum-v1": pendulum, "CartPole-v1": cartpole}
+"""By task, what makes a policy of an amount of noise, without which it is good."""

@@ -1,134 +1,206 @@
-"""Environments of one kind that are stepped together, in this process alone or shared with workers."""
+"""Environments by number that are reset and stepped together, in this process or shared with workers.
 
+All that can go wrong with an environment is dealt with here, whoever steps it: for collecting, evaluating, or episodes.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import MakeEnv, observed, rewarded
-from awr_exp.envs.rollout import NOT_FINITE, bounds, clipped, drop
+from awr_exp.envs.build import MakeEnv, clips
 from awr_exp.envs.spaces import flat
-from awr_exp.envs.worker import Stopped, Worker
+from awr_exp.envs.worker import Local, Stopped, Worker
 from awr_exp.errors import FAILURES, named
-from awr_exp.surroundings import kept
+
+NOT_FINITE = "it returned an observation or a reward that is not finite"
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest reward, either way from 0, that a replay can hold."""
 
 Numbers = NDArray[np.int64]
-Reasons = NDArray[np.object_]
-"""Why each of them failed [n], empty where it did not."""
-Begun = tuple[NDArray[np.float32], Reasons]
-"""First observations [n, obs_dim]; they mean nothing where an environment failed, nor does a step."""
-Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], Reasons]
-"""The observations that follow [n, obs_dim], rewards [n], terminated [n], truncated [n] and reasons."""
 
 
-class Fleet(Protocol):
-    """Environments 0, 1, ...; every call names those it is for, as `numbers` [n].
+class Step(NamedTuple):
+    """What n environments returned, [n, ...] each; of those that did not move it means nothing.
 
-    They get actions as in `awr_exp.envs.rollout`: clipped to their bounds, unless they want them as they are. One that
-    raises, or returns what is not finite or of another shape, has failed: it is made anew when it is next reset.
+    moved: whether the environment did what it was asked for; reasons: why it failed, by place, of those that did.
     """
 
-    def reset(self, numbers: Numbers, seeds: Numbers) -> Begun: ...
+    obs: NDArray[np.float32]
+    reward: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    moved: NDArray[np.bool_]
+    reasons: dict[int, str]
 
-    def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step: ...
 
-    def close(self) -> None: ...
+class InProcess:
+    """Steps environments 0, 1, ... in this process, one after another; every call names those it is for.
 
+    numbers [n]: of these environments; seeds [n]: what their episodes begin from; actions [n, ...]: they are clipped to
+    the bounds of the environments, unless these want them as they are. Observations are flat vectors of float32.
 
-class Here:
-    """One after another, in this process; each is made when it is first reset."""
+    An environment is made when it is first reset. One that raises, or returns what is not finite or of another shape,
+    has failed: it is closed, and made anew when it is next reset.
+
+    copies: how many environments one made object is, which are always reset and stepped together; autoreset: whether
+    episodes begin by themselves, see `Vectorized`; failures: how often environments have failed so far.
+    """
+
+    copies = 1
+    autoreset = False
 
     def __init__(self, make_env: MakeEnv, obs_dim: int) -> None:
-        self.make_env, self.shape = make_env, (obs_dim,)
-        self.envs: dict[int, gymnasium.Env] = {}
+        self.make_env, self.obs_dim, self.failures = make_env, obs_dim, 0
+        # Of what one made object observes.
+        self.shape: tuple[int, ...] = (obs_dim,)
+        self.envs: dict[int, Any] = {}
+        self.bounds: tuple[NDArray[Any], NDArray[Any]] | None = None
 
-    @kept()
-    def reset(self, numbers: Numbers, seeds: Numbers) -> Begun:
-        obs, said = np.full((len(numbers), *self.shape), np.nan, np.float32), {}
-        for place, (number, seed) in enumerate(zip(numbers.tolist(), seeds.tolist(), strict=True)):
+    def _make(self) -> tuple[Any, gymnasium.Space]:
+        """An environment and the space of one action."""
+        env = flat(self.make_env())
+        return env, env.action_space
+
+    def reset(self, numbers: Numbers, seeds: Numbers) -> Step:
+        def begin(own: Any, key: int) -> tuple[Any, ...]:
+            if key not in self.envs:
+                self.envs[key], space = self._make()
+                bounded = clips(self.make_env) and isinstance(space, spaces.Box)
+                self.bounds = (space.low, space.high) if bounded else None  # type: ignore[attr-defined]
+            return self.envs[key].reset(seed=int(np.ravel(seeds[own])[0]))[0], 0.0, False, False
+
+        return self._each(numbers, begin)
+
+    def step(self, numbers: Numbers, actions: NDArray[Any]) -> Step:
+        # Copies, for some environments change their action in place.
+        played = actions.copy()
+        if self.bounds:
+            played = np.clip(played, *self.bounds).astype(self.bounds[0].dtype, copy=False)
+        return self._each(numbers, lambda own, key: self.envs[key].step(played[own])[:4])
+
+    def _each(self, numbers: Numbers, call: Callable[[Any, int], tuple[Any, ...]]) -> Step:
+        """What `call` returns for the place, or places, and the key of each made object; those that fail are closed."""
+        size, copies = len(numbers), self.copies
+        obs, reward = np.full((size, self.obs_dim), np.nan, np.float32), np.zeros(size)
+        terminated, truncated = np.zeros((2, size), np.bool_)
+        reasons: dict[int, str] = {}
+        for place, key in zip(range(0, size, copies), (numbers[::copies] // copies).tolist(), strict=True):
+            own = slice(place, place + copies) if self.autoreset else place
             try:
-                if number not in self.envs:
-                    self.envs[number] = flat(self.make_env())
-                obs[place] = observed(self.envs[number].reset(seed=seed)[0], self.shape)
+                result, gained, terminated[own], truncated[own] = call(own, key)
+                reward[own] = gained if isinstance(gained, float) else self._rewards(gained)
+                if np.shape(result) != self.shape:
+                    raise ValueError(f"its observation has the shape {np.shape(result)}, its space {self.shape}")
+                obs[own] = result
             except FAILURES as error:
-                said[place] = named(error)
-        good: Any = np.isfinite(obs).all(1)
-        return obs, self._failures(numbers, good, said)
+                reasons[place] = named(error)
+        moved: Any = np.isfinite(obs).all(1) & (np.abs(reward) <= LARGEST)
+        if not moved.all():
+            for place in np.unique(np.flatnonzero(~moved) // copies * copies).tolist():
+                moved[place : place + copies] = False
+                reasons.setdefault(place, NOT_FINITE)
+                self._close(int(numbers[place]) // copies)
+            self.failures += len(reasons)
+        return Step(obs, reward, terminated, truncated, moved, reasons)
 
-    @kept()
-    def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step:
-        chosen = [self.envs[number] for number in numbers.tolist()]
-        actions = clipped(actions, bounds(self.make_env, chosen[0].action_space))
-        obs, reward, said = np.full((len(numbers), *self.shape), np.nan, np.float32), np.zeros(len(numbers)), {}
-        terminated, truncated = np.zeros((2, len(numbers)), np.bool_)
-        for place, (env, action) in enumerate(zip(chosen, actions, strict=True)):
-            try:
-                result, gained, terminated[place], truncated[place], _ = env.step(action)
-                reward[place], obs[place] = rewarded(gained), observed(result, self.shape)
-            except FAILURES as error:
-                said[place] = named(error)
-        good = np.isfinite(obs).all(1) & np.isfinite(reward)
-        return obs, reward, terminated, truncated, self._failures(numbers, good, said)
+    def _rewards(self, gained: Any) -> float | NDArray[np.float64]:
+        """One number of each environment, which it may give in whatever shape."""
+        array = np.asarray(gained, np.float64)
+        if array.size != self.copies:
+            raise ValueError(f"its reward has the shape {array.shape}: it must be one number of each environment")
+        return array.reshape(self.copies) if self.autoreset else array.item()
 
-    def _failures(self, numbers: Numbers, good: NDArray[np.bool_], said: dict[int, str]) -> Reasons:
-        """The reasons; said: those that are known, by place. What failed is closed."""
-        reasons = np.full(len(numbers), "", np.object_)
-        for place in np.flatnonzero(~good).tolist():
-            reasons[place] = said.get(place, NOT_FINITE)
-            drop(self.envs, int(numbers[place]))
-        return reasons
+    def together(self, numbers: Numbers) -> Numbers:
+        """These environments and those that are reset and stepped with them, in order."""
+        if self.copies == 1:
+            return numbers
+        return (np.unique(numbers // self.copies)[:, None] * self.copies + np.arange(self.copies)).reshape(-1)
 
     def close(self) -> None:
-        for number in list(self.envs):
-            drop(self.envs, number)
+        for key in list(self.envs):
+            self._close(key)
+
+    def _close(self, key: int) -> None:
+        # Whatever it says to that, if it is there.
+        with suppress(*FAILURES):
+            self.envs.pop(key).close()
+
+
+class Vectorized(InProcess):
+    """Steps environments in their own vectorised form: each form is `copies` of them, in one call.
+
+    Such a form begins an episode in the step after the one that ended the last: in that step, its copy does not move.
+    Only the first episodes begin from a seed, so that no episode can be played again. Where a form fails, all of its
+    copies do.
+    """
+
+    autoreset = True
+
+    def __init__(self, make_env: Any, obs_dim: int, copies: int, forms: int) -> None:
+        super().__init__(make_env, obs_dim)
+        self.copies, self.shape = copies, (copies, obs_dim)
+        self.ended = np.zeros(copies * forms, np.bool_)
+
+    def _make(self) -> tuple[Any, gymnasium.Space]:
+        form = self.make_env.vector(self.copies)  # type: ignore[attr-defined]
+        return form, form.single_action_space
+
+    def reset(self, numbers: Numbers, seeds: Numbers) -> Step:
+        self.ended[numbers] = False
+        return super().reset(numbers, seeds)
+
+    def step(self, numbers: Numbers, actions: NDArray[Any]) -> Step:
+        step = super().step(numbers, actions)
+        moved = step.moved & ~self.ended[numbers]
+        self.ended[numbers] = moved & (step.terminated | step.truncated)
+        return step._replace(moved=moved)
 
 
 class Workers:
-    """Shared among processes, of which this is one: environment i is in process i % processes.
+    """As `InProcess`, shared among processes, of which this is one: environment i is in process i % processes.
 
     Raises WorkerError where another process dies, or cannot do anything, and HangsError as a worker does.
     """
 
     def __init__(self, make_env: MakeEnv, obs_dim: int, processes: int, stopped: Stopped = lambda: False) -> None:
-        # It would only wait for the others.
-        self.own = Here(make_env, obs_dim)
-        self.workers: list[Worker] = []
+        make = partial(InProcess, make_env, obs_dim)
+        # This process would only wait for the others.
+        self.hosts: list[Local | Worker] = [Local(make)]
         try:
             for _ in range(1, processes):
-                self.workers.append(Worker(partial(Here, make_env, obs_dim), stopped))
+                self.hosts.append(Worker(make, stopped))
         except BaseException:
             self.close()
             raise
 
-    def reset(self, numbers: Numbers, seeds: Numbers) -> Begun:
-        obs, reasons = self._ask("reset", numbers, seeds)
-        return obs, reasons
+    def reset(self, numbers: Numbers, seeds: Numbers) -> Step:
+        return self._ask("reset", numbers, seeds)
 
-    def step(self, numbers: Numbers, actions: NDArray[np.generic]) -> Step:
-        obs, reward, terminated, truncated, reasons = self._ask("step", numbers, actions)
-        return obs, reward, terminated, truncated, reasons
+    def step(self, numbers: Numbers, actions: NDArray[Any]) -> Step:
+        return self._ask("step", numbers, actions)
 
-    def _ask(self, name: str, numbers: Numbers, values: NDArray[np.generic]) -> list[NDArray]:
-        processes = 1 + len(self.workers)
-        mine, *others = [np.flatnonzero(numbers % processes == process) for process in range(processes)]
-        asked = [(worker, share) for worker, share in zip(self.workers, others, strict=True) if len(share)]
-        for worker, share in asked:
-            worker.ask(name, numbers[share] // processes, values[share])
-        answers = []
-        if len(mine):
-            answers.append((mine, getattr(self.own, name)(numbers[mine] // processes, values[mine])))
-        answers += [(share, worker.answer()) for worker, share in asked]
-        merged = []
-        for part in range(len(answers[0][1])):
-            whole = np.empty((len(numbers), *answers[0][1][part].shape[1:]), answers[0][1][part].dtype)
-            for share, answer in answers:
-                whole[share] = answer[part]
-            merged.append(whole)
-        return merged
+    def _ask(self, name: str, numbers: Numbers, values: NDArray[Any]) -> Step:
+        shares = [np.flatnonzero(numbers % len(self.hosts) == process) for process in range(len(self.hosts))]
+        asked = [(host, share) for host, share in zip(self.hosts, shares, strict=True) if len(share)]
+        for host, share in asked:
+            host.ask(name, numbers[share], values[share])
+        steps: list[Step] = [host.answer() for host, _ in asked]
+        order = np.argsort(np.concatenate([share for _, share in asked]))
+        columns: Any = [np.concatenate(column)[order] for column in zip(*(step[:-1] for step in steps), strict=True)]
+        said = zip(asked, steps, strict=True)
+        reasons = {int(share[place]): reason for (_, share), step in said for place, reason in step.reasons.items()}
+        return Step._make([*columns, reasons])
 
     def close(self) -> None:
-        self.own.close()
-        for worker in self.workers:
-            worker.close()
+        for host in self.hosts:
+            host.close()
+
+
+Fleet = InProcess | Workers
+"""Environments that are reset and stepped together, wherever they are."""

@@ -1,39 +1,26 @@
-"""Environments behind one shape: a flat observation, and an action that counts from 0 or is a vector."""
+"""The group env: which environment a run is evaluated in, and which one it collects in."""
 
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import cache
-from importlib import import_module
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
-from gymnasium.envs.registration import WrapperSpec
-from numpy.typing import NDArray
 
 from awr_exp import shell
 from awr_exp.envs import fit, source
-from awr_exp.envs.spaces import FlatVector, bare, entries_of, flat, flat_vector, spec_of
-from awr_exp.errors import FAILURES, UserError, first_line, named
+from awr_exp.envs.build import Make, MakeEnv, opened
+from awr_exp.envs.spaces import bare, entries_of
+from awr_exp.errors import FAILURES, UserError, first_line
 from awr_exp.guard import foreign_module
-from awr_exp.surroundings import kept
 
 if TYPE_CHECKING:
     # It would bring torch into workers that only step environments.
     from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
-
-MakeEnv = Callable[[], gymnasium.Env]
-LARGEST = float(np.finfo(np.float32).max)
-"""Reward or observation, either way from 0, that a replay can hold."""
-
-EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "Box2D": "box2d", "pygame": "box2d"}
-"""What a missing module's name tells about the extra that brings it."""
 
 
 class Source(Protocol):
@@ -43,31 +30,6 @@ class Source(Protocol):
     env_spec: Any
     eval_env_spec: Any
     observation_space: Any
-
-
-@dataclass(frozen=True)
-class Make:
-    """Makes the registered environment `id`.
-
-    vectorized: runs collect in its own vectorised form; clip_actions: it gets actions within their bounds only;
-    wrappers: what a data set was recorded through; collects: where runs collect, if elsewhere.
-    """
-
-    id: str
-    kwargs: Mapping[str, Any]
-    vectorized: bool = False
-    clip_actions: bool = True
-    wrappers: Sequence[WrapperSpec] = ()
-    collects: "Make | None" = None
-
-    @kept()
-    def __call__(self) -> gymnasium.Env:
-        return _make(self.id, self.kwargs, self.wrappers)
-
-    @kept()
-    def vector(self, count: int) -> FlatVector:
-        """`count` copies in one."""
-        return flat_vector(gymnasium.make_vec(self.id, count, "vector_entry_point", **self.kwargs))
 
 
 def gym(
@@ -150,7 +112,10 @@ def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
 
 
 def _registered_limit(data: Source, env: Any, clip: bool) -> int | None:
-    """Steps. Raises UserError where nothing of that name is registered, and says where its code may be."""
+    """The time limit that it is registered with, in steps.
+
+    Raises UserError, which says where its code may be, if nothing of that name is registered.
+    """
     if ":" in env.id:
         return None
     try:
@@ -186,131 +151,22 @@ def _placed(make: Make) -> source.EnvSource:
 
 
 def overrides(spec: Any, clip_actions: bool = True) -> list[str]:
-    """Those that choose the environment of gymnasium's EnvSpec."""
+    """The overrides that choose the environment of gymnasium's EnvSpec."""
     kwargs = [shell.override(f"+env.kwargs.{name}", value) for name, value in (spec.kwargs or {}).items()]
     unclipped = [] if clip_actions else ["env.clip_actions=false"]
     return ["env=gym", shell.override("env.id", spec.id), *kwargs, *unclipped]
 
 
 def none(data: Source | None, spec: "Spec | None") -> None:
-    """No evaluation."""
+    """No environment: nothing is evaluated."""
     return None
 
 
-def _make(id: str, kwargs: Mapping[str, Any], wrappers: Sequence[WrapperSpec] = ()) -> gymnasium.Env:
-    module, _, _ = id.rpartition(":")
-    if module:
-        # As gymnasium has it: module:Name-v0 is registered by importing the module.
-        import_module(module)
-    if "mujoco" in str(gymnasium.spec(id.removeprefix(f"{module}:")).entry_point):
-        _hear_mujoco()
-    env = gymnasium.make(id, **kwargs)
-    if module and env.unwrapped.spec:
-        # gymnasium forgets the module, without which nobody else finds it.
-        env.unwrapped.spec.id = id
-    return flat(source.put_on(env, wrappers))
-
-
-@cache
-def _hear_mujoco() -> None:
-    """Send MuJoCo's warnings to the log, each once: by itself it prints them anew for every environment."""
-    try:
-        import mujoco
-    except ImportError:
-        return  # gymnasium will say what is missing
-    said = set()
-
-    def hear(text: str) -> None:
-        if text not in said:
-            said.add(text)
-            log.info("MuJoCo: %s", text)
-
-    mujoco.set_mju_user_warning(hear)
-
-
-def observed(obs: Any, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
-    """An observation as float32. Raises ValueError if it has not the `shape` of its space."""
-    array = np.asarray(obs, np.float32)
-    if array.shape != shape:
-        raise ValueError(f"its observation has the shape {array.shape}, its space {shape}")
-    return array
-
-
-def rewarded(reward: Any) -> float:
-    """A reward, which is one number in whatever shape; nan if a replay, of float32, cannot hold it.
-
-    Raises ValueError if it is none or several.
-    """
-    if not isinstance(reward, float):  # hardly ever
-        array = np.asarray(reward, np.float64)
-        if array.size != 1:
-            raise ValueError(f"its reward has the shape {array.shape}: it must be one number")
-        reward = array.item()
-    return reward if abs(reward) <= LARGEST else math.nan
-
-
-def task(make: MakeEnv, as_played: bool = False) -> "Spec":
-    """What the environment's spaces say; as_played: of actions, what `played_space` says.
-
-    Raises UserError for actions of another kind than ours.
-    """
-    with opened(make) as env:
-        own = bare(env)
-        action = played_space(make, env) if as_played else own.action_space
-    return spec_of(f"environment '{env.spec.id if env.spec else env}'", own.observation_space, action)
-
-
-def clips(make: MakeEnv) -> bool:
-    """Whether its environments get actions within their bounds only."""
-    return getattr(make, "clip_actions", True)
-
-
-def played_space(make: MakeEnv, env: gymnasium.Env) -> gymnasium.Space:
-    """Of the actions that `env`, one of its environments, gets: without bounds, where it gets them as they are."""
-    space = bare(env).action_space
-    if clips(make) or not isinstance(space, spaces.Box):
-        return space
-    return spaces.Box(-np.inf, np.inf, space.shape, space.dtype)
-
-
-def made(make: MakeEnv) -> gymnasium.Env:
-    """The environment. Raises UserError if it cannot be made."""
-    id = getattr(make, "id", make)
-    try:
-        return flat(make())
-    except UserError:
-        raise
-    except gymnasium.error.DependencyNotInstalled as error:
-        extra = next((extra for name, extra in EXTRAS.items() if name in str(error)), None)
-        hint = f"pip install 'awr-exp[{extra}]'" if extra else first_line(error)
-        raise UserError(f"environment '{id}' needs a package that is not installed: {hint}, or env=none") from None
-    except gymnasium.error.UnregisteredEnv as error:
-        raise UserError(
-            f"environment '{id}' cannot be made: {first_line(error)} Give the env.id of a registered one, or "
-            "my_module:MyEnv-v0 for one of your own"
-        ) from None
-    except Exception as error:
-        raise UserError(f"environment '{id}' cannot be made: {first_line(error)}") from None
-    except SystemExit as stop:
-        raise UserError(f"environment '{id}' cannot be made: {named(stop)}") from None
-
-
-@contextmanager
-def opened(make: MakeEnv) -> Iterator[gymnasium.Env]:
-    """`made` for a while, and closed, whatever it says to that."""
-    env = made(make)
-    try:
-        yield env
-    finally:
-        with suppress(*FAILURES):
-            env.close()
-
-
 def _check_vectorized(make: Make) -> None:
+    """Raises UserError where the environment's own vectorised form is not there, or none that we can collect in."""
+    problem, usual = None, gymnasium.vector.AutoresetMode.NEXT_STEP
     if gymnasium.spec(make.id.rpartition(":")[2]).vector_entry_point is None:
         raise UserError(f"environment '{make.id}' has no vectorised form of its own: leave out env.vectorized")
-    with opened(make) as one:
-        alone = _kind(bare(one).observation_space, bare(one).action_space)
     try:
         several = make.vector(1)
     except FAILURES as error:
@@ -318,24 +174,22 @@ def _check_vectorized(make: Make) -> None:
     single = _kind(several.env.single_observation_space, several.env.single_action_space)
     with suppress(*FAILURES):
         several.close()
-    usual = gymnasium.vector.AutoresetMode.NEXT_STEP
+    with opened(make) as one:
+        if single != _kind(bare(one).observation_space, bare(one).action_space):
+            problem = "has observations or actions of another kind in its vectorised form"
     mode = several.metadata.get("autoreset_mode", usual)
     # Some write the mode, others its name.
     if mode not in (usual, usual.value):
-        raise UserError(
-            f"environment '{make.id}' does not begin its episodes in the step after the last one's end (its "
-            f"autoreset_mode is {getattr(mode, 'value', mode)}), so that true last observations are not seen: leave "
-            "out env.vectorized"
+        problem = (
+            "does not begin its episodes in the step after the last one's end (its autoreset_mode is "
+            f"{getattr(mode, 'value', mode)}), so that true last observations are not seen"
         )
-    if alone != single:
-        raise UserError(
-            f"environment '{make.id}' has observations or actions of another kind in its vectorised form: leave out "
-            "env.vectorized"
-        )
+    if problem:
+        raise UserError(f"environment '{make.id}' {problem}: leave out env.vectorized")
 
 
 def _kind(observation: Any, action: Any) -> tuple[Any, ...]:
-    """Of a task, what must be the same in all of its forms."""
+    """What must be the same in all forms of a task."""
     return entries_of("", observation) or observation, action
 
 
@@ -351,11 +205,9 @@ def _check(make: Make, data: Source | None, spec: "Spec | None", instead: str) -
             instead = f"it was recorded through {names}, which is not there; {instead}"
         fit.check(env, make.id, make.clip_actions, data, spec, instead)
     if missing:
-        again = (
-            "env=from_dataset puts that on"
-            if all(map(source.recreated, missing))
-            else ("if scores depend on that, register an environment with it as my_module:MyEnv-v0")
-        )
+        again = "if scores depend on that, register an environment with it as my_module:MyEnv-v0"
+        if all(map(source.recreated, missing)):
+            again = "env=from_dataset puts that on"
         log.warning(
             "data set '%s' was recorded through %s, which environment '%s' has not: %s", data.id, names, make.id, again
         )

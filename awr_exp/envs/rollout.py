@@ -1,22 +1,18 @@
 """Playing on and on in many environments by a policy, here or in a worker. Nothing here imports torch."""
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
-from awr_exp.envs.make import LARGEST, MakeEnv, clips, observed, rewarded
-from awr_exp.envs.spaces import flat
-from awr_exp.errors import FAILURES, named
+from awr_exp.envs.build import MakeEnv
+from awr_exp.envs.fleet import InProcess, Numbers, Vectorized
+from awr_exp.networks.numpy_policy import NumpyPolicy
 from awr_exp.seeding import child_seed, normal, numpy_generator
 from awr_exp.surroundings import kept
 
-NOT_FINITE = "it returned an observation or a reward that is not finite"
 ATTEMPTS = 10
 """Times in a row that an environment may fail before it is given up."""
 
@@ -25,23 +21,14 @@ class BrokenEnvError(Exception):
     """An environment failed again and again."""
 
 
-class Player(Protocol):
-    """Anything that acts for K members in E environments each, by noise [K, E, noise] of standard normal numbers."""
-
-    @property
-    def noise(self) -> int: ...
-
-    def __call__(self, obs: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[Any]: ...
-
-
 @dataclass(frozen=True)
-class Stretch:
+class Rollout:
     """S steps of K members' E environments, [S, K, E, ...] each.
 
     action: as the policy gave it; the environment got it clipped to its bounds. next_obs is the true one also where an
-    episode ends. broken: the step begins an episode because the environment failed in the one before. episode: the
-    number of each open episode, failures: of each environment since the last stretch, [K, E]; reasons: of those, each
-    with its member.
+    episode ends. episode: the number of the episode that the step is of; where it grows and the step before ended none,
+    the environment failed in between. failures: how often it failed since the step before; reasons: why, with the
+    member of each.
     """
 
     obs: NDArray[np.float32]
@@ -50,149 +37,165 @@ class Stretch:
     next_obs: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
-    broken: NDArray[np.bool_]
-    episode: NDArray[np.int64] = field(kw_only=True)
-    failures: NDArray[np.int64] = field(kw_only=True)
-    reasons: Sequence[tuple[int, str]] = field(kw_only=True)
+    episode: NDArray[np.int64]
+    failures: NDArray[np.int64]
+    reasons: Sequence[tuple[int, str]]
+
+    @property
+    def transitions(self) -> dict[str, NDArray[Any]]:
+        """What a replay or a recording keeps of it, by name."""
+        names = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def done(self) -> NDArray[np.bool_]:
+        """Whether the step ends an episode."""
+        return self.terminated | self.truncated
 
 
-class Rollouts:
-    """Environments `numbers` of each member, one member after another, each in an episode that goes on between calls.
+class Driver:
+    """Plays in environments `numbers` of each member, each in an episode that goes on from one rollout to the next.
 
-    Episode n of environment e of a member starts from a seed of its own, and the noise of its actions is drawn from
-    one, too: nothing of the generators has to be saved, and an episode can be played again up to where it was.
-    An environment that raises or returns what is not finite or of another shape is made anew and begins its next
-    episode.
+    A lane is one environment of one member; the lanes of a member follow one another. Episode n of a lane starts from a
+    seed of its own, and the noise of its actions is drawn from another one: so no generator has to be saved, and an
+    episode can be played again up to where it was.
+
+    A lane whose environment fails begins its next episode, and is then a step behind the others, as one is that needs a
+    step to begin an episode (see `Vectorized`). Lanes that are behind are stepped until they have caught up; what those
+    that are stepped together with them play meanwhile is part of the next rollout.
     """
 
-    def __init__(self, make_env: MakeEnv, seeds: Sequence[int], numbers: Sequence[int]) -> None:
-        self.make_env, self.shape = make_env, (len(seeds), len(numbers))
-        # By lane; one that failed is not among them.
-        self.envs: dict[int, gymnasium.Env] = {}
+    def __init__(self, make_env: MakeEnv, obs_dim: int, seeds: Sequence[int], numbers: Sequence[int]) -> None:
+        self.shape = len(seeds), len(numbers)
         self.lanes = [(seed, number) for seed in seeds for number in numbers]
-        self.episode, self.failures = np.zeros((2, len(self.lanes)), np.int64)
+        own_form = getattr(make_env, "vectorized", False)
+        self.fleet = Vectorized(make_env, obs_dim, *self.shape[::-1]) if own_form else InProcess(make_env, obs_dim)
+        self.obs = np.zeros((len(self.lanes), obs_dim), np.float32)
+        self.failures, self.in_a_row = np.zeros((2, len(self.lanes)), np.int64)
         self.reasons: list[tuple[int, str]] = []
-        self.obs = np.stack([self._begin(lane) for lane in range(len(self.lanes))])
-        self.bounds = bounds(make_env, self.envs[0].action_space)
+        self.load(np.zeros(len(self.lanes), np.int64), [])
 
     @kept()
-    def _begin(self, lane: int) -> NDArray[np.float32]:
-        """The first observation of a lane's episode. Raises BrokenEnvError."""
-        seed, number = self.lanes[lane]
-        for _ in range(ATTEMPTS):
-            try:
-                if lane not in self.envs:
-                    self.envs[lane] = flat(self.make_env())
-                env = self.envs[lane]
-                # Of 31 bits, which every environment takes.
-                obs, _ = env.reset(seed=child_seed(seed, "episode", number, self.episode[lane]) >> 32)
-                first, reason = observed(obs, env.observation_space.shape), NOT_FINITE
-                if np.isfinite(first).all():
-                    return first
-            except FAILURES as error:
-                reason = named(error)
-            self._failed(lane, reason)
-        raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {reason}")
-
-    def _failed(self, lane: int, reason: str) -> None:
-        self.failures[lane] += 1
-        self.reasons.append((lane // self.shape[1], reason))
-        drop(self.envs, lane)
-
-    @kept()
-    def play(self, player: Player, steps: int, key: object) -> Stretch:
-        """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
-        count, (members, envs), shape = len(self.lanes), self.shape, self.obs.shape[1:]
-        rngs = [numpy_generator(seed, "actions", number, key) for seed, number in self.lanes]
-        noise = np.stack([normal(rng, steps, player.noise) for rng in rngs], 1).reshape(steps, members, envs, -1)
-        obs, next_obs = np.zeros((2, steps, *self.obs.shape), np.float32)
-        reward = np.empty((steps, count))
-        terminated, truncated, broken = np.zeros((3, steps, count), np.bool_)
-        actions: list[NDArray[Any]] = []
-        for step in range(steps):
-            lanes: Sequence[int] = range(count)
-            for _ in range(ATTEMPTS):
-                with np.errstate(all="ignore"):
-                    # Copies of what a player may use again.
-                    action = np.array(player(self.obs.reshape(members, envs, -1), noise[step]))
-                action, said = action.reshape(count, *action.shape[2:]), dict.fromkeys(lanes, NOT_FINITE)
-                played = clipped(action, self.bounds)
-                for lane in lanes:
-                    at = step, lane
-                    try:
-                        result, gained, terminated[at], truncated[at], _ = self.envs[lane].step(played[lane])
-                        reward[at], next_obs[at] = rewarded(gained), observed(result, shape)
-                    except FAILURES as error:
-                        said[lane] = named(error)
-                        reward[at] = np.nan
-                good = np.isfinite(next_obs[step]).all(1) & np.isfinite(reward[step])
-                if good.all():
-                    break
-                lanes = np.flatnonzero(~good).tolist()
-                broken[step, lanes] = True
-                for lane in lanes:
-                    self._failed(lane, said[lane])
-                    self.episode[lane] += 1
-                    self.obs[lane] = self._begin(lane)
-            else:
-                raise BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {self.reasons[-1][1]}")
-            obs[step] = self.obs
-            actions.append(action)
-            self.obs[:] = next_obs[step]
-            for lane in np.flatnonzero(terminated[step] | truncated[step]).tolist():
-                self.episode[lane] += 1
-                self.obs[lane] = self._begin(lane)
-        parts = (obs, np.stack(actions), reward, next_obs, terminated, truncated, broken)
-        own: Any = [part.reshape(steps, members, envs, *part.shape[2:]) for part in parts]
-        numbers = {name: getattr(self, name).reshape(self.shape).copy() for name in ("episode", "failures")}
-        stretch = Stretch(*own, **numbers, reasons=self.reasons)
-        self.failures[:], self.reasons = 0, []
-        return stretch
-
-    def load(self, episode: NDArray[np.int64], actions: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    def load(self, episode: Numbers, actions: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Begin each lane's episode again and take its actions; where they are then, [lanes, obs_dim].
 
-        Of a lane that cannot be brought back, nan.
+        Of lanes that cannot be brought back, nan. Raises BrokenEnvError.
         """
-        self.episode[:] = episode
+        self.episode = episode
+        # Steps of all lanes that are not yet part of a rollout, and in which of them each lane moved.
+        self.steps: list[tuple[NDArray[Any], ...]] = []
+        self.moved: list[NDArray[np.bool_]] = []
+        self.counts = np.zeros(len(self.lanes), np.int64)
+        self._begin(np.arange(len(self.lanes)))
+        if self.fleet.autoreset:
+            return np.full_like(self.obs, np.nan)
         for lane, taken in enumerate(actions):
-            self.obs[lane] = self._begin(lane)
-            try:
-                for action in clipped(taken, self.bounds):
-                    self.obs[lane] = observed(self.envs[lane].step(action)[0], self.obs.shape[1:])
-            except FAILURES:
-                self.obs[lane] = np.nan
+            for action in taken:
+                step = self.fleet.step(np.array([lane]), action[None])
+                self.obs[lane] = step.obs[0] if step.moved[0] else np.nan
+                if not step.moved[0]:
+                    break
         return self.obs
 
-    def skip(self, lanes: Sequence[int]) -> None:
-        """Begin the next episodes of lanes."""
-        for lane in lanes:
-            self.episode[lane] += 1
-            self.obs[lane] = self._begin(lane)
+    @kept()
+    def skip(self, lanes: Numbers) -> None:
+        """Begin the next episodes of lanes that `load` could not bring back."""
+        self._begin_next(lanes)
+
+    def _begin_next(self, lanes: Numbers, by_itself: bool = True) -> None:
+        """Begin the next episodes of lanes, unless they do so by themselves. Raises BrokenEnvError."""
+        self.episode = self.episode.copy()
+        self.episode[lanes] += 1
+        if not (by_itself and self.fleet.autoreset):
+            self._begin(lanes)
+
+    def _begin(self, lanes: Numbers) -> None:
+        """Begin the episodes of lanes. Raises BrokenEnvError."""
+        # Not in place: a step that waits has these observations.
+        self.obs = self.obs.copy()
+        for _ in range(ATTEMPTS):
+            names = [(*self.lanes[lane], self.episode[lane]) for lane in lanes.tolist()]
+            # Of 31 bits, which every environment takes.
+            seeds = np.array([child_seed(seed, "episode", number, episode) >> 32 for seed, number, episode in names])
+            step = self.fleet.reset(lanes, seeds)
+            self.obs[lanes] = step.obs
+            lanes = self._failed(lanes, step.reasons)
+            if not len(lanes):
+                return
+        raise self._broken()
+
+    def _failed(self, lanes: Numbers, reasons: dict[int, str]) -> Numbers:
+        """Those that begin anew because some failed, for these reasons by place: they are counted."""
+        failed, self.failures = lanes[list(reasons)], self.failures.copy()
+        self.failures[failed] += 1
+        self.reasons += zip((failed // self.shape[1]).tolist(), reasons.values(), strict=True)
+        return self.fleet.together(failed)
+
+    def _broken(self) -> BrokenEnvError:
+        return BrokenEnvError(f"the environment failed {ATTEMPTS} times in a row: {self.reasons[-1][1]}")
+
+    @kept()
+    def play(self, policy: NumpyPolicy, steps: int, key: object) -> Rollout:
+        """The next `steps` of all; key: what the noise of this call is drawn by. Raises BrokenEnvError."""
+        rngs = [numpy_generator(seed, "actions", number, key) for seed, number in self.lanes]
+        tick = 0
+        while (lacking := self.counts < steps).any():
+            if tick % steps == 0:
+                noise = np.stack([normal(rng, steps, policy.noise) for rng in rngs], 1)
+                noise = noise.reshape(steps, *self.shape, -1)
+            with np.errstate(all="ignore"):
+                # A copy of what a policy may use again.
+                action = np.array(policy(self.obs.reshape(*self.shape, -1), noise[tick % steps]))
+            self._step(action.reshape(len(self.lanes), *action.shape[2:]), self.fleet.together(np.flatnonzero(lacking)))
+            tick += 1
+        return self._next(steps)
+
+    def _step(self, action: NDArray[Any], lanes: Numbers) -> None:
+        """Step these lanes with their actions, of those of all."""
+        step, before = self.fleet.step(lanes, action[lanes]), self.obs
+        if len(lanes) == len(self.lanes):
+            self.obs, reward, terminated, truncated, moved = step[:5]
+        else:
+            whole: Any = [before.copy(), *(np.zeros(len(before), part.dtype) for part in step[1:5])]
+            for mine, part in zip(whole, step, strict=False):
+                mine[lanes] = part
+            self.obs, reward, terminated, truncated, moved = whole
+        # None of these arrays is written to from now on.
+        own = before, action, reward, self.obs, terminated, truncated, self.episode, self.failures
+        self.steps.append(own)
+        self.moved.append(moved)
+        self.counts = self.counts + moved
+        if self.failures.any():
+            self.failures = np.where(moved, 0, self.failures)
+            self.in_a_row[moved] = 0
+        if (ended := moved & (terminated | truncated)).any():
+            self._begin_next(np.flatnonzero(ended))
+        if step.reasons:
+            again = self._failed(lanes, step.reasons)
+            self.in_a_row[again] += 1
+            if self.in_a_row.max() == ATTEMPTS:
+                raise self._broken()
+            self._begin_next(again, by_itself=False)
+
+    def _next(self, steps: int) -> Rollout:
+        """The first `steps` in which each lane moved; what is left over waits."""
+        columns: Any = [np.stack(column) for column in zip(*self.steps, strict=True)]
+        left: NDArray[Any] = np.zeros(0, np.int64)
+        moved = np.stack(self.moved)
+        if len(moved) > steps:
+            chosen = np.argsort(~moved, axis=0, kind="stable")[:steps]
+            np.put_along_axis(moved, chosen, False, 0)
+            left = np.flatnonzero(moved.any(1))
+            columns = [
+                np.take_along_axis(column, chosen.reshape(*chosen.shape, *(1,) * (column.ndim - 2)), 0)
+                for column in columns
+            ]
+        self.steps, self.moved = [self.steps[row] for row in left], [moved[row] for row in left]
+        self.counts -= steps
+        own: Any = [column.reshape(steps, *self.shape, *column.shape[2:]) for column in columns]
+        own.append(self.reasons)
+        self.reasons = []
+        return Rollout(*own)
 
     def close(self) -> None:
-        for lane in list(self.envs):
-            drop(self.envs, lane)
-
-
-def drop(envs: dict[int, Any], number: int) -> None:
-    """Close one of the environments, if it is there, whatever it says to that."""
-    with suppress(*FAILURES):
-        envs.pop(number).close()
-
-
-def bounds(make_env: MakeEnv, space: gymnasium.Space) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """What actions are clipped to before an environment gets them, if they are."""
-    return (space.low, space.high) if clips(make_env) and isinstance(space, spaces.Box) else None
-
-
-def clipped(actions: NDArray[Any], limits: tuple[NDArray[Any], NDArray[Any]] | None) -> NDArray[Any]:
-    """What environments get of actions: copies, for some change theirs in place, within `bounds` and of their dtype."""
-    return np.clip(actions, *limits).astype(limits[0].dtype, copy=False) if limits else actions.copy()
-
-
-def finite(values: NDArray[Any]) -> NDArray[Any]:
-    """The values, if float32 can hold them. Raises ValueError."""
-    if not (np.abs(values) <= LARGEST).all():
-        raise ValueError(NOT_FINITE)
-    return values
+        self.fleet.close()

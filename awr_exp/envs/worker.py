@@ -1,4 +1,4 @@
-"""An object in a process of its own, whose methods are called over a pipe.
+"""An object in a process of its own, whose methods are called over a pipe, or its like in this process.
 
 A worker is a fresh interpreter that imports torch only if its object does, runs nothing of the program that started it,
 and ends with it.
@@ -41,10 +41,10 @@ class HangsError(Exception):
 
 
 class Worker:
-    """Hosts what `make` returns. Each `ask` is followed by one `answer`, and both raise WorkerError if it went wrong.
+    """Hosts what `make` returns. Each `ask` names a method, and is followed by one `answer`.
 
-    Once `stopped` is true, neither waits longer than PATIENCE: HangsError. Raises WorkerError where no process can be
-    started.
+    Both raise WorkerError if something went wrong. Once `stopped` is true, neither waits longer than PATIENCE:
+    HangsError. Raises WorkerError where no process can be started.
     """
 
     def __init__(self, make: Callable[[], Any], stopped: Stopped = lambda: False) -> None:
@@ -109,6 +109,19 @@ class Worker:
             # It hangs in what it was asked for last.
             self.process.kill()
             self.process.wait()
+
+
+class Local:
+    """As `Worker`, in this process: it does what it was asked for once the answer is wanted."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.hosted = make()
+
+    def ask(self, method: str, *arguments: Any) -> None:
+        self.answer = partial(getattr(self.hosted, method), *arguments)
+
+    def close(self) -> None:
+        self.hosted.close()
 
 
 def serve(pipe: Connection) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.worker import HangsError
 from awr_exp.training.evaluate import Episodes, Evaluator
 from awr_exp.training.progress import SCREEN

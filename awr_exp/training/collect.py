@@ -1,13 +1,12 @@
 """Collecting with the policy as it is: each member in its own environments, into its own part of a replay."""
 
 import logging
-import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,45 +15,22 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.replay import Replay
-from awr_exp.envs.make import MakeEnv
-from awr_exp.envs.rollout import BrokenEnvError, Player, Rollouts, Stretch
-from awr_exp.envs.vectorized import Vectorized
-from awr_exp.envs.worker import Stopped, Worker, WorkerDiedError, WorkerError
+from awr_exp.envs.build import MakeEnv
+from awr_exp.envs.rollout import BrokenEnvError, Rollout
+from awr_exp.envs.shared import SharedDriver
+from awr_exp.envs.worker import Stopped, WorkerError
 from awr_exp.errors import UserError
-from awr_exp.networks import acting
+from awr_exp.networks.numpy_policy import NumpyPolicy, Uniform
 from awr_exp.training.progress import speaking
 from awr_exp.training.recorder import Recorder
 from awr_exp.types import Batch
 
 log = logging.getLogger(__name__)
 
-MANY = 1_000
-"""Environments that take a while to be made."""
 MOST_FAILURES = 100
 """Failures of a member's environments after which its run ends, counted anew when it is resumed."""
-
-
-class Host(Protocol):
-    """Where rollouts are: here or in a worker. Each `ask` is followed by one `answer`."""
-
-    def ask(self, method: str, *arguments: Any) -> None: ...
-
-    def answer(self) -> Any: ...
-
-    def close(self) -> None: ...
-
-
-class Here:
-    """In this process: does what was asked once the answer is wanted."""
-
-    def __init__(self, rollouts: Rollouts | Vectorized) -> None:
-        self.rollouts = rollouts
-
-    def ask(self, method: str, *arguments: Any) -> None:
-        self.answer = partial(getattr(self.rollouts, method), *arguments)
-
-    def close(self) -> None:
-        self.rollouts.close()
+STATE = {"episode": "episode", "length": "length", "total": "return", "sums": "sums", "failures": "failures"}
+"""What a checkpoint has of a collector: by attribute, its name there, after "collect."."""
 
 
 class Collector:
@@ -78,32 +54,25 @@ class Collector:
         runs: Sequence[tuple[Path, str]] = (),
         stopped: Stopped = lambda: False,
     ) -> None:
-        if workers and agent.player() is None:
+        if workers and agent.numpy_policy() is None:
             raise UserError("this policy has no NumPy form, in which workers act: choose trainer.workers=0")
-        self.agent, self.replay, self.make_env, self.reward_scale = agent, replay, make_env, reward_scale
-        self.stopped = stopped
-        shape = (agent.members, replay.envs)
-        processes = min(workers, replay.envs)
-        self.shares = [np.arange(share, replay.envs, max(1, processes)) for share in range(max(1, processes))]
-        self.remote = processes > 0
-        if math.prod(shape) >= MANY:
-            log.info("making %d environments", math.prod(shape))
+        self.agent, self.replay, self.reward_scale = agent, replay, reward_scale
+        self.recorders, self.runs = recorders, runs
+        place = agent.spec.obs_dim, agent.seeds, replay.envs
         with _said_plainly():
-            self.hosts = [self._host(share) for share in self.shares]
+            self.driver = SharedDriver(make_env, *place, workers, stopped, self._bring_back)
+        shape = agent.members, replay.envs
+        # Of each open episode.
         self.episode, self.length, self.total = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
-        # Of each open episode, in pieces.
-        self.actions: dict[tuple[int, int], list[NDArray]] = {place: [] for place in np.ndindex(*shape)}
+        # The newest of all environments, as far back as the longest open episode, rollout by rollout.
+        discrete, width = agent.spec.discrete, agent.spec.action_dim
+        none = np.zeros((0, *shape), np.int64) if discrete else np.zeros((0, *shape, width), np.float32)
+        self.actions, self.remembered = deque([none]), 0
         # Of the observations and of their squares so far: float32 would drift, and the replay forgets.
         self.sums = np.zeros((agent.members, 2, agent.spec.obs_dim))
         self.finished: list[list[Sequence[float]]] = [[] for _ in agent.seeds]
         self.failures = np.zeros(agent.members, np.int64)
         self.forgiven = self.failures
-        self.recorders, self.runs = recorders, runs
-
-    def _host(self, share: NDArray[np.int64]) -> Host:
-        kind = Vectorized if getattr(self.make_env, "vectorized", False) else Rollouts
-        make: Any = partial(kind, self.make_env, self.agent.seeds, share.tolist())  # type: ignore[arg-type]
-        return Worker(make, self.stopped) if self.remote else Here(make())
 
     def collect(self, steps: int, random: bool = False) -> None:
         """`steps` of every environment, by the policy or, to begin with, by uniformly random actions.
@@ -115,105 +84,77 @@ class Collector:
 
     def begin(self, steps: int, random: bool = False) -> None:
         """The first half of `collect`: workers are at it from now on, with the policy as it is now."""
-        player: Player | None = acting.Uniform(self.agent.spec) if random else self.agent.player()
-        player = player or Torch(self.agent)
-        self.asked = ("play", player, steps, self.replay.added)
+        policy: NumpyPolicy | None = Uniform(self.agent.spec) if random else self.agent.numpy_policy()
         with _said_plainly():
-            for share in range(len(self.hosts)):
-                self._ask(share, *self.asked)
+            self.driver.begin(policy or TorchPolicy(self.agent), steps, self.replay.added)
 
     def finish(self) -> None:
         """The second half: wait for what was begun, and add it to the replay."""
         with _said_plainly():
-            parts = [self._answer(share) for share in range(len(self.hosts))]
-        stretch = _merge(parts, self.shares)
-        failures = self.failures + stretch.failures.sum(1)
+            rollout = self.driver.finish()
+        self._count_failures(rollout)
+        begins = np.diff(rollout.episode, axis=0, prepend=[self.episode - (self.length == 0)]) > 0
+        for member, recorder in enumerate(self.recorders):
+            recorder.add(self.replay.added * self.replay.envs, rollout, member, begins[:, member])
+        self._follow(rollout, begins)
+        # An episode that has not ended where the next one begins was cut off: the environment failed.
+        self.replay.cut(torch.as_tensor(begins[0]))
+        rollout.truncated[:-1] |= begins[1:] & ~rollout.terminated[:-1]
+        self.replay.extend(self._batch(rollout))
+        exact = rollout.obs.astype(np.float64)
+        self.sums += np.stack([exact.sum((0, 2)), np.square(exact).sum((0, 2))], 1)
+
+    def _count_failures(self, rollout: Rollout) -> None:
+        """Raises UserError where they are too many, before anything counts: the run can go on from where it was."""
+        failures = self.failures + rollout.failures.sum((0, 2))
         # Of each member the last.
-        reasons = dict(stretch.reasons)
+        reasons = dict(rollout.reasons)
         for member, reason in reasons.items():
             with speaking(*self.runs[member]) if self.runs else nullcontext():
                 log.warning("an environment failed and was made anew: %s", reason)
         for member, reason in reasons.items():
             if failures[member] - self.forgiven[member] > MOST_FAILURES:
-                # Before anything of it counts: the run can go on from where it was.
                 raise UserError(f"environments failed {failures[member]} times, the last time so: {reason}")
         self.failures = failures
-        self._record(stretch)
-        self._follow(stretch)
-        # What came before an episode that began because of a failure was cut there.
-        stretch.truncated[:-1] |= stretch.broken[1:] & ~stretch.terminated[:-1]
-        self.replay.cut(torch.as_tensor(stretch.broken[0]))
-        self.replay.extend(self._batch(stretch))
-        exact = stretch.obs.astype(np.float64)
-        self.sums += np.stack([exact.sum((0, 2)), np.square(exact).sum((0, 2))], 1)
 
     def count_failures(self, member: int, failures: int) -> None:
-        """Of a member's environments elsewhere: they are no reason to end its run."""
+        """Count failures of a member's environments elsewhere, which are no reason to end its run."""
         added = failures * (np.arange(self.agent.members) == member)
         self.failures, self.forgiven = self.failures + added, self.forgiven + added
 
-    def _ask(self, share: int, *request: Any) -> None:
-        try:
-            self.hosts[share].ask(*request)
-        except WorkerDiedError:
-            self._revive(share)
-            self.hosts[share].ask(*request)
-
-    def _answer(self, share: int) -> Any:
-        try:
-            return self.hosts[share].answer()
-        except WorkerDiedError:
-            self._revive(share)
-            self.hosts[share].ask(*self.asked)
-            return self.hosts[share].answer()
-
-    def _revive(self, share: int) -> None:
-        log.warning("a worker process died: another one takes its environments from where they were")
-        self.hosts[share].close()
-        self.hosts[share] = self._host(self.shares[share])
-        self._bring_back(share)
-
-    def _batch(self, stretch: Stretch) -> Batch:
-        """[K, S, E, ...] on the device."""
-        names = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
-        tensors = {
-            name: torch.as_tensor(getattr(stretch, name)).to(self.agent.device).transpose(0, 1) for name in names
-        }
+    def _batch(self, rollout: Rollout) -> Batch:
+        """Its transitions, [K, S, E, ...] on the device."""
+        device, columns = self.agent.device, rollout.transitions.items()
+        tensors = {name: torch.as_tensor(column).to(device).transpose(0, 1) for name, column in columns}
         tensors["reward"] = tensors["reward"] * self.reward_scale
         return Batch(**{name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
 
-    def _record(self, stretch: Stretch) -> None:
-        first = stretch.broken.copy()
-        first[0] |= self.length == 0
-        first[1:] |= stretch.terminated[:-1] | stretch.truncated[:-1]
-        for member, recorder in enumerate(self.recorders):
-            recorder.add(self.replay.added * self.replay.envs, stretch, member, first[:, member])
+    def _follow(self, rollout: Rollout, begins: NDArray[np.bool_]) -> None:
+        """Keep account of episodes: how far the open ones are, and what the finished ones brought.
 
-    def _follow(self, stretch: Stretch) -> None:
-        """Keep account of episodes: how far the open ones are, and what the finished ones brought."""
-        done: Any = stretch.terminated | stretch.truncated
-        eventful = (done | stretch.broken).any(0)
-        for place in self.actions:
-            own, begin = (slice(None), *place), 0
-            rewards = stretch.reward[own]
-            events = np.flatnonzero(done[own] | stretch.broken[own]).tolist() if eventful[place] else []
-            for step in events:
-                if stretch.broken[(step, *place)]:
-                    begin, self.length[place], self.total[place] = step, 0, 0.0
-                if done[(step, *place)]:
-                    length, total = (
-                        self.length[place] + step + 1 - begin,
-                        self.total[place] + rewards[begin : step + 1].sum(),
-                    )
-                    self.finished[place[0]].append((float(total), int(length)))
-                    begin, self.length[place], self.total[place] = step + 1, 0, 0.0
-            self.length[place] += len(rewards) - begin
-            self.total[place] += rewards[begin:].sum()
-            if events:
-                self.actions[place].clear()
-            # A copy: the view would keep the whole stretch.
-            self.actions[place].append(stretch.action[own][begin:].copy())
-        self.episode = stretch.episode
+        begins [S, K, E]: where episodes begin.
+        """
+        done, steps = rollout.done, len(begins)
+        for place in np.ndindex(*self.length.shape):
+            own = (slice(None), *place)
+            for begin, end in pairwise([0, *(np.flatnonzero(begins[1:][own]) + 1).tolist(), steps]):
+                if begins[(begin, *place)]:
+                    self.length[place], self.total[place] = 0, 0.0
+                self.length[place] += end - begin
+                self.total[place] += rollout.reward[own][begin:end].sum()
+                if done[(end - 1, *place)]:
+                    self.finished[place[0]].append((float(self.total[place]), int(self.length[place])))
+        self.episode = rollout.episode[-1] + done[-1]
+        self.length[done[-1]], self.total[done[-1]] = 0, 0.0
+        self.actions.append(rollout.action)
+        self.remembered += steps
+        while self.remembered - len(self.actions[0]) >= max(1, self.length.max()):
+            self.remembered -= len(self.actions.popleft())
+
+    def _open(self, member: int) -> list[NDArray[Any]]:
+        """The actions of the open episode of each of a member's environments, [length, ...]."""
+        actions = np.concatenate([part[:, member] for part in self.actions])
+        return [actions[len(actions) - length :, env] for env, length in enumerate(self.length[member].tolist())]
 
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [K, obs_dim] of each member's observations so far; 1 for a constant entry."""
@@ -223,31 +164,20 @@ class Collector:
         return torch.as_tensor(mean).to(self.agent.obs_mean), torch.as_tensor(std).to(self.agent.obs_std)
 
     def read(self) -> list[dict[str, float]]:
-        """Of the episodes that each member finished since the last call: mean return and length; failures so far."""
-        means = [np.mean(own, 0).tolist() if own else () for own in self.finished]
-        self.finished = [[] for _ in self.finished]
-        metrics = [dict(zip(("collect/return_mean", "collect/length_mean"), mean, strict=False)) for mean in means]
-        for own, failures in zip(metrics, self.failures.tolist(), strict=True):
-            own["collect/env_failures"] = failures
-        return metrics
+        """The mean return and length of what each member finished since the last call, and its failures so far."""
+        names = "collect/return_mean", "collect/length_mean"
+        means = [dict(zip(names, np.mean(own, 0).tolist(), strict=True)) if own else {} for own in self.finished]
+        self.finished = [[] for _ in means]
+        return [mean | {"collect/env_failures": n} for mean, n in zip(means, self.failures.tolist(), strict=True)]
 
     def state(self, member: int) -> dict[str, Tensor]:
-        """What a checkpoint of a member needs of its environments, [1, E] each."""
-        parts = {"episode": self.episode, "length": self.length, "return": self.total}
-        state = {
-            f"collect.{name}": torch.as_tensor(values[member : member + 1]).clone() for name, values in parts.items()
-        }
-        # Of each environment's open episode, one after another: members have different numbers of them.
-        actions = np.concatenate([self._open(member, env) for env in range(self.replay.envs)])
-        sums = torch.as_tensor(self.sums[member : member + 1]).clone()
-        failures = torch.as_tensor(self.failures[member : member + 1]).clone()
-        return state | {"collect.actions": torch.as_tensor(actions), "collect.sums": sums, "collect.failures": failures}
+        """What a checkpoint of a member needs of its environments, [1, E] each.
 
-    def _open(self, member: int, env: int) -> NDArray:
-        """The actions of an open episode, [length, ...]."""
-        spec = self.agent.spec
-        none = np.zeros((0,), np.int64) if spec.discrete else np.zeros((0, spec.action_dim), np.float32)
-        return np.concatenate([none, *self.actions[member, env]])
+        Their actions are of one open episode after another, for members have different numbers of them.
+        """
+        own = {f"collect.{STATE[name]}": getattr(self, name)[member : member + 1] for name in STATE}
+        state = {name: torch.as_tensor(values).clone() for name, values in own.items()}
+        return state | {"collect.actions": torch.as_tensor(np.concatenate(self._open(member)))}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from the `state` of all members: open episodes are played again.
@@ -255,8 +185,7 @@ class Collector:
         Where that does not lead to where they were, they end there, truncated, and new ones begin. Raises ValueError or
         KeyError where the state is of another shape.
         """
-        names = {"episode": "episode", "length": "length", "total": "return", "sums": "sums", "failures": "failures"}
-        for own, name in names.items():
+        for own, name in STATE.items():
             before, found = getattr(self, own), state[f"collect.{name}"].numpy().copy()
             if found.shape != before.shape or found.dtype != before.dtype:
                 raise ValueError(f"'collect.{name}' should be {before.shape}, found {found.shape} of {found.dtype}")
@@ -264,52 +193,50 @@ class Collector:
         self.forgiven = self.failures
         if self.length.min() < 0 or self.length.sum() != len(state["collect.actions"]):
             raise ValueError("its open episodes are of other lengths than their actions")
-        pieces = np.split(state["collect.actions"].numpy(), self.length.flatten().cumsum()[:-1])
-        for place, piece in zip(self.actions, pieces, strict=True):
-            self.actions[place] = [piece]
+        kept, self.remembered = state["collect.actions"].numpy(), int(self.length.max())
+        actions = np.zeros((self.remembered, *self.length.shape, *kept.shape[1:]), kept.dtype)
+        self.actions = deque([actions])
+        pieces = np.split(kept, self.length.flatten().cumsum()[:-1])
+        for place, piece in zip(np.ndindex(*self.length.shape), pieces, strict=True):
+            actions[(slice(self.remembered - len(piece), None), *place)] = piece
         with _said_plainly():
-            lost = sum(self._bring_back(share) for share in range(len(self.hosts)))
+            lost = sum(map(self._bring_back, range(len(self.driver.shares))))
         if lost:
             log.warning("%d environments could not be brought back to where they were: new episodes begin", lost)
 
     def _bring_back(self, share: int) -> int:
-        """Play a share's open episodes again; the number of those that did not come to where they were."""
-        host, envs = self.hosts[share], self.shares[share]
-        lanes = [(member, env) for member in range(self.agent.members) for env in envs.tolist()]
-        host.ask("load", self.episode[:, envs].flatten(), [self._open(*lane) for lane in lanes])
-        obs = host.answer()
+        """Have the open episodes of a share played again; how many did not come to where they were."""
+        envs = self.driver.shares[share]
+        actions = [own[env] for own in map(self._open, range(self.agent.members)) for env in envs.tolist()]
+        obs = self.driver.call(share, "load", self.episode[:, envs].flatten(), actions)
         if not self.replay.added:
             return 0
         newest = self.replay.newest(1).next_obs[:, envs].flatten(0, 2).cpu().numpy()
-        lost = np.flatnonzero((self.length[:, envs].flatten() > 0) & (obs != newest).any(1))
-        if len(lost):
+        lost = (self.length[:, envs].flatten() > 0) & (obs != newest).any(1)
+        if lost.any():
             cut = np.zeros(self.length.shape, bool)
-            for place in (lanes[lane] for lane in lost):
-                cut[place] = True
-                self.episode[place] += 1
-                self.length[place], self.total[place] = 0, 0.0
-                self.actions[place].clear()
+            cut[:, envs] = lost.reshape(len(cut), -1)
+            self.episode += cut
+            self.length[cut], self.total[cut] = 0, 0.0
             self.replay.cut(torch.as_tensor(cut))
-            host.ask("skip", lost.tolist())
-            host.answer()
-        return len(lost)
+            self.driver.call(share, "skip", np.flatnonzero(lost))
+        return int(lost.sum())
 
     def close(self) -> None:
-        for host in self.hosts:
-            host.close()
+        self.driver.close()
 
 
 @contextmanager
 def _said_plainly() -> Iterator[None]:
-    """What environments and workers cannot do any more, as the end of a run."""
+    """What environments and workers cannot do any more ends the run, in one line."""
     try:
         yield
     except (BrokenEnvError, WorkerError) as error:
         raise UserError(f"no more can be collected: {error}") from None
 
 
-class Torch:
-    """Any policy as a player, for this process."""
+class TorchPolicy:
+    """Acts by any policy as one in NumPy does, but only in this process."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.noise = agent, agent.policy.head.noise
@@ -318,15 +245,3 @@ class Torch:
         action = self.agent.act(*(torch.as_tensor(each).to(self.agent.obs_mean) for each in (obs, noise)))
         # As the replay keeps it, so that the same action can be played again.
         return (action.float() if action.is_floating_point() else action).cpu().numpy()
-
-
-def _merge(parts: Sequence[Stretch], shares: Sequence[NDArray[np.int64]]) -> Stretch:
-    """One stretch of all environments from those of each share."""
-    if len(parts) == 1:
-        return parts[0]
-    order, merged = np.argsort(np.concatenate(shares)), {}
-    for name in (field.name for field in fields(Stretch) if field.name != "reasons"):
-        # Of each step, or of each environment alone.
-        axis = 1 if name in ("episode", "failures") else 2
-        merged[name] = np.concatenate([getattr(part, name) for part in parts], axis).take(order, axis)
-    return Stretch(**merged, reasons=[reason for part in parts for reason in part.reasons])

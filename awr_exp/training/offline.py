@@ -6,7 +6,7 @@ import torch
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
-from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.build import MakeEnv
 from awr_exp.training import team
 from awr_exp.training.learner import Learner
 from awr_exp.training.schedules import FixedData

@@ -9,7 +9,8 @@ from awr_exp.agents.agent import Agent
 from awr_exp.data import export
 from awr_exp.data.replay import Replay
 from awr_exp.data.transitions import Transitions
-from awr_exp.envs.make import MakeEnv, collecting, opened
+from awr_exp.envs.build import MakeEnv, opened
+from awr_exp.envs.make import collecting
 from awr_exp.errors import UserError
 from awr_exp.training import memory, team
 from awr_exp.training.callbacks import Callback, Record
@@ -55,7 +56,7 @@ class Online(Trainer):
         if not agent.value_iters:
             raise UserError(f"{name} needs an agent that learns values: choose agent=awr")
         parts = team.by_thread(agent, torch.get_num_threads())
-        if len(parts) > 1 and agent.player() is not None:
+        if len(parts) > 1 and agent.numpy_policy() is not None:
             # Threads that stepped environments themselves would wait for one another.
             workers = max(1, workers // len(parts))
         schedule.check(env_steps, envs, workers, data is not None)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from awr_exp import config
 from awr_exp.data import export
 from awr_exp.data.recording import Recording
-from awr_exp.envs.episode import Stage, at_random
-from awr_exp.envs.make import MakeEnv, clips, opened, played_space, task
-from awr_exp.envs.rollout import Stretch
+from awr_exp.envs.build import MakeEnv, clips, opened, played_space, task
+from awr_exp.envs.episode import at_random, play_seeded
+from awr_exp.envs.fleet import InProcess
+from awr_exp.envs.rollout import Rollout
 from awr_exp.errors import UserError
 from awr_exp.types import Spec
 
@@ -82,21 +83,20 @@ class Recorder:
         if self.ended:
             log.warning("recording ended before: what comes from now on is not recorded")
 
-    def add(self, step: int, stretch: Stretch, member: int, first: NDArray[np.bool_]) -> None:
-        """A stretch that begins at environment step `step`; first [S, E]: where episodes begin."""
+    def add(self, step: int, rollout: Rollout, member: int, first: NDArray[np.bool_]) -> None:
+        """A rollout that begins at environment step `step`; first [S, E]: where episodes begin."""
         if self.recording is None or self.ended:
             return
         # Each row is a step of every environment.
         number = np.arange(len(first))
         at = step + self.envs * number
         inside = np.any([(begin <= at) & (at < end) for begin, end in self.windows], 0)
-        # The row where the episode began that each belongs to; -1 before this stretch.
+        # The row where the episode began that each belongs to; -1 before this rollout.
         began = np.maximum.accumulate(np.where(first, number[:, None], -1))
         keep = np.where(began < 0, self.open, inside[began])
         self.open = keep[-1]
         rows = np.flatnonzero(keep.any(1))
-        names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
-        parts = {name: getattr(stretch, name)[rows, member] for name in names}
+        parts = {name: column[rows, member] for name, column in rollout.transitions.items()}
         if not self.spec.discrete:
             parts["action"] = np.clip(parts["action"], self.spec.action_low, self.spec.action_high)
         try:
@@ -150,9 +150,9 @@ def reference(make_env: MakeEnv, best: float) -> tuple[float, float] | None:
     None, with a warning, where the environment fails again and again: what was collected is worth more than scores.
     """
     try:
-        act = at_random(task(make_env))
-        with closing(Stage(make_env)) as stage:
-            episodes = [stage.play(act, 0, "reference", number) for number in range(REFERENCE_EPISODES)]
+        act = at_random(spec := task(make_env))
+        with closing(InProcess(make_env, spec.obs_dim)) as fleet:
+            episodes = [play_seeded(fleet, act, 0, "reference", number) for number in range(REFERENCE_EPISODES)]
     except UserError as error:
         log.warning("the data set gets no reference scores: %s", error)
         return None

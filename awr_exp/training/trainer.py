@@ -9,7 +9,7 @@ import torch
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
-from awr_exp.envs.make import MakeEnv
+from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.training import health, keeping

@@ -15,10 +15,11 @@ import pytest
 from awr_exp.data import export
 from awr_exp.data.minari import load
 from awr_exp.data.recording import Recording
-from awr_exp.envs.make import gym, task
-from awr_exp.envs.rollout import Rollouts, Stretch
+from awr_exp.envs.build import task
+from awr_exp.envs.make import gym
+from awr_exp.envs.rollout import Driver, Rollout
 from awr_exp.errors import UserError
-from awr_exp.networks.acting import Uniform
+from awr_exp.networks.numpy_policy import Uniform
 from awr_exp.training import recorder as module
 from awr_exp.training.recorder import Recorder
 from awr_exp.types import Spec
@@ -47,17 +48,17 @@ def recorder(tmp_path: Path, spec: Spec, **options: Any) -> Recorder:
     return Recorder("test/mine-v0", folder=tmp_path, spec=spec, **({"envs": 2} | defaults | options))
 
 
-def played(spec: Spec, own: Recorder, stretches: int, steps: int = 25, rollouts: Rollouts | None = None) -> list[Any]:
-    """Stretches of one member's environments, each shown to the recorder."""
-    rollouts = rollouts or Rollouts(MAKE[spec], [1], list(range(own.envs)))
+def played(spec: Spec, own: Recorder, count: int, steps: int = 25, driver: Driver | None = None) -> list[Any]:
+    """Rollouts of one member's environments, each shown to the recorder."""
+    driver = driver or Driver(MAKE[spec], spec.obs_dim, [1], list(range(own.envs)))
     seen: list[Any] = []
     done = np.ones((1, own.envs), bool)
-    for number in range(stretches):
-        stretch = rollouts.play(Bold(spec), steps, number)
-        ends = stretch.terminated | stretch.truncated
-        own.add(number * steps * own.envs, stretch, 0, np.concatenate([done, ends[:-1, 0]]))
+    for number in range(count):
+        rollout = driver.play(Bold(spec), steps, number)
+        ends = rollout.done
+        own.add(number * steps * own.envs, rollout, 0, np.concatenate([done, ends[:-1, 0]]))
         done = ends[-1]
-        seen.append(stretch)
+        seen.append(rollout)
     return seen
 
 
@@ -146,8 +147,8 @@ def test_without_an_episode_to_keep_no_data_set_is_written(tmp_path: Path) -> No
 
 def test_a_recording_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     own = recorder(tmp_path, CARTPOLE)
-    rollouts = Rollouts(MAKE[CARTPOLE], [1], [0, 1])
-    seen = played(CARTPOLE, own, 2, rollouts=rollouts)
+    driver = Driver(MAKE[CARTPOLE], 4, [1], [0, 1])
+    seen = played(CARTPOLE, own, 2, driver=driver)
     facts = own.facts()
     assert facts == {"steps": 50, "open": [True, True], "ended": False}
     # What came after the checkpoint, torn.
@@ -157,19 +158,19 @@ def test_a_recording_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     again.resume(facts)
     assert again.facts() == facts
     ends = seen[-1].terminated | seen[-1].truncated
-    stretch = rollouts.play(Bold(CARTPOLE), 25, 2)
-    first = np.concatenate([ends[-1], (stretch.terminated | stretch.truncated)[:-1, 0]])
-    again.add(100, stretch, 0, first)
+    rollout = driver.play(Bold(CARTPOLE), 25, 2)
+    first = np.concatenate([ends[-1], rollout.done[:-1, 0]])
+    again.add(100, rollout, 0, first)
     again.finish(MAKE[CARTPOLE], 500.0)
     assert sorted(load("test/mine-v0").info.episode_returns) == sorted(
-        e["reward"].sum() for e in episodes([*seen, stretch])
+        e["reward"].sum() for e in episodes([*seen, rollout])
     )
 
 
 def test_steps_that_are_lost_leave_a_gap_and_nothing_torn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of a checkpoint that reached the disk before the steps did."""
-    own, rollouts = recorder(tmp_path, CARTPOLE), Rollouts(MAKE[CARTPOLE], [1], [0, 1])
-    seen = played(CARTPOLE, own, 4, rollouts=rollouts)
+    own, driver = recorder(tmp_path, CARTPOLE), Driver(MAKE[CARTPOLE], 4, [1], [0, 1])
+    seen = played(CARTPOLE, own, 4, driver=driver)
     path = tmp_path / "recording" / "steps.bin"
     facts = own.facts()
     with path.open("ab") as file:
@@ -178,13 +179,13 @@ def test_steps_that_are_lost_leave_a_gap_and_nothing_torn(tmp_path: Path, caplog
     again.resume(facts)
     assert "has lost steps" in caplog.text
     ends = seen[-1].terminated | seen[-1].truncated
-    stretch = rollouts.play(Bold(CARTPOLE), 100, 4)
-    ended = stretch.terminated | stretch.truncated
-    again.add(200, stretch, 0, np.concatenate([ends[-1], ended[:-1, 0]]))
+    rollout = driver.play(Bold(CARTPOLE), 100, 4)
+    ended = rollout.done
+    again.add(200, rollout, 0, np.concatenate([ends[-1], ended[:-1, 0]]))
     again.finish(MAKE[CARTPOLE], 500.0)
     before = {name: np.concatenate([getattr(one, name) for one in seen])[:60] for name in FIELDS}
     expected = [episode["reward"].sum() for episode in episodes([SimpleNamespace(**before)])]
-    later = {name: getattr(stretch, name) for name in FIELDS}
+    later = {name: getattr(rollout, name) for name in FIELDS}
     for env in range(2):
         begin = 0 if ends[-1, 0, env] else np.flatnonzero(ended[:, 0, env])[0] + 1
         twice = {name: np.repeat(part[begin:, :, [env]], 2, 2) for name, part in later.items()}
@@ -198,8 +199,8 @@ def test_steps_that_are_lost_leave_a_gap_and_nothing_torn(tmp_path: Path, caplog
 def test_a_disk_that_is_full_for_a_while_costs_what_comes_from_then_on(
     resumes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own, rollouts = recorder(tmp_path, CARTPOLE), Rollouts(MAKE[CARTPOLE], [1], [0, 1])
-    seen = played(CARTPOLE, own, 4, rollouts=rollouts)
+    own, driver = recorder(tmp_path, CARTPOLE), Driver(MAKE[CARTPOLE], 4, [1], [0, 1])
+    seen = played(CARTPOLE, own, 4, driver=driver)
 
     def full(**parts: Any) -> None:
         with (tmp_path / "recording" / "steps.bin").open("ab") as file:
@@ -208,7 +209,7 @@ def test_a_disk_that_is_full_for_a_while_costs_what_comes_from_then_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(own.recording, "add", full)
-        own.add(200, rollouts.play(Bold(CARTPOLE), 25, 4), 0, np.zeros((25, 2), bool))
+        own.add(200, driver.play(Bold(CARTPOLE), 25, 4), 0, np.zeros((25, 2), bool))
     (line,) = caplog.messages
     assert "recording ends at environment step 200, and its data set gets the episodes that were whole by then" in line
     assert "steps.bin cannot be written (No space left on device)" in line
@@ -217,7 +218,7 @@ def test_a_disk_that_is_full_for_a_while_costs_what_comes_from_then_on(
         own = recorder(tmp_path, CARTPOLE)
         own.resume(facts)
         assert "recording ended before: what comes from now on is not recorded" in caplog.text
-    own.add(250, rollouts.play(Bold(CARTPOLE), 25, 5), 0, np.zeros((25, 2), bool))
+    own.add(250, driver.play(Bold(CARTPOLE), 25, 5), 0, np.zeros((25, 2), bool))
     own.finish(MAKE[CARTPOLE], 500.0)
     expected = [e["reward"].sum() for e in episodes(seen)]
     assert len(expected) > 4
@@ -228,20 +229,20 @@ def test_a_recording_from_before_the_disk_was_full_goes_on_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Resumed from a checkpoint that had not seen it."""
-    own, rollouts = recorder(tmp_path, CARTPOLE), Rollouts(MAKE[CARTPOLE], [1], [0, 1])
-    seen = played(CARTPOLE, own, 4, rollouts=rollouts)
+    own, driver = recorder(tmp_path, CARTPOLE), Driver(MAKE[CARTPOLE], 4, [1], [0, 1])
+    seen = played(CARTPOLE, own, 4, driver=driver)
     facts, ends = own.facts(), seen[-1].terminated | seen[-1].truncated
-    stretch = rollouts.play(Bold(CARTPOLE), 25, 4)
-    first = np.concatenate([ends[-1], (stretch.terminated | stretch.truncated)[:-1, 0]])
+    rollout = driver.play(Bold(CARTPOLE), 25, 4)
+    first = np.concatenate([ends[-1], rollout.done[:-1, 0]])
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", lambda *_: (tmp_path / "nowhere" / "file").touch())
-        own.add(200, stretch, 0, first)
+        own.add(200, rollout, 0, first)
     assert own.facts()["ended"]
     again = recorder(tmp_path, CARTPOLE)
     again.resume(facts)
-    again.add(200, stretch, 0, first)
+    again.add(200, rollout, 0, first)
     again.finish(MAKE[CARTPOLE], 500.0)
-    expected = [e["reward"].sum() for e in episodes([*seen, stretch])]
+    expected = [e["reward"].sum() for e in episodes([*seen, rollout])]
     np.testing.assert_allclose(load("test/mine-v0").info.episode_returns, expected)
 
 
@@ -322,19 +323,19 @@ def test_an_id_that_is_taken_meanwhile_loses_nothing(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, [e["reward"].sum() for e in episodes(seen)])
 
 
-def test_windows_hold_wherever_stretches_begin(tmp_path: Path) -> None:
-    """Stretches of 25 steps are recorded as those of one step are, and as those of a run that goes on after each."""
+def test_windows_hold_wherever_rollouts_begin(tmp_path: Path) -> None:
+    """Rollouts of 25 steps are recorded as those of one step are, and as those of a run that goes on after each."""
     options = {"checkpoints": [90, 610], "checkpoint_steps": 233}
     packed, kept = [], []
     for number, (steps, resumes) in enumerate(((25, False), (1, False), (25, True))):
         begun: Any = partial(Recorder, f"test/n{number}-v0", None, **options)
         own = begun(folder=tmp_path / f"{number}", spec=CARTPOLE, envs=2)
         (whole,) = played(CARTPOLE, recorder(tmp_path / f"all{number}", CARTPOLE), 1, steps=500)
-        ends = np.concatenate([np.ones((1, 2), bool), (whole.terminated | whole.truncated)[:, 0]])
+        ends = np.concatenate([np.ones((1, 2), bool), whole.done[:, 0]])
         for begin in range(0, 500, steps):
             parts = {name: part[begin : begin + steps] for name, part in vars(whole).items() if name in FIELDS}
-            stretch = Stretch(**parts, broken=whole.broken, episode=whole.episode, failures=whole.failures, reasons=())
-            own.add(2 * begin, stretch, 0, ends[begin : begin + steps])
+            rollout = Rollout(**parts, episode=whole.episode, failures=whole.failures, reasons=())
+            own.add(2 * begin, rollout, 0, ends[begin : begin + steps])
             if resumes:
                 facts = own.facts()
                 own = begun(folder=tmp_path / f"{number}", spec=CARTPOLE, envs=2)
@@ -417,8 +418,8 @@ def test_actions_are_recorded_in_the_environments_own_numbers(tmp_path: Path) ->
     spec = task(make_env)
     export.check_env(make_env())
     own = recorder(tmp_path, spec)
-    rollouts = Rollouts(make_env, [1], [0, 1])
-    played(spec, own, 1, rollouts=rollouts)
+    driver = Driver(make_env, spec.obs_dim, [1], [0, 1])
+    played(spec, own, 1, driver=driver)
     own.finish(make_env, 100.0)
     data = load("test/mine-v0")
     batch = data.sample(np_rows(len(data)))

@@ -18,8 +18,9 @@ import torch
 
 from awr_exp.config import check_trusted
 from awr_exp.data import export
-from awr_exp.envs.fleet import Here, Workers
-from awr_exp.envs.make import from_dataset, gym, none, task
+from awr_exp.envs.build import task
+from awr_exp.envs.fleet import InProcess, Workers
+from awr_exp.envs.make import from_dataset, gym, none
 from awr_exp.envs.source import EnvSource
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
@@ -94,7 +95,11 @@ def test_returns_are_those_of_single_episodes() -> None:
     agent.actor.theta.normal_(generator=torch.Generator().manual_seed(1))
     make_env = gym(source(), CARTPOLE, "CartPole-v1")
     evaluator = Evaluator(make_env, members=2, episodes=5)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     played = evaluator.play(agent)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
     for member in range(2):
         for episode in range(5):
             env = make_env()
@@ -126,12 +131,12 @@ def test_slow_environments_move_to_workers_and_back_when_one_dies(
     assert isinstance(fleet, Workers)
     np.testing.assert_array_equal(evaluator.play(agent).returns, here.returns)
     assert isinstance(evaluator.fleet, Workers)
-    fleet.workers[0].process.kill()
+    fleet.hosts[1].process.kill()
     np.testing.assert_array_equal(evaluator.play(agent).returns, here.returns)
-    assert isinstance(evaluator.fleet, Here)
+    assert isinstance(evaluator.fleet, InProcess)
     assert "evaluating anew, in this process from now on: a worker process died" in caplog.text
     evaluator.play(agent)
-    assert isinstance(evaluator.fleet, Here)
+    assert isinstance(evaluator.fleet, InProcess)
     evaluator.close()
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", Mock(side_effect=BlockingIOError(errno.EAGAIN, "no more")))
@@ -142,7 +147,7 @@ def test_slow_environments_move_to_workers_and_back_when_one_dies(
     evaluator.close()
     quick = Evaluator(lambda: gymnasium.make("Pendulum-v1"), members=1, episodes=1, workers=2)
     quick.play(make_awr(PENDULUM))
-    assert isinstance(quick.fleet, Here)
+    assert isinstance(quick.fleet, InProcess)
 
 
 @pytest.mark.parametrize("where", ["make", "reset", "step", "exit", "nan", "reward", "shape"])
@@ -240,7 +245,7 @@ def test_what_fails_in_workers_is_tried_here(monkeypatch: pytest.MonkeyPatch, ca
     whole = evaluator.play(agent)
     assert isinstance(evaluator.fleet, Workers)
     np.testing.assert_array_equal(evaluator.play(agent).returns, whole.returns)
-    assert isinstance(evaluator.fleet, Here)
+    assert isinstance(evaluator.fleet, InProcess)
     assert "in this process from now on: the environment failed 30 times in one episode, the last time" in caplog.text
     evaluator.close()
 

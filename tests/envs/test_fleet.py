@@ -14,25 +14,25 @@ import gymnasium
 import numpy as np
 import pytest
 
-from awr_exp.envs import make
+from awr_exp.envs import build
 from awr_exp.envs import worker as module
-from awr_exp.envs.fleet import Fleet, Here, Workers
+from awr_exp.envs.fleet import Fleet, InProcess, Workers
 from awr_exp.envs.worker import HangsError, Worker, WorkerDiedError, WorkerError
 
 
 def play(fleet: Fleet, numbers: np.ndarray) -> list[np.ndarray]:
     """What 30 steps of the same actions bring."""
     rng = np.random.default_rng(0)
-    found = [*fleet.reset(numbers, 7 + numbers)]
-    for _ in range(30):
-        found += fleet.step(numbers, rng.uniform(-2, 2, (len(numbers), 1)).astype(np.float32))
-    return found
+    steps = [fleet.reset(numbers, 7 + numbers)]
+    steps += [fleet.step(numbers, rng.uniform(-2, 2, (len(numbers), 1)).astype(np.float32)) for _ in range(30)]
+    assert not any(step.reasons for step in steps)
+    return [column for step in steps for column in step[:-1]]
 
 
 @pytest.mark.parametrize("numbers", [[0, 1, 2, 3, 4], [3], [4, 1]])
 def test_workers_step_as_this_process_does(numbers: list[int]) -> None:
     make_env = partial(gymnasium.make, "Pendulum-v1")
-    here, workers = Here(make_env, 3), Workers(make_env, 3, 2)
+    here, workers = InProcess(make_env, 3), Workers(make_env, 3, 2)
     for mine, theirs in zip(play(here, np.array(numbers)), play(workers, np.array(numbers)), strict=True):
         np.testing.assert_array_equal(mine, theirs)
         assert mine.dtype == theirs.dtype
@@ -56,7 +56,7 @@ def test_an_environment_need_not_be_known_by_name() -> None:
     fleet, numbers = Workers(Counting, 1, 2), np.arange(2)
     fleet.reset(numbers, numbers)
     fleet.step(numbers, np.array([0, 1]))
-    obs, reward, terminated, truncated, _ = fleet.step(numbers, np.array([0, 1]))
+    obs, reward, terminated, truncated, *_ = fleet.step(numbers, np.array([0, 1]))
     fleet.close()
     assert (obs.tolist(), reward.tolist()) == ([[2], [2]], [0, 2])
     assert not (terminated | truncated).any()
@@ -65,13 +65,14 @@ def test_an_environment_need_not_be_known_by_name() -> None:
 def test_what_goes_wrong_in_a_worker_is_said() -> None:
     here = os.getpid()
     fleet = Workers(lambda: gymnasium.make("Pendulum-v1" if os.getpid() == here else "Nowhere-v0"), 3, 2)
-    obs, (mine, other) = fleet.reset(np.arange(2), np.arange(2))
-    assert np.isfinite(obs[0]).all()
-    assert (mine, "NameNotFound: Environment `Nowhere`" in other) == ("", True)
+    step = fleet.reset(np.arange(2), np.arange(2))
+    assert np.isfinite(step.obs[0]).all()
+    assert (step.moved.tolist(), list(step.reasons)) == ([True, False], [1])
+    assert "NameNotFound: Environment `Nowhere`" in step.reasons[1]
     fleet.close()
     fleet = Workers(partial(gymnasium.make, "Pendulum-v1"), 3, 2)
     fleet.reset(np.arange(2), np.arange(2))
-    fleet.workers[0].process.send_signal(signal.SIGKILL)
+    fleet.hosts[1].process.send_signal(signal.SIGKILL)
     with pytest.raises(WorkerError, match="died"):
         play(fleet, np.arange(2))
     fleet.close()
@@ -98,7 +99,7 @@ def test_workers_end_with_the_one_that_started_them() -> None:
     code = (
         "import gymnasium, numpy, os, signal; from functools import partial; from awr_exp.envs.fleet import Workers;"
         "f = Workers(partial(gymnasium.make, 'Pendulum-v1'), 3, 2); f.reset(numpy.arange(2), numpy.arange(2));"
-        "print(*(w.process.pid for w in f.workers), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+        "print(*(w.process.pid for w in f.hosts[1:]), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == -signal.SIGKILL
@@ -148,15 +149,15 @@ def test_a_worker_that_hangs_is_waited_for_until_it_is_time_to_stop(monkeypatch:
 
 
 def test_a_worker_needs_no_torch() -> None:
-    code = "import sys, awr_exp.envs.fleet, awr_exp.envs.make; print('torch' in sys.modules)"
+    code = "import sys, awr_exp.envs.rollout, awr_exp.envs.make; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_mujoco_warns_in_the_log_and_once(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("mujoco")
     caplog.set_level("INFO")
-    make._hear_mujoco.cache_clear()
-    fleet = Here(partial(make._make, "HalfCheetah-v5", {}), 17)
+    build._hear_mujoco.cache_clear()
+    fleet = InProcess(build.Make("HalfCheetah-v5", {}), 17)
     fleet.reset(np.arange(3), np.arange(3))
     fleet.close()
     assert caplog.text.count("MuJoCo: ") == len(set(caplog.messages)) > 0

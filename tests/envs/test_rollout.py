@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from awr_exp.envs.episode import play
-from awr_exp.envs.fleet import Here
+from awr_exp.envs.fleet import InProcess
 from awr_exp.envs.make import gym
-from awr_exp.envs.rollout import BrokenEnvError, Rollouts, Stretch
-from awr_exp.envs.vectorized import Vectorized
-from awr_exp.networks.acting import Uniform
+from awr_exp.envs.rollout import BrokenEnvError, Driver, Rollout
+from awr_exp.networks.numpy_policy import Uniform
 from awr_exp.types import Spec
 
-PLAYER = Uniform(Spec(3, 1, None, (-2.0,), (2.0,)))
+POLICY = Uniform(Spec(3, 1, None, (-2.0,), (2.0,)))
 
 
 class Failing(gymnasium.Wrapper):
@@ -51,37 +50,56 @@ WAYS = {
 }
 
 
-def follows(stretch: Stretch) -> np.ndarray:
-    return (stretch.obs[1:] == stretch.next_obs[:-1]).all(-1)
+def follows(rollout: Rollout) -> np.ndarray:
+    return (rollout.obs[1:] == rollout.next_obs[:-1]).all(-1)
+
+
+def broken(rollout: Rollout) -> np.ndarray:
+    """Where an episode begins because the environment failed in the one before, [S, K, E]."""
+    begins = np.diff(rollout.episode, axis=0, prepend=0) > 0
+    begins[1:] &= ~rollout.done[:-1]
+    np.testing.assert_array_equal(begins, rollout.failures > 0)
+    return begins
+
+
+def open_episode(rollout: Rollout) -> Any:
+    return (rollout.episode[-1] + rollout.done[-1]).tolist()
+
+
+class Vectorised:
+    """The environment that `vector` makes."""
+
+    vectorized = True
+    clip_actions = True
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_failure_ends_one_episode(way: str) -> None:
     how, reason = WAYS[way]
-    rollouts = Rollouts(partial(Failing, how), [1, 2], [0, 1])
+    driver = Driver(partial(Failing, how), 3, [1, 2], [0, 1])
     # Only this one: the others never get to their 13th step.
     for lane in (0, 1, 3):
-        rollouts.envs[lane].count = 100
-    stretch = rollouts.play(PLAYER, 40, 0)
+        driver.fleet.envs[lane].count = 100
+    rollout = driver.play(POLICY, 40, 0)
     expected = np.zeros((40, 2, 2), bool)
     expected[12, 1, 0] = True
     # The new environment fails at its 13th step, too.
     expected[24, 1, 0] = expected[36, 1, 0] = True
-    np.testing.assert_array_equal(stretch.broken, expected)
-    np.testing.assert_array_equal(follows(stretch), ~expected[1:])
-    assert all(np.isfinite(part).all() for part in (stretch.obs, stretch.next_obs, stretch.reward, stretch.action))
-    assert stretch.episode.tolist() == [[0, 0], [3, 0]]
-    assert stretch.failures.tolist() == [[0, 0], [3, 0]]
-    assert len(stretch.reasons) == 3
-    assert reason in stretch.reasons[0][1]
+    np.testing.assert_array_equal(broken(rollout), expected)
+    np.testing.assert_array_equal(follows(rollout), ~expected[1:])
+    assert all(np.isfinite(part).all() for part in (rollout.obs, rollout.next_obs, rollout.reward, rollout.action))
+    assert open_episode(rollout) == [[0, 0], [3, 0]]
+    assert rollout.failures.sum(0).tolist() == [[0, 0], [3, 0]]
+    assert len(rollout.reasons) == 3
+    assert reason in rollout.reasons[0][1]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_one_that_always_fails_is_given_up(way: str) -> None:
     how, reason = WAYS[way]
-    rollouts = Rollouts(partial(Failing, how, often=True), [1], [0])
+    driver = Driver(partial(Failing, how, often=True), 3, [1], [0])
     with pytest.raises(BrokenEnvError, match=f"failed 10 times in a row: .*{reason}"):
-        rollouts.play(PLAYER, 40, 0)
+        driver.play(POLICY, 40, 0)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +111,7 @@ def test_one_that_does_not_begin_is_given_up(first: np.ndarray, reason: str) -> 
             return first, {}
 
     with pytest.raises(BrokenEnvError, match=reason):
-        Rollouts(lambda: Mute(gymnasium.make("Pendulum-v1")), [1], [0])
+        Driver(lambda: Mute(gymnasium.make("Pendulum-v1")), 3, [1], [0])
 
 
 def test_not_to_be_made_is_to_fail() -> None:
@@ -108,26 +126,24 @@ def test_not_to_be_made_is_to_fail() -> None:
         return Failing(crash)
 
     left = 9
-    rollouts = Rollouts(make_env, [1], [0])
+    driver = Driver(make_env, 3, [1], [0])
     left = 9
-    stretch = rollouts.play(PLAYER, 20, 0)
-    assert stretch.broken.sum() == 1
+    rollout = driver.play(POLICY, 20, 0)
+    assert open_episode(rollout) == [[1]]
     # Each time that it could not be made, and the step.
-    assert stretch.failures.tolist() == [[9 + 1 + 9]]
-    assert len(stretch.reasons) == 19
+    assert rollout.failures.sum(0).tolist() == [[9 + 1 + 9]]
+    assert len(rollout.reasons) == 19
     left = 10
     with pytest.raises(BrokenEnvError, match="failed 10 times in a row: RuntimeError: no licence"):
-        rollouts.play(PLAYER, 20, 0)
+        driver.play(POLICY, 20, 0)
     left = 10
     with pytest.raises(BrokenEnvError, match="no licence"):
-        Rollouts(make_env, [1], [0])
+        Driver(make_env, 3, [1], [0])
 
 
 @pytest.mark.parametrize("where", ["make", "reset", "step"])
 def test_a_vectorised_form_that_always_fails_is_given_up(where: str) -> None:
-    class Own:
-        clip_actions = True
-
+    class Own(Vectorised):
         def vector(self, count: int) -> gymnasium.vector.VectorEnv:
             if where == "make":
                 raise RuntimeError("no licence")
@@ -136,7 +152,7 @@ def test_a_vectorised_form_that_always_fails_is_given_up(where: str) -> None:
             return vector
 
     with pytest.raises(BrokenEnvError, match="the environment failed 10 times in a row: RuntimeError: "):
-        Vectorized(Own(), [1], [0]).play(PLAYER, 5, 0)  # type: ignore[arg-type]
+        Driver(Own(), 3, [1], [0]).play(POLICY, 5, 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "shape"])
@@ -157,51 +173,50 @@ def test_a_vectorised_form_that_fails_is_made_anew(way: str) -> None:
                     rewards = wrong[1] if np.ndim(wrong[1]) else np.full(3, wrong[1])
             return obs, rewards, *others
 
-    class Own:
-        clip_actions = True
-
+    class Own(Vectorised):
         def vector(self, count: int) -> gymnasium.vector.VectorEnv:
             return Form(
                 gymnasium.vector.SyncVectorEnv([partial(gymnasium.make, "Pendulum-v1", max_episode_steps=30)] * 3)
             )
 
-    alone = Vectorized(Own(), [2], [0, 1, 2]).play(PLAYER, 100, 0)  # type: ignore[arg-type]
-    rollouts = Vectorized(Own(), [1, 2], [0, 1, 2])  # type: ignore[arg-type]
+    alone = Driver(Own(), 3, [2], [0, 1, 2]).play(POLICY, 100, 0)  # type: ignore[arg-type]
+    driver = Driver(Own(), 3, [1, 2], [0, 1, 2])  # type: ignore[arg-type]
     # The members step by turns: the first one at its 13th step.
     left = 25
-    first = rollouts.play(PLAYER, 10, 0)
-    assert not first.broken.any()
+    first = driver.play(POLICY, 10, 0)
+    assert not broken(first).any()
     assert first.reasons == []
-    second = rollouts.play(PLAYER, 90, 0)
+    second = driver.play(POLICY, 90, 0)
     expected = np.zeros((90, 2, 3), bool)
     expected[2, 0] = True
-    np.testing.assert_array_equal(second.broken, expected)
-    ended = (second.truncated | second.terminated)[:-1]
-    np.testing.assert_array_equal(follows(second), ~(expected[1:] | ended))
+    begins = np.diff(second.episode, axis=0, prepend=0) > 0
+    begins[1:] &= ~second.done[:-1]
+    np.testing.assert_array_equal(begins, expected)
+    np.testing.assert_array_equal(follows(second), ~(expected[1:] | second.done[:-1]))
     assert np.flatnonzero(second.truncated[:, 0, 0]).tolist() == [31, 61]
     assert all(np.isfinite(part).all() for part in (second.obs, second.next_obs, second.reward))
-    assert second.failures.tolist() == [[1, 0, 0], [0, 0, 0]]
-    assert second.episode.tolist() == [[3, 3, 3], [3, 3, 3]]
+    assert second.failures.sum(0).tolist() == [[1, 0, 0], [0, 0, 0]]
+    assert open_episode(second) == [[3, 3, 3], [3, 3, 3]]
     assert reason in second.reasons[0][1]
     np.testing.assert_array_equal(first.obs[:, 1], alone.obs[:10, 0])
 
 
 def test_an_episode_is_played_again() -> None:
     make_env = partial(gymnasium.make, "Pendulum-v1")
-    first, second = Rollouts(make_env, [1, 2], [3]), Rollouts(make_env, [1, 2], [3])
-    stretch = first.play(PLAYER, 230, 0)
-    assert stretch.truncated.sum() == 2
-    where = second.load(np.array([1, 1]), list(stretch.action[200:, :, 0].swapaxes(0, 1)))
+    first, second = Driver(make_env, 3, [1, 2], [3]), Driver(make_env, 3, [1, 2], [3])
+    rollout = first.play(POLICY, 230, 0)
+    assert rollout.truncated.sum() == 2
+    where = second.load(np.array([1, 1]), list(rollout.action[200:, :, 0].swapaxes(0, 1)))
     np.testing.assert_array_equal(where, first.obs)
     for mine, theirs in zip(
-        vars(first.play(PLAYER, 9, 1)).values(), vars(second.play(PLAYER, 9, 1)).values(), strict=True
+        vars(first.play(POLICY, 9, 1)).values(), vars(second.play(POLICY, 9, 1)).values(), strict=True
     ):
         np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize(("clips", "played"), [(True, 2.0), (False, 7.0)])
-@pytest.mark.parametrize("kind", [Rollouts, Vectorized, Here])
-def test_actions_are_kept_as_given_and_played_within_bounds(kind: Any, clips: bool, played: float) -> None:
+@pytest.mark.parametrize("vectorised", [False, True])
+def test_actions_are_kept_as_given_and_played_within_bounds(vectorised: bool, clips: bool, played: float) -> None:
     """Where it collects and where it is evaluated."""
     seen = []
 
@@ -211,7 +226,7 @@ def test_actions_are_kept_as_given_and_played_within_bounds(kind: Any, clips: bo
             return self.env.step(action)
 
     class Own:
-        clip_actions = clips
+        clip_actions, vectorized = clips, vectorised
 
         def __call__(self) -> gymnasium.Env:
             return Remembering(gymnasium.make("Pendulum-v1"))
@@ -225,12 +240,7 @@ def test_actions_are_kept_as_given_and_played_within_bounds(kind: Any, clips: bo
         def __call__(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
             return np.full((*obs.shape[:-1], 1), 7.0, np.float32)
 
-    if kind is Here:
-        fleet, first = Here(Own(), 3), np.zeros(1, np.int64)
-        fleet.reset(first, first)
-        fleet.step(first, np.full((1, 1), 7.0, np.float32))
-    else:
-        assert kind(Own(), [1], [0]).play(Bold(), 1, 0).action.item() == 7.0
+    assert Driver(Own(), 3, [1], [0]).play(Bold(), 1, 0).action.item() == 7.0
     assert seen == [played]
 
 
@@ -249,26 +259,26 @@ def test_a_reward_is_one_number_in_whatever_shape(shape: tuple[int, ...]) -> Non
             return obs, np.full((len(rewards), *shape), -0.5), *others
 
     class Own:
+        vectorized = False
+
         def __call__(self) -> gymnasium.Env:
             return Shaped(gymnasium.make("Pendulum-v1"))
 
         def vector(self, count: int) -> gymnasium.vector.VectorEnv:
             return Form(gymnasium.vector.SyncVectorEnv([partial(gymnasium.make, "Pendulum-v1")] * count))
 
-    for kind in (Rollouts, Vectorized):
-        rollouts: Any = kind(Own(), [1], [0, 1])  # type: ignore[arg-type]
-        np.testing.assert_array_equal(rollouts.play(PLAYER, 3, 0).reward, np.full((3, 1, 2), -0.5))
-    fleet, numbers = Here(Own(), 3), np.arange(2)
-    fleet.reset(numbers, numbers)
-    np.testing.assert_array_equal(fleet.step(numbers, np.zeros((2, 1), np.float32))[1], [-0.5, -0.5])
-    played = play(Own()(), lambda obs, rng: np.zeros(1, np.float32), 0, np.random.default_rng())
+    make_env = Own()
+    played = play(InProcess(make_env, 3), lambda obs, rng: np.zeros(1, np.float32), 0, np.random.default_rng())
+    for make_env.vectorized in (False, True):
+        driver = Driver(make_env, 3, [1], [0, 1])
+        np.testing.assert_array_equal(driver.play(POLICY, 3, 0).reward, np.full((3, 1, 2), -0.5))
     np.testing.assert_array_equal(played["reward"], np.full(200, -0.5))
 
 
 @pytest.mark.parametrize(("low", "high"), [((-1.0,), (np.inf,)), ((5.0,), (np.inf,)), ((-np.inf,), (-3.0,))])
 def test_random_actions_keep_to_the_only_bound(low: tuple[float], high: tuple[float]) -> None:
-    player = Uniform(Spec(3, 1, None, low, high))
-    actions = player(np.zeros(()), np.random.default_rng(0).standard_normal((100, player.noise)))
+    policy = Uniform(Spec(3, 1, None, low, high))
+    actions = policy(np.zeros(()), np.random.default_rng(0).standard_normal((100, policy.noise)))
     assert ((actions >= low) & (actions <= high)).all()
     assert 1.5 < np.ptp(actions) < 2
 
@@ -287,11 +297,22 @@ def test_a_member_of_a_vectorised_form_plays_as_it_would_alone() -> None:
             return action
 
     make_env: Any = gym(None, None, "CartPole-v1", vectorized=True)
-    both, alone = Vectorized(make_env, [1, 2], [0, 1]), Vectorized(make_env, [2], [0, 1])
+    both, alone = Driver(make_env, 4, [1, 2], [0, 1]), Driver(make_env, 4, [2], [0, 1])
     for number in range(8):
         mine, own = both.play(Balancing(), 50, number), alone.play(Balancing(), 50, number)
         np.testing.assert_array_equal(mine.obs[:, 1], own.obs[:, 0])
         np.testing.assert_array_equal(mine.reward[:, 1], own.reward[:, 0])
-        np.testing.assert_array_equal(both.obs[1], alone.obs[0])
-    assert both.episode[0].min() > 20
-    assert len(both.waiting) < 20
+        np.testing.assert_array_equal(both.obs[2:], alone.obs)
+    assert both.episode[:2].min() > 20
+    assert len(both.steps) < 20
+
+
+@pytest.mark.parametrize("numbers", [[0], [0, 1, 2]])
+def test_a_vectorised_form_of_any_size_loses_nothing(numbers: list[int]) -> None:
+    make_env = gym(None, None, "CartPole-v1", vectorized=True)
+    driver = Driver(make_env, 4, [1, 2], numbers)
+    for number in range(3):
+        rollout = driver.play(Uniform(Spec(4, num_actions=2)), 80, number)
+        assert rollout.done.any((0, 2)).all()
+        np.testing.assert_array_equal(follows(rollout), ~rollout.done[:-1])
+        np.testing.assert_array_equal(np.diff(rollout.episode, axis=0), rollout.done[:-1])

@@ -15,14 +15,14 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 
 from awr_exp import layout
+from awr_exp.envs.build import task
 from awr_exp.envs.episode import play
-from awr_exp.envs.fleet import Here
-from awr_exp.envs.make import gym, task
-from awr_exp.envs.rollout import Rollouts
+from awr_exp.envs.fleet import InProcess
+from awr_exp.envs.make import gym
+from awr_exp.envs.rollout import Driver
 from awr_exp.envs.spaces import bare, canonical, entries_of, flat, spec_of
-from awr_exp.envs.vectorized import Vectorized
 from awr_exp.errors import UserError
-from awr_exp.networks.acting import Uniform
+from awr_exp.networks.numpy_policy import Uniform
 from awr_exp.types import Spec
 
 PARTS: dict[str, spaces.Space] = {
@@ -78,7 +78,7 @@ gymnasium.register("Parts-v0", f"{__name__}:Parts", vector_entry_point=f"{__name
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_door_gives_one_observation_in_one_order(order: str) -> None:
-    make_env = gym(None, None, "Parts-v0", {"order": order}, vectorized=True)
+    make_env, vectorized = (gym(None, None, "Parts-v0", {"order": order}, vectorized=own) for own in (False, True))
     spec = task(make_env)
     assert (spec.num_actions, spec.action_start) == (3, 4)
     names = layout.column_names(spec.observation, spec.obs_dim)
@@ -86,13 +86,11 @@ def test_every_door_gives_one_observation_in_one_order(order: str) -> None:
     columns = np.array(COLUMNS, np.float32)
     np.testing.assert_array_equal(spec.flatten(OBSERVATION), columns)
     np.testing.assert_array_equal(make_env().reset()[0], columns)
-    here = Here(make_env, spec.obs_dim)
-    np.testing.assert_array_equal(here.reset(np.arange(2), np.arange(2))[0], [columns] * 2)
     uniform = Uniform(spec)
-    for kind in (Rollouts, Vectorized):
-        stretch = kind(make_env, [0], [0, 1]).play(uniform, 6, 0)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(stretch.obs, np.broadcast_to(columns, stretch.obs.shape))
-        np.testing.assert_array_equal(stretch.reward, stretch.action + 4)
+    for made in (make_env, vectorized):
+        rollout = Driver(made, spec.obs_dim, [0], [0, 1]).play(uniform, 6, 0)
+        np.testing.assert_array_equal(rollout.obs, np.broadcast_to(columns, rollout.obs.shape))
+        np.testing.assert_array_equal(rollout.reward, rollout.action + 4)
     # What comes of a Dict in the order that a file keeps is the same.
     kept = entries_of("", canonical(ORDERS[order](PARTS)))
     assert kept == spec.observation
@@ -284,15 +282,15 @@ class Buffered(Uniform):
 
 
 @pytest.mark.parametrize("clip_actions", [True, False])
-@pytest.mark.parametrize("kind", [Rollouts, Vectorized])
-def test_what_is_kept_is_what_was_given_whatever_is_done_to_it(kind: type, clip_actions: bool) -> None:
-    make_env = gym(None, None, "Reusing-v0", vectorized=True, clip_actions=clip_actions)
-    player = Buffered(task(make_env))
-    stretch = kind(make_env, [0], [0, 1]).play(player, 4, 0)
-    np.testing.assert_array_equal(stretch.action, player.given)
-    np.testing.assert_allclose(stretch.reward, stretch.action[..., 0])
-    np.testing.assert_array_equal(stretch.obs[:, 0, 0, 0], [0, 1, 2, 3])
-    np.testing.assert_array_equal(stretch.next_obs[:, 0, 0, 0], [1, 2, 3, 4])
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_what_is_kept_is_what_was_given_whatever_is_done_to_it(vectorized: bool, clip_actions: bool) -> None:
+    make_env = gym(None, None, "Reusing-v0", vectorized=vectorized, clip_actions=clip_actions)
+    policy = Buffered(task(make_env))
+    rollout = Driver(make_env, 1, [0], [0, 1]).play(policy, 4, 0)
+    np.testing.assert_array_equal(rollout.action, policy.given)
+    np.testing.assert_allclose(rollout.reward, rollout.action[..., 0])
+    np.testing.assert_array_equal(rollout.obs[:, 0, 0, 0], [0, 1, 2, 3])
+    np.testing.assert_array_equal(rollout.next_obs[:, 0, 0, 0], [1, 2, 3, 4])
 
 
 def test_episodes_keep_what_was_given_too() -> None:
@@ -302,15 +300,15 @@ def test_episodes_keep_what_was_given_too() -> None:
         buffer[:] = 0.1 * (obs + 1)
         return buffer
 
-    played = play(Reusing(), act, 0, np.random.default_rng(0))
+    played = play(InProcess(Reusing, 1), act, 0, np.random.default_rng(0))
     np.testing.assert_allclose(played["action"][:, 0], [0.1, 0.2, 0.3, 0.4, 0.5])
     np.testing.assert_allclose(played["reward"], [0.1, 0.2, 0.3, 0.4, 0.5])
     np.testing.assert_array_equal(played["obs"][:, 0], range(5))
     np.testing.assert_array_equal(played["truncated"], [False] * 4 + [True])
-    here = Here(Reusing, 1)
-    here.reset(np.arange(1), np.arange(1))
+    fleet = InProcess(Reusing, 1)
+    fleet.reset(np.arange(1), np.arange(1))
     given = np.full((1, 1), 0.5, np.float32)
-    here.step(np.arange(1), given)
+    fleet.step(np.arange(1), given)
     assert given.tolist() == [[0.5]]
 
 
@@ -341,7 +339,7 @@ def recorded(make_env: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     env, spec = make_env(), task(make_env)
     recording = Recording(tmp_path / "steps", spec, 1)
-    played = play(env, lambda obs, rng: np.int64(2), 0, np.random.default_rng(0))
+    played = play(InProcess(make_env, spec.obs_dim), lambda obs, rng: np.int64(2), 0, np.random.default_rng(0))
     mark = np.arange(len(played["reward"])) == 0
     recording.add(**{name: part[:, None] for name, part in (played | {"mark": mark}).items()})
     assert export.create("test/own-v0", recording.episodes(), env, bare(env).action_space, "none", None, "none")

@@ -85,7 +85,7 @@ def test_it_collects_where_the_data_come_from_and_is_evaluated_where_they_say(tm
     assert lengths["eval/length_mean"] == 20
     (learner,) = run.learners
     place, best = recorder.finish.call_args.args
-    assert learner.collector.make_env is place
+    assert learner.collector.driver.hosts[0].hosted.fleet.make_env is place
     assert place().unwrapped.g == 2.0
     assert place().spec.max_episode_steps == 40
     # What was reached elsewhere is no score of what is recorded.

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from awr_exp.networks import acting, heads
+from awr_exp.networks import heads
 from awr_exp.networks.mlp import ACTIVATIONS, MLP
+from awr_exp.networks.numpy_policy import Uniform
 from awr_exp.policy import TrainedPolicy
 from awr_exp.types import Spec
 from tests.conftest import CONTINUOUS, DISCRETE, make_awr
@@ -41,14 +42,14 @@ def made(spec: Spec, head: Any, **network: Any) -> Any:
 def test_the_mode_is_that_of_torch(name: str, activation: str, layer_norm: bool) -> None:
     torch.manual_seed(0)
     agent = made(*HEADS[name], activation=activation, layer_norm=layer_norm)
-    actor = agent.player()
+    quick = agent.numpy_policy()
     if activation == "gelu":
-        assert actor is None
+        assert quick is None
         return
-    assert actor is not None
+    assert quick is not None
     # Some are far from what the normaliser knows.
     obs = torch.randn(2, 50, 3) * torch.tensor([1.0] * 45 + [1e3] * 5).unsqueeze(1)
-    expected, found = agent.act(obs), actor(obs.numpy())
+    expected, found = agent.act(obs), quick(obs.numpy())
     assert found.shape == tuple(expected.shape)
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6, atol=1e-5)
     assert found.dtype == (np.int64 if name == "categorical" else np.float32)
@@ -58,18 +59,18 @@ def test_the_mode_is_that_of_torch(name: str, activation: str, layer_norm: bool)
 def test_samples_are_those_of_torch(name: str) -> None:
     torch.manual_seed(1)
     agent = made(*HEADS[name])
-    actor = agent.player()
-    assert actor is not None
-    obs, noise = torch.randn(2, 1_000, 3), torch.randn(2, 1_000, actor.noise)
-    assert actor.noise == agent.policy.head.noise
-    np.testing.assert_allclose(actor(obs.numpy(), noise.numpy()), agent.act(obs, noise).numpy(), rtol=1e-4, atol=1e-4)
+    quick = agent.numpy_policy()
+    assert quick is not None
+    obs, noise = torch.randn(2, 1_000, 3), torch.randn(2, 1_000, quick.noise)
+    assert quick.noise == agent.policy.head.noise
+    np.testing.assert_allclose(quick(obs.numpy(), noise.numpy()), agent.act(obs, noise).numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_what_numpy_does_not_know_is_left_to_torch() -> None:
     class Own(heads.Gaussian):
         pass
 
-    assert made(CONTINUOUS, Own).player() is None
+    assert made(CONTINUOUS, Own).numpy_policy() is None
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
@@ -82,7 +83,7 @@ def test_who_plays_decides_about_bounds_whatever_form_the_policy_has(activation:
     policy = TrainedPolicy(CONTINUOUS, agent.policy, agent.state_dict(), 0)
     obs, rng = np.ones(3, np.float32), np.random.default_rng(0)
     for sample in (False, True):
-        played, called = policy.player(sample)(obs, rng), policy(obs, not sample)
+        played, called = policy.act_on_one(sample)(obs, rng), policy(obs, not sample)
         assert abs(played).max() > 4
         assert (called >= CONTINUOUS.action_low).all()
         assert (called <= CONTINUOUS.action_high).all()
@@ -91,9 +92,9 @@ def test_who_plays_decides_about_bounds_whatever_form_the_policy_has(activation:
 
 @pytest.mark.parametrize("spec", [CONTINUOUS, DISCRETE, HEADS["unbounded"][0]])
 def test_uniform_actions_are_within_bounds(spec: Spec) -> None:
-    player = acting.Uniform(spec)
-    noise = np.random.default_rng(0).standard_normal((1, 5_000, player.noise), np.float32)
-    actions = player(np.zeros((1, 5_000, 3), np.float32), noise)[0]
+    policy = Uniform(spec)
+    noise = np.random.default_rng(0).standard_normal((1, 5_000, policy.noise), np.float32)
+    actions = policy(np.zeros((1, 5_000, 3), np.float32), noise)[0]
     if spec.num_actions:
         assert np.bincount(actions).min() > 1_100
         return
@@ -103,5 +104,5 @@ def test_uniform_actions_are_within_bounds(spec: Spec) -> None:
 
 
 def test_acting_needs_no_torch() -> None:
-    code = "import sys, awr_exp.networks.acting, awr_exp.envs.rollout; print('torch' in sys.modules)"
+    code = "import sys, awr_exp.networks.numpy_policy, awr_exp.envs.rollout; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -5,7 +5,7 @@ Nothing here imports torch, so that a process which only steps environments can 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,18 @@ if TYPE_CHECKING:
     from awr_exp.types import Spec
 
 Array = NDArray[Any]
+
+
+class NumpyPolicy(Protocol):
+    """Anything that acts for K members in E environments each, by noise [K, E, noise] of standard normal numbers.
+
+    It maps observations [K, E, obs_dim] to actions [K, E, ...].
+    """
+
+    @property
+    def noise(self) -> int: ...
+
+    def __call__(self, obs: NDArray[np.float32], noise: NDArray[np.float32]) -> Array: ...
 
 
 def _elu(x: Array) -> Array:
@@ -80,8 +92,10 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Actor:
-    """mean, std [K, 1, obs_dim], limit [K, 1, 1]: how observations are normalised; layers: weight [K, in, out] and bias
+class NumpyMLP:
+    """The policy of an MLP.
+
+    mean, std [K, 1, obs_dim], limit [K, 1, 1]: how observations are normalised; layers: weight [K, in, out] and bias
     [K, 1, out] each, and of layer norms theirs [K, 1, out] or None."""
 
     mean: Array
@@ -134,7 +148,7 @@ class Uniform:
         return (low + (high - low) * share).astype(np.float32)
 
 
-def actor(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor", limit: "Tensor") -> Actor | None:
+def numpy_policy(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor", limit: "Tensor") -> NumpyMLP | None:
     """A policy with parameters theta [K, P] and the normaliser's mean and std [K, obs_dim] and limit [K, 1], copied.
 
     None for networks and heads that have no form here, such as one's own.
@@ -164,4 +178,4 @@ def actor(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor", limi
         norm = (part[f"{layer}.norm.weight"], part[f"{layer}.norm.bias"]) if f"{layer}.norm.bias" in part else None
         layers.append((part[f"{layer}.weight"], part[f"{layer}.bias"], norm))
     centre, deviation, farthest = (t.cpu().float().unsqueeze(1).numpy().copy() for t in (mean, std, limit))
-    return Actor(centre, deviation, farthest, layers, network.activation, numpy_head)
+    return NumpyMLP(centre, deviation, farthest, layers, network.activation, numpy_head)

@@ -1,0 +1,134 @@
+"""Makes registered environments, and says what their tasks are."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
+
+from awr_exp.envs import source
+from awr_exp.envs.spaces import FlatVector, bare, flat, flat_vector, spec_of
+from awr_exp.errors import FAILURES, UserError, first_line, named
+from awr_exp.surroundings import kept
+
+if TYPE_CHECKING:
+    # It would bring torch into workers that only step environments.
+    from awr_exp.types import Spec
+
+log = logging.getLogger(__name__)
+
+MakeEnv = Callable[[], gymnasium.Env]
+
+EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "Box2D": "box2d", "pygame": "box2d"}
+"""What a missing module's name tells about the extra that brings it."""
+
+
+@dataclass(frozen=True)
+class Make:
+    """Makes the registered environment `id`.
+
+    vectorized: runs collect in its own vectorised form; clip_actions: it gets actions within their bounds only;
+    wrappers: what a data set was recorded through; collects: where runs collect, if elsewhere.
+    """
+
+    id: str
+    kwargs: Mapping[str, Any]
+    vectorized: bool = False
+    clip_actions: bool = True
+    wrappers: Sequence[WrapperSpec] = ()
+    collects: "Make | None" = None
+
+    @kept()
+    def __call__(self) -> gymnasium.Env:
+        module, _, name = self.id.rpartition(":")
+        if module:
+            # As gymnasium has it: module:Name-v0 is registered by importing the module.
+            import_module(module)
+        if "mujoco" in str(gymnasium.spec(name).entry_point):
+            _hear_mujoco()
+        env = gymnasium.make(self.id, **self.kwargs)
+        if module and env.unwrapped.spec:
+            # gymnasium forgets the module, without which nobody else finds it.
+            env.unwrapped.spec.id = self.id
+        return flat(source.put_on(env, self.wrappers))
+
+    @kept()
+    def vector(self, count: int) -> FlatVector:
+        """`count` copies in its own vectorised form."""
+        return flat_vector(gymnasium.make_vec(self.id, count, "vector_entry_point", **self.kwargs))
+
+
+@cache
+def _hear_mujoco() -> None:
+    """Send MuJoCo's warnings to the log, each once: by itself it prints them anew for every environment."""
+    try:
+        import mujoco
+    except ImportError:
+        return  # gymnasium will say what is missing
+    said = set()
+
+    def hear(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            log.info("MuJoCo: %s", text)
+
+    mujoco.set_mju_user_warning(hear)
+
+
+def task(make: MakeEnv, as_played: bool = False) -> "Spec":
+    """The task that the environment's spaces describe; as_played: its actions are those of `played_space`.
+
+    Raises UserError for actions of another kind than ours.
+    """
+    with opened(make) as env:
+        own = bare(env)
+        action = played_space(make, env) if as_played else own.action_space
+    return spec_of(f"environment '{env.spec.id if env.spec else env}'", own.observation_space, action)
+
+
+def clips(make: MakeEnv) -> bool:
+    """Whether its environments get actions within their bounds only."""
+    return getattr(make, "clip_actions", True)
+
+
+def played_space(make: MakeEnv, env: gymnasium.Env) -> gymnasium.Space:
+    """The space of the actions that `env`, one of its environments, gets; where it gets all, they have no bounds."""
+    space = bare(env).action_space
+    if clips(make) or not isinstance(space, spaces.Box):
+        return space
+    return spaces.Box(-np.inf, np.inf, space.shape, space.dtype)
+
+
+@contextmanager
+def opened(make: MakeEnv) -> Iterator[gymnasium.Env]:
+    """The environment for a while, and closed, whatever it says to that. Raises UserError if it cannot be made."""
+    try:
+        env = flat(make())
+    except UserError:
+        raise
+    except FAILURES as error:
+        raise UserError(f"environment '{getattr(make, 'id', make)}' {_why_not(error)}") from None
+    try:
+        yield env
+    finally:
+        with suppress(*FAILURES):
+            env.close()
+
+
+def _why_not(error: BaseException) -> str:
+    """Why an environment could not be made, and what can be done about it."""
+    if isinstance(error, gymnasium.error.DependencyNotInstalled):
+        extra = next((extra for name, extra in EXTRAS.items() if name in str(error)), None)
+        hint = f"pip install 'awr-exp[{extra}]'" if extra else first_line(error)
+        return f"needs a package that is not installed: {hint}, or env=none"
+    why = named(error) if isinstance(error, SystemExit) else first_line(error)
+    if isinstance(error, gymnasium.error.UnregisteredEnv):
+        why += " Give the env.id of a registered one, or my_module:MyEnv-v0 for one of your own"
+    return f"cannot be made: {why}"
