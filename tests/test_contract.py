@@ -272,7 +272,7 @@ def resumes(together: Trainer, cfgs: list[dict[str, Any]], spec: Spec, folder: P
 def acts_by_what_is_saved(trainer: Trainer, trust: Sequence[str] = ()) -> None:
     agent, spec = trainer.agent.averaged(), trainer.agent.spec
     obs = np.random.default_rng(0).normal(size=(agent.members, 5, spec.obs_dim)).astype(np.float32)
-    player = agent.player()
+    numpy_policy = agent.numpy_policy()
     for number, run in enumerate(trainer.runs):
         policy = awr_exp.load(run.folder, which="latest", trust=trust)
         noise = np.random.default_rng(1).standard_normal((5, policy.policy.head.noise), np.float32)
@@ -280,10 +280,10 @@ def acts_by_what_is_saved(trainer: Trainer, trust: Sequence[str] = ()) -> None:
             every = None if drawn is None else torch.as_tensor(drawn).expand(agent.members, -1, -1)
             expected = agent.act(torch.as_tensor(obs), every)[number].numpy()
             assert_close(policy._act(obs[number], drawn), expected, rtol=1e-5, atol=1e-5)
-            if player is not None:
+            if numpy_policy is not None:
                 shared = None if drawn is None else np.broadcast_to(drawn, (agent.members, *drawn.shape))
-                assert_close(player(obs, shared)[number], expected, rtol=1e-4, atol=1e-4, check_dtype=False)
-        quick = policy.player(sample=False)
+                assert_close(numpy_policy(obs, shared)[number], expected, rtol=1e-4, atol=1e-4, check_dtype=False)
+        quick = policy.act_on_one(sample=False)
         one = np.asarray(quick(obs[number, 0], np.random.default_rng(2)))
         assert_close(one, policy._act(obs[number, 0], None), rtol=1e-4, atol=1e-4, check_dtype=False)
 
