@@ -33,7 +33,7 @@ class Corridor(gymnasium.Env):
         return np.array([self.place, self.wind], np.float32)
 
 
-gymnasium.register("Corridor-v0", Corridor, max_episode_steps=30)
+gymnasium.register("Corridor-v0", "my_parts.corridor:Corridor", max_episode_steps=30)
 
 
 def write_log(path: str, episodes: int = 40) -> None:
