@@ -37,6 +37,11 @@ class Entry:
         """Columns that it takes."""
         return sum(self.counts) if self.counts else math.prod(self.shape)
 
+    @property
+    def kept(self) -> str:
+        """The dtype that its columns are kept in: bytes, as of images, stay bytes."""
+        return "uint8" if self.dtype == "uint8" and not self.counts else "float32"
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Entry":
         """From `dataclasses.asdict` after a round trip through JSON, which turns tuples into lists.
@@ -156,9 +161,10 @@ def column_names(entries: Entries, width: int) -> list[str]:
 
 def coarse(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Of which columns [N, W], as exact as they are known, float32 can hardly tell the values apart, as of a clock."""
-    largest = np.abs(columns).max(0)
-    step = np.spacing(largest.astype(np.float32))
-    return (largest > LARGE) & (np.ptp(columns, 0) > 0) & (columns.std(0) < COARSE * step)
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = np.abs(columns).max(0)
+        step = np.spacing(largest.astype(np.float32))
+        return (largest > LARGE) & (np.ptp(columns, 0) > 0) & (columns.std(0) < COARSE * step)
 
 
 def about_coarse(names: list[str], where: str) -> str:

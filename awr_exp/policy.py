@@ -195,8 +195,6 @@ class TrainedPolicy:
     def _read(self, obs: Any) -> NDArray[np.float32]:
         if isinstance(obs, list) and obs and all(isinstance(one, Mapping | tuple) for one in obs):
             return np.stack([self.spec.flatten(one) for one in obs])
-        if not self.spec.observation:
-            return self.spec.flatten(obs)
         try:
             return self.spec.flatten(obs)
         except ValueError:

@@ -1,7 +1,7 @@
 """What the layers hand to one another. K is the number of members, B the batch size."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +24,8 @@ class Spec:
 
     A discrete task has `num_actions`, which the environment counts from `action_start` on and everybody else from 0,
     and no bounds. A continuous one has `action_dim` entries an action and their bounds, which may be infinite.
-    observation: the parts that the obs_dim columns of an observation come from, where that is no vector by itself.
+    observation: the parts that the obs_dim columns of an observation come from, where that is no vector by itself;
+    dtype: of the environment's own values of a vector.
     """
 
     obs_dim: int
@@ -34,6 +35,12 @@ class Spec:
     action_high: tuple[float, ...] = ()
     action_start: int = 0
     observation: layout.Entries = ()
+    dtype: str = field(default="float32", compare=False)
+
+    @property
+    def entries(self) -> layout.Entries:
+        """The parts of an observation; a vector is one."""
+        return self.observation or (layout.Entry((), (self.obs_dim,), dtype=self.dtype),)
 
     @property
     def discrete(self) -> bool:
@@ -71,20 +78,21 @@ class Spec:
             spec = cls(**fields, observation=entries)
             counts = [spec.obs_dim, spec.action_dim, spec.num_actions if spec.discrete else 1]
             bounds = [*spec.action_low, *spec.action_high]
+            widths = [entry.width for entry in spec.entries]
+            ends = [len(bound) for bound in (spec.action_low, spec.action_high)]
+            problems = {
+                "sizes that are no whole numbers of at least 1": not all(type(n) is int and n >= 1 for n in counts),
+                "actions that begin at no whole number": type(spec.action_start) is not int,
+                "observations that are no numbers": np.dtype(spec.dtype).kind not in "biuf",
+                "action bounds that are no numbers": not all(type(bound) in (int, float) for bound in bounds),
+                "other numbers of action bounds than of actions": ends != 2 * [0 if spec.discrete else spec.action_dim],
+                "observations whose parts are not as many numbers as the whole": sum(widths) != spec.obs_dim,
+            }
         except (TypeError, AttributeError):
             raise ValueError("it describes no task") from None
-        if not all(type(count) is int and count >= 1 for count in counts):
-            raise ValueError("its task has sizes that are no whole numbers of at least 1")
-        if type(spec.action_start) is not int:
-            raise ValueError("its task has actions that begin at no whole number")
-        if not all(type(bound) in (int, float) for bound in bounds):
-            raise ValueError("its task has action bounds that are no numbers")
-        if any(
-            len(bound) != (0 if spec.discrete else spec.action_dim) for bound in (spec.action_low, spec.action_high)
-        ):
-            raise ValueError("its task has other numbers of action bounds than of actions")
-        if entries and sum(entry.width for entry in entries) != spec.obs_dim:
-            raise ValueError("its task has observations whose parts are not as many numbers as the whole")
+        for said, found in problems.items():
+            if found:
+                raise ValueError(f"its task has {said}")
         return spec
 
 
@@ -96,9 +104,9 @@ def _numbers(count: int) -> str:
 class Batch:
     """Transitions of K members.
 
-    obs, next_obs: [K, B, obs_dim]; action: [K, B, action_dim] or, discrete, [K, B] of int64;
-    reward: [K, B]; terminated, truncated: [K, B] bool. `truncated` also marks the last row of an episode that
-    was merely cut. `target` [K, B] is the value target from the last refresh, for estimators that need
+    obs, next_obs: [K, B, obs_dim], of uint8 where the whole observation is; action: [K, B, action_dim] or, discrete,
+    [K, B] of int64; reward: [K, B]; terminated, truncated: [K, B] bool. `truncated` also marks the last row of an
+    episode that was merely cut. `target` [K, B] is the value target from the last refresh, for estimators that need
     whole episodes; None for one-step ones. `value` [K, B] is V(s), where that is known already. `noise`
     [K, B, Agent.noise_size] are standard normal numbers for whatever an agent samples, drawn as the rows are; None
     where nothing is sampled.
@@ -127,7 +135,7 @@ Value = Callable[[Tensor], Tensor]
 
 
 class Episodes(Protocol):
-    """All data, as far as an agent needs them: N transitions in order of time, of everybody or [K, N] of K members.
+    """What is learnt from: N transitions in order of time, of everybody (a data set) or [K, N] of K members (a replay).
 
     reward: [N] or [K, N]; terminated, last: the same of bool, `last` on the last row of each episode; longest: the
     number of transitions of the longest episode.
@@ -145,5 +153,13 @@ class Episodes(Protocol):
     @property
     def longest(self) -> int: ...
 
+    def __len__(self) -> int: ...
+
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') of each transition, [K, N] both, with at most `chunk` rows at once."""
+
+    def sample(self, rows: Tensor, **columns: Tensor | None) -> Batch:
+        """The transitions `rows` [K, B], or [1, B] for all members alike, each from 0 to N - 1.
+
+        columns: other fields of the batch, [K, N] of all transitions, or None where there is no such field.
+        """

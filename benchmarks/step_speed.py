@@ -73,7 +73,7 @@ def ours(hidden: list[int], way: str) -> dict[str, Call]:
     )  # fmt: skip
     replay = Replay(SPEC, 1, 1, ROWS)
     replay.ring.normal_()
-    replay.ring[..., 2 * OBS : 2 * OBS + ACTIONS].clamp_(-1, 1)
+    replay.schema.view(replay.ring, "action").clamp_(-1, 1)
     replay.added = ROWS
     number = torch.rand(1, ROWS)
 

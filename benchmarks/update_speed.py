@@ -16,6 +16,7 @@ from side_by_side import each_thread_count, ratio, wait
 from torch import nn
 
 from awr_exp.agents.awr import AWR
+from awr_exp.data.schema import STORED, Schema
 from awr_exp.data.transitions import DataInfo, Transitions
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
@@ -85,10 +86,12 @@ def plain_script(hidden: int, device: torch.device) -> Callable[[], None]:
 
 def random_data(device: torch.device) -> Transitions:
     lengths = torch.full((ROWS // EPISODE,), EPISODE)
-    packed = torch.randn(ROWS + len(lengths), OBS + ACTIONS + 3)
-    packed[:, OBS : OBS + ACTIONS].clamp_(-1, 1)
-    packed[:, -2:] = 0
-    info = DataInfo("benchmark/random-v0", np.zeros(len(lengths)), ROWS, "")
+    schema = Schema(SPEC, STORED)
+    packed = torch.randn(ROWS + len(lengths), schema.width)
+    schema.view(packed, "action").clamp_(-1, 1)
+    for name in ("terminated", "truncated"):
+        schema.view(packed, name).zero_()
+    info = DataInfo("benchmark/random-v0", np.zeros(len(lengths)), "")
     return Transitions(packed, lengths, SPEC, info).to(device)
 
 

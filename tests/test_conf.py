@@ -78,7 +78,7 @@ def test_every_option_builds_and_takes_three_updates(
             agent.fit_normalizer(*data.obs_statistics())
             target = (agent.targets(data) or {}).get("target") if agent.whole_episodes else None
             for update in range(3):
-                metrics = agent.update(data.sample(torch.arange(32).reshape(1, 32) + update, target))
+                metrics = agent.update(data.sample(torch.arange(32).reshape(1, 32) + update, target=target))
             assert all(value.isfinite().all() for value in metrics.values())
 
 

@@ -207,7 +207,7 @@ def test_objects_say_what_they_are() -> None:
     assert repr(agent) == (
         f"AWR(seeds 0, 1, 2, 3, 4, ...; parameters: 387 of the actor + 353 of the critic; on cpu; {DOORS})"
     )
-    info = DataInfo("a/b-v0", np.array([1.0, 3.0]), 4, "")
+    info = DataInfo("a/b-v0", np.array([1.0, 3.0]), "")
     data = Transitions(torch.zeros(6, 7), torch.tensor([2, 2]), DOORS, info)
     assert repr(data) == f"Transitions(a/b-v0: 4 in 2 episodes, return 2.0 ± 1.0, on cpu; {DOORS})"
     replay = Replay(DOORS, 2, 4, 100)

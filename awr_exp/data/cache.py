@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from awr_exp.data.schema import STORED, Schema
 from awr_exp.machine import cache_home, free_memory
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Of the cache: a change of its content makes old ones useless."""
 SMALL = 2**24
 """Files up to this size are compared by their content; of larger ones, size and times have to do."""
@@ -132,7 +133,7 @@ def _own(file: Path) -> Path:
 def _digest(packed: Any, facts: dict[str, Any]) -> str:
     """Of all that a cache holds. Raises ValueError if the rows do not have the form that the facts say."""
     spec, lengths = Spec.from_json(facts["spec"]), facts["lengths"]
-    shape = sum(lengths) + len(lengths), spec.obs_dim + spec.action_dim + 3
+    shape = sum(lengths) + len(lengths), Schema(spec, STORED).width
     if packed.shape != shape or packed.dtype != np.float32 or not packed.flags.c_contiguous:
         raise ValueError("it has another form")
     seen = json.dumps({name: value for name, value in facts.items() if name != "digest"}, sort_keys=True)

@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def create(
                 warnings.simplefilter("ignore")
                 written = minari.create_dataset_from_buffers(
                     id,
-                    _while_there_is_room((_in_own_numbers(buffer, env) for buffer in buffers), Path(work)),
+                    _while_there_is_room(buffers, Path(work)),
                     env=env,
                     observation_space=canonical(env.observation_space),
                     action_space=actions,
@@ -134,13 +133,6 @@ def command(id: str, env: gymnasium.Env, clip_actions: bool = True) -> str:
     """What trains on a data set that comes from env."""
     place = overrides(env.spec, clip_actions) if env.spec and foreign_module(env.spec.id) else []
     return shell.command("dataset=minari", shell.override("dataset.id", id), *place)
-
-
-def _in_own_numbers(buffer: Any, env: gymnasium.Env) -> Any:
-    """An EpisodeBuffer with observations of the environment's own dtype; those in parts have theirs already."""
-    if isinstance(buffer.observations, dict | tuple):
-        return buffer
-    return replace(buffer, observations=buffer.observations.astype(env.observation_space.dtype, copy=False))
 
 
 def _while_there_is_room(buffers: Iterable[Any], place: Path) -> Iterator[Any]:

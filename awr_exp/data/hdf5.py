@@ -1,8 +1,10 @@
 """The HDF5 file of a Minari data set: read fast, and checked once."""
 
 import errno
+import math
 import os
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 
 from awr_exp import layout
 from awr_exp.data import cache
+from awr_exp.data.content import FIELDS, check
+from awr_exp.data.schema import STORED, Schema
 from awr_exp.errors import UserError, first_line
 from awr_exp.machine import free_memory
 from awr_exp.types import Spec
@@ -21,12 +25,10 @@ METADATA = "metadata.json"
 AGAIN = "delete the data set, and fetch it (dataset.download=true) or write it again"
 """What helps where it is damaged."""
 EPISODE = re.compile(r"episode_\d{1,18}")
+SOME = 100
+"""Episodes, and steps of each, that are looked at as exactly as the file has them."""
 JPEG = b"\xff\xd8\xff"
 """How JPEG files begin, in which Minari keeps images unless it is told not to."""
-BOUND_TOLERANCE = 1e-4
-"""How far an action may lie outside its bounds, relative to their distance: float32 rounding, not a mistake."""
-
-Array = NDArray[np.float32]
 
 
 def read(id: str, file: Path, spec: Spec) -> tuple[cache.Flat, dict[Path, cache.State]]:
@@ -38,13 +40,13 @@ def read(id: str, file: Path, spec: Spec) -> tuple[cache.Flat, dict[Path, cache.
         made_of = {path: cache.state(path) for path in (file, file.parent / METADATA)}
         with h5py.File(file) as source:
             made_of |= {path: cache.state(path) for path in _linked(id, source, file.parent)}
-            packed, lengths, coarse = _read_episodes(id, source, spec)
+            flat = _Episodes(id, source).read(spec)
         changed = [path for path, before in made_of.items() if cache.state(path) != before]
     except (OSError, RuntimeError) as error:
         raise UserError(f"data set '{id}': {file} {_trouble(error)}") from None
     if changed:
         raise UserError(f"data set '{id}' is being written: {changed[0]} has changed; wait until that is done")
-    return (torch.from_numpy(packed), torch.from_numpy(lengths), spec, coarse), made_of
+    return flat, made_of
 
 
 def _linked(id: str, source: h5py.File, folder: Path) -> list[Path]:
@@ -83,125 +85,131 @@ def _trouble(error: Exception) -> str:
     return f"is damaged ({first_line(error)}); {AGAIN}"
 
 
-def _read_episodes(id: str, source: h5py.File, spec: Spec) -> tuple[Array, NDArray[np.int64], list[str]]:
-    """Packed rows, lengths and the names of what float32 is too coarse for."""
-    names = sorted(filter(EPISODE.fullmatch, source), key=lambda name: int(name[8:]))
-    if not names:
-        raise UserError(f"data set '{id}' has no episodes")
-    groups = [source[name] for name in names]
-    lengths = np.array([_length(id, name, group) for name, group in zip(names, groups, strict=True)])
-    total = int(lengths.sum())
-    rows, width = total + len(lengths), spec.obs_dim + spec.action_dim + 3
-    if (needed := 4 * rows * width) > (free := free_memory()):
-        raise UserError(
-            f"data set '{id}' takes {needed / 1e9:.1f} GB of memory, {width} numbers a step, and {free / 1e9:.1f} "
-            "GB are free: read it on a larger machine, or write it anew in parts"
-        )
-    packed = np.zeros((rows, width), np.float32)
-    starts = (lengths + 1).cumsum() - (lengths + 1)
-    # One array a field, read into directly: h5py's convenient reads cost several times as much an episode.
-    column, coarse, known = 0, [], layout.column_names(spec.observation, spec.obs_dim)
-    for entry in spec.observation or [layout.Entry((), (spec.obs_dim,))]:
-        # As Minari calls the parts of a Tuple.
-        steps = (f"_index_{step}" if isinstance(step, int) else step for step in entry.path)
-        field = "/".join(("observations", *steps))
-        # float32 does not have every whole number, and choices are told apart by theirs.
-        dtype = np.float64 if entry.counts else np.float32
-        stacked = _stack(id, names, groups, field, entry.shape, lengths + 1, dtype)
-        if not entry.counts:
-            coarse += [known[column + own] for own in _coarse(field, groups, stacked)]
-        try:
-            stacked = entry.columns(stacked.reshape(-1, *entry.shape))
-        except ValueError as error:
-            raise UserError(f"data set '{id}': {field}: {error}") from None
-        packed[:, column : column + stacked.shape[1]] = stacked
-        column += stacked.shape[1]
-    at = np.arange(total) + np.repeat(np.arange(len(lengths)), lengths)
-    action_shape = () if spec.discrete else (spec.action_dim,)
-    for field, shape in (("actions", action_shape), ("rewards", ()), ("terminations", ()), ("truncations", ())):
-        exact = _stack(id, names, groups, field, shape, lengths, np.float64)
-        if field == "actions" and spec.discrete:
-            exact -= spec.action_start
-        if field == "rewards" and layout.coarse(exact).any():
-            coarse.append("the reward")
-        packed[at, column : column + exact.shape[1]] = exact
-        column += exact.shape[1]
-    _check_ends(id, names, packed, starts, lengths)
-    _check_content(id, names, packed, starts, spec)
-    return packed, lengths, coarse
+class _Episodes:
+    """The episodes of data set `id`: their names, groups in the file, and lengths [E]."""
 
+    def __init__(self, id: str, source: h5py.File) -> None:
+        self.id, self.names = id, sorted(filter(EPISODE.fullmatch, source), key=lambda name: int(name[8:]))
+        if not self.names:
+            raise UserError(f"data set '{id}' has no episodes")
+        self.groups = [source[name] for name in self.names]
+        self.lengths = np.array([self._length(*each) for each in zip(self.names, self.groups, strict=True)])
+        self.final = (self.lengths + 1).cumsum() - 1
+        """The packed row of each final observation."""
 
-def _check_ends(
-    id: str, names: list[str], packed: Array, starts: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> None:
-    """Raises UserError where an episode goes on after its end; marks one that does not say how it ends as truncated."""
-    ends = starts + lengths - 1
-    inner = np.ones(len(packed), bool)
-    inner[ends] = False
-    for column, field in ((-2, "terminations"), (-1, "truncations")):
-        flags = packed[:, column]
-        unclear = (flags != 0) & (flags != 1)
-        wrong = unclear | (inner & (flags != 0))
-        if wrong.any():
-            row = int(wrong.argmax())
-            episode = int(np.searchsorted(starts, row, "right") - 1)
-            at = f"at step {row - starts[episode]} of {lengths[episode]}"
-            said = f"holds {flags[row]:g} {at}; a flag is true or false"
-            if not unclear[row]:
-                said = f"is set {at}; an episode must end where it is, with its own last observation"
-            raise UserError(f"data set '{id}', {names[episode]}: {field} {said}")
-    packed[ends, -1] = 1 - packed[ends, -2]
+    def error(self, name: str, why: str) -> UserError:
+        return UserError(f"data set '{self.id}', {name}: {why}")
 
-
-def _length(id: str, name: str, group: Any) -> int:
-    try:
-        length = int(_inside(id, name, group, "rewards").shape[0])
-    except (KeyError, AttributeError, IndexError, TypeError, ValueError):
-        raise UserError(f"data set '{id}', {name}: rewards is missing or no list of numbers; {AGAIN}") from None
-    if length == 0:
-        raise UserError(f"data set '{id}', {name}: it has no steps; remove the episode")
-    return length
-
-
-def _stack(
-    id: str,
-    names: list[str],
-    groups: list[Any],
-    field: str,
-    shape: tuple[int, ...],
-    rows: NDArray[np.int64],
-    dtype: type[np.floating],
-) -> NDArray[Any]:
-    """All episodes' `field` end to end, [sum of rows, width]."""
-    width = int(np.prod(shape))
-    out = np.empty((int(rows.sum()), width), dtype)
-    start = 0
-    for name, group, count in zip(names, groups, rows.tolist(), strict=True):
-        try:
-            data = _inside(id, name, group, field)
-            found = data.shape or (0,)
-        except (KeyError, AttributeError):
-            raise UserError(f"data set '{id}', {name}: {field} is missing; {AGAIN}") from None
-        if found[0] != count:
+    def read(self, spec: Spec) -> cache.Flat:
+        schema, rows = Schema(spec, STORED), int(self.final[-1]) + 1
+        if (needed := 4 * rows * schema.width) > (free := free_memory()):
+            numbers = spec.obs_dim + spec.action_dim + 3
             raise UserError(
-                f"data set '{id}', {name}: {field} has {found[0]} rows, {count} were expected: "
-                "an episode of T steps has T + 1 observations and T of everything else"
+                f"data set '{self.id}' takes {needed / 1e9:.1f} GB of memory, {numbers} numbers a step, and "
+                f"{free / 1e9:.1f} GB are free: read it on a larger machine, or write it anew in parts"
             )
-        if int(np.prod(found[1:])) != width or _turned(found[1:], shape):
-            if _begins_with(data, JPEG):
-                raise UserError(
-                    f"data set '{id}', {name}: {field} holds JPEG images, not pixels: write the data set anew with "
-                    "Minari's jpeg_encoding=False, or with numbers that a wrapper of the environment makes of images"
-                )
-            raise UserError(f"data set '{id}', {name}: {field} has shape {found[1:]}, its space has {shape}")
+        packed = torch.zeros(rows, schema.width)
+        coarse = self._read_observations(spec, schema, packed)
+        at = np.delete(np.arange(rows), self.final)
+        for name in STORED[1:]:
+            shape = () if name in schema.single else (spec.action_dim,)
+            exact = self._stack(FIELDS[name], shape, 0, np.float64)
+            if name == "action" and spec.discrete:
+                exact -= spec.action_start
+            if name == "reward" and layout.coarse(exact).any():
+                coarse.append("the reward")
+            schema.view(packed, name).numpy()[at] = exact
+        check(self.id, self.names, packed, self.lengths, spec)
+        return packed, torch.from_numpy(self.lengths), spec, coarse
+
+    def _read_observations(self, spec: Spec, schema: Schema, packed: torch.Tensor) -> list[str]:
+        """Into packed rows; the names of what float32 is too coarse for."""
+        known, coarse = iter(layout.column_names(spec.observation, spec.obs_dim)), []
+        for entry in spec.entries:
+            # As Minari calls the parts of a Tuple.
+            steps = (f"_index_{step}" if isinstance(step, int) else step for step in entry.path)
+            field, own = "/".join(("observations", *steps)), list(islice(known, entry.width))
+            # float32 does not have every whole number, and choices are told apart by theirs.
+            stacked = self._stack(field, entry.shape, 1, np.float64 if entry.counts else np.dtype(entry.kept))
+            if entry.counts:
+                try:
+                    stacked = entry.columns(stacked.reshape(-1, *entry.shape))
+                except ValueError as error:
+                    raise UserError(f"data set '{self.id}': {field}: {error}") from None
+            elif entry.kept == "float32":
+                coarse += [own[column] for column in self._coarse(field)]
+            schema.view(packed, "obs", *entry.path).numpy()[:] = stacked
+        return coarse
+
+    def _length(self, name: str, group: Any) -> int:
         try:
-            data.id.read(h5py.h5s.ALL, h5py.h5s.ALL, out[start : start + count].reshape(found))
-        except (OSError, TypeError):
-            if data.dtype.kind in "biuf":
-                raise
-            raise UserError(f"data set '{id}', {name}: {field} holds {data.dtype}, which are no numbers") from None
-        start += count
-    return out
+            length = int(self._inside(name, group, "rewards").shape[0])
+        except (KeyError, AttributeError, IndexError, TypeError, ValueError):
+            raise self.error(name, f"rewards is missing or no list of numbers; {AGAIN}") from None
+        if length == 0:
+            raise self.error(name, "it has no steps; remove the episode")
+        return length
+
+    def _stack(self, field: str, shape: tuple[int, ...], more: int, dtype: Any) -> NDArray[Any]:
+        """All episodes' `field` end to end, [rows, width], of which each has `more` rows than it has steps."""
+        width, start = math.prod(shape), 0
+        out = np.empty((int((self.lengths + more).sum()), width), dtype)
+        for name, group, count in zip(self.names, self.groups, (self.lengths + more).tolist(), strict=True):
+            try:
+                data = self._inside(name, group, field)
+                found = data.shape or (0,)
+            except (KeyError, AttributeError):
+                raise self.error(name, f"{field} is missing; {AGAIN}") from None
+            if found[0] != count:
+                raise self.error(
+                    name,
+                    f"{field} has {found[0]} rows, {count} were expected: an episode of T steps has T + 1 observations "
+                    "and T of everything else",
+                )
+            if math.prod(found[1:]) != width or _turned(found[1:], shape):
+                if _begins_with(data, JPEG):
+                    raise self.error(
+                        name,
+                        f"{field} holds JPEG images, not pixels: write the data set anew with Minari's "
+                        "jpeg_encoding=False, or with numbers that a wrapper of the environment makes of images",
+                    )
+                raise self.error(name, f"{field} has shape {found[1:]}, its space has {shape}")
+            held = out[start : start + count].reshape(found)
+            # HDF5 would make bytes of any number.
+            exact = held if dtype != np.uint8 or data.dtype == dtype else np.empty(found)
+            try:
+                data.id.read(h5py.h5s.ALL, h5py.h5s.ALL, exact)
+            except (OSError, TypeError):
+                if data.dtype.kind in "biuf":
+                    raise
+                raise self.error(name, f"{field} holds {data.dtype}, which are no numbers") from None
+            if exact is not held:
+                if not ((exact >= 0) & (exact < 256) & (exact == exact.round())).all():
+                    raise self.error(name, f"{field} holds numbers that its space, of uint8, has not")
+                held[:] = exact
+            start += count
+        return out
+
+    def _inside(self, name: str, group: Any, field: str) -> Any:
+        """An array of an episode. Raises UserError unless it is in this file: another's changes would not be seen."""
+        data, elsewhere = group, self.error(name, f"{field} is kept in another file; write the data set anew")
+        for step in field.split("/"):
+            links, link = data.id.links, os.fsencode(step)
+            if not links.exists(link):
+                raise KeyError(step)
+            if links.get_info(link).type != h5py.h5l.TYPE_HARD:
+                raise elsewhere
+            data = data[step]
+        plan = data.id.get_create_plist()
+        if plan.get_layout() == h5py.h5d.VIRTUAL or plan.get_external_count() > 0:
+            raise elsewhere
+        return data
+
+    def _coarse(self, field: str) -> list[int]:
+        """The columns of a field whose values float32 can hardly tell apart, such as those of a clock."""
+        some = [group[field][:SOME] for group in self.groups[:: 1 + len(self.groups) // SOME]]
+        exact = np.concatenate([part.reshape(len(part), -1).astype(np.float64) for part in some])
+        return np.flatnonzero(layout.coarse(exact)).tolist()
 
 
 def _turned(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
@@ -210,75 +218,7 @@ def _turned(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return min(len(one), len(other)) > 1 and one != other
 
 
-def _inside(id: str, name: str, group: Any, field: str) -> Any:
-    """An array of an episode. Raises UserError unless it is in the same file: another's changes would not be seen."""
-    data, elsewhere = group, f"data set '{id}', {name}: {field} is kept in another file; write the data set anew"
-    for step in field.split("/"):
-        links, link = data.id.links, os.fsencode(step)
-        if not links.exists(link):
-            raise KeyError(step)
-        if links.get_info(link).type != h5py.h5l.TYPE_HARD:
-            raise UserError(elsewhere)
-        data = data[step]
-    plan = data.id.get_create_plist()
-    if plan.get_layout() == h5py.h5d.VIRTUAL or plan.get_external_count() > 0:
-        raise UserError(elsewhere)
-    return data
-
-
-def _coarse(field: str, groups: list[Any], stacked: Array) -> list[int]:
-    """The columns of a field whose values float32 can hardly tell apart, such as those of a clock.
-
-    stacked: the whole field in float32, in which such a column may seem constant.
-    """
-    nearly = np.ptp(stacked, 0) < 10 * layout.COARSE * np.spacing(np.abs(stacked).max(0))
-    suspects = np.flatnonzero(nearly & (np.abs(stacked).max(0) > layout.LARGE))
-    if not suspects.size:
-        return []
-    some = [group[field] for group in groups[:: 1 + len(groups) // 100]]
-    exact = np.concatenate([part[()].reshape(len(part), -1)[:, suspects].astype(np.float64) for part in some])
-    return suspects[layout.coarse(exact)].tolist()
-
-
 def _begins_with(data: Any, mark: bytes) -> bool:
     """Whether the first row of bytes, each of its own length or all of one, is of a kind of file."""
     kind = h5py.check_vlen_dtype(data.dtype) or data.dtype
     return kind == np.uint8 and bytes(np.ravel(data[0])[: len(mark)]) == mark
-
-
-def _check_content(id: str, names: list[str], packed: Array, starts: NDArray[np.int64], spec: Spec) -> None:
-    columns_of = {
-        "observations": slice(0, spec.obs_dim),
-        "actions": slice(spec.obs_dim, -3),
-        "rewards": slice(-3, -2),
-    }
-
-    def refuse(field: str, wrong: NDArray[np.bool_], why: str) -> None:
-        rows = np.flatnonzero(wrong.any(1))
-        if rows.size:
-            row = rows[0]
-            episode = int(np.searchsorted(starts, row, "right") - 1)
-            value = packed[row, columns_of[field]][wrong[row]][0] + (spec.action_start if field == "actions" else 0)
-            where = f"{names[episode]}: {field} holds {value:g} at step {row - starts[episode]}"
-            raise UserError(f"data set '{id}', {where}; {why}")
-
-    for field, columns in columns_of.items():
-        refuse(field, ~np.isfinite(packed[:, columns]), "repair or remove the episode")
-    action = packed[:, columns_of["actions"]]
-    transition = np.ones((len(packed), 1), bool)
-    transition[[*(starts[1:] - 1), -1]] = False
-    if spec.num_actions is not None:
-        wrong = (action < 0) | (action >= spec.num_actions) | (action != action.round())
-        last = spec.action_start + spec.num_actions - 1
-        refuse("actions", wrong & transition, f"its space has the whole numbers from {spec.action_start} to {last}")
-    else:
-        low, high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
-        span = high - low
-        size = np.where(np.isfinite(span) & (span > 0), span, np.fmin(np.abs(low), np.abs(high)))
-        slack = np.where(np.isfinite(size), BOUND_TOLERANCE * size, 0)
-        wrong = (action < low - slack) | (action > high + slack)
-        refuse(
-            "actions",
-            wrong & transition,
-            "it is outside the bounds of its space: clip it, or give the data set's action_space infinite ones",
-        )

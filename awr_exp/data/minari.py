@@ -4,35 +4,26 @@ import difflib
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp import layout
-from awr_exp.data import cache, hdf5
+from awr_exp.data import cache, content, hdf5
 from awr_exp.data.hdf5 import AGAIN, METADATA
-from awr_exp.data.transitions import DataInfo, Transitions, select
+from awr_exp.data.transitions import DataInfo, Transitions, episode_returns, select
 from awr_exp.envs import source
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line, named
-from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 
 ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
-PIECE = 262_144
-"""Rows that are looked at in one piece."""
-NARROW = 1e-3
-"""Share of the distance of its bounds that an entry of actions should fill, for a policy works in units of that."""
 HUB = ("huggingface.co", 443)
 
 
@@ -71,12 +62,9 @@ def load(
     if low is not None and high is not None and high <= low:
         log.warning("data set '%s' has no normalized scores: ref_min_score is %g, ref_max_score %g", id, low, high)
     own = _env_source(id, metadata, "env_spec")
-    for doubt in _doubts(packed, lengths, spec, own.max_episode_steps if own else None):
-        log.warning("warning: data set '%s': %s", id, doubt)
     info = DataInfo(
         id=id,
-        episode_returns=_returns(packed, lengths),
-        transitions=int(lengths.sum()),
+        episode_returns=episode_returns(packed, lengths.numpy(), spec),
         fingerprint=f"{id}:{_digest(packed, lengths)}",
         env_spec=own,
         eval_env_spec=_env_source(id, metadata, "eval_env_spec"),
@@ -84,7 +72,10 @@ def load(
         ref_max_score=high,
         observation_space=observation,
     )
-    return select(packed, lengths, spec, info, top_percent, reward_scale, max_transitions).to(device)
+    data = Transitions(packed, lengths, spec, info)
+    for doubt in content.doubts(data, own.max_episode_steps if own else None):
+        log.warning("warning: data set '%s': %s", id, doubt)
+    return select(data, top_percent, reward_scale, max_transitions).to(device)
 
 
 def root() -> Path:
@@ -189,53 +180,6 @@ def _score(id: str, metadata: dict[str, Any], field: str) -> float | None:
         return value
     log.warning("data set '%s': its %s is left out, which is no number: %.40r", id, field, value)
     return None
-
-
-def _doubts(packed: Tensor, lengths: Tensor, spec: Spec, limit: int | None) -> Iterator[str]:
-    """What its content says may be wrong with it, though it can be learnt from; limit: of its environment, in steps."""
-    obs, final = packed[:, : spec.obs_dim], (lengths + 1).cumsum(0) - 1
-    first = final - lengths
-    joined = (obs[final[:-1]] == obs[first[1:]]).all(1) & (obs[final[:-1]] != obs[first[:-1]]).any(1)
-    if (count := int(joined.sum())) > max(2, len(joined) / 2):
-        yield (
-            f"{count} of its episodes end with the very observation that the next one begins with: that is right for "
-            "parts of one episode; where a vectorised environment reset itself, write the data anew with true last "
-            "observations and without the steps that only reset"
-        )
-    terminated = packed[final - 1, -2] > 0
-    late = int((terminated & (lengths == limit)).sum())
-    if late > max(2, int(terminated.sum()) / 2):
-        yield (
-            f"{late} of its episodes terminate after {limit} steps, the time limit of its environment: if that is what "
-            "ended them, write the data anew with truncations instead, for values go on beyond a limit"
-        )
-    if not spec.discrete:
-        yield from _narrow(packed, final, spec)
-
-
-def _narrow(packed: Tensor, final: Tensor, spec: Spec) -> Iterator[str]:
-    """The first entry of actions that fills next to nothing of its bounds."""
-    least, most = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
-    low, high = torch.full_like(least, math.inf), torch.full_like(most, -math.inf)
-    wanted = torch.where((most - least).isfinite(), NARROW * (most - least), -math.inf)
-    for rows in torch.arange(len(packed)).split(PIECE):
-        action = packed[rows[~torch.isin(rows, final)], spec.obs_dim : -3]
-        if len(action):
-            low, high = torch.minimum(low, action.amin(0)), torch.maximum(high, action.amax(0))
-        # A data set that is mapped need not be read to its end.
-        if (high - low >= wanted).all():
-            return
-    for entry in ((high > low) & (high - low < wanted)).nonzero().flatten().tolist()[:1]:
-        yield (
-            f"entry {entry} of its actions is from {low[entry]:g} to {high[entry]:g}, and its bounds are from "
-            f"{least[entry]:g} to {most[entry]:g}: a policy can hardly tell such actions apart; give its action_space "
-            "nearer bounds, or infinite ones"
-        )
-
-
-def _returns(packed: Tensor, lengths: Tensor) -> NDArray[np.float64]:
-    starts = (lengths + 1).cumsum(0) - (lengths + 1)
-    return np.add.reduceat(packed[:, -3].numpy().astype(np.float64), starts.numpy())
 
 
 def _digest(packed: Tensor, lengths: Tensor) -> str:

@@ -6,23 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
+from awr_exp.data.schema import TRANSITION, Schema
 from awr_exp.layout import unflatten
 from awr_exp.types import Spec
 
 
 class Recording:
-    """A file of steps of E environments that are stepped together: [S, E, W] float32, oldest first.
+    """A file of steps of E environments that are stepped together: [S, E, W] rows of `schema`, oldest first.
 
-    Columns: obs | next_obs | action | reward | terminated | truncated | mark, which is 1 on the first row of an episode
-    that is kept, 0 on its others, and -1 on a row of any other episode.
+    Beside those of a transition there is `mark`, which is 1 on the first row of an episode that is kept, 0 on its
+    others, and -1 on a row of any other episode.
     """
 
     def __init__(self, folder: Path, spec: Spec, envs: int) -> None:
         self.path, self.spec, self.envs = folder / "steps.bin", spec, envs
-        self.width = 2 * spec.obs_dim + spec.action_dim + 4
-        self.row_bytes = 4 * envs * self.width
+        self.schema = Schema(spec, (*TRANSITION, "mark"))
+        self.row_bytes = 4 * envs * self.schema.width
         folder.mkdir(parents=True, exist_ok=True)
         self.path.touch()
 
@@ -31,32 +33,32 @@ class Recording:
         """Of each environment; a torn last row does not count, and a file that is gone has none."""
         return self.path.stat().st_size // self.row_bytes if self.path.exists() else 0
 
-    def add(
-        self,
-        obs: NDArray[Any],
-        next_obs: NDArray[Any],
-        action: NDArray[Any],
-        reward: NDArray[Any],
-        terminated: NDArray[Any],
-        truncated: NDArray[Any],
-        mark: NDArray[Any],
-    ) -> None:
-        """S steps, [S, E, ...] each; actions as the environment got them. Raises OSError, as on a full disk."""
-        action = action[..., None] if self.spec.discrete else action
-        numbers = np.stack([reward, terminated, truncated, mark], -1)
-        rows = np.concatenate([obs, next_obs, action, numbers], -1, dtype=np.float32)
-        with self.path.open("ab") as file:
-            file.write(rows.tobytes())
+    def add(self, **columns: Any) -> None:
+        """S steps, arrays [S, E, ...] of all columns; actions as the environment got them.
 
-    def _rows(self) -> NDArray[np.float32]:
+        Raises OSError, as on a full disk, and UserError for observations that are not of their space's type.
+        """
+        rows = self.schema.write(torch.zeros(*columns["reward"].shape, self.schema.width), columns)
+        with self.path.open("ab") as file:
+            file.write(rows.numpy().tobytes())
+
+    def _rows(self) -> Tensor:
         """Those on disk, [S, E, W]."""
-        shape = (self.steps, self.envs, self.width)
-        return np.memmap(self.path, np.float32, "r", shape=shape) if self.steps else np.empty(shape, np.float32)
+        shape = (self.steps, self.envs, self.schema.width)
+        # Copy on write: torch wants writable memory, the file stays as it is.
+        return (
+            torch.from_numpy(np.memmap(self.path, np.float32, "c", shape=shape)) if self.steps else torch.empty(shape)
+        )
+
+    def _ends(self, env: int) -> list[int]:
+        """The last rows of an environment's episodes."""
+        terminated, truncated = (self.schema.read(self._rows()[:, env], name) for name in ("terminated", "truncated"))
+        return (terminated | truncated).nonzero().flatten().tolist()
 
     def keep_whole(self) -> int:
         """Forget what came after the last episode that is whole, of the only environment; the episodes left."""
-        ends = np.flatnonzero(self._rows()[:, 0, -3:-1].any(-1))
-        self.cut(int(ends[-1]) + 1 if len(ends) else 0)
+        ends = self._ends(0)
+        self.cut(ends[-1] + 1 if ends else 0)
         return len(ends)
 
     def cut(self, steps: int) -> None:
@@ -73,29 +75,29 @@ class Recording:
         from minari.data_collector import EpisodeBuffer
 
         rows = self._rows()
-        obs_dim, action_dim = self.spec.obs_dim, self.spec.action_dim
         for env, begin, end in self._whole(rows, last):
-            own = np.array(rows[begin:end, env])
-            obs = np.concatenate([own[:, :obs_dim], own[-1:, obs_dim : 2 * obs_dim]])
-            action = own[:, 2 * obs_dim : 2 * obs_dim + action_dim]
+            steps = rows[begin:end, env].clone()
+            own = {name: self.schema.read(steps, name).numpy() for name in self.schema.columns}
+            obs = np.concatenate([own["obs"], own["next_obs"][-1:]])
             yield EpisodeBuffer(
-                observations=unflatten(self.spec.observation, obs) if self.spec.observation else obs,
-                actions=action[:, 0].astype(np.int64) + self.spec.action_start if self.spec.discrete else action,
-                rewards=own[:, -4].astype(np.float64).tolist(),
-                terminations=own[:, -3].astype(bool).tolist(),
-                truncations=own[:, -2].astype(bool).tolist(),
+                observations=unflatten(self.spec.entries, obs),
+                actions=own["action"] + self.spec.action_start if self.spec.discrete else own["action"],
+                rewards=own["reward"].astype(np.float64).tolist(),
+                terminations=own["terminated"].tolist(),
+                truncations=own["truncated"].tolist(),
                 infos={},
             )
 
-    def _whole(self, rows: NDArray[np.float32], last: int | None) -> list[tuple[int, int, int]]:
+    def _whole(self, rows: Tensor, last: int | None) -> list[tuple[int, int, int]]:
         """The environment, the first row and the row after the last one of each of `episodes`."""
         found = []
         for env in range(self.envs):
+            mark = self.schema.read(rows[:, env], "mark").numpy()
             # A row where something begins, an episode or what is left out, ends what was before.
-            marked = np.flatnonzero(rows[:, env, -1])
-            for end in np.flatnonzero(rows[:, env, -3:-1].any(-1)).tolist():
+            marked = np.flatnonzero(mark)
+            for end in self._ends(env):
                 before = np.searchsorted(marked, end, "right")
-                if before and rows[marked[before - 1], env, -1] > 0:
+                if before and mark[marked[before - 1]] > 0:
                     found.append((env, int(marked[before - 1]), end + 1))
         if last is None:
             return found

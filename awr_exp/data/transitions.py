@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from awr_exp.data.schema import STORED, Schema, chosen
 from awr_exp.types import Batch, Spec, Value
 
 DEVICE_SHARE = 0.8
@@ -26,7 +27,6 @@ class DataInfo:
 
     id: str
     episode_returns: NDArray[np.float64]
-    transitions: int
     fingerprint: str
     reward_scale: float = 1.0
     env_spec: Any = None
@@ -58,15 +58,15 @@ class DataInfo:
 class Transitions:
     """N transitions of E episodes, laid end to end in order of time.
 
-    packed: [M, W] float32 with M = N + E, columns obs | action | reward | terminated | truncated. Each episode has
-    one more row, its final observation, so the next observation of a row is the row below it and is stored once.
+    packed: [M, W] rows of `schema`, with M = N + E. Each episode has one more row, of its final observation, so that
+    the next observation of a row is in the row below it and is stored once.
     rows: [N] int64, the packed row of each transition; last: [N] bool, the last transition of each episode. Its
     `truncated` is set wherever it did not terminate, be it by a time limit or because the data were cut there.
     """
 
     def __init__(self, packed: Tensor, lengths: Tensor, spec: Spec, info: DataInfo) -> None:
-        self.packed, self.spec, self.info = packed, spec, info
-        self.device = packed.device
+        self.packed, self.lengths, self.spec, self.info = packed, lengths, spec, info
+        self.schema, self.device = Schema(spec, STORED), packed.device
         ends = lengths.cumsum(0)
         self.longest = int(lengths.max())
         # One extra row for each episode that lies before a transition's own.
@@ -100,54 +100,32 @@ class Transitions:
 
     def observations(self) -> Tensor:
         """[M, obs_dim], final observations included."""
-        return self.packed[:, : self.spec.obs_dim]
+        return self.schema.read(self.packed, "obs")
 
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
-        of_rows = torch.cat([value(obs) for obs in self.observations().split(chunk)], 1)
+        of_rows = torch.cat([value(self.schema.read(part, "obs")) for part in self.packed.split(chunk)], 1)
         return of_rows[:, self.rows], of_rows[:, self.rows + 1]
-
-    def _column(self, index: int) -> Tensor:
-        return self.packed[:, index].index_select(0, self.rows.to(self.packed.device)).to(self.device)
 
     @property
     def reward(self) -> Tensor:
         """[N], scaled."""
-        return self._column(-3)
+        return self._column("reward")
 
     @property
     def terminated(self) -> Tensor:
         """[N] bool."""
-        return self._column(-2).bool()
+        return self._column("terminated")
 
-    @property
-    def truncated(self) -> Tensor:
-        """[N] bool."""
-        return self._column(-1).bool()
+    def _column(self, name: str) -> Tensor:
+        return self.schema.read(self.packed, name, self.rows.to(self.packed.device)).to(self.device)
 
-    def sample(self, indices: Tensor, target: Tensor | None = None) -> Batch:
-        """The transitions at indices [K, B], each from 0 to N - 1, with their targets from target [K, N]."""
-        shape, obs_dim, action_dim = indices.shape, self.spec.obs_dim, self.spec.action_dim
-        at = self.rows.index_select(0, indices.flatten()).to(self.packed.device)
-        row = self.packed.index_select(0, at).to(self.device, non_blocking=True).view(*shape, -1)
-        next_obs = self.observations().index_select(0, at + 1).to(self.device, non_blocking=True)
-        action = row[..., obs_dim : obs_dim + action_dim]
-        return Batch(
-            obs=row[..., :obs_dim],
-            action=action.squeeze(-1).long() if self.spec.discrete else action,
-            reward=row[..., -3],
-            next_obs=next_obs.view(*shape, -1),
-            terminated=row[..., -2].bool(),
-            truncated=row[..., -1].bool(),
-            target=None if target is None else target.gather(1, indices),
-        )
-
-    @property
-    def offsets(self) -> dict[str, int]:
-        """Numbers of a row of `table`, and where in it, or behind it, the other parts of a transition are."""
-        width = self.packed.shape[1]
-        places = {"next_obs": width, "action": self.spec.obs_dim, "reward": width - 3, "terminated": width - 2}
-        return {"width": width, **places}
+    def sample(self, rows: Tensor, **columns: Tensor | None) -> Batch:
+        """See `Episodes`. The batch is [1, B] where `rows` are."""
+        at = self.rows.index_select(0, rows.flatten()).to(self.packed.device)
+        found = self.packed.index_select(0, at).to(self.device, non_blocking=True).view(*rows.shape, -1)
+        next_obs = self.schema.read(self.packed, "obs", at + 1).to(self.device, non_blocking=True)
+        return self.schema.batch(found, next_obs=next_obs.view(*rows.shape, -1), **chosen(columns, rows))
 
     def table(self, member: int) -> Tensor:
         """The rows of the transitions, which are those of every member."""
@@ -159,66 +137,56 @@ class Transitions:
 
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [obs_dim] of the observations, final ones included."""
-        obs = self.observations()
-        mean = torch.zeros(obs.shape[1], dtype=torch.float64, device=obs.device)
-        square = torch.zeros_like(mean)
         # In pieces, in float64: a mapped data set need not fit the memory, and 1M float32 sums would drift.
-        for piece in obs.split(262_144):
-            mean += piece.double().sum(0)
-        mean /= len(obs)
-        for piece in obs.split(262_144):
-            square += (piece.double() - mean).square().sum(0)
-        std = (square / len(obs)).sqrt()
+        pieces = self.packed.split(max(1, min(262_144, 2**26 // self.spec.obs_dim)))
+        zero = torch.zeros(self.spec.obs_dim, dtype=torch.float64, device=self.packed.device)
+        mean = sum((self.schema.read(piece, "obs").double().sum(0) for piece in pieces), zero) / len(self.packed)
+        squares = ((self.schema.read(piece, "obs").double() - mean).square().sum(0) for piece in pieces)
+        std = (sum(squares, zero) / len(self.packed)).sqrt()
         # A constant entry carries nothing: dividing by its rounding noise would turn it into the loudest one.
         std = torch.where(std < 1e-6 * (1 + mean.abs()), 1.0, std)
         return mean.float().to(self.device), std.float().to(self.device)
 
 
 def select(
-    packed: Tensor,
-    lengths: Tensor,
-    spec: Spec,
-    info: DataInfo,
-    top_percent: float | None,
-    reward_scale: float,
-    max_transitions: int | None,
+    data: Transitions, top_percent: float | None, reward_scale: float, max_transitions: int | None
 ) -> Transitions:
     """The chosen part of a data set: the best episodes by return, then the first transitions, rewards scaled.
 
     top_percent: share of the episodes to keep, at least one; max_transitions: whole episodes from the start, the
     last one cut where the cap falls and marked truncated there.
     """
+    packed, schema, info = data.packed, data.schema, data.info
+    lengths = data.lengths.numpy()
     keep = np.arange(len(lengths))
     if top_percent is not None:
         count = max(1, round(len(keep) * top_percent / 100))
-        best = np.argsort(-info.episode_returns, kind="stable")[:count]
-        keep = np.sort(best)
-    kept_lengths = lengths.numpy()[keep]
-    if max_transitions is not None and kept_lengths.sum() > max_transitions:
-        before = kept_lengths.cumsum() - kept_lengths
-        inside = before < max_transitions
-        keep, before = keep[inside], before[inside]
-        kept_lengths = np.minimum(kept_lengths[inside], max_transitions - before)
-    if len(keep) < len(lengths) or (kept_lengths != lengths.numpy()[keep]).any():
-        starts = (lengths + 1).cumsum(0).numpy() - (lengths.numpy() + 1)
+        keep = np.sort(np.argsort(-info.episode_returns, kind="stable")[:count])
+    kept_lengths = lengths[keep]
+    if max_transitions is not None:
+        left = max_transitions - (kept_lengths.cumsum() - kept_lengths)
+        keep, kept_lengths = keep[left > 0], np.minimum(kept_lengths, left)[left > 0]
+    if kept_lengths.sum() < len(data):
+        starts = (lengths + 1).cumsum() - (lengths + 1)
         packed = torch.cat([packed[s : s + n + 1] for s, n in zip(starts[keep], kept_lengths, strict=True)])
         ends = torch.as_tensor((kept_lengths + 1).cumsum() - 2)
-        packed[ends, -1] = 1 - packed[ends, -2]
-        packed[ends + 1, spec.obs_dim :] = 0
+        schema.view(packed, "truncated")[ends] = 1 - schema.view(packed, "terminated")[ends]
+        for name in STORED[1:]:
+            schema.view(packed, name)[ends + 1] = 0
         info = replace(
             info,
-            episode_returns=_returns(packed, kept_lengths),
-            transitions=int(kept_lengths.sum()),
+            episode_returns=episode_returns(packed, kept_lengths, data.spec),
             fingerprint=f"{info.fingerprint}/{top_percent}/{max_transitions}",
         )
     if reward_scale != 1:
         packed = packed.clone()
-        packed[:, -3] *= reward_scale
+        schema.view(packed, "reward").mul_(reward_scale)
         info = replace(info, reward_scale=reward_scale, fingerprint=f"{info.fingerprint}*{reward_scale}")
-    return Transitions(packed, torch.as_tensor(kept_lengths), spec, info)
+    return Transitions(packed, torch.as_tensor(kept_lengths), data.spec, info)
 
 
-def _returns(packed: Tensor, lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+def episode_returns(packed: Tensor, lengths: NDArray[np.int64], spec: Spec) -> NDArray[np.float64]:
+    """The sum of rewards of each episode of packed rows."""
     # The extra row of each episode holds reward 0, so it may be summed along.
     starts = (lengths + 1).cumsum() - (lengths + 1)
-    return np.add.reduceat(packed[:, -3].double().numpy(), starts)
+    return np.add.reduceat(Schema(spec, STORED).read(packed, "reward").double().numpy(), starts)

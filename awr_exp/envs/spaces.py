@@ -28,8 +28,9 @@ def spec_of(owner: str, observation: Any, action: Any) -> "Spec":
 
     entries = entries_of(owner, observation)
     obs_dim = sum(entry.width for entry in entries) if entries else observation.shape[0]
+    seen: dict[str, Any] = {"observation": entries} if entries else {"dtype": str(observation.dtype)}
     if isinstance(action, spaces.Discrete):
-        return Spec(obs_dim, num_actions=int(action.n), action_start=int(action.start), observation=entries)
+        return Spec(obs_dim, num_actions=int(action.n), action_start=int(action.start), **seen)
     if not isinstance(action, spaces.Box) or len(action.shape) != 1 or not np.issubdtype(action.dtype, np.floating):
         raise UserError(f"{owner}: its actions are {action}; use a Discrete or a one-dimensional Box of floats")
     low, high = _bounds(action)
@@ -46,7 +47,7 @@ def spec_of(owner: str, observation: Any, action: Any) -> "Spec":
             f"{owner}: entry {entry} of its actions is from {low[entry]:.12g} to {high[entry]:.12g}, between which "
             "float32 has hardly any numbers: subtract a constant from it in the data and in the environment"
         )
-    return Spec(obs_dim, len(low), None, tuple(low.tolist()), tuple(high.tolist()), observation=entries)
+    return Spec(obs_dim, len(low), None, tuple(low.tolist()), tuple(high.tolist()), **seen)
 
 
 def _bounds(box: spaces.Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -126,8 +126,7 @@ class Collector:
         """Its transitions, [K, S, E, ...] on the device."""
         device, columns = self.agent.device, rollout.transitions.items()
         tensors = {name: torch.as_tensor(column).to(device).transpose(0, 1) for name, column in columns}
-        tensors["reward"] = tensors["reward"] * self.reward_scale
-        return Batch(**{name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+        return Batch(**tensors | {"reward": tensors["reward"] * self.reward_scale})
 
     def _follow(self, rollout: Rollout, begins: NDArray[np.bool_]) -> None:
         """Keep account of episodes: how far the open ones are, and what the finished ones brought.

@@ -144,7 +144,8 @@ class Learner:
     def warnings(self, member: int) -> Iterator[tuple[str, str]]:
         """(name, sentence) of what is wrong with a member's observations, as far as they are new."""
         if self._collector:
-            spec, newest = self.agent.spec, self.collector.replay.rows(member)[-NEWEST:, 0, : self.agent.spec.obs_dim]
+            spec, replay = self.agent.spec, self.collector.replay
+            newest = replay.schema.read(replay.table(member)[-NEWEST:, 0], "obs")
             yield from health.of_observations(newest, layout.column_names(spec.observation, spec.obs_dim))
 
     def about_rewards(self, member: int) -> Iterator[tuple[str, str]]:
@@ -152,7 +153,8 @@ class Learner:
         if not self._collector:
             yield from self.fixed
             return
-        reward, terminated, _ = self.collector.replay.rows(member)[..., -3:].unbind(-1)
+        replay = self.collector.replay
+        reward, terminated = (replay.schema.read(replay.table(member), name) for name in ("reward", "terminated"))
         yield from health.of_rewards(reward, terminated, self.collector.reward_scale, online=True)
 
     @cached_property

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from awr_exp.agents.agent import Agent
-from awr_exp.data.replay import width
+from awr_exp.data.schema import Schema
 from awr_exp.errors import UserError
 from awr_exp.machine import free_memory
 from awr_exp.training.schedules import ROW_BLOCK
@@ -70,7 +70,7 @@ def _on_device(cfg: Mapping[str, Any], spec: Spec, parameters: int, rows: int) -
     """Bytes, by the setting that they are due to."""
     trainer, schedule = cfg["trainer"], cfg["schedule"]
     batch, hidden = trainer["batch_size"], cfg["network"].get("hidden", [])
-    layers, learns = NUMBER * COPIES * parameters, NUMBER * batch * 2 * width(spec)
+    layers, learns = NUMBER * COPIES * parameters, NUMBER * batch * 2 * Schema(spec).width
     # The outputs of all layers and their gradients are due to whichever is more.
     outputs = NUMBER * 3 * batch * sum(hidden)
     wide = sum(hidden) > batch
@@ -84,7 +84,7 @@ def _on_device(cfg: Mapping[str, Any], spec: Spec, parameters: int, rows: int) -
     if steps > batch:
         yield name, slots
     yield "trainer.batch_size", learns + (0 if steps > batch else slots)
-    yield "trainer.replay_size", NUMBER * width(spec) * (rows + max(trainer["replay_size"], trainer["envs"]))
+    yield "trainer.replay_size", NUMBER * Schema(spec).width * (rows + max(trainer["replay_size"], trainer["envs"]))
 
 
 def _on_host(cfg: Mapping[str, Any], spec: Spec) -> Iterator[tuple[str, int]]:
@@ -96,7 +96,7 @@ def _on_host(cfg: Mapping[str, Any], spec: Spec) -> Iterator[tuple[str, int]]:
         yield "trainer.envs", (0 if cfg["env"].get("vectorized") else each) * trainer["envs"]
         yield "trainer.workers", PROCESS * trainer["workers"]
         samples = cfg["schedule"].get("samples_per_iteration", 1)
-        yield "schedule.samples_per_iteration", NUMBER * width(spec) * min(samples, trainer["env_steps"])
+        yield "schedule.samples_per_iteration", NUMBER * Schema(spec).width * min(samples, trainer["env_steps"])
 
 
 def _size(amount: int) -> str:
@@ -120,7 +120,7 @@ def exhausted() -> Iterator[None]:
 
 def check_replay(spec: Spec, members: int, steps: int, device: torch.device) -> None:
     """Raises UserError where replays of so many steps, one a member, are more than there is memory for."""
-    needed, free = 4 * members * steps * width(spec), available(device)
+    needed, free = 4 * members * steps * Schema(spec).width, available(device)
     if needed > free:
         raise UserError(
             f"trainer.replay_size takes {needed / 1e9:.1f} GB with observations of {spec.obs_dim} numbers, and "
@@ -138,7 +138,7 @@ def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.
     if agent.whole_episodes:
         # Whole-data targets, and their forerunners while they are made.
         numbers += 2 * max(rows, kept)
-    numbers += kept * width(agent.spec)
+    numbers += kept * Schema(agent.spec).width
     if device.type != "cpu":
         # On a CPU there is one small part of the members a core at work at a time.
         outputs = sum(shape[-1] for shape in agent.policy.network.shapes.values() if shape[0] > 1)

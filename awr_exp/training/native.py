@@ -62,6 +62,7 @@ def fits(agent: Agent) -> bool:
         and _bare(agent.optimizer) in OPTIMIZERS
         and agent.device.type == "cpu"
         and agent.dtype == torch.float32
+        and all(entry.kept == "float32" for entry in agent.spec.entries)
     )
 
 
@@ -205,7 +206,7 @@ def _descend(
     slots, number = slots.contiguous(), number.contiguous()
     metrics = torch.zeros(members, batches * repeats, 3, dtype=torch.float64)
     threads = THREADS[batch, str(mlp)]
-    sizes = torch.tensor([mlp.inputs, *mlp.hidden, mlp.outputs])
+    sizes, schema = torch.tensor([mlp.inputs, *mlp.hidden, mlp.outputs]), experience.schema
     shared = {
         "sizes": sizes,
         "layers": len(sizes) - 1,
@@ -214,7 +215,10 @@ def _descend(
         "batch": batch,
         "stride": members * batch,
         "optimizer": OPTIMIZERS.index(_bare(agent.optimizer)),
-        **experience.offsets,
+        "width": schema.width,
+        # Without a column of their own, the next observations are those of the rows below.
+        "next_obs": schema.columns.get("next_obs", (schema.width,))[0],
+        **{name: schema.columns[name][0] for name in ("action", "reward", "terminated")},
     }
     for member, own in enumerate(facts):
         fields = shared | own

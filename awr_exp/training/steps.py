@@ -67,9 +67,8 @@ def whole_advantage(agent: Agent, replay: Replay, step: int) -> Tensor:
     def of(number: int, rows: Tensor) -> Tensor:
         names, shape = ("advantage", step, number), (1, len(rows))
         (noise,) = draw_noise(agent.seeds, names, shape, agent.noise_size, agent.device)
-        rows = rows.expand(agent.members, -1)
-        own = {name: column.gather(1, rows) for name, column in columns.items()}
-        return agent.advantage(agent.normalized(replace(replay.sample(rows), noise=noise, **own)))
+        batch = replay.sample(rows.unsqueeze(0), **columns)
+        return agent.advantage(agent.normalized(replace(batch, noise=noise)))
 
     parts = torch.arange(len(replay), device=agent.device).split(agent.chunk)
     return torch.cat([of(number, rows) for number, rows in enumerate(parts)], 1)

@@ -43,7 +43,7 @@ def test_rows_are_the_last_ones_by_environment_and_time(steps: int, capacity: in
     kept = min(steps, capacity // E)
     assert len(replay) == kept * E
     rows = torch.arange(len(replay)).expand(K, -1)
-    batch = replay.take(replay.slots(rows), replay.spread(rows.float()))
+    batch = replay.take(replay.slots(rows), target=replay.spread(rows.float()))
     for name, tensor in content.items():
         by_env = tensor[:, steps - kept :].transpose(1, 2).flatten(1, 2)
         assert torch.equal(getattr(batch, name), by_env), name

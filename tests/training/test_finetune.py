@@ -46,7 +46,7 @@ def random_data(reward_scale: float = 1.0) -> Transitions:
     lengths = torch.tensor(LENGTHS)
     packed[(lengths + 1).cumsum(0) - 2, -1] = 1
     packed[33, -1], packed[33, -2] = 0, 1
-    info = DataInfo("test/random-v0", np.zeros(3), sum(LENGTHS), "test", reward_scale)
+    info = DataInfo("test/random-v0", np.zeros(3), "test", reward_scale)
     return Transitions(packed, lengths, PENDULUM, info)
 
 
@@ -163,7 +163,7 @@ def test_it_is_evaluated_first_keeps_its_normaliser_and_resumes(tmp_path: Path, 
     ]
     assert began[0] == began[1] != []
     other = random_data()
-    other.info = DataInfo("test/random-v0", np.zeros(3), sum(LENGTHS), "another", 0.1)
+    other.info = DataInfo("test/random-v0", np.zeros(3), "another", 0.1)
     with pytest.raises(UserError, match="was trained on other data"):
         trainer(tmp_path / "cut", agent(data, lam), other, schedule).resume()
 

@@ -50,7 +50,7 @@ def random_data(reward: float | None = None, terminates: bool = False) -> Transi
     packed[:, -2:] = 0
     packed[LENGTHS[0] - 1, -2] = terminates
     packed[:, -3] = packed[:, -3] if reward is None else reward
-    info = DataInfo("test/random-v0", np.zeros(len(LENGTHS)), int(lengths.sum()), "test")
+    info = DataInfo("test/random-v0", np.zeros(len(LENGTHS)), "test")
     return Transitions(packed, lengths, CONTINUOUS, info)
 
 

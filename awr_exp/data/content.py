@@ -1,0 +1,115 @@
+"""What the numbers of a data set say is wrong with it, or may be."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from awr_exp.data.schema import STORED, Schema
+from awr_exp.data.transitions import Transitions
+from awr_exp.errors import UserError
+from awr_exp.types import Spec
+
+FIELDS = dict(zip(STORED, ("observations", "actions", "rewards", "terminations", "truncations"), strict=True))
+"""What Minari calls the columns."""
+BOUND_TOLERANCE = 1e-4
+"""How far an action may lie outside its bounds, relative to their distance: float32 rounding, not a mistake."""
+PIECE = 262_144
+"""Rows that are looked at in one piece."""
+NARROW = 1e-3
+"""Share of the distance of its bounds that an entry of actions should fill, for a policy works in units of that."""
+
+
+def check(id: str, names: Sequence[str], packed: Tensor, lengths: NDArray[np.int64], spec: Spec) -> None:
+    """Packed rows of data set `id`, whose episodes are called so; one that does not say how it ends is truncated.
+
+    Raises UserError, naming episode, field and step, for what cannot be learnt from.
+    """
+    schema, final = Schema(spec, STORED), (lengths + 1).cumsum() - 1
+
+    def refuse(name: str, values: NDArray[np.generic], good: NDArray[np.bool_], text: str) -> None:
+        rows = np.flatnonzero(~good.all(1))
+        if rows.size:
+            row = int(rows[0])
+            episode = int(np.searchsorted(final, row))
+            length = int(lengths[episode])
+            found = {"value": values[row][~good[row]][0], "step": row - int(final[episode]) + length, "length": length}
+            raise UserError(f"data set '{id}', {names[episode]}: {FIELDS[name]} {text.format(**found)}")
+
+    for name in ("terminated", "truncated"):
+        flags = schema.view(packed, name).numpy()
+        said = "holds {value:g} at step {step} of {length}; a flag is true or false"
+        refuse(name, flags, (flags == 0) | (flags == 1), said)
+        inner = flags.copy()
+        inner[final - 1] = 0
+        said = "is set at step {step} of {length}; an episode must end where it is, with its own last observation"
+        refuse(name, inner, inner == 0, said)
+    ended, cut = (schema.view(packed, name).numpy() for name in ("terminated", "truncated"))
+    cut[final - 1] = 1 - ended[final - 1]
+    for name in ("obs", "action", "reward"):
+        for values in (view.numpy() for view in schema.views(packed, name) if view.is_floating_point()):
+            refuse(name, values, np.isfinite(values), "holds {value:g} at step {step}; repair or remove the episode")
+    action = schema.view(packed, "action").numpy()
+    good, why = _inside(action, spec)
+    # A final observation has no action.
+    good[final] = True
+    refuse("action", action + spec.action_start, good, f"holds {{value:g}} at step {{step}}; {why}")
+
+
+def _inside(action: NDArray[np.float32], spec: Spec) -> tuple[NDArray[np.bool_], str]:
+    """Which entries of actions [M, n] are of their space, and what is said of others."""
+    if spec.num_actions is not None:
+        good = (action >= 0) & (action < spec.num_actions) & (action == action.round())
+        last = spec.action_start + spec.num_actions - 1
+        return good, f"its space has the whole numbers from {spec.action_start} to {last}"
+    low, high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
+    span = high - low
+    size = np.where(np.isfinite(span) & (span > 0), span, np.fmin(np.abs(low), np.abs(high)))
+    slack = np.where(np.isfinite(size), BOUND_TOLERANCE * size, 0)
+    good = (action >= low - slack) & (action <= high + slack)
+    return good, "it is outside the bounds of its space: clip it, or give the data set's action_space infinite ones"
+
+
+def doubts(data: Transitions, limit: int | None) -> Iterator[str]:
+    """What may be wrong with data that can be learnt from; limit: of steps of an episode, by its environment."""
+    final = data.rows[data.last] + 1
+    first = final - data.lengths
+    last, of_next, own = (data.schema.read(data.packed, "obs", rows) for rows in (final[:-1], first[1:], first[:-1]))
+    joined = (last == of_next).all(1) & (last != own).any(1)
+    if (count := int(joined.sum())) > max(2, len(joined) / 2):
+        yield (
+            f"{count} of its episodes end with the very observation that the next one begins with: that is right for "
+            "parts of one episode; where a vectorised environment reset itself, write the data anew with true last "
+            "observations and without the steps that only reset"
+        )
+    terminated = data.terminated[data.last]
+    late = int((terminated & (data.lengths == limit)).sum())
+    if late > max(2, int(terminated.sum()) / 2):
+        yield (
+            f"{late} of its episodes terminate after {limit} steps, the time limit of its environment: if that is what "
+            "ended them, write the data anew with truncations instead, for values go on beyond a limit"
+        )
+    if not data.spec.discrete:
+        yield from _narrow(data)
+
+
+def _narrow(data: Transitions) -> Iterator[str]:
+    """The first entry of actions that fills next to nothing of its bounds."""
+    least, most = torch.tensor(data.spec.action_low), torch.tensor(data.spec.action_high)
+    low, high = torch.full_like(least, math.inf), torch.full_like(most, -math.inf)
+    wanted = torch.where((most - least).isfinite(), NARROW * (most - least), -math.inf)
+    for rows in data.rows.split(PIECE):
+        action = data.schema.read(data.packed, "action", rows)
+        low, high = torch.minimum(low, action.amin(0)), torch.maximum(high, action.amax(0))
+        # A data set that is mapped need not be read to its end.
+        if (high - low >= wanted).all():
+            return
+    for entry in ((high > low) & (high - low < wanted)).nonzero().flatten().tolist()[:1]:
+        yield (
+            f"entry {entry} of its actions is from {low[entry]:g} to {high[entry]:g}, and its bounds are from "
+            f"{least[entry]:g} to {most[entry]:g}: a policy can hardly tell such actions apart; give its action_space "
+            "nearer bounds, or infinite ones"
+        )

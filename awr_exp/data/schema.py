@@ -1,0 +1,116 @@
+"""Rows of named columns in one tensor, each column in its own type: what data sets, replays and recordings are made of.
+
+A row is one piece of memory, so that one gather fetches all of its columns.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from awr_exp.errors import UserError
+from awr_exp.layout import Entries
+from awr_exp.types import Batch, Spec
+
+STORED = ("obs", "action", "reward", "terminated", "truncated")
+"""Columns of a data set, where the next observation of a row is that of the row below it."""
+TRANSITION = ("obs", "next_obs", *STORED[1:])
+"""Columns of what has no order yet."""
+SINGLE = {"reward": torch.float32, "terminated": torch.bool, "truncated": torch.bool, "mark": torch.int64}
+"""Columns of one number a row, and what they are read as."""
+
+
+class Schema:
+    """Where the columns `names` of rows [..., width] lie. Rows are float32 tensors, and so are most columns.
+
+    An observation, or a part of it, that is uint8 in its space stays so: four of its numbers lie in what is one number
+    of the row. A part is reached by its path as well, such as "obs", "camera". Flags are kept as 0 and 1 and discrete
+    actions as whole numbers of float32.
+    """
+
+    def __init__(self, spec: Spec, names: Sequence[str] = TRANSITION) -> None:
+        self.single = SINGLE | ({"action": torch.int64} if spec.discrete else {})
+        self.runs: dict[tuple[str | int, ...], list[tuple[torch.dtype, int, int]]] = {}
+        """Of an observation and each part of it, by type: the first number and how many there are."""
+        self.columns: dict[str, tuple[int, int]] = {}
+        """Of each, the first of a row's numbers that it takes, and how many."""
+        self.width = 0
+        for name in names:
+            size = spec.action_dim if name == "action" else 1
+            if name in ("obs", "next_obs"):
+                size = self._add(name, spec.entries)
+            self.columns[name] = self.width, size
+            self.width += size
+
+    def _add(self, name: str, entries: Entries) -> int:
+        """Numbers of a row that an observation takes."""
+        size, runs = 0, []
+        for kept, run in groupby(entries, lambda entry: entry.kept):
+            dtype: torch.dtype = getattr(torch, kept)
+            begin = first = -(-size // dtype.itemsize)
+            for entry in run:
+                self.runs[name, *entry.path] = [(dtype, first, entry.width)]
+                first += entry.width
+            runs.append((dtype, begin, first - begin))
+            size = first * dtype.itemsize
+        self.runs[name,] = runs
+        return -(-size // torch.float32.itemsize)
+
+    def views(self, rows: Tensor, name: str, *path: str | int) -> list[Tensor]:
+        """A column, or a part of it, as it lies in rows [..., width]: [..., n] of each type, to read and write."""
+        column, views = rows.narrow(-1, *self.columns[name]), []
+        for dtype, first, count in self.runs.get((name, *path), ()):
+            numbers = column if dtype == column.dtype else column.view(dtype)
+            views.append(numbers if count == numbers.shape[-1] else numbers.narrow(-1, first, count))
+        return views or [column]
+
+    def view(self, rows: Tensor, name: str, *path: str | int) -> Tensor:
+        """As `views`, of a column of one type."""
+        (view,) = self.views(rows, name, *path)
+        return view
+
+    def read(self, rows: Tensor, name: str, index: Tensor | None = None) -> Tensor:
+        """A column as `Batch` has it, of rows [..., width] or of those at `index` [n] alone.
+
+        An observation whose parts are of several types is float32.
+        """
+        single = self.single.get(name)
+        views = [rows.select(-1, self.columns[name][0])] if single else self.views(rows, name)
+        if index is not None:
+            views = [view.index_select(0, index) for view in views]
+        values = views[0] if len(views) == 1 else torch.cat(views, -1)
+        return values.to(single) if single else values
+
+    def batch(self, rows: Tensor, **others: Tensor) -> Batch:
+        """All columns of rows [K, B, width], and others [K, B, ...]."""
+        return Batch(**{name: self.read(rows, name) for name in self.columns}, **others)
+
+    def write(self, rows: Tensor, values: Mapping[str, Any]) -> Tensor:
+        """Fill rows [..., width] with tensors or arrays [..., n], or [...] where a row has one; the rows.
+
+        Raises UserError for numbers that the type of their column does not have.
+        """
+        for name in self.columns:
+            own, begin = torch.as_tensor(values[name]), 0
+            if name in self.single:
+                rows.select(-1, self.columns[name][0]).copy_(own)
+                continue
+            for view in self.views(rows, name):
+                part = own[..., begin : begin + view.shape[-1]]
+                begin += view.shape[-1]
+                view.copy_(part)
+                if not view.is_floating_point() and bool((view.to(part) != part).any()):
+                    raise UserError(
+                        "observations hold numbers that are no uint8, as their space says they are: give the space the "
+                        "type and bounds of what is in it"
+                    )
+        return rows
+
+
+def chosen(columns: Mapping[str, Tensor | None], index: Tensor) -> dict[str, Tensor]:
+    """What columns [K, N] hold at index [K, B], or at [1, B] for all members; those that are None are left out."""
+    return {
+        name: column.gather(1, index.expand(len(column), -1)) for name, column in columns.items() if column is not None
+    }
