@@ -39,7 +39,7 @@ def _packed(name: str, spec: Spec, episode: Mapping[str, Any]) -> torch.Tensor:
         steps = len(episode["rewards"])
         shapes = {"obs": (steps + 1, spec.obs_dim), "action": (steps, spec.action_dim), "reward": (steps,)}
         shapes |= {"action": (steps,)} if spec.discrete else {}
-        given = {column: np.asarray(episode[FIELDS[column]]).astype(np.float32) for column in shapes}
+        given = {column: np.asarray(episode[FIELDS[column]], np.float32) for column in shapes}
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{name} cannot be read: {first_line(error)}") from None
     for column, shape in shapes.items():
