@@ -50,7 +50,8 @@ def understood(arguments: Sequence[str]) -> list[str]:
         # Own options are offered, too: they are where the line that is to be completed says.
         flags, overrides = _divided([*arguments, *sources(os.environ.get("COMP_LINE", "").split())])
     # Hydra cannot delete a group of which several options are chosen.
-    overrides = ["logger=[]" if one == "~logger" else _without_none(one) for one in overrides]
+    several = {f"~{group}": f"{group}=[]" for group in ("logger", "callback")}
+    overrides = [several.get(one) or _without_none(one) for one in overrides]
     return [*_of_here(flags), *overrides]
 
 

@@ -55,7 +55,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         if group == "hydra/launcher" and option in PLUGINS and not _installed(plugin):
             sys.exit(f"error: {argument} is not installed: pip install 'awr-exp[{PLUGINS[option]}]'")
         known = options(group) if group in GROUPS else []
-        several = option.startswith("[") and group not in ("logger", "experiment")
+        several = option.startswith("[") and group not in ("logger", "callback", "experiment")
         if known and (several or option in ("null", "")):
             sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(known)}> or leave it out")
 

@@ -67,9 +67,10 @@ def _check_places(content: Mapping[str, Any]) -> None:
             raise UserError(f"{place}._target_ is {target}, which is none of ours for that: choose another {group}")
         if known[kind].targets and not (target or is_left_out(node)):
             raise UserError(f"{place} is {shown(node)}, which has no _target_: choose {group}=<one of its options>")
-    for name, node in (content.get("logger") or {}).items():
-        if not isinstance(node, dict) or not (node.get("_target_") or name == "jsonl"):
-            raise UserError(f"logger.{name} is {shown(node)}; it must be a part with a _target_, or left out")
+    for group in ("logger", "callback"):
+        for name, node in (content.get(group) or {}).items():
+            if not isinstance(node, dict) or not (node.get("_target_") or name == "jsonl"):
+                raise UserError(f"{group}.{name} is {shown(node)}; it must be a part with a _target_, or left out")
 
 
 def _without_use(content: Mapping[str, Any]) -> dict[str, str]:

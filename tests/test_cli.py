@@ -257,6 +257,8 @@ WRONG = {
     "trainer=online env=cartpole trainer.schedule=null": "schedule is missing: choose schedule=<one of interl",
     "logger.wandb._target_=null": "logger.wandb._target_ is null",
     "~logger.wandb +logger.wandb={}": "logger.wandb is {}; it must be a part with a _target_, or left out",
+    "callback=video callback.video._target_=null": "callback.video._target_ is null",
+    "callback=video callback.video.interval=0": "callback.video.interval is 0; it must be a whole number of at least 1",
     "+agent.foo=1": "agent.foo is not a setting of awr_exp",
     "+agent.betta=1": "agent.betta is not a setting of awr_exp: remove it; did you mean agent.beta?",
     "+beta=3": "beta is not a setting of awr_exp: remove it; did you mean agent.beta?",

@@ -164,12 +164,12 @@ def test_the_own_part_of_the_guide_runs_as_it_says(cli: Cli, tmp_path: Path) -> 
         if path := re.match(r"# (\S+\.(py|yaml))\n", block):
             (tmp_path / path[1]).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path[1]).write_text(block)
-    (line,) = (line for line in commands(ROOT / "docs" / "extending.md") if "--config-dir" in line)
+    (line,) = (line for line in commands(ROOT / "docs" / "extending.md") if "--config-dir my_conf" in line)
     done = cli(*parts(line, tmp_path)[1], *SMALL)
     assert done.returncode == 0, done.stdout
     (run,) = tmp_path.glob("outputs/runs/*/*")
     saved = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
-    assert saved["weighting"] == {"_target_": "my_parts.power", "_partial_": True, "exponent": 3.0}
+    assert saved["weighting"] == {"_target_": "my_power.power", "_partial_": True, "exponent": 3.0}
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)

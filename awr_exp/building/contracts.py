@@ -100,4 +100,4 @@ def _wrong(name: str, part: Any, positional: tuple[Any, ...], keywords: dict[str
 
 def _methods(protocol: type) -> list[str]:
     own = [name for name in vars(protocol) if not name.startswith("_")]
-    return [*protocol.__annotations__, *own]
+    return list(dict.fromkeys([*protocol.__annotations__, *own]))

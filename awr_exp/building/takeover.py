@@ -28,9 +28,9 @@ def take_over(agent: Agent, mine: Sequence[Facts], begin: Sequence[Found]) -> No
     check_same("the policy to begin with", theirs, mine)
     # What was found is the averaged policy, where there is one.
     states = tuple(state | {"actor.theta": state.get(AVERAGE, state["actor.theta"])} for state in states)
-    if not any(name.startswith("critic.") for name in states[0]):
+    own = {f"{name}.{part}" for name, net in agent.networks.items() if name != "actor" for part in net.tensors()}
+    if not own & states[0].keys():
         log.info("the policy to begin with has no critic: a new one is learnt")
-        own = {f"{name}.{part}" for name, net in agent.networks.items() if name != "actor" for part in net.tensors()}
         new = {name: tensor for name, tensor in agent.state_dict().items() if name in own}
         states = tuple(
             state | {name: tensor[member : member + 1] for name, tensor in new.items()}

@@ -51,22 +51,26 @@ def some(value: T | Sequence[T], members: slice) -> T | Sequence[T]:
 class Stateful:
     """A part of an agent that learns something of each member, such as a weighting with a running scale.
 
-    Its tensors [K, ...] are made by `start` and changed in place. They are saved, resumed and divided among members as
-    parameters are.
+    learnt: the names of what it learns, tensors [K, ...] that `start` makes and that are changed in place. They are
+    saved, resumed and divided among members as parameters are. Its other tensors [K, ...] are divided alone: they are
+    hyper-parameters of members.
     """
+
+    learnt: tuple[str, ...] = ()
 
     def start(self, column: Tensor) -> Self:
         """A copy with its tensors as they are at the start, for the K members of a column [K, 1], and on its device."""
         raise NotImplementedError
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its state by name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        """What it has learnt, by name."""
+        return {name: getattr(self, name) for name in self.learnt}
 
     def some(self, members: slice) -> Self:
         """The chosen members' part, in the same memory."""
         part = copy.copy(self)
-        vars(part).update({name: rows(tensor, members) for name, tensor in self.tensors().items()})
+        own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        vars(part).update({name: rows(tensor, members) for name, tensor in own.items()})
         return part
 
 

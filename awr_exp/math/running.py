@@ -1,5 +1,7 @@
 """Weightings that learn the scale of the advantages while training goes on."""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -16,12 +18,15 @@ class ExpRunningScale(Stateful):
     mean of A^2 of each batch; more at the start, so that the first batches count alike.
     """
 
+    learnt = ("square", "step")
+    square: Tensor
+    step: Tensor
+
     def __init__(self, rate: Unit = 0.01) -> None:
         self.rate = rate
-        self.square = self.step = torch.zeros(0, 1)
 
     def start(self, column: Tensor) -> "ExpRunningScale":
-        new = ExpRunningScale(self.rate)
+        new = copy.copy(self)
         new.square, new.step = torch.zeros_like(column), torch.zeros_like(column)
         return new
 

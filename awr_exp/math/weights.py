@@ -43,8 +43,8 @@ def constant(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
 
 
 def depends_on_beta(weighting: Weighting, like: Tensor) -> bool:
-    """Whether beta does anything to the weights, tried on some advantages of the device and dtype of `like`."""
-    advantage, one = torch.linspace(-3, 3, 64).to(like).unsqueeze(0), torch.ones(1, 1).to(like)
+    """Whether beta does anything to the weights, tried on some advantages for the members of `like` [K, ...]."""
+    advantage, one = torch.linspace(-3, 3, 64).to(like).expand(len(like), -1), torch.ones_like(like[:, :1])
     try:
         first, second = started(weighting, one), started(weighting, one)
         return not torch.equal(first(advantage, one, 20 * one), second(advantage, 2 * one, 20 * one))

@@ -5,15 +5,16 @@ its methods take the outputs [K, B, outputs] and the extra parameters {name: [K,
 """
 
 import math
-from typing import Annotated, Protocol
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
 from awr_exp.errors import UserError
-from awr_exp.networks.mlp import Shapes
-from awr_exp.ranges import NotNegative, Positive, Std, checked
+from awr_exp.networks.mlp import Shapes, size
+from awr_exp.ranges import NotNegative, Positive, Std
 from awr_exp.types import Metrics, Spec
 
 Extra = dict[str, Tensor]
@@ -21,47 +22,47 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
-class Head(Protocol):
-    """A distribution over actions.
+class Head:
+    """A distribution over actions, of which a class of one's own defines at least `outputs`, `noise`, `loss` and `act`.
 
     outputs: numbers that it takes of the network; shapes: of its extra parameters; noise: standard normal numbers that
     an action is drawn with; loss_noise: those that its loss takes, of a row.
     """
 
     outputs: int
-    shapes: Shapes
     noise: int
-    loss_noise: int
+    shapes: Shapes = {}  # noqa: RUF012
+    loss_noise = 0
 
-    def start(self) -> Tensor:
-        """Initial extra parameters, flat [P]."""
+    def start(self, generators: Sequence[Generator]) -> Tensor:
+        """Initial extra parameters [K, P] on the CPU, each member's from its own generator."""
+        return torch.zeros(len(generators), size(self.shapes))
 
     def loss(self, outputs: Tensor, extra: Extra, action: Tensor, noise: Tensor) -> Tensor:
         """How badly the actions are imitated, [K, B], such as -log pi(a|s); noise [K, B, loss_noise]."""
+        raise NotImplementedError
 
     def report(self, outputs: Tensor, extra: Extra) -> Metrics:
         """What there is to report of the distribution, [K] each."""
+        return {}
 
     def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
         """[K], what is added to the actor's loss to keep the policy in shape."""
+        return outputs.new_zeros(outputs.shape[0])
 
     def act(self, outputs: Tensor, extra: Extra, noise: Tensor | None) -> Tensor:
         """An action [K, B, action_dim], maybe out of bounds, or [K, B] of int64, by noise [K, B, noise].
 
         None: the action of evaluation, such as the mode.
         """
+        raise NotImplementedError
 
     def anneal(self, extra: Extra, progress: float) -> None:
         """Set in place what follows the course of online training, from 0 to 1, rather than a gradient."""
 
 
-class Likelihood:
+class Likelihood(Head):
     """A head whose density is known: it is imitated by maximum likelihood, and reports its entropy."""
-
-    loss_noise = 0
-
-    def __init_subclass__(cls) -> None:
-        checked("head")(cls)
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         """[K, B], in the units of the action."""
@@ -76,9 +77,6 @@ class Likelihood:
 
     def report(self, outputs: Tensor, extra: Extra) -> Metrics:
         return {"entropy": self.entropy(outputs, extra).mean(-1)}
-
-    def anneal(self, extra: Extra, progress: float) -> None:
-        pass
 
 
 class Gaussian(Likelihood):
@@ -99,7 +97,7 @@ class Gaussian(Likelihood):
         self.std, self.bound_penalty = std, bound_penalty
         self.action_dim = self.noise = spec.action_dim
         self.outputs = spec.action_dim * (2 if std == "state_dependent" else 1)
-        self.shapes: Shapes = {"log_std": (1, spec.action_dim)} if std == "state_independent" else {}
+        self.shapes = {"log_std": (1, spec.action_dim)} if std == "state_independent" else {}
         low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
         bounded = low.isfinite() & high.isfinite()
         self.low, self.high = low, high
@@ -112,8 +110,8 @@ class Gaussian(Likelihood):
         self.choices = int((self.scale > 0).sum())
         self.free = (self.scale > 0).float() if self.choices < spec.action_dim else None
 
-    def start(self) -> Tensor:
-        return torch.full((self.action_dim if self.shapes else 0,), -0.5)
+    def start(self, generators: Sequence[Generator]) -> Tensor:
+        return torch.full((len(generators), size(self.shapes)), -0.5)
 
     def _moments(self, outputs: Tensor, extra: Extra) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation in scaled units, [K, B, action_dim] and broadcastable to it."""
@@ -149,7 +147,7 @@ class Gaussian(Likelihood):
 
     def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
         if not self.bound_penalty:
-            return outputs.new_zeros(outputs.shape[0])
+            return super().penalty(outputs, extra)
         mean, _ = self._moments(outputs, extra)
         centre, unit = self._constants(outputs)
         low, high = ((bound.to(outputs) - centre) / unit for bound in (self.low, self.high))
@@ -181,8 +179,8 @@ class AnnealedGaussian(Gaussian):
         super().__init__(spec, "state_independent", bound_penalty)
         self.begin, self.end = std, std_end
 
-    def start(self) -> Tensor:
-        return torch.full((self.action_dim,), math.log(self.begin))
+    def start(self, generators: Sequence[Generator]) -> Tensor:
+        return torch.full((len(generators), self.action_dim), math.log(self.begin))
 
     def _moments(self, outputs: Tensor, extra: Extra) -> tuple[Tensor, Tensor]:
         mean, log_std = super()._moments(outputs, extra)
@@ -233,10 +231,6 @@ class Categorical(Likelihood):
             )
         self.outputs, self.logit_penalty = spec.num_actions, logit_penalty
         self.noise = 2 * spec.num_actions
-        self.shapes: Shapes = {}
-
-    def start(self) -> Tensor:
-        return torch.zeros(0)
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         return outputs.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)

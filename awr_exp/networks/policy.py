@@ -23,8 +23,7 @@ class Policy:
 
     def start(self, generators: Sequence[Generator]) -> Tensor:
         """Initial theta [K, P] on the CPU."""
-        theta = self.network.start(generators)
-        return torch.cat([theta, self.head.start().expand(theta.shape[0], -1)], 1)
+        return torch.cat([self.network.start(generators), self.head.start(generators)], 1)
 
     def _parts(self, theta: Tensor) -> tuple[Tensor, Extra]:
         """The network's parameters [K, P] and the head's, in the same memory."""

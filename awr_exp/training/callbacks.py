@@ -26,11 +26,13 @@ log = logging.getLogger(__name__)
 class Callback:
     """Called when training begins, at each multiple of `interval` steps and at the last one, and when all is trained.
 
-    interval: steps between calls; None: there are none; when_stopped: it is called before a run exits on a signal, too.
+    interval: steps between calls; None: there are none; owed: it is called before the first step, too, once all have
+    begun; when_stopped: before a run exits on a signal, too.
     What it has to remember goes into the members' checkpoints as `facts`, and comes back with `load`.
     """
 
     interval: int | None = None
+    owed = False
     when_stopped = False
 
     def begin(self, trainer: "Trainer") -> None:
@@ -99,16 +101,13 @@ class Evaluate(Callback):
     def __init__(self, interval: int, episodes: int, make_env: MakeEnv, first: bool = False) -> None:
         self.interval, self.episodes, self.make_env = interval, episodes, make_env
         self.owed = first
-        """Whether an evaluation is to be made before anything else."""
         self.evaluator: Evaluator | None = None
 
     def begin(self, trainer: "Trainer") -> None:
         members, threads = trainer.agent.members, torch.get_num_threads()
         self.evaluator = self.evaluator or Evaluator(self.make_env, members, self.episodes, threads, trainer.stopped)
-        if self.owed:
-            if trainer.resumed:
-                log.info("the evaluation at %s %d was not done: trying it again", trainer.unit, trainer.step)
-            self.call(trainer)
+        if self.owed and trainer.resumed:
+            log.info("the evaluation at %s %d was not done: trying it again", trainer.unit, trainer.step)
 
     def call(self, trainer: "Trainer") -> None:
         # Nobody plays with actions that are not numbers.
@@ -186,11 +185,11 @@ class WarnOfFall(Callback):
         """Returns of each member's first evaluation."""
 
     def begin(self, trainer: "Trainer") -> None:
-        if any(run.returns for run in trainer.runs):
-            self.began = self.began or [list(run.returns) for run in trainer.runs]
+        self.owed = not self.began
 
     def call(self, trainer: "Trainer") -> None:
-        self.begin(trainer)
+        if any(run.returns for run in trainer.runs):
+            self.began = self.began or [list(run.returns) for run in trainer.runs]
         for member, (before, run) in enumerate(zip(self.began, trainer.runs, strict=False)):
             now = run.returns
             if before and np.mean(now) < np.mean(before) - np.std(before) - np.std(now):
@@ -247,8 +246,7 @@ class Checkpoint(Callback):
 
     def begin(self, trainer: "Trainer") -> None:
         # From here on a run that is killed can be resumed; before, it begins anew.
-        if not trainer.resumed or trainer.stopped():
-            self.call(trainer)
+        self.owed = not trainer.resumed
 
     def call(self, trainer: "Trainer") -> None:
         for member in range(trainer.agent.members):

@@ -106,6 +106,9 @@ class Trainer:
             self.started = (time.perf_counter(), self.update, self.step)
             for callback in self.callbacks:
                 callback.begin(self)
+            for callback in self.callbacks:
+                if callback.owed or (callback.when_stopped and self.stopped()):
+                    callback.call(self)
             self.leave()
             while self.step < self.total and any(self.going_on):
                 self.before = self.step

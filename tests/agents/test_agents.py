@@ -1,7 +1,6 @@
 """The update against one written out by hand, members against separate runs."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.agents.bc import BC
 from awr_exp.agents.rwr import RWR
@@ -187,38 +185,6 @@ def test_logits_may_be_penalised() -> None:
     assert_close(difference, 1.5 * logits.square().sum(-1).mean(-1))
 
 
-HYPER: dict[str, list[Any]] = {
-    "beta": [0.05, 0.5, 5.0],
-    "max_weight": [2.0, 20.0, 100.0],
-    "gamma": [0.0, 0.9, 1.0],
-    "actor_lr": [1e-3, 1e-4, 3e-3],
-    "critic_lr": [1e-4, 1e-2, 1e-3],
-    "max_grad_norm": [0.1, 10.0, float("inf")],
-    "standardize_advantages": [False, True, False],
-    "normalize_values": [True, True, False],
-}
-
-
-def train_as_alone(make: Callable[..., Agent], spec: Spec, hyper: dict[str, list[Any]], updates: int) -> None:
-    """Three members report and learn what three agents of one do; hyper: of each member."""
-    seeds = [3, 1, 2]
-    crowd = make(spec, seeds=seeds, **hyper)
-    alone = [make(spec, seeds=[seed], **{name: v[k] for name, v in hyper.items()}) for k, seed in enumerate(seeds)]
-    for seed in range(updates):
-        batch = random_batch(spec, 3, 16, seed)
-        together = crowd.update(batch)
-        for k, agent in enumerate(alone):
-            for name, value in agent.update(row(batch, k)).items():
-                assert_close(together[name][k : k + 1], value)
-    for name, tensor in crowd.state_dict().items():
-        for k, agent in enumerate(alone):
-            assert_close(tensor[k : k + 1], agent.state_dict()[name])
-
-
-def test_a_member_trains_as_it_would_alone(spec: Spec) -> None:
-    train_as_alone(make_awr, spec, HYPER, 8)
-
-
 def test_a_member_that_diverges_freezes_alone() -> None:
     crowd, healthy = make_awr(seeds=[0, 1]), make_awr(seeds=[1])
     for seed in range(6):
@@ -242,16 +208,6 @@ def test_a_constant_weight_is_behaviour_cloning(spec: Spec) -> None:
         batch = random_batch(spec, 1, 16, seed)
         assert_close(awr.update(batch)["actor_loss"], bc.update(batch)["actor_loss"])
     assert torch.equal(awr.actor.theta, bc.actor.theta)
-
-
-def test_state_survives_a_round_trip() -> None:
-    one, other = make_awr(seeds=[0, 1]), make_awr(seeds=[5, 6])
-    for seed in range(3):
-        one.update(random_batch(CONTINUOUS, 2, 16, seed))
-    other.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
-    batch = random_batch(CONTINUOUS, 2, 16, 9)
-    for (name, value), again in zip(one.update(batch).items(), other.update(batch).values(), strict=True):
-        assert torch.equal(value, again), name
 
 
 def test_another_network_is_refused_by_name() -> None:

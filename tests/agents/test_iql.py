@@ -1,4 +1,4 @@
-"""Implicit Q-learning: one member is the plain algorithm, members are as alone, and the expectile is what it says."""
+"""Implicit Q-learning: one member is the plain algorithm, and the expectile is what it says."""
 
 import copy
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from awr_exp.math import losses, weights
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP, Ensemble, unflatten
 from awr_exp.types import Batch, Spec
-from tests.agents.test_agents import sequential, train_as_alone
+from tests.agents.test_agents import sequential
 from tests.conftest import CONTINUOUS, NETWORK, random_batch
 
 
@@ -70,20 +70,6 @@ def test_one_member_is_the_plain_algorithm() -> None:
         assert_close(metrics["value_loss"][0], value_loss.detach())
         assert_close(metrics["mean_weight"][0], weight.mean())
         assert_close(metrics["actor_loss"][0], actor_loss.detach())
-
-
-HYPER: dict[str, list[Any]] = {
-    "beta": [0.05, 0.5, 5.0],
-    "expectile": [0.5, 0.7, 0.95],
-    "target_rate": [0.0, 0.1, 1.0],
-    "gamma": [0.0, 0.9, 1.0],
-    "critic_lr": [1e-4, 1e-2, 1e-3],
-    "max_grad_norm": [0.1, 10.0, float("inf")],
-}
-
-
-def test_a_member_trains_as_it_would_alone(spec: Spec) -> None:
-    train_as_alone(make_iql, spec, HYPER, 5)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -30,7 +30,7 @@ def test_what_stacks(change: str) -> None:
     [
         "agent=bc", "agent.value_iters=2", "network=mlp_paper", "network.hidden=[8]", "head=tanh_gaussian",
         "dataset=cartpole_mixed", "dataset.reward_scale=1.0", "env=none", "trainer.updates=7", "trainer.batch_size=8",
-        "weighting=indicator", "advantage=n_step", "baseline=bc", "device=cpu", "threads=1",
+        "weighting=indicator", "advantage=n_step", "callback=video", "baseline=bc", "device=cpu", "threads=1",
         # Off altogether, which the one-step estimator makes use of.
         "advantage.lam=0.0",
     ],

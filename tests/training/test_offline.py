@@ -105,17 +105,6 @@ def test_adding_reports_and_checkpoints_never_changes_training(tmp_path: Path) -
     assert torch.equal(agents[0].actor.theta, agents[1].actor.theta)
 
 
-@pytest.mark.slow
-def test_the_compiled_update_is_the_same_up_to_rounding(caplog: pytest.LogCaptureFixture) -> None:
-    plain, compiled = make_awr(seeds=[0, 1], value_iters=2), make_awr(seeds=[0, 1], value_iters=2)
-    faster = accelerate(AWR.update, True, 0, torch.device("cpu"))(compiled)
-    for seed in range(3):
-        batch = random_batch(CONTINUOUS, 2, 16, seed)
-        for (name, value), again in zip(plain.update(batch).items(), faster(batch).values(), strict=True):
-            assert_close(again, value, rtol=1e-9, atol=1e-11, msg=name)
-    assert "going on without" not in caplog.text
-
-
 @pytest.mark.parametrize("head", HEADS)
 def test_an_update_can_be_traced_with_every_head(head: MakeHead) -> None:
     spec = DISCRETE if head is heads.Categorical else CONTINUOUS

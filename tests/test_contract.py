@@ -1,0 +1,433 @@
+"""What every algorithm promises, tried on every agent, head and schedule that conf/ has.
+
+Combinations are found by listing the yaml files: a new one is tried without a change here.
+"""
+
+import copy
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch.testing import assert_close
+
+import awr_exp
+from awr_exp import config
+from awr_exp.building.build import build, maker
+from awr_exp.building.stacking import _paths, _value, group_key, stack
+from awr_exp.data.episodes import from_episodes
+from awr_exp.data.transitions import Transitions
+from awr_exp.errors import UserError
+from awr_exp.policy import policy_facts
+from awr_exp.training import checkpoint, native
+from awr_exp.training.accelerate import compiler
+from awr_exp.training.run import Run
+from awr_exp.training.trainer import Trainer
+from awr_exp.types import Spec
+from tests import conftest
+from tests.conftest import CONTINUOUS, DISCRETE, composed, train
+
+TASKS = {"continuous": CONTINUOUS, "discrete": DISCRETE}
+AGENTS, HEADS = map(config.options, ("agent", "head"))
+OTHERS = [f"{group}={one}" for group in ("weighting", "network", "optimizer") for one in config.options(group)]
+OFFLINE = "offline"
+SCHEDULES = [OFFLINE, *config.options("schedule")]
+
+SMALL = {
+    "updates": 8, "env_steps": 32, "envs": 2, "workers": 0, "replay_size": 24, "batch_size": 8, "refresh_interval": 3,
+    "report_interval": 4, "eval_interval": 1_000, "eval_episodes": 1, "checkpoint_interval": 1_000, "compile": False,
+    "anneal_steps": 32,
+}  # fmt: skip
+"""A run of few steps, of which half are as many turns."""
+SMALL_SCHEDULE = {
+    "samples_per_iteration": 8, "critic_steps": 2, "actor_steps": 3, "normalizer_samples": 16, "learning_starts": 8,
+    "update_interval": 4, "refresh_interval": 6,
+}  # fmt: skip
+
+
+class Walk(gymnasium.Env):
+    """A random walk that actions push, in episodes of up to seven steps."""
+
+    def __init__(self, discrete: bool) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, (CONTINUOUS.obs_dim,), np.float32)
+        low, high = (np.array(bound, np.float32) for bound in (CONTINUOUS.action_low, CONTINUOUS.action_high))
+        self.action_space = spaces.Discrete(DISCRETE.num_actions) if discrete else spaces.Box(low, high)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps, self.place = 0, self.np_random.normal(size=3).astype(np.float32)
+        return self.place, {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        push = 0.3 * float(np.sum(action))
+        self.place = (0.8 * self.place + push + self.np_random.normal(size=3)).astype(np.float32)
+        return self.place, float(push - self.place[0]), bool(self.place[1] > 2.5), self.steps == 7, {}
+
+
+@dataclass(frozen=True)
+class MakeWalk:
+    discrete: bool
+
+    def __call__(self) -> gymnasium.Env:
+        return Walk(self.discrete)
+
+
+@cache
+def data_set(spec: Spec) -> Transitions:
+    """What is seen in some episodes of random actions."""
+    env, episodes = Walk(spec.discrete), []
+    env.action_space.seed(0)
+    for seed in range(12):
+        seen, actions, rewards, terminated, truncated = [env.reset(seed=seed)[0]], [], [], False, False
+        while not (terminated or truncated):
+            actions.append(env.action_space.sample())
+            obs, reward, terminated, truncated, _ = env.step(actions[-1])
+            seen.append(obs), rewards.append(reward)
+        episodes.append({"observations": seen, "actions": actions, "rewards": rewards, "terminated": terminated})
+    return from_episodes("walk", spec, episodes)
+
+
+class Rows:
+    """A logger that keeps what it gets."""
+
+    id = None
+
+    def __init__(self) -> None:
+        self.values: list[tuple[int, str, float]] = []
+
+    def log(self, update: int, metrics: Mapping[str, float]) -> None:
+        self.values += [(update, *item) for item in metrics.items() if "per_second" not in item[0]]
+
+    def finish(self, *arguments: Any) -> None: ...
+
+
+def configuration(schedule: str, *overrides: str) -> dict[str, Any]:
+    """Of a small run."""
+    online = [] if schedule == OFFLINE else ["trainer=online", f"schedule={schedule}", "env=gym", "env.id=none"]
+    cfg = composed(*online, *overrides)
+    shrink(cfg["agent"]["network"])
+    trainer = cfg["trainer"]
+    trainer |= {name: value for name, value in SMALL.items() if name in trainer}
+    if online:
+        own = trainer["schedule"]
+        own |= {name: value for name, value in SMALL_SCHEDULE.items() if name in own}
+    return cfg
+
+
+def shrink(network: Any) -> None:
+    """Give all layers of a network four units."""
+    for name, value in network.items():
+        if isinstance(value, dict):
+            shrink(value)
+        elif name == "hidden":
+            network[name] = [4]
+
+
+def make(cfgs: list[dict[str, Any]], folder: Path, spec: Spec, dtype: torch.dtype = torch.float64) -> Trainer:
+    """A trainer of the members that these configurations are."""
+    nodes = [cfg["agent"] for cfg in cfgs]
+    agent = build(stack(nodes), spec=spec, seeds=[cfg["seed"] for cfg in cfgs], dtype=dtype)
+    runs = [Run(folder / str(cfg["seed"]), facts=policy_facts(spec, cfg["agent"]), logger=Rows()) for cfg in cfgs]
+    offline = "updates" in cfgs[0]["trainer"]
+    source: dict[str, Any] = {"make_env": None if offline else MakeWalk(spec.discrete)}
+    if offline:
+        source["data"] = data_set(spec)
+        agent.fit_normalizer(*source["data"].obs_statistics())
+    return build(cfgs[0]["trainer"], agent=agent, runs=runs, **source)
+
+
+def trained(*arguments: Any, **options: Any) -> Trainer:
+    trainer = make(*arguments, **options)
+    trainer.run()
+    assert [run.error for run in trainer.runs] == [None] * len(trainer.runs)
+    return trainer
+
+
+def members(cfg: dict[str, Any]) -> list[dict[str, Any]]:
+    """Three that differ in seed and in all that members may have of their own."""
+    found = []
+    for number in range(3):
+        own = copy.deepcopy(cfg) | {"seed": 3 + number}
+        for path in _paths(cfg["agent"]):
+            value = _value(cfg["agent"], path)
+            place = own["agent"]
+            for name in path[:-1]:
+                place = place[name]
+            if isinstance(value, bool):
+                place[path[-1]] = value != (number == 1)
+            else:
+                place[path[-1]] = [None, 1.0, 0.1][number] if value is None else value / (1, 1.5, 3)[number]
+        found.append(own)
+    # A sweep over any of it trains as one model.
+    assert len({group_key(one) for one in found}) == 1
+    return found
+
+
+def halved(cfg: dict[str, Any]) -> dict[str, Any]:
+    half = copy.deepcopy(cfg)
+    name = "updates" if "updates" in half["trainer"] else "env_steps"
+    half["trainer"][name] //= 2
+    return half
+
+
+def state(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """All that a checkpoint has of the members."""
+    return trainer.agent.state_dict() | {
+        f"{name} of {number}": tensor
+        for number, (learner, row) in enumerate(trainer.places)
+        for name, tensor in learner.state(row).items()
+    }
+
+
+def refused(cfg: dict[str, Any], spec: Spec, folder: Path) -> str | None:
+    """The one line with which a trainer is refused, if it is."""
+    return conftest.refused(lambda: make([cfg], folder, spec).close())
+
+
+@cache
+def has_values(agent: str) -> bool:
+    """Whether it can learn from what it collects."""
+    return bool(build(composed(f"agent={agent}")["agent"], spec=CONTINUOUS, seeds=[0]).value_iters)
+
+
+@cache
+def fits(head: str, task: str) -> bool:
+    try:
+        maker(composed(f"head={head}")["head"])(TASKS[task])
+    except UserError:
+        return False
+    return True
+
+
+def combinations() -> Iterator[tuple[str, str, str, str]]:
+    """Schedule, agent, task and another option, of all that claims to work."""
+    for schedule in SCHEDULES:
+        for agent in AGENTS:
+            if schedule == OFFLINE or has_values(agent):
+                for head in HEADS:
+                    yield from ((schedule, agent, task, f"head={head}") for task in TASKS if fits(head, task))
+        yield from ((schedule, "awr", "continuous", f"advantage={one}") for one in config.options("advantage"))
+    for number, other in enumerate(OTHERS):
+        yield SCHEDULES[number % len(SCHEDULES)], "awr", "continuous", other
+
+
+@pytest.mark.parametrize("combination", list(combinations()), ids=" ".join)
+def test_what_is_combined_learns_and_keeps_its_promises(combination: tuple[str, str, str, str], tmp_path: Path) -> None:
+    """Numbers stay finite, a member trains as it would alone, resumes to the bit, and acts by what it has saved."""
+    schedule, agent, task, option = combination
+    if option.startswith("head="):
+        cfg = configuration(schedule, f"agent={agent}")
+        cfg["agent"]["head"] = composed(option)["head"]
+    else:
+        cfg = configuration(schedule, f"agent={agent}", option)
+    # All three of each agent and schedule once, and else one, whose turn it is.
+    chosen = range(3) if option == "head=auto" else [sum(map(len, combination)) % 3]
+    keeps_promises(cfg, TASKS[task], tmp_path, chosen)
+
+
+def keeps_promises(
+    cfg: dict[str, Any], spec: Spec, folder: Path, chosen: Iterable[int] = range(3), trust: Sequence[str] = ()
+) -> None:
+    """chosen: those of three members that are trained alone, too."""
+    cfgs = members(cfg)
+    together = trained(cfgs, folder, spec)
+    for number in chosen:
+        is_as_alone(together, number, trained([cfgs[number]], folder / "alone", spec))
+    resumes(together, cfgs, spec, folder / "resumed")
+    acts_by_what_is_saved(together, trust)
+
+
+def is_as_alone(together: Trainer, number: int, alone: Trainer) -> None:
+    learnt = together.agent.state_dict()
+    for name, tensor in alone.agent.state_dict().items():
+        assert_close(learnt[name][number : number + 1], tensor, rtol=1e-5, atol=1e-6, msg=name)
+    rows, own = (trainer.runs[place].logger.values for trainer, place in ((together, number), (alone, 0)))
+    assert [row[:2] for row in rows] == [row[:2] for row in own]
+    assert all(np.isfinite(row[2]) for row in rows)
+    assert_close(np.array([row[2] for row in rows]), np.array([row[2] for row in own]), rtol=1e-4, atol=1e-5)
+
+
+def resumes(together: Trainer, cfgs: list[dict[str, Any]], spec: Spec, folder: Path) -> None:
+    half = trained([halved(cfg) for cfg in cfgs], folder, spec)
+    resumed = make(cfgs, folder, spec)
+    resumed.resume()
+    assert 0 < resumed.step < together.step
+    resumed.run()
+    before, after = state(together), state(resumed)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]), name
+    for name, network in half.agent.networks.items():
+        assert not torch.equal(network.theta, together.agent.networks[name].theta), name
+
+
+def acts_by_what_is_saved(trainer: Trainer, trust: Sequence[str] = ()) -> None:
+    agent, spec = trainer.agent.averaged(), trainer.agent.spec
+    obs = np.random.default_rng(0).normal(size=(agent.members, 5, spec.obs_dim)).astype(np.float32)
+    numpy_policy = agent.numpy_policy()
+    for number, run in enumerate(trainer.runs):
+        policy = awr_exp.load(run.folder, which="latest", trust=trust)
+        noise = np.random.default_rng(1).standard_normal((5, policy.policy.head.noise), np.float32)
+        for drawn in (None, noise):
+            every = None if drawn is None else torch.as_tensor(drawn).expand(agent.members, -1, -1)
+            expected = agent.act(torch.as_tensor(obs), every)[number].numpy()
+            assert_close(policy._act(obs[number], drawn), expected, rtol=1e-5, atol=1e-5)
+            if numpy_policy is not None:
+                shared = None if drawn is None else np.broadcast_to(drawn, (agent.members, *drawn.shape))
+                assert_close(numpy_policy(obs, shared)[number], expected, rtol=1e-4, atol=1e-4, check_dtype=False)
+        quick = policy.act_on_one(sample=False)
+        one = np.asarray(quick(obs[number, 0], np.random.default_rng(2)))
+        assert_close(one, policy._act(obs[number, 0], None), rtol=1e-4, atol=1e-4, check_dtype=False)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_is_refused_where_the_actions_are_of_another_kind(head: str, tmp_path: Path) -> None:
+    assert any(fits(head, task) for task in TASKS)
+    for task in TASKS:
+        if not fits(head, task):
+            said = refused(configuration(OFFLINE, f"head={head}"), TASKS[task], tmp_path)
+            assert said is not None
+            assert re.fullmatch("head=.*", said)
+            assert f"needs {'discrete' if task == 'continuous' else 'continuous'} actions" in said
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES[1:])
+@pytest.mark.parametrize("agent", [agent for agent in AGENTS if not has_values(agent)])
+def test_an_agent_without_values_is_refused_where_it_would_collect(agent: str, schedule: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"needs an agent that learns values: choose agent=awr$"):
+        configuration(schedule, f"agent={agent}")
+    cfg = configuration(schedule) | {"agent": configuration(OFFLINE, f"agent={agent}")["agent"]}
+    said = refused(cfg, CONTINUOUS, tmp_path)
+    assert said == "trainer=online needs an agent that learns values: choose agent=awr"
+
+
+def test_a_deviation_that_is_no_number_is_not_annealed(tmp_path: Path) -> None:
+    cfg = configuration(OFFLINE, "head=gaussian_annealed", "head.std=state_dependent")
+    said = "head.std=state_dependent cannot be annealed: give a positive number, or choose head=gaussian"
+    assert refused(cfg, CONTINUOUS, tmp_path) == said
+
+
+def agree(cfg: dict[str, Any], spec: Spec, folder: Path, dtype: torch.dtype, tolerance: float) -> None:
+    """Members trained by a backend are as those trained eagerly, up to rounding."""
+    found = []
+    for compiles in (False, True):
+        cfgs = members(cfg | {"trainer": cfg["trainer"] | {"compile": compiles}})
+        found.append(trained(cfgs, folder / str(compiles), spec, dtype).agent.state_dict())
+    for name, tensor in found[0].items():
+        assert_close(found[1][name], tensor, rtol=tolerance, atol=tolerance, msg=name)
+
+
+COMPILED = [
+    pytest.param("eager", "iql", OFFLINE, "mixture", "continuous"),
+    *(
+        pytest.param("inductor", agent, schedule, head, task, marks=pytest.mark.slow)
+        for agent in AGENTS
+        for schedule in SCHEDULES
+        for head, task in (("mixture", "continuous"), ("categorical", "discrete"))
+        if schedule == OFFLINE or has_values(agent)
+    ),
+]
+"""The first is read by the compiler, which does not write code for it: that takes long."""
+
+
+@pytest.mark.parametrize(("backend", "agent", "schedule", "head", "task"), COMPILED)
+def test_a_compiled_agent_learns_what_an_eager_one_does(
+    backend: str,
+    agent: str,
+    schedule: str,
+    head: str,
+    task: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    compile = torch.compile
+
+    def whole(function: Any, **options: Any) -> Any:
+        """As one graph, or with an error."""
+        own = options if backend == "inductor" else {"dynamic": False}
+        return compile(function, **own, fullgraph=True, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", whole)
+    monkeypatch.setattr(native, "fits", lambda agent: False)
+    cfg = configuration(schedule, f"agent={agent}", f"head={head}", "weighting=exp_running_scale")
+    cfg["agent"] |= {name: 1 for name in ("value_iters",) if name in cfg["agent"]}
+    agree(cfg, TASKS[task], tmp_path / task, torch.float64, 1e-6)
+    assert "compilation failed" not in caplog.text
+
+
+@pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("head", "task"), [("gaussian_annealed", "continuous"), ("categorical", "discrete")])
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_is_learnt_in_cpp_is_what_the_agent_learns(
+    agent: str, head: str, task: str, schedule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if schedule != OFFLINE and not has_values(agent):
+        return
+    cfg = configuration(schedule, f"agent={agent}", f"head={head}", "weighting=exp_running_scale")
+    if native.fits(build(cfg["agent"], spec=TASKS[task], seeds=[0])):
+        # What follows must not come from the other way of compiling.
+        monkeypatch.setattr(torch, "compile", None)
+        agree(cfg, TASKS[task], tmp_path, torch.float32, 1e-3)
+    else:
+        assert agent == "iql"
+
+
+def walk_data(device: torch.device | str = "cpu") -> Transitions:
+    """As a configuration names it."""
+    return data_set(CONTINUOUS).to(device)
+
+
+def walk(data: Any, spec: Any) -> MakeWalk:
+    return MakeWalk(discrete=False)
+
+
+def finetuned(steps: int) -> list[dict[str, Any]]:
+    """Configurations of IQL that goes on from its own offline part, of which members differ in all that they may."""
+    cfg = composed("trainer=finetune", "schedule=interleaved", "agent=iql", "head=mixture", "logger=jsonl")
+    cfg = members(cfg | {"threads": 1})
+    for one in cfg:
+        one["dataset"], one["env"] = {"_target_": f"{__name__}.walk_data"}, {"_target_": f"{__name__}.walk"}
+        for node, small in ((one["trainer"], SMALL), (one["trainer"]["pretrain"], SMALL)):
+            node |= {name: value for name, value in small.items() if name in node}
+        one["trainer"]["schedule"] |= {"learning_starts": 8, "update_interval": 4}
+        one["trainer"]["env_steps"] = steps
+        one["agent"]["network"]["hidden"] = [4]
+    return cfg
+
+
+def test_implicit_q_learning_goes_on_from_its_own_offline_part_fused_as_alone_and_resumed_to_the_bit(
+    tmp_path: Path,
+) -> None:
+    def states(name: str, count: int = 3) -> list[Any]:
+        found = [checkpoint.latest(tmp_path / name / str(number)) for number in range(count)]
+        return [one and one[0] for one in found]
+
+    def folders(name: str) -> list[Path]:
+        return [tmp_path / name / str(number) for number in range(3)]
+
+    assert [one.error for one in train(finetuned(32), folders("whole"), "abc")] == [None] * 3
+    for number, (cfg, folder) in enumerate(zip(finetuned(32), folders("alone"), strict=True)):
+        assert train([cfg], [folder])[0].error is None, number
+    train(finetuned(16), folders("stopped"), "abc")
+    for before, after in zip(states("whole"), states("stopped"), strict=True):
+        assert not torch.equal(before["q.average"], after["q.average"])
+    train(finetuned(32), folders("stopped"), "abc")
+    for whole, alone, resumed in zip(*map(states, ("whole", "alone", "stopped")), strict=True):
+        assert whole.keys() == resumed.keys()
+        assert not torch.equal(whole["q.average"], whole["q.theta"])
+        for name, tensor in whole.items():
+            assert torch.equal(resumed[name], tensor), name
+            assert_close(alone[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
+    offline = checkpoint.latest(tmp_path / "whole" / "0" / "offline")
+    assert offline is not None
+    assert offline[1]["update"] == SMALL["updates"]
