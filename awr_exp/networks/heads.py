@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from awr_exp.errors import UserError
 from awr_exp.networks.mlp import Shapes, size
-from awr_exp.ranges import NotNegative, Positive, Std
+from awr_exp.ranges import NotNegative, Positive, Std, checked
 from awr_exp.types import Metrics, Spec
 
 Extra = dict[str, Tensor]
@@ -33,6 +33,9 @@ class Head:
     noise: int
     shapes: Shapes = {}  # noqa: RUF012
     loss_noise = 0
+
+    def __init_subclass__(cls) -> None:
+        checked("head")(cls)
 
     def start(self, generators: Sequence[Generator]) -> Tensor:
         """Initial extra parameters [K, P] on the CPU, each member's from its own generator."""

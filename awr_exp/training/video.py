@@ -14,6 +14,7 @@ from awr_exp.envs.build import Make, MakeEnv, clips
 from awr_exp.envs.episode import play
 from awr_exp.envs.fleet import InProcess
 from awr_exp.errors import first_line
+from awr_exp.ranges import Count, checked
 from awr_exp.training.callbacks import Callback, Evaluate
 from awr_exp.training.evaluate import FIRST_SEED
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@checked("callback.video")
 class Video(Callback):
     """Plays an episode with the policy that is evaluated and keeps it as `video/<step>.gif` in each member's folder.
 
@@ -30,7 +32,7 @@ class Video(Callback):
     ends a run: where nothing can be shown, it says why and leaves off.
     """
 
-    def __init__(self, interval: int | None = None, frames: int = 500) -> None:
+    def __init__(self, interval: Count | None = None, frames: Count = 500) -> None:
         self.interval, self.frames = interval, frames
 
     def begin(self, trainer: "Trainer") -> None:
