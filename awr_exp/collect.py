@@ -68,7 +68,7 @@ def collect(content: dict[str, Any]) -> None:
     content = content | {"parameters": trained and hashlib.sha256(trained.theta.numpy().tobytes()).hexdigest()}
     folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
     try:
-        with results.alone(folder):
+        with results.file_lock(folder):
             recording = Recording(folder, spec, 1)
             failures = _play(content, recording, folder, act, InProcess(make_env, spec.obs_dim))
             buffers = islice(recording.episodes(), content["episodes"])
@@ -104,7 +104,7 @@ def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, fleet
     id, wanted = content["dataset_id"], content | {"episodes": None}
     place = folder / "settings.json"
     if not place.exists():
-        results.put(place, json.dumps(wanted, sort_keys=True).encode())
+        results.atomic_write(place, json.dumps(wanted, sort_keys=True).encode())
     begun = reading.read_json(place)
     if not isinstance(begun, dict) or begun | {"parameters": wanted["parameters"]} != wanted:
         raise UserError(f"{id} was begun with other settings: give the same ones to go on, or delete {folder}")

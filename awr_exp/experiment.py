@@ -19,7 +19,7 @@ from awr_exp.building.task import check_memory, open_task
 from awr_exp.envs.build import task
 from awr_exp.envs.make import collecting
 from awr_exp.errors import UserError
-from awr_exp.policy import policy_facts
+from awr_exp.policy import policy_metadata
 from awr_exp.results import Outcome
 from awr_exp.surroundings import usual
 from awr_exp.training import accelerate, checkpoint, closing, memory
@@ -41,7 +41,7 @@ def train(runs: Sequence[Run]) -> list[Outcome]:
     """
     with usual(), memory.exhausted(), ExitStack() as stack:
         for run in runs:
-            stack.enter_context(results.alone(run.folder))
+            stack.enter_context(results.file_lock(run.folder))
         try:
             Experiment(runs).train()
         except SystemExit as stop:
@@ -119,13 +119,13 @@ class Experiment:
         agent = build(stacking.stack(nodes), spec=self.spec, seeds=[r.config["seed"] for r in runs], device=self.device)
         contracts.check_made("agent", nodes[0], agent, Agent)
         for run, one in zip(runs, nodes, strict=True):
-            run.facts = policy_facts(self.spec, one, self.data.info.reward_scale if self.data else 1.0)
-        facts = [run.facts for run in runs]
+            run.metadata = policy_metadata(self.spec, one, self.data.info.reward_scale if self.data else 1.0)
+        metadata = [run.metadata for run in runs]
         resumes = all(done)
         if resumes:
-            check_same("the run to resume", before, facts)
+            check_same("the run to resume", before, metadata)
         if begin:
-            take_over(agent, facts, begin)
+            take_over(agent, metadata, begin)
         elif self.data:
             agent.fit_normalizer(*self.data.obs_statistics())
         # Runs get their loggers later: one that cannot be built, or resumed, should not begin a record of itself.
@@ -133,11 +133,11 @@ class Experiment:
         try:
             if resumes:
                 trainer.resume()
-                forget_others_moments(agent, before, facts)
+                forget_others_moments(agent, before, metadata)
             for run, found in zip(runs, done, strict=True):
                 with run.speaking():
                     logger = _logger(run, found, own)
-                run.logger, run.facts["run_id"] = logger, logger.id
+                run.logger, run.metadata["run_id"] = logger, logger.id
         except BaseException:
             trainer.close()
             raise

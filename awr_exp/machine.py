@@ -52,8 +52,8 @@ def own_folder(path: Path) -> Path | None:
 
 def is_own(path: Path) -> bool:
     """Whether a file or folder is this user's, no link, and nobody else can write to it. Raises OSError."""
-    facts = path.lstat()
-    return facts.st_uid == os.getuid() and not stat.S_ISLNK(facts.st_mode) and not facts.st_mode & 0o022
+    metadata = path.lstat()
+    return metadata.st_uid == os.getuid() and not stat.S_ISLNK(metadata.st_mode) and not metadata.st_mode & 0o022
 
 
 def _folders(controller: str, groups: Path, proc: Path) -> Iterator[Path]:

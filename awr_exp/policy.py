@@ -27,7 +27,7 @@ from awr_exp.surroundings import usual
 from awr_exp.training import checkpoint
 from awr_exp.types import Spec
 
-Facts = dict[str, Any]
+Metadata = dict[str, Any]
 
 OF_LEARNING = {
     "optimizer",
@@ -40,10 +40,10 @@ OF_LEARNING = {
     "bound_penalty",
     "logit_penalty",
 }
-"""Facts that may change while a policy learns, for its state goes on meaning the same; each kind of std has a shape."""
+"""Metadata that may change while a policy learns: its state goes on meaning the same. Each kind of std has a shape."""
 
 
-def policy_facts(spec: Spec, agent: dict[str, Any], reward_scale: float = 1.0) -> Facts:
+def policy_metadata(spec: Spec, agent: dict[str, Any], reward_scale: float = 1.0) -> Metadata:
     """What a checkpoint must know of what its state means: the task's shapes, the networks, and what is normalised.
 
     With the first two it can be loaded without the run's folder. optimizer: whose moments those are; gamma, where its
@@ -59,15 +59,15 @@ def policy_facts(spec: Spec, agent: dict[str, Any], reward_scale: float = 1.0) -
     return {"spec": json.loads(json.dumps(asdict(spec))), "network": agent["network"], "head": agent["head"], **known}
 
 
-def difference(before: Facts, now: Facts) -> str | None:
-    """The first of policy_facts in which a checkpoint's state would mean something else now, and how; None if none."""
+def difference(before: Metadata, now: Metadata) -> str | None:
+    """The first of policy_metadata by which a checkpoint's state would mean something else now, and how, or None."""
     old, new = dict(_settings(before)), dict(_settings(now))
     return next((f"{name}={old[name]}, not {new[name]}" for name in new if old.get(name, new[name]) != new[name]), None)
 
 
-def _settings(facts: Facts, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _settings(metadata: Metadata, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """By dotted name."""
-    for name, value in facts.items():
+    for name, value in metadata.items():
         if isinstance(value, dict):
             yield from _settings(value, f"{prefix}{name}.") if name not in OF_LEARNING else ()
         elif name not in OF_LEARNING:
@@ -92,19 +92,19 @@ def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[s
         found = checkpoint.best(path) if which == "best" else checkpoint.latest(path)
     if found is None:
         raise UserError(f"{path} is neither the folder of a run with a checkpoint nor a checkpoint file")
-    state, facts = found
-    if missing := [name for name in ("spec", "network", "head") if name not in facts]:
+    state, metadata = found
+    if missing := [name for name in ("spec", "network", "head") if name not in metadata]:
         raise UserError(f"{path} is no checkpoint of a policy: it does not say its {', '.join(missing)}")
-    nodes = {part: facts[part] for part in ("network", "head")}
+    nodes = {part: metadata[part] for part in ("network", "head")}
     check_trusted(nodes, path, trust)
     try:
         settings.check_ranges(nodes)
-        spec = Spec.from_json(facts["spec"])
+        spec = Spec.from_json(metadata["spec"])
         policy = Policy(spec, **{part: instantiate(node, _convert_="all") for part, node in nodes.items()})
         check_tensors(spec, policy, state)
     except (UserError, InstantiationException, TypeError, ValueError) as error:
         raise UserError(f"the policy of {path} cannot be built: {first_line(error)}") from error
-    return TrainedPolicy(spec, policy, state, seed, f"{path}, update {facts.get('update')}")
+    return TrainedPolicy(spec, policy, state, seed, f"{path}, update {metadata.get('update')}")
 
 
 def check_tensors(spec: Spec, policy: Policy, state: checkpoint.State) -> None:

@@ -24,7 +24,7 @@ LARGEST = 1e100
 
 
 @dataclass(frozen=True)
-class Run:
+class PastRun:
     """A run's folder, the overrides that it was started with, and how it ended.
 
     status: finished, failed (see error), stopped by a signal, pruned by a search, or unfinished: still running, or
@@ -52,14 +52,14 @@ class Outcome:
 def write(folder: Path, content: Mapping[str, Any]) -> bool:
     """Write `<folder>/result.json` at once or not at all: False, and a warning, where a disk is full."""
     try:
-        put(folder / RESULT, (json.dumps(content, indent=1) + "\n").encode())
+        atomic_write(folder / RESULT, (json.dumps(content, indent=1) + "\n").encode())
     except OSError as error:
         log.warning("the result could not be written: %s", error)
         return False
     return True
 
 
-def put(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes) -> None:
     """Write a file at once or not at all. Raises OSError."""
     draft = path.with_name(f".{path.name}.tmp")
     draft.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def put(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def file_lock(folder: Path) -> Iterator[None]:
     """Raises UserError while another process is at work in the folder, and OSError where that cannot be made."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -85,20 +85,20 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def read(folder: Path, started_with: Mapping[str, str] | None = None) -> Run:
+def read(folder: Path, started_with: Mapping[str, str] | None = None) -> PastRun:
     """What is known of the run in `folder`; files that are missing or broken say nothing."""
     started_with = (overrides(folder) or {}) if started_with is None else started_with
     try:
         return load(folder, started_with)
     except UserError:
-        return Run(folder, started_with)
+        return PastRun(folder, started_with)
 
 
-def load(folder: Path, started_with: Mapping[str, str]) -> Run:
+def load(folder: Path, started_with: Mapping[str, str]) -> PastRun:
     """What is known of the run in `folder`. Raises UserError if there is a result and it is not one."""
     path = folder / RESULT
     if not path.exists():
-        return Run(folder, started_with)
+        return PastRun(folder, started_with)
     content = read_json(path)
 
     def known(name: str, is_right: bool, what: str) -> Any:
@@ -111,7 +111,7 @@ def load(folder: Path, started_with: Mapping[str, str]) -> Run:
     status, error, metrics = content.get("status"), content.get("error"), content.get("metrics")
     returns = content.get("returns") or []
     counts = {name: known(name, _count(content.get(name, 0)), "a count") or 0 for name in ("update", "env_steps")}
-    return Run(
+    return PastRun(
         folder,
         started_with,
         known("status", status in (FINISHED, FAILED, STOPPED, UNFINISHED, PRUNED), "that of a run"),
@@ -175,14 +175,14 @@ def begun(folder: Path) -> bool:
     return any((folder / name).exists() for name in names)
 
 
-def finished(run: Run, content: Mapping[str, Any]) -> bool:
+def finished(run: PastRun, content: Mapping[str, Any]) -> bool:
     """Whether a run has come as far as its configuration wants it to."""
     wanted = content["trainer"]
     enough = run.update >= wanted.get("updates", 0) and run.env_steps >= wanted.get("env_steps", 0)
     return run.status == FINISHED and enough
 
 
-def runs(folder: Path) -> list[Run]:
+def runs(folder: Path) -> list[PastRun]:
     """All runs in a folder and below, in the order of `folders`."""
     return [read(path) for path in folders(folder)]
 
@@ -195,13 +195,13 @@ def folders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: [(len(part), part) for part in path.parts])
 
 
-def varied(found: list[Run]) -> list[str]:
+def varied(found: list[PastRun]) -> list[str]:
     """The overrides in which runs differ."""
     names = {name: None for run in found for name in run.overrides}
     return [name for name in names if len({run.overrides.get(name) for run in found}) > 1]
 
 
-def label(run: Run, names: list[str]) -> str:
+def label(run: PastRun, names: list[str]) -> str:
     """A run by what sets it apart, such as "agent.beta=0.1 seed=2"."""
     return " ".join(f"{name}={_short(run.overrides[name])}" for name in names if name in run.overrides)
 

@@ -123,7 +123,7 @@ def note_changes(folder: Path, cfg: DictConfig) -> None:
     if lost := [f"{name}={value}" for name, value in known.items() if name not in changes]:
         log.warning("it was resumed with %s before, and now without: give that again to keep it", " ".join(lost))
     if changes.keys() - known.keys():
-        results.put(folder / results.CHANGED, yaml.safe_dump(known | changes).encode())
+        results.atomic_write(folder / results.CHANGED, yaml.safe_dump(known | changes).encode())
 
 
 @cache

@@ -62,7 +62,7 @@ def ours(hidden: int, members: int, device: torch.device) -> Callable[[float], f
     )  # fmt: skip
     data, schedule = random_data(device), FixedData(1000)
     functions = schedule.functions(0, True, device)
-    parts = [Learner(agent.some(rows), data, schedule, functions, BATCH) for rows in team.by_cache(agent, CORES)]
+    parts = [Learner(agent.shard(rows), data, schedule, functions, BATCH) for rows in team.by_cache(agent, CORES)]
     threads = team.Team(parts, CORES)
     done = 0
 

@@ -546,9 +546,9 @@ def test_help_and_mistakes_never_wait_for_torch(argument: str, tmp_path: Path) -
 def test_a_policy_of_a_stranger_is_not_called(finished: Path, tmp_path: Path) -> None:
     found = checkpoint.latest(finished)
     assert found is not None
-    state, facts = found
-    facts["head"]["_target_"] = "os.system"
-    save_file(state, tmp_path / "evil.safetensors", metadata={"facts": json.dumps(facts)})
+    state, metadata = found
+    metadata["head"]["_target_"] = "os.system"
+    save_file(state, tmp_path / "evil.safetensors", metadata={"facts": json.dumps(metadata)})
     with pytest.raises(UserError, match=r"wants to call 'os\.system'"):
         awr_exp.load(tmp_path / "evil.safetensors")
 

@@ -367,9 +367,9 @@ def test_episodes_of_a_policy_that_has_learnt_on_do_not_mix_with_others(
         with pytest.raises(KeyboardInterrupt):
             module.collect(command)
     best = finished / "checkpoint" / "best.safetensors"
-    state, facts = checkpoint.read(best)
+    state, metadata = checkpoint.read(best)
     state["actor.average"] += 1
-    save_file(state, best, metadata={"facts": json.dumps(facts)})
+    save_file(state, best, metadata={"facts": json.dumps(metadata)})
     with pytest.raises(
         UserError, match=r"has learnt on since mine/learning-v0 was begun with it: delete .* begin anew"
     ):

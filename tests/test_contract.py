@@ -25,7 +25,7 @@ from awr_exp.building.stacking import _paths, _value, group_key, stack
 from awr_exp.data.episodes import from_episodes
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
-from awr_exp.policy import policy_facts
+from awr_exp.policy import policy_metadata
 from awr_exp.training import checkpoint, native
 from awr_exp.training.accelerate import compiler
 from awr_exp.training.run import Run
@@ -135,7 +135,7 @@ def make(cfgs: list[dict[str, Any]], folder: Path, spec: Spec, dtype: torch.dtyp
     """A trainer of the members that these configurations are."""
     nodes = [cfg["agent"] for cfg in cfgs]
     agent = build(stack(nodes), spec=spec, seeds=[cfg["seed"] for cfg in cfgs], dtype=dtype)
-    runs = [Run(folder / str(cfg["seed"]), facts=policy_facts(spec, cfg["agent"]), logger=Rows()) for cfg in cfgs]
+    runs = [Run(folder / str(cfg["seed"]), metadata=policy_metadata(spec, cfg["agent"]), logger=Rows()) for cfg in cfgs]
     offline = "updates" in cfgs[0]["trainer"]
     source: dict[str, Any] = {"make_env": None if offline else MakeWalk(spec.discrete)}
     if offline:

@@ -113,7 +113,7 @@ def test_who_begins_in_the_same_folder_at_the_same_time_is_not_taken_for_the_fir
 def test_a_sweep_has_its_folder_for_itself(kind: type[Grid], tmp_path: Path) -> None:
     sweeper: Any = MagicMock(n_trials=1, batch_size=1, rungs=1, seed=0, storage=None)
     sweeper.space.return_value = ({"agent.beta": SimpleNamespace(choices=["1"])}, [])
-    with results.alone(tmp_path), pytest.raises(UserError, match="another process is at work in"):
+    with results.file_lock(tmp_path), pytest.raises(UserError, match="another process is at work in"):
         kind.train(sweeper, [], tmp_path)
     sweeper.launcher.launch.assert_not_called()
 

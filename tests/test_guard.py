@@ -27,7 +27,7 @@ import awr_exp
 from awr_exp import command, config, guard, machine, reading, results, vocabulary
 from awr_exp.data import export, minari
 from awr_exp.errors import UserError
-from awr_exp.policy import policy_facts
+from awr_exp.policy import policy_metadata
 from awr_exp.report import page
 from awr_exp.sweep import engines
 from awr_exp.training import accelerate, native_library
@@ -226,15 +226,15 @@ def test_own_parts_are_admitted_by_their_names(planted: Path) -> None:
 
 SPEC = Spec(3, 2, None, (-1.0, -2.0), (1.0, 4.0))
 STATE = {name: tensor.float() for name, tensor in make_awr(SPEC).state_dict().items()}
-FACTS = policy_facts(
+METADATA = policy_metadata(
     SPEC,
     {"network": MLP | {"hidden": [16, 16], "activation": "tanh"}, "head": {"_target_": AUTO, "_partial_": True}},
 )
 
 
-def written(folder: Path, facts: dict[str, Any], state: dict[str, torch.Tensor] | None = None) -> None:
-    """A checkpoint file, but for these facts and tensors."""
-    known = {"facts": json.dumps({"update": 1} | FACTS | facts)}
+def written(folder: Path, metadata: dict[str, Any], state: dict[str, torch.Tensor] | None = None) -> None:
+    """A checkpoint file, but for these metadata and tensors."""
+    known = {"facts": json.dumps({"update": 1} | METADATA | metadata)}
     save_file(STATE | (state or {}), folder / "it.safetensors", known)
 
 
@@ -324,15 +324,15 @@ def test_files_that_are_no_checkpoints_end_in_one_line(tmp_path: Path) -> None:
         whole.replace(b"__metadata__", b"__metadote__"),
         whole.replace(b'"facts"', b'"fects"'),
         pickle.dumps(print),
-        json.dumps(FACTS).encode(),
+        json.dumps(METADATA).encode(),
     ]
     for content in contents:
         path.write_bytes(content)
         assert "\n" not in (refused(awr_exp.load, path) or "\n"), content[:20]
-    for facts in ("[1]", "{", "[" * 100_000, '{"update": NaN}', "1" * 10_000):
-        save_file(STATE, path, {"facts": facts})
-        assert "\n" not in (refused(awr_exp.load, path) or "\n"), facts[:20]
-    save_file({"a": torch.zeros(1)}, path, {"facts": json.dumps({"update": 1} | FACTS)})
+    for metadata in ("[1]", "{", "[" * 100_000, '{"update": NaN}', "1" * 10_000):
+        save_file(STATE, path, {"facts": metadata})
+        assert "\n" not in (refused(awr_exp.load, path) or "\n"), metadata[:20]
+    save_file({"a": torch.zeros(1)}, path, {"facts": json.dumps({"update": 1} | METADATA)})
     assert "should be" in (refused(awr_exp.load, path) or "")
     path.unlink()
     os.mkfifo(path)
@@ -359,8 +359,8 @@ def mutated(content: Any, data: st.DataObject) -> Any:
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_header_is_loaded_or_refused(tmp_path: Path, data: st.DataObject) -> None:
-    facts = mutated({"update": 1} | FACTS, data)
-    save_file(STATE, tmp_path / "it.safetensors", {"facts": json.dumps(facts)})
+    metadata = mutated({"update": 1} | METADATA, data)
+    save_file(STATE, tmp_path / "it.safetensors", {"facts": json.dumps(metadata)})
     said = refused(awr_exp.load, tmp_path / "it.safetensors")
     assert said is None or "\n" not in said
 
@@ -499,7 +499,7 @@ def test_a_result_that_is_none_says_nothing(change: dict[str, Any], tmp_path: Pa
     assert results.read(tmp_path).status == "finished"
     for content in (good | change, [good], [], 3, "x", None, {}):
         (tmp_path / "result.json").write_text(json.dumps(content))
-        assert results.read(tmp_path) == results.Run(tmp_path, {})
+        assert results.read(tmp_path) == results.PastRun(tmp_path, {})
 
 
 def test_a_terminal_obeys_nothing_of_a_run(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError
 from awr_exp.networks import heads
 from awr_exp.networks.policy import Policy
-from awr_exp.policy import TrainedPolicy, policy_facts
+from awr_exp.policy import TrainedPolicy, policy_metadata
 from awr_exp.training import checkpoint
 from awr_exp.types import Spec
 from tests.conftest import NETWORK, make_awr
@@ -183,17 +183,17 @@ def test_a_checkpoint_keeps_what_observations_and_actions_mean(spec: Spec, tmp_p
         },
         "head": {"_target_": "awr_exp.networks.heads.auto", "_partial_": True},
     }
-    before, facts = trained(spec), policy_facts(spec, nodes)
+    before, metadata = trained(spec), policy_metadata(spec, nodes)
     state = {"actor.theta": before.theta} | {
         f"normalizer.{name}": tensor for name, tensor in zip(("mean", "std", "limit"), before.normalizer, strict=True)
     }
-    assert checkpoint.save(tmp_path / "run", 3, state, facts)
+    assert checkpoint.save(tmp_path / "run", 3, state, metadata)
     (tmp_path / "run").rename(tmp_path / "moved")
     policy = awr_exp.load(tmp_path / "moved")
     assert policy.spec == spec
     found = checkpoint.latest(tmp_path / "moved")
     assert found is not None
-    assert module.difference(found[1], policy_facts(spec, nodes)) is None
+    assert module.difference(found[1], policy_metadata(spec, nodes)) is None
     obs = {"agent": [0.2, 0.4], "goal": 1} if spec is PARTS else OBS
     np.testing.assert_array_equal(policy(obs), before(obs))
     assert repr(policy) == f"TrainedPolicy({tmp_path}/moved, update 3: {spec})"

@@ -139,15 +139,15 @@ class Agent:
         mean, std, limit = (each.unsqueeze(1) for each in (self.obs_mean, self.obs_std, self.obs_limit))
         return normalize(obs, mean, std, limit)
 
-    def some(self, members: slice) -> Self:
+    def shard(self, members: slice) -> Self:
         """An agent of the chosen members alone, in the same memory: what it learns, this one has learnt."""
         part = copy.copy(self)
         part.seeds = self.seeds[members]
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(part, name, rows(value, members))
-            elif hasattr(value, "some"):
-                setattr(part, name, value.some(members))
+            elif hasattr(value, "shard"):
+                setattr(part, name, value.shard(members))
         return part
 
     def averaged(self) -> Self:

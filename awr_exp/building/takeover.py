@@ -13,14 +13,14 @@ from awr_exp.training import checkpoint
 
 log = logging.getLogger(__name__)
 
-Facts = dict[str, Any]
-Found = tuple[checkpoint.State, Facts]
+Metadata = dict[str, Any]
+Found = tuple[checkpoint.State, Metadata]
 """A checkpoint."""
 
 
-def take_over(agent: Agent, mine: Sequence[Facts], begin: Sequence[Found]) -> None:
+def take_over(agent: Agent, mine: Sequence[Metadata], begin: Sequence[Found]) -> None:
     """Begin as other runs ended, each member as one, or with a new critic where they had none; mine: each member's own
-    facts.
+    metadata.
 
     Raises UserError where what was learnt would mean something else.
     """
@@ -43,14 +43,14 @@ def take_over(agent: Agent, mine: Sequence[Facts], begin: Sequence[Found]) -> No
     forget_others_moments(agent, theirs, mine)
 
 
-def check_same(what: str, theirs: Sequence[Facts], mine: Sequence[Facts]) -> None:
-    """Raises UserError where what was learnt would mean something else with the facts of now."""
+def check_same(what: str, theirs: Sequence[Metadata], mine: Sequence[Metadata]) -> None:
+    """Raises UserError where what was learnt would mean something else with the metadata of now."""
     for before, now in zip(theirs, mine, strict=True):
         if other := difference(before, now):
             raise UserError(f"{what} was trained with {other}: give the same, or train anew")
 
 
-def forget_others_moments(agent: Agent, theirs: Sequence[Facts], mine: Sequence[Facts]) -> None:
+def forget_others_moments(agent: Agent, theirs: Sequence[Metadata], mine: Sequence[Metadata]) -> None:
     """What another optimizer took down while it learnt, this one starts anew."""
     if theirs[0].get("optimizer", mine[0]["optimizer"]) != mine[0]["optimizer"]:
         log.info("the policy to begin with was trained with another optimizer, whose moments start anew")

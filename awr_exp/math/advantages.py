@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from awr_exp.math.members import per_member, some
+from awr_exp.math.members import per_member, shard
 from awr_exp.ranges import Count, PerMember, Unit, checked
 
 
@@ -101,8 +101,8 @@ class LambdaReturn:
         """Whether a transition alone gives the target, so that no episode has to be walked."""
         return self.lam == 0
 
-    def some(self, members: slice) -> "LambdaReturn":
-        return LambdaReturn(some(self.lam, members))
+    def shard(self, members: slice) -> "LambdaReturn":
+        return LambdaReturn(shard(self.lam, members))
 
     def __call__(
         self, reward: Tensor, discount: Tensor, next_value: Tensor, last: Tensor, longest: int | None = None

@@ -43,7 +43,7 @@ def rows(tensor: Tensor, members: slice) -> Tensor:
     return tensor[members].data
 
 
-def some(value: T | Sequence[T], members: slice) -> T | Sequence[T]:
+def shard(value: T | Sequence[T], members: slice) -> T | Sequence[T]:
     """What the chosen members have of a value that all share, or of a list of one a member."""
     return value[members] if isinstance(value, Sequence) else value
 
@@ -66,7 +66,7 @@ class Stateful:
         """What it has learnt, by name."""
         return {name: getattr(self, name) for name in self.learnt}
 
-    def some(self, members: slice) -> Self:
+    def shard(self, members: slice) -> Self:
         """The chosen members' part, in the same memory."""
         part = copy.copy(self)
         own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}

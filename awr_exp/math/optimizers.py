@@ -40,7 +40,7 @@ class Net:
         """Its state by name, each with the member as first axis."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
-    def some(self, members: slice) -> "Net":
+    def shard(self, members: slice) -> "Net":
         """The chosen members' parameters, in the same memory."""
         return replace(self, **{name: rows(tensor, members) for name, tensor in self.tensors().items()})
 

@@ -109,10 +109,10 @@ def _put(out: Path, pictures: Mapping[str, bytes], table: str, page: str) -> Non
                 # Of an earlier report, which had more to show.
                 path.unlink()
         for name, png in pictures.items():
-            results.put(out / PICTURES / f"{name}.png", png)
+            results.atomic_write(out / PICTURES / f"{name}.png", png)
         # What somebody named a run may have characters that are none.
-        results.put(out / TABLE, table.encode(errors="replace"))
-        results.put(out / PAGE, page.encode(errors="replace"))
+        results.atomic_write(out / TABLE, table.encode(errors="replace"))
+        results.atomic_write(out / PAGE, page.encode(errors="replace"))
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}; choose another with --out") from None
 

@@ -30,7 +30,7 @@ class Result:
     of its task differ; score: its objective then; None where that was not measured, or not at the budget of others.
     """
 
-    run: results.Run
+    run: results.PastRun
     config: Config
     task: str
     series: Mapping[str, Series]

@@ -67,7 +67,7 @@ class Grid(BasicSweeper):
                 run_folder.check_same(place, overrides, _task(self.compose(overrides, number)))
         self.make(folder)
         returns: list[JobReturn] = []
-        with results.alone(folder):
+        with results.file_lock(folder):
             try:
                 for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
                     returns += self.launcher.launch(batch, initial_job_idx=len(returns))

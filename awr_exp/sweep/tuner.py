@@ -64,7 +64,7 @@ class Tuner(Grid):
             raise UserError(f"{folder} holds another sweep: choose another hydra.sweep.dir")
         self.make(folder)
         self.returns: dict[int, JobReturn] = {}
-        with results.alone(folder):
+        with results.file_lock(folder):
             study = self.study(folder, fixed)
             check_space(study, space)
             try:
@@ -130,7 +130,7 @@ class Tuner(Grid):
         if not path.exists():
             # A storage may hold the studies of several sweeps.
             fresh = "/".join(folder.resolve().parts[-2:])
-            results.put(path, f"{known[0] if len(known) == 1 else fresh}\n".encode())
+            results.atomic_write(path, f"{known[0] if len(known) == 1 else fresh}\n".encode())
         return path.read_text().strip()
 
     def ask(self, study: Any, space: Mapping[str, Any]) -> Any:

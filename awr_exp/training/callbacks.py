@@ -28,7 +28,7 @@ class Callback:
 
     interval: steps between calls; None: there are none; owed: it is called before the first step, too, once all have
     begun; when_stopped: before a run exits on a signal, too.
-    What it has to remember goes into the members' checkpoints as `facts`, and comes back with `load`.
+    What it has to remember goes into the members' checkpoints as `metadata`, and comes back with `load`.
     """
 
     interval: int | None = None
@@ -44,12 +44,12 @@ class Callback:
     def end(self, trainer: "Trainer") -> None:
         """After the last step."""
 
-    def facts(self, member: int) -> dict[str, Any]:
+    def metadata(self, member: int) -> dict[str, Any]:
         """What a member's checkpoint keeps of it, as JSON."""
         return {}
 
-    def load(self, facts: Sequence[dict[str, Any]]) -> None:
-        """Go on from the facts of all members' checkpoints."""
+    def load(self, metadata: Sequence[dict[str, Any]]) -> None:
+        """Go on from the metadata of all members' checkpoints."""
 
     def close(self) -> None:
         """Let go of what only training needs."""
@@ -165,11 +165,11 @@ class Evaluate(Callback):
             name = trainer.runs[best].name
             log.log(SCREEN, "%s %d: best return %.1f, %s", trainer.unit, trainer.step, means[best], name)
 
-    def facts(self, member: int) -> dict[str, Any]:
+    def metadata(self, member: int) -> dict[str, Any]:
         return {"owed": self.owed}
 
-    def load(self, facts: Sequence[dict[str, Any]]) -> None:
-        self.owed = any(fact.get("owed", False) for fact in facts)
+    def load(self, metadata: Sequence[dict[str, Any]]) -> None:
+        self.owed = any(fact.get("owed", False) for fact in metadata)
 
     def close(self) -> None:
         if self.evaluator:
@@ -200,11 +200,11 @@ class WarnOfFall(Callback):
                     "try a larger trainer.offline_share, a larger agent.beta or a smaller agent.actor_lr",
                 )
 
-    def facts(self, member: int) -> dict[str, Any]:
+    def metadata(self, member: int) -> dict[str, Any]:
         return {"began": self.began[member] if self.began else []}
 
-    def load(self, facts: Sequence[dict[str, Any]]) -> None:
-        self.began = [fact["began"] for fact in facts] if facts[0]["began"] else []
+    def load(self, metadata: Sequence[dict[str, Any]]) -> None:
+        self.began = [fact["began"] for fact in metadata] if metadata[0]["began"] else []
 
 
 class Record(Callback):
@@ -227,11 +227,11 @@ class Record(Callback):
                         log.error("error: %s", unwritten)
                         run.lost = run.lost or unwritten
 
-    def facts(self, member: int) -> dict[str, Any]:
-        return {"recorder": self.recorders[member].facts()}
+    def metadata(self, member: int) -> dict[str, Any]:
+        return {"recorder": self.recorders[member].metadata()}
 
-    def load(self, facts: Sequence[dict[str, Any]]) -> None:
-        for recorder, fact in zip(self.recorders, facts, strict=True):
+    def load(self, metadata: Sequence[dict[str, Any]]) -> None:
+        for recorder, fact in zip(self.recorders, metadata, strict=True):
             if "recorder" in fact:
                 recorder.resume(fact["recorder"])
 

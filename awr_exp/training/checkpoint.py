@@ -1,4 +1,4 @@
-"""Checkpoints of one member: one safetensors file each, its facts as JSON in the header. No pickle.
+"""Checkpoints of one member: one safetensors file each, its metadata as JSON in the header. No pickle.
 
 A file appears under its name only once it is complete, so a run that is killed always leaves a loadable one.
 """
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 KEEP = 2
 
 State = dict[str, Tensor]
-Facts = dict[str, Any]
+Metadata = dict[str, Any]
 
 
-def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: bool = False) -> bool:
+def save(folder: Path, update: int, state: State, metadata: dict[str, Any], best: bool = False) -> bool:
     """Write `<folder>/checkpoint/update_<n>.safetensors` (or best), keeping the last two.
 
     A full disk or a missing permission costs the checkpoint and one warning, not the run: the result is False.
@@ -36,7 +36,7 @@ def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: b
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        save_file(content, partial, metadata={"facts": json.dumps({"update": update, **facts})})
+        save_file(content, partial, metadata={"facts": json.dumps({"update": update, **metadata})})
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         # Else it would be for the eyes of this user alone, whoever may read the rest of the run.
@@ -53,31 +53,31 @@ def save(folder: Path, update: int, state: State, facts: dict[str, Any], best: b
 
 
 def read(path: Path, tensors: bool = True) -> tuple[State, dict[str, Any]]:
-    """Tensors, unless they are not asked for, and facts of a checkpoint file.
+    """Tensors, unless they are not asked for, and metadata of a checkpoint file.
 
     Raises UserError if it is damaged, or if a fact is not what it should be.
     """
     try:
         reading.check_header(path)
         with safe_open(path, "pt") as file:
-            facts = reading.parse_json((file.metadata() or {})["facts"], path)
+            metadata = reading.parse_json((file.metadata() or {})["facts"], path)
             state = {name: file.get_tensor(name) for name in file.keys() if tensors}  # noqa: SIM118
     except KeyError:
-        raise UserError(f"checkpoint {path} cannot be read: it has no facts, and was not written by awr_exp") from None
+        raise UserError(f"checkpoint {path} cannot be read: it has no metadata of awr_exp") from None
     except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"checkpoint {path} cannot be read: {first_line(error)}") from None
-    if not isinstance(facts, dict):
-        raise UserError(f"checkpoint {path} cannot be read: its facts are no mapping")
-    for name, wanted in FACTS.items():
-        if (name in facts or name == "update") and not wanted.accepts(facts.get(name)):
+    if not isinstance(metadata, dict):
+        raise UserError(f"checkpoint {path} cannot be read: its metadata is no mapping")
+    for name, wanted in METADATA.items():
+        if (name in metadata or name == "update") and not wanted.accepts(metadata.get(name)):
             raise UserError(f"checkpoint {path} cannot be read: its {name} must be {wanted}")
-    return state, _of_today(facts)
+    return state, _of_today(metadata)
 
 
-def _of_today(facts: Facts) -> Facts:
-    """Facts as they are written now, of a checkpoint that was written when they did not say what steps count."""
-    unit = "environment step" if "step" in facts else "update"
-    return {"unit": unit, "step": facts["update"], "counts": facts.get("summed", 0), **facts}
+def _of_today(metadata: Metadata) -> Metadata:
+    """Metadata as they are written now, of a checkpoint that was written when they did not say what steps count."""
+    unit = "environment step" if "step" in metadata else "update"
+    return {"unit": unit, "step": metadata["update"], "counts": metadata.get("summed", 0), **metadata}
 
 
 def _number(value: Any) -> bool:
@@ -90,7 +90,7 @@ def _mapping_of(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 _whole: Any = of(Whole)
 _numbers = Range(list_of(_number), "a list of numbers")
-FACTS: dict[str, Any] = {
+METADATA: dict[str, Any] = {
     "spec": of(Options),
     "network": of(Options),
     "head": of(Options),
@@ -107,7 +107,7 @@ FACTS: dict[str, Any] = {
     "finished": Range(list_of(list_of(_number)), "a list of pairs of numbers"),
     **dict.fromkeys(("update", "step", "added", "refreshed", "summed"), _whole),
 }
-"""What the facts of a checkpoint are that anything is made of; others are only compared."""
+"""The ranges of those metadata of a checkpoint that anything is made of; others are only compared."""
 
 
 def latest(folder: Path, tensors: bool = True) -> tuple[State, dict[str, Any]] | None:

@@ -27,13 +27,13 @@ def keep(trainer: "Trainer", member: int, best: bool) -> None:
     rows = {name: tensor[member : member + 1] for name, tensor in trainer.agent.state_dict().items()}
     if not best:
         rows |= learner.state(row)
-    facts = run.facts | learner.facts(row) | {"best": run.best, "latest": run.latest, "returns": run.returns}
+    metadata = run.metadata | learner.metadata(row) | {"best": run.best, "latest": run.latest, "returns": run.returns}
     for callback in trainer.callbacks:
-        facts |= callback.facts(member)
+        metadata |= callback.metadata(member)
     if trainer.data:
-        facts["data"] = trainer.data.info.fingerprint
+        metadata["data"] = trainer.data.info.fingerprint
     with run.speaking():
-        kept = checkpoint.save(run.folder, learner.update, rows, facts, best)
+        kept = checkpoint.save(run.folder, learner.update, rows, metadata, best)
     if not best:
         lost = "the newest checkpoint could not be written: make room, then resume, which learns again what was lost"
         run.lost = None if kept else UserError(lost)
@@ -57,34 +57,34 @@ def resume(trainer: "Trainer") -> None:
     log.info("going on from %s %d", trainer.unit, trainer.step)
 
 
-def _go_on(trainer: "Trainer", states: Sequence[checkpoint.State], facts: Sequence[checkpoint.Facts]) -> None:
+def _go_on(trainer: "Trainer", states: Sequence[checkpoint.State], metadata: Sequence[checkpoint.Metadata]) -> None:
     """Take over all members' checkpoints."""
-    if trainer.data and any(fact.get("data") != trainer.data.info.fingerprint for fact in facts):
+    if trainer.data and any(fact.get("data") != trainer.data.info.fingerprint for fact in metadata):
         raise UserError(
             f"the run to resume was trained on other data than '{trainer.data.info.id}' is now: "
             "restore that data set or start a new run"
         )
-    if facts[0]["unit"] != trainer.unit:
+    if metadata[0]["unit"] != trainer.unit:
         raise UserError(
             "the run to resume collects what it learns from: leave out trainer=offline"
             if trainer.unit == "update"
             else "the run to resume learnt from a data set alone: choose trainer=finetune resume_policy=<its folder>"
         )
-    trainer.step, trainer.update = facts[0]["step"], facts[0]["update"]
+    trainer.step, trainer.update = metadata[0]["step"], metadata[0]["update"]
     ours, begin = trainer.agent.state_dict().keys(), 0
     for learner in trainer.learners:
         own = slice(begin, begin + learner.agent.members)
         begin = own.stop
-        learner.load(facts[own], _joined(states[own], states[0].keys() - ours))
+        learner.load(metadata[own], _joined(states[own], states[0].keys() - ours))
     try:
         trainer.agent.load_state_dict(_joined(states, states[0].keys() & ours))
     except ValueError as error:
         raise UserError(f"the run to resume has another agent or network than this configuration: {error}") from None
-    for run, fact in zip(trainer.runs, facts, strict=True):
+    for run, fact in zip(trainer.runs, metadata, strict=True):
         run.best, run.latest, run.returns = fact["best"], fact["latest"], fact.get("returns", [])
     # Only once everything fits: a recorder cuts off what came later.
     for callback in trainer.callbacks:
-        callback.load(list(facts))
+        callback.load(list(metadata))
     trainer.resumed = True
 
 

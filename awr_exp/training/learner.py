@@ -183,7 +183,7 @@ class Learner:
             own |= {"replay": self.collector.replay.state(member)} | self.collector.state(member)
         return own
 
-    def facts(self, member: int) -> dict[str, Any]:
+    def metadata(self, member: int) -> dict[str, Any]:
         """The numbers and texts that a member's checkpoint needs beside its tensors."""
         own: dict[str, Any] = {"unit": self.schedule.unit, "step": self.step, "counts": self.means.counts}
         if self._collector:
@@ -191,12 +191,12 @@ class Learner:
             own |= {"added": self.collector.replay.added, "refreshed": self.refreshed, "finished": finished}
         return own
 
-    def load(self, facts: Sequence[dict[str, Any]], state: dict[str, Tensor]) -> None:
-        """Go on from the `facts` and `state` of all of its members.
+    def load(self, metadata: Sequence[dict[str, Any]], state: dict[str, Tensor]) -> None:
+        """Go on from the `metadata` and `state` of all of its members.
 
         Raises UserError for a replay of another size, and ValueError or KeyError for what fits none.
         """
-        first = facts[0]
+        first = metadata[0]
         self.step, self.update = first["step"], first["update"]
         # Another estimator than before may need none.
         keeps = "target" in state and self.agent.whole_episodes
@@ -213,7 +213,7 @@ class Learner:
             raise ValueError("its value targets are not one number a transition")
         if self._collector:
             self.collector.load(state)
-            self.collector.finished = [fact["finished"] for fact in facts]
+            self.collector.finished = [fact["finished"] for fact in metadata]
         on_device = {name: tensor.to(self.agent.device) for name, tensor in state.items() if name.startswith("sums.")}
         self.means.load(on_device, first["counts"])
 

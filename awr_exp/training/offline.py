@@ -36,7 +36,7 @@ class Offline(Trainer):
         super().__init__(
             agent,
             schedule,
-            lambda members: Learner(agent.some(members), data, schedule, functions, batch_size),
+            lambda members: Learner(agent.shard(members), data, schedule, functions, batch_size),
             team.by_cache(agent, torch.get_num_threads()),
             make_env,
             total=updates,

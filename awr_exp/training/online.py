@@ -73,7 +73,7 @@ class Online(Trainer):
         reward_scale = data.info.reward_scale if data else 1.0
 
         def learner(members: slice) -> Learner:
-            own, mine = agent.some(members), list(runs)[members]
+            own, mine = agent.shard(members), list(runs)[members]
             replay = Replay(agent.spec, own.members, envs, replay_size, agent.device, data)
             collector = Collector(
                 place,

@@ -69,20 +69,20 @@ class Recorder:
         self.note.unlink(missing_ok=True)
         self.recording = Recording(folder / "recording", spec, envs)
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What a checkpoint needs of it."""
         steps = self.recording.steps if self.recording else 0
         return {"steps": steps, "open": self.open.tolist(), "ended": self.ended}
 
-    def resume(self, facts: dict[str, Any]) -> None:
-        """Go on from the `facts` of a checkpoint."""
+    def resume(self, metadata: dict[str, Any]) -> None:
+        """Go on from the `metadata` of a checkpoint."""
         if self.recording is None:
             return
-        lost = self.recording.steps < facts["steps"]
+        lost = self.recording.steps < metadata["steps"]
         if lost:
             log.warning("%s has lost steps: episodes that were open then are not recorded", self.recording.path)
-        self.recording.cut(facts["steps"])
-        self.open, self.ended = np.array(facts["open"]) & (not lost), facts["ended"]
+        self.recording.cut(metadata["steps"])
+        self.open, self.ended = np.array(metadata["open"]) & (not lost), metadata["ended"]
         if self.ended:
             log.warning("recording ended before: what comes from now on is not recorded")
 

@@ -17,17 +17,17 @@ from awr_exp.training.recorder import Recorder
 class Run:
     """One member of an agent as a run of its own: where it writes, and how far it has come.
 
-    name: begins what is said of it on the screen where there are several; config: its whole configuration; facts: what
-    it takes to rebuild its policy, which goes into its checkpoints; best: mean return of its best evaluation; latest:
-    the newest value of each metric; returns: of the episodes of its last evaluation; error: why it was given up; lost:
-    what of it could not be kept although it was not given up; said: the names of the warnings that it has had;
-    levels: metrics that are known before it begins, to compare it with.
+    name: begins what is said of it on the screen where there are several; config: its whole configuration; metadata:
+    what it takes to rebuild its policy, which goes into its checkpoints; best: mean return of its best evaluation;
+    latest: the newest value of each metric; returns: of the episodes of its last evaluation; error: why it was given
+    up; lost: what of it could not be kept although it was not given up; said: the names of the warnings that it has
+    had; levels: metrics that are known before it begins, to compare it with.
     """
 
     folder: Path
     name: str = ""
     config: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     logger: Logger | None = None
     recorder: Recorder | None = None
     best: float = -math.inf

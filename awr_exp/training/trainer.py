@@ -145,7 +145,7 @@ class Trainer:
         try:
             for row, member in enumerate(members):
                 alone.append(self.learner(slice(member, member + 1)))
-                alone[-1].load([part.facts(row) | {"update": part.update}], part.state(row))
+                alone[-1].load([part.metadata(row) | {"update": part.update}], part.state(row))
         except (UserError, HangsError):
             for learner in alone:
                 learner.close()

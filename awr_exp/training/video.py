@@ -51,7 +51,7 @@ class Video(Callback):
             for member, run in enumerate(trainer.runs):
                 if run.error is None:
                     film = _Film(self.make_env, self.frames)
-                    _play(trainer.agent.averaged().some(slice(member, member + 1)), film)
+                    _play(trainer.agent.averaged().shard(slice(member, member + 1)), film)
                     film.save(run.folder / "video" / f"{trainer.step:010d}.gif")
         except Exception as error:
             log.warning("there are no more videos of this run: %s", first_line(error))

@@ -259,7 +259,7 @@ def test_an_entry_that_hardly_ever_moved_is_cut_off() -> None:
     agent.fit_normalizer(torch.zeros(3), torch.tensor([1.0, 1e-4, 1.0]))
     obs = torch.tensor([[2.0, 1.0, -300.0]]).double()
     assert_close(agent.normalize(obs), torch.tensor([[[2.0, 30.0, -30.0]], [[2.0, 1.0, -300.0]]]).double())
-    assert torch.equal(agent.some(slice(1, 2)).normalize(obs), agent.normalize(obs)[1:])
+    assert torch.equal(agent.shard(slice(1, 2)).normalize(obs), agent.normalize(obs)[1:])
 
 
 def test_an_advantage_of_ones_own_sees_the_whole_batch() -> None:

@@ -48,7 +48,7 @@ def make(
     observation: spaces.Space = BOX,
     action: spaces.Space = ACTION,
     id: str = ID,
-    **facts: Any,
+    **metadata: Any,
 ) -> minari.MinariDataset:
     """Episodes of the given lengths that terminate, are truncated and are merely cut, in turn."""
     observation.seed(0)
@@ -67,7 +67,7 @@ def make(
     ]
     return minari.create_dataset_from_buffers(
         id, buffers, observation_space=observation, action_space=action, author="t", author_email="t@example.invalid",
-        code_permalink="none", algorithm_name="none", description="none", **facts,
+        code_permalink="none", algorithm_name="none", description="none", **metadata,
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def write(
     observation: spaces.Space = BOX,
     action: spaces.Space = ACTION,
     id: str = ID,
-    **facts: Any,
+    **metadata: Any,
 ) -> None:
     """Episodes of four steps, of which some fields are given."""
     observation.seed(0), action.seed(0)
@@ -91,7 +91,7 @@ def write(
         buffers.append(EpisodeBuffer(**own | {"rewards": own["rewards"].tolist()} | ends))
     minari.create_dataset_from_buffers(
         id, buffers, observation_space=observation, action_space=action, author="t", author_email="t@example.invalid",
-        code_permalink="none", algorithm_name="none", description="none", **facts,
+        code_permalink="none", algorithm_name="none", description="none", **metadata,
     )  # fmt: skip
 
 

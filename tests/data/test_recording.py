@@ -149,14 +149,14 @@ def test_a_recording_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     own = recorder(tmp_path, CARTPOLE)
     driver = Driver(MAKE[CARTPOLE], 4, [1], [0, 1])
     seen = played(CARTPOLE, own, 2, driver=driver)
-    facts = own.facts()
-    assert facts == {"steps": 50, "open": [True, True], "ended": False}
+    metadata = own.metadata()
+    assert metadata == {"steps": 50, "open": [True, True], "ended": False}
     # What came after the checkpoint, torn.
     with (tmp_path / "recording" / "steps.bin").open("ab") as file:
         file.write(b"123" * 500)
     again = recorder(tmp_path, CARTPOLE)
-    again.resume(facts)
-    assert again.facts() == facts
+    again.resume(metadata)
+    assert again.metadata() == metadata
     ends = seen[-1].terminated | seen[-1].truncated
     rollout = driver.play(Bold(CARTPOLE), 25, 2)
     first = np.concatenate([ends[-1], rollout.done[:-1, 0]])
@@ -172,11 +172,11 @@ def test_steps_that_are_lost_leave_a_gap_and_nothing_torn(tmp_path: Path, caplog
     own, driver = recorder(tmp_path, CARTPOLE), Driver(MAKE[CARTPOLE], 4, [1], [0, 1])
     seen = played(CARTPOLE, own, 4, driver=driver)
     path = tmp_path / "recording" / "steps.bin"
-    facts = own.facts()
+    metadata = own.metadata()
     with path.open("ab") as file:
         file.truncate(path.stat().st_size * 3 // 5 + 7)
     again = recorder(tmp_path, CARTPOLE)
-    again.resume(facts)
+    again.resume(metadata)
     assert "has lost steps" in caplog.text
     ends = seen[-1].terminated | seen[-1].truncated
     rollout = driver.play(Bold(CARTPOLE), 100, 4)
@@ -214,9 +214,9 @@ def test_a_disk_that_is_full_for_a_while_costs_what_comes_from_then_on(
     assert "recording ends at environment step 200, and its data set gets the episodes that were whole by then" in line
     assert "steps.bin cannot be written (No space left on device)" in line
     if resumes:
-        facts = own.facts()
+        metadata = own.metadata()
         own = recorder(tmp_path, CARTPOLE)
-        own.resume(facts)
+        own.resume(metadata)
         assert "recording ended before: what comes from now on is not recorded" in caplog.text
     own.add(250, driver.play(Bold(CARTPOLE), 25, 5), 0, np.zeros((25, 2), bool))
     own.finish(MAKE[CARTPOLE], 500.0)
@@ -231,15 +231,15 @@ def test_a_recording_from_before_the_disk_was_full_goes_on_whole(
     """Resumed from a checkpoint that had not seen it."""
     own, driver = recorder(tmp_path, CARTPOLE), Driver(MAKE[CARTPOLE], 4, [1], [0, 1])
     seen = played(CARTPOLE, own, 4, driver=driver)
-    facts, ends = own.facts(), seen[-1].terminated | seen[-1].truncated
+    metadata, ends = own.metadata(), seen[-1].terminated | seen[-1].truncated
     rollout = driver.play(Bold(CARTPOLE), 25, 4)
     first = np.concatenate([ends[-1], rollout.done[:-1, 0]])
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", lambda *_: (tmp_path / "nowhere" / "file").touch())
         own.add(200, rollout, 0, first)
-    assert own.facts()["ended"]
+    assert own.metadata()["ended"]
     again = recorder(tmp_path, CARTPOLE)
-    again.resume(facts)
+    again.resume(metadata)
     again.add(200, rollout, 0, first)
     again.finish(MAKE[CARTPOLE], 500.0)
     expected = [e["reward"].sum() for e in episodes([*seen, rollout])]
@@ -254,7 +254,7 @@ def test_a_recording_that_is_deleted_costs_the_recording_alone(
     shutil.rmtree(tmp_path / "recording")
     played(CARTPOLE, own, 2)
     assert "cannot be written (No such file or directory)" in caplog.text
-    assert own.facts()["steps"] == 0
+    assert own.metadata()["steps"] == 0
     reason = str(own.finish(MAKE[CARTPOLE], 500.0))
     assert "data set test/mine-v0 was not written: no episode to keep has ended" in reason
 
@@ -289,7 +289,7 @@ def test_a_run_that_goes_on_after_its_data_set_was_written_keeps_that(
     caplog.set_level("INFO")
     own = recorder(tmp_path, CARTPOLE)
     played(CARTPOLE, own, 8)
-    facts = own.facts()
+    metadata = own.metadata()
     shutil.copytree(tmp_path / "recording", tmp_path / "kept")
     own.finish(MAKE[CARTPOLE], 500.0)
     written = load("test/mine-v0").packed
@@ -298,7 +298,7 @@ def test_a_run_that_goes_on_after_its_data_set_was_written_keeps_that(
             shutil.copytree(tmp_path / "kept", tmp_path / "recording")
         again = recorder(tmp_path, CARTPOLE)
         assert "data set test/mine-v0 is written: what comes from now on is not recorded" in caplog.text
-        again.resume(facts)
+        again.resume(metadata)
         played(CARTPOLE, again, 2)
         again.finish(MAKE[CARTPOLE], 500.0)
         assert not (tmp_path / "recording").exists()
@@ -309,7 +309,7 @@ def test_an_id_that_is_taken_meanwhile_loses_nothing(tmp_path: Path) -> None:
     own, other = recorder(tmp_path, CARTPOLE), recorder(tmp_path / "other", CARTPOLE)
     played(CARTPOLE, other, 4)
     seen = played(CARTPOLE, own, 8)
-    facts = own.facts()
+    metadata = own.metadata()
     other.finish(MAKE[CARTPOLE], 500.0)
     reason = str(own.finish(MAKE[CARTPOLE], 500.0))
     assert "choose another recorder.dataset_id; its steps are kept, and try again: " in reason
@@ -317,7 +317,7 @@ def test_an_id_that_is_taken_meanwhile_loses_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"choose another recorder\.dataset_id"):
         recorder(tmp_path, CARTPOLE)
     again = Recorder("test/else-v0", None, None, 1, tmp_path, CARTPOLE, 2)
-    again.resume(facts)
+    again.resume(metadata)
     again.finish(MAKE[CARTPOLE], 500.0)
     found = load("test/else-v0").info.episode_returns
     np.testing.assert_allclose(found, [e["reward"].sum() for e in episodes(seen)])
@@ -337,10 +337,10 @@ def test_windows_hold_wherever_rollouts_begin(tmp_path: Path) -> None:
             rollout = Rollout(**parts, episode=whole.episode, failures=whole.failures, reasons=())
             own.add(2 * begin, rollout, 0, ends[begin : begin + steps])
             if resumes:
-                facts = own.facts()
+                metadata = own.metadata()
                 own = begun(folder=tmp_path / f"{number}", spec=CARTPOLE, envs=2)
-                own.resume(facts)
-        kept.append(own.facts()["steps"])
+                own.resume(metadata)
+        kept.append(own.metadata()["steps"])
         own.finish(MAKE[CARTPOLE], 500.0)
         packed.append(load(f"test/n{number}-v0").packed.numpy())
     np.testing.assert_array_equal(packed[0], packed[1])

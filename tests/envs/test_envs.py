@@ -33,10 +33,10 @@ PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
 CARTPOLE = Spec(4, num_actions=2)
 
 
-def source(env: Any = None, **facts: Any) -> Any:
+def source(env: Any = None, **metadata: Any) -> Any:
     """What a data set says of itself."""
     return SimpleNamespace(
-        id="test/data-v0", env_spec=env, **({"eval_env_spec": None, "observation_space": None} | facts)
+        id="test/data-v0", env_spec=env, **({"eval_env_spec": None, "observation_space": None} | metadata)
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from awr_exp import experiment, results
 from awr_exp.errors import UserError
-from awr_exp.policy import difference, policy_facts
+from awr_exp.policy import difference, policy_metadata
 from awr_exp.sweep.group import Group
 from awr_exp.training import checkpoint, memory
 from awr_exp.training.callbacks import Report
@@ -155,25 +155,25 @@ def test_a_policy_to_begin_with_must_mean_the_same_here(
 
 
 def test_facts_differ_where_the_task_does() -> None:
-    facts = policy_facts(CONTINUOUS, composed()["agent"])
-    saved = json.loads(json.dumps(facts))
-    assert difference(saved, facts) is None
-    wider = policy_facts(replace(CONTINUOUS, action_high=(1.0, 5.0)), composed()["agent"])
+    metadata = policy_metadata(CONTINUOUS, composed()["agent"])
+    saved = json.loads(json.dumps(metadata))
+    assert difference(saved, metadata) is None
+    wider = policy_metadata(replace(CONTINUOUS, action_high=(1.0, 5.0)), composed()["agent"])
     assert difference(saved, wider) == "spec.action_high=[1.0, 4.0], not [1.0, 5.0]"
     del saved["normalize_values"]
-    assert difference(saved, facts) is None
+    assert difference(saved, metadata) is None
 
 
 def test_facts_differ_where_values_are_in_other_units() -> None:
-    scaled = {scale: policy_facts(CONTINUOUS, composed()["agent"], scale) for scale in (1.0, 0.1)}
+    scaled = {scale: policy_metadata(CONTINUOUS, composed()["agent"], scale) for scale in (1.0, 0.1)}
     assert difference(scaled[1.0], scaled[0.1]) == "reward_scale=1.0, not 0.1"
     here, there = (
-        policy_facts(CONTINUOUS, composed("agent.normalize_values=true", f"agent.gamma={gamma}")["agent"])
+        policy_metadata(CONTINUOUS, composed("agent.normalize_values=true", f"agent.gamma={gamma}")["agent"])
         for gamma in (0.99, 0.9)
     )
     assert difference(here, there) == "gamma=0.99, not 0.9"
     # One that has no values is in no such units.
-    assert policy_facts(CONTINUOUS, composed("agent=bc")["agent"], 0.1) == policy_facts(
+    assert policy_metadata(CONTINUOUS, composed("agent=bc")["agent"], 0.1) == policy_metadata(
         CONTINUOUS, composed("agent=bc")["agent"]
     )
 
@@ -211,7 +211,7 @@ def test_a_data_set_that_cannot_be_written_fails_a_run_which_tries_again_when_re
 def test_a_run_that_is_at_work_is_not_begun_again(tmp_path: Path) -> None:
     cfg, folders = composed(*ONLINE, "trainer.env_steps=96"), [tmp_path / "a", tmp_path / "b"]
     with (
-        results.alone(folders[1]),
+        results.file_lock(folders[1]),
         pytest.raises(UserError, match=f"another process is at work in {folders[1]}: wait for it, or stop it first"),
     ):
         train([cfg, cfg | {"seed": 1}], folders, ["a", "b"])

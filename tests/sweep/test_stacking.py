@@ -62,7 +62,7 @@ def test_a_stack_has_lists_only_where_members_differ() -> None:
     assert isinstance(agent, AWR)
     assert agent.beta.flatten().tolist() == pytest.approx([0.1, 0.5])
     assert agent.max_grad_norm.tolist() == [[float("inf")], [2.0]]
-    second = agent.some(slice(1, 2))
+    second = agent.shard(slice(1, 2))
     assert second.estimator == LambdaReturn([0.7])
     assert second.seeds == [4]
     # In the same memory.

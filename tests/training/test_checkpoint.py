@@ -44,7 +44,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return request.param, folder
 
 
-FACTS: list[tuple[str, Any]] = [
+METADATA: list[tuple[str, Any]] = [
     *[(name, value) for name in ("update", "summed", "step", "added", "counts") for value in (None, "1", -1, [], 1.5)],
     *[(name, {}) for name in ("finished", "returns", "best")],
     ("latest", {"train/ess": "x"}),
@@ -77,15 +77,15 @@ def test_it_goes_on_from_nothing_that_does_not_fit(run: tuple[Callable[[Path], T
     (path,) = (folder / "checkpoint").glob("update_*")
     with safe_open(path, "pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        facts = json.loads(file.metadata()["facts"])
+        metadata = json.loads(file.metadata()["facts"])
     cases = 0
-    for name, change in [*FACTS, *STATE]:
-        if name in facts:
-            save_file(state, path, {"facts": json.dumps(facts | {name: change})})
+    for name, change in [*METADATA, *STATE]:
+        if name in metadata:
+            save_file(state, path, {"facts": json.dumps(metadata | {name: change})})
         elif name in state:
             others = {other: tensor for other, tensor in state.items() if other != name}
             here = {name: change(state[name]).contiguous()} if change else {}
-            save_file(others | here, path, {"facts": json.dumps(facts)})
+            save_file(others | here, path, {"facts": json.dumps(metadata)})
         else:
             continue
         cases += 1
@@ -117,11 +117,11 @@ def test_a_run_of_the_version_before_goes_on(tmp_path: Path) -> None:
     offline(tmp_path).run()
     (_, last), whole = sorted((tmp_path / "checkpoint").glob("update_*")), checkpoint.latest(tmp_path)
     assert whole is not None
-    state, facts = whole
-    counts = facts.pop("counts")
-    before = {name: value for name, value in facts.items() if name not in ("unit", "step", "update")}
+    state, metadata = whole
+    counts = metadata.pop("counts")
+    before = {name: value for name, value in metadata.items() if name not in ("unit", "step", "update")}
     summed = next(iter(counts.values()), 0)
-    checkpoint.save(tmp_path, facts["update"], state, before | {"summed": summed})
+    checkpoint.save(tmp_path, metadata["update"], state, before | {"summed": summed})
     second = offline(tmp_path)
     second.resume()
     assert (second.step, second.update) == (4, 4)

@@ -77,7 +77,7 @@ def test_it_collects_where_the_data_come_from_and_is_evaluated_where_they_say(tm
     own, judge = EnvSource("Pendulum-v1", {"g": 2.0}, 40), EnvSource("Pendulum-v1", {}, 20)
     data.info = replace(data.info, env_spec=own, eval_env_spec=judge)
     info: Any = data.info
-    recorder: Any = Mock(finish=Mock(return_value=None), facts=dict)
+    recorder: Any = Mock(finish=Mock(return_value=None), metadata=dict)
     make_env = from_dataset(info, PENDULUM)
     run = trainer(tmp_path, agent(data), data, make_env=make_env, env_steps=150, recorder=recorder)
     run.run()
@@ -213,8 +213,8 @@ def test_the_actor_begins_as_the_average_of_the_run_before() -> None:
     before, after = make_awr(ema_decay=0.9), make_awr(seeds=[5], ema_decay=0.9)
     for seed in range(3):
         before.update(random_batch(CONTINUOUS, 1, 16, seed))
-    facts = {"optimizer": "adam"}
-    take_over(after, [facts], [(before.state_dict(), facts)])
+    metadata = {"optimizer": "adam"}
+    take_over(after, [metadata], [(before.state_dict(), metadata)])
     assert before.actor.average is not None
     assert not torch.equal(before.actor.average, before.actor.theta)
     assert torch.equal(after.actor.theta, before.actor.average)

@@ -151,7 +151,7 @@ def test_any_number_of_threads_and_of_members_gives_the_same_bits(head: str) -> 
     native.actor_steps(agent, replay, slots, NONE, number), native.critic_steps(agent, replay, slots, NONE, number)
     for threads, member in ((2, 0), (3, 1), (8, 2)):
         torch.set_num_threads(threads)
-        own = again.some(slice(member, member + 1))
+        own = again.shard(slice(member, member + 1))
         mine = copy.copy(replay)
         mine.members, mine.ring = 1, replay.ring[member : member + 1]
         args = own, mine, slots[:, member : member + 1], NONE, number[member : member + 1]
@@ -360,7 +360,7 @@ def test_a_run_on_a_data_set_in_cpp_stops_where_it_would(tmp_path: Path, monkeyp
     monkeypatch.setattr(backends, "WORTHWHILE", 1)
 
     def begun(folder: str, **options: Any) -> Offline:
-        own = AGENTS["td_lambda"]().some(slice(0, 1))
+        own = AGENTS["td_lambda"]().shard(slice(0, 1))
         return offline([tmp_path / folder], own, compile="auto", report_interval=7, refresh_interval=20, **options)
 
     whole = begun("whole")

@@ -337,7 +337,11 @@ def test_a_member_that_is_given_up_keeps_its_place_and_the_others_go_on(
         torch.set_num_threads(1)
     assert [str(one.error) for one in run.runs] == ["None", "no more", "None"]
     found = [checkpoint.latest(folder) for folder in folders]
-    assert [(facts["update"], facts["step"]) for _, facts in filter(None, found)] == [(60, 300), (12, 60), (60, 300)]
+    assert [(metadata["update"], metadata["step"]) for _, metadata in filter(None, found)] == [
+        (60, 300),
+        (12, 60),
+        (60, 300),
+    ]
     assert [run.counts(k) for k in range(3)] == [(60, 300), (12, 60), (60, 300)]
     second = trainer(folders[1:2], agent(CARTPOLE, PHASED, [1]), PHASED)
     second.resume()
@@ -345,7 +349,7 @@ def test_a_member_that_is_given_up_keeps_its_place_and_the_others_go_on(
     for seed in seeds:
         alone = trainer([tmp_path / f"alone{seed}"], agent(CARTPOLE, PHASED, [seed]), PHASED)
         alone.run()
-        own = second.agent if seed == 1 else run.agent.some(slice(seed, seed + 1))
+        own = second.agent if seed == 1 else run.agent.shard(slice(seed, seed + 1))
         for name, tensor in alone.agent.state_dict().items():
             assert torch.allclose(own.state_dict()[name], tensor, atol=1e-6), name
         mine, its = read(folders[seed]), read(tmp_path / f"alone{seed}")
@@ -583,8 +587,8 @@ def test_a_run_whose_worker_hangs_is_stopped_where_it_was(
     with pytest.raises(SystemExit) as stop:
         first.run()
     assert stop.value.code == 143
-    (_, facts) = checkpoint.latest(tmp_path / "run") or ({}, {})
-    assert (facts["step"], facts["owed"]) == {"collect": (120, False), "evaluate": (180, True)}[where]
+    (_, metadata) = checkpoint.latest(tmp_path / "run") or ({}, {})
+    assert (metadata["step"], metadata["owed"]) == {"collect": (120, False), "evaluate": (180, True)}[where]
     second = begun("run")
     second.resume()
     second.run()
@@ -739,7 +743,7 @@ def test_a_member_that_cannot_be_evaluated_ends_alone_and_goes_on_resumed(tmp_pa
     second.resume()
     second.run()
     assert second.runs[0].error is None
-    for seed, own in enumerate((run.agent.some(slice(0, 1)), second.agent)):
+    for seed, own in enumerate((run.agent.shard(slice(0, 1)), second.agent)):
         alone = trainer([tmp_path / f"alone{seed}"], agent(CARTPOLE, PHASED, [seed]), PHASED)
         alone.run()
         for name, tensor in alone.agent.state_dict().items():

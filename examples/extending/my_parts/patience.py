@@ -29,9 +29,9 @@ class Patience(Callback):
             if self.since[member] >= self.limit:
                 trainer.warn(member, "patience", f"no evaluation was better in the last {self.since[member]}")
 
-    def facts(self, member: int) -> dict[str, Any]:
+    def metadata(self, member: int) -> dict[str, Any]:
         """What a checkpoint keeps, so that a run that is resumed goes on counting."""
         return {"patience": [self.best[member], self.since[member]]}
 
-    def load(self, facts: Sequence[dict[str, Any]]) -> None:
-        self.best, self.since = map(list, zip(*(fact["patience"] for fact in facts), strict=True))
+    def load(self, metadata: Sequence[dict[str, Any]]) -> None:
+        self.best, self.since = map(list, zip(*(fact["patience"] for fact in metadata), strict=True))
