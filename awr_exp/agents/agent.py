@@ -1,7 +1,7 @@
 """What every agent has: an actor, normalised observations, the weighted actor step, and a state of tensors."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.math import losses
+from awr_exp.math.gradients import Loss, gradient
 from awr_exp.math.members import Hyper, Stateful, no_limit, per_member, rows
 from awr_exp.math.observations import LIMIT, normalize
 from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate
@@ -19,10 +20,6 @@ from awr_exp.ranges import BelowOne, Count, PerMember, Positive, PositiveOrInf, 
 from awr_exp.seeding import generator
 from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics, Spec
 
-Loss = Callable[[Tensor], LossAndMetrics]
-"""From parameters [K, P] to each member's loss and by-products."""
-# An alias, for the compiler cannot trace the making of a type within a function.
-_Total = tuple[Tensor, LossAndMetrics]
 AVERAGE = "actor.average"
 """Its name in a state."""
 VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
@@ -224,7 +221,7 @@ class Agent:
 
     def descend(self, network: Net, loss: Loss, lr: Tensor) -> LossAndMetrics:
         """One gradient step with learning rate lr [K, 1]; the loss [K] and its by-products before it."""
-        grad, value, extra = _gradient(loss, network.theta)
+        grad, value, extra = gradient(loss, network.theta)
         network.descend(grad, self.optimizer, lr, self.max_grad_norm)
         return value, extra
 
@@ -271,22 +268,3 @@ class Agent:
             if not state[name].is_floating_point() or state[name].isnan().any():
                 raise ValueError(f"'{name}' holds what are no numbers")
             tensor.copy_(state[name])
-
-
-def _gradient(loss: Loss, theta: Tensor) -> tuple[Tensor, Tensor, Metrics]:
-    """The gradient of loss(theta) at theta [K, P], the loss and its by-products."""
-
-    if torch.compiler.is_compiling():
-        # The form that the compiler can trace; eager, it takes twice as long as the other.
-        def total(theta: Tensor) -> _Total:
-            value, extra = loss(theta)
-            return value.sum(), (value, extra)
-
-        grad, (_, (value, extra)) = torch.func.grad_and_value(total, has_aux=True)(theta)
-    else:
-        theta = theta.detach().requires_grad_()
-        with torch.enable_grad():
-            value, extra = loss(theta)
-            # Members share no parameters, so the sum keeps their gradients apart.
-            (grad,) = torch.autograd.grad(value.sum(), theta)
-    return grad, value.detach(), {name: tensor.detach() for name, tensor in extra.items()}

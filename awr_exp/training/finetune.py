@@ -1,13 +1,48 @@
 """Fine-tuning: an agent that was trained on a data set goes on by itself, and keeps the data."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Unit
-from awr_exp.training.callbacks import WarnOfFall
+from awr_exp.training.callbacks import Callback
 from awr_exp.training.online import Online
+from awr_exp.training.trainer import Trainer
+
+
+class WarnOfFall(Callback):
+    """Says where the return falls below that of the policy that a run begins with. It comes after Evaluate."""
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+        self.began: list[list[float]] = []
+        """Returns of each member's first evaluation."""
+
+    def begin(self, trainer: Trainer) -> None:
+        self.owed = not self.began
+
+    def call(self, trainer: Trainer) -> None:
+        if any(run.returns for run in trainer.runs):
+            self.began = self.began or [list(run.returns) for run in trainer.runs]
+        for member, (before, run) in enumerate(zip(self.began, trainer.runs, strict=False)):
+            now = run.returns
+            if before and np.mean(now) < np.mean(before) - np.std(before) - np.std(now):
+                trainer.warn(
+                    member,
+                    "fell",
+                    f"the return fell from the {np.mean(before):.1f} that it began with to {np.mean(now):.1f}; "
+                    "try a larger trainer.offline_share, a larger agent.beta or a smaller agent.actor_lr",
+                )
+
+    def metadata(self, member: int) -> dict[str, Any]:
+        return {"began": self.began[member] if self.began else []}
+
+    def load(self, metadata: Sequence[dict[str, Any]]) -> None:
+        self.began = [fact["began"] for fact in metadata] if metadata[0]["began"] else []
 
 
 class Finetune(Online):

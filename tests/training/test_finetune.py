@@ -24,9 +24,8 @@ from awr_exp.errors import UserError
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.seeding import draw_rows, shuffle_rows
 from awr_exp.training import checkpoint
-from awr_exp.training.callbacks import WarnOfFall
 from awr_exp.training.evaluate import Evaluator
-from awr_exp.training.finetune import Finetune
+from awr_exp.training.finetune import Finetune, WarnOfFall
 from awr_exp.training.loggers import Jsonl
 from awr_exp.training.rows import read
 from awr_exp.training.run import Run
