@@ -226,7 +226,10 @@ def test_what_a_full_disk_costs_in_the_end_fails_the_run(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     options = composed(*ONLINE, "trainer.env_steps=96")
-    for place, module, name in (("result.json", results, "atomic_write"), ("newest checkpoint", checkpoint, "save_file")):
+    for place, module, name in (
+        ("result.json", results, "atomic_write"),
+        ("newest checkpoint", checkpoint, "save_file"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, full)
             (outcome,) = train([options], [tmp_path / name])
