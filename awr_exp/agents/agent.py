@@ -10,7 +10,7 @@ from torch import Tensor
 
 from awr_exp.math import losses
 from awr_exp.math.gradients import Loss, gradient
-from awr_exp.math.members import Hyper, Stateful, no_limit, per_member, rows
+from awr_exp.math.members import Hyper, Stateful, no_limit, per_member, sharded
 from awr_exp.math.observations import LIMIT, normalize
 from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate
 from awr_exp.networks.mlp import size
@@ -138,12 +138,10 @@ class Agent:
 
     def shard(self, members: slice) -> Self:
         """An agent of the chosen members alone, in the same memory: what it learns, this one has learnt."""
-        part = copy.copy(self)
+        part = sharded(self, members)
         part.seeds = self.seeds[members]
         for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(part, name, rows(value, members))
-            elif hasattr(value, "shard"):
+            if hasattr(value, "shard"):
                 setattr(part, name, value.shard(members))
         return part
 

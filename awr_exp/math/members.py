@@ -48,6 +48,14 @@ def shard(value: T | Sequence[T], members: slice) -> T | Sequence[T]:
     return value[members] if isinstance(value, Sequence) else value
 
 
+def sharded(owner: T, members: slice) -> T:
+    """A copy of an object with the chosen members' rows of each of its tensors [K, ...], in the same memory."""
+    part = copy.copy(owner)
+    own = {name: value for name, value in vars(owner).items() if isinstance(value, Tensor)}
+    vars(part).update({name: rows(tensor, members) for name, tensor in own.items()})
+    return part
+
+
 class Stateful:
     """A part of an agent that learns something of each member, such as a weighting with a running scale.
 
@@ -68,10 +76,7 @@ class Stateful:
 
     def shard(self, members: slice) -> Self:
         """The chosen members' part, in the same memory."""
-        part = copy.copy(self)
-        own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        vars(part).update({name: rows(tensor, members) for name, tensor in own.items()})
-        return part
+        return sharded(self, members)
 
 
 def started(part: T, column: Tensor) -> T:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awr_exp.math.members import rows
+from awr_exp.math.members import sharded
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 MOMENTUM = 0.9
@@ -42,7 +42,7 @@ class Net:
 
     def shard(self, members: slice) -> "Net":
         """The chosen members' parameters, in the same memory."""
-        return replace(self, **{name: rows(tensor, members) for name, tensor in self.tensors().items()})
+        return sharded(self, members)
 
     def averaged(self) -> "Net":
         """The same network with its average as parameters, where it has one."""
