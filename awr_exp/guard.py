@@ -27,7 +27,7 @@ def refusals(content: Any, conf: Path) -> Iterator[Refusal]:
 
 
 def _refusals(node: Any, place: str, name: str, known: dict[str, Kind]) -> Iterator[Refusal]:
-    """Of what stands in `place`, whose kind is called `name`."""
+    """What is refused of a part in `place`, whose kind is called `name`."""
     if is_left_out(node):
         return
     kind, where = known[name], place or "configuration"
@@ -61,7 +61,7 @@ def _is_own(target: Any) -> bool:
 
 
 def _of_value(key: Any, value: Any, path: str, known: dict[str, Kind] | None = None) -> Iterator[Refusal]:
-    """Of what should be values alone; known: the kinds, where it is of an own part, which may have further parts."""
+    """What is refused among plain values; known: the kinds, for an own part, which may have further parts."""
     if known and isinstance(value, dict) and "_target_" in value:
         # Other own ones, and what our agents and trainers have as parts, too.
         parts = {*known["agent"].parts.values(), *known["trainer"].parts.values()} - {"trainer"}

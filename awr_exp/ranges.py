@@ -158,7 +158,7 @@ def _meant(hint: Any, function: Any) -> Any:
 
 
 def check_all(place: str, known: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """As `check`, of values by name with these annotations, where there may be a list of one a member.
+    """Check values by name with these annotations, where there may be a list of one a member.
 
     place: of which setting they are parts, such as "agent".
     """

@@ -160,7 +160,7 @@ def values(cfg: DictConfig, kind: Kind | None = None) -> dict[str, Any]:
 
 
 def check_ranges(content: dict[str, Any], kind: Kind | None = None) -> None:
-    """As `values`, of content that is resolved, or of some of its parts by name."""
+    """Check the ranges of content that is resolved, or of some of its parts by name, as `values` does."""
     # The shallow first: agent.network is only a reference to network, where the user set the value.
     found = sorted(_settings(content, kind or kinds(CONF)[""]), key=lambda setting: setting[0].count("."))
     for path, value, hint in found:
@@ -170,7 +170,7 @@ def check_ranges(content: dict[str, Any], kind: Kind | None = None) -> None:
 
 
 def check_origin(cfg: DictConfig) -> None:
-    """As `check`, of what says where a configuration goes on from, which is needed before the others can be checked."""
+    """Check what says where a configuration goes on from, which is needed before the rest can be checked."""
     for path, hint in (("resume", RUN["resume"]), ("sweep.resume", SWEEP["resume"]), ("trust", RUN["trust"])):
         value = OmegaConf.select(cfg, path)
         ranges.check(path, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value, hint)

@@ -81,14 +81,14 @@ class Kind:
     own: dict[str, Any] = field(default_factory=dict)
 
     def settings(self, target: Any = None) -> dict[str, Any]:
-        """With their annotations, those of one part, or of any that may stand here."""
+        """The settings of one part, or of any that may stand here, with their annotations."""
         targets = self.targets if target is None else [target]
         return self.own | {name: hint for one in targets for name, hint in parameters(one).items() if hint}
 
 
 @cache
 def options(*roots: Path) -> tuple[Option, ...]:
-    """Of all groups in these folders of configurations; the primary ones, such as config.yaml, have the group ""."""
+    """The options of all groups in these folders; primary ones, such as config.yaml, have the group ""."""
     found = [_read(path, root) for root in roots for path in sorted(root.rglob("*.yaml"))]
     return tuple(one for one in found if one.group not in ("wandb", "hydra/job_logging"))
 
@@ -107,7 +107,7 @@ def names(*roots: Path) -> dict[str, list[str]]:
 
 @cache
 def kinds(conf: Path) -> dict[str, Kind]:
-    """By name, what may stand where, as the yaml files in `conf` say; "" is the whole configuration of a run."""
+    """The kinds of parts by name, as the yaml files in `conf` say; "" is the whole configuration of a run."""
     chosen = [one for one in options(conf) if "/" not in one.group and one.group not in ("", "experiment")]
     groups = {one.group for one in chosen}
     # A baseline is an agent, and what a run begins with is trained by a trainer of its own.

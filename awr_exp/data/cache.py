@@ -131,7 +131,7 @@ def _own(file: Path) -> Path:
 
 
 def _digest(packed: Any, facts: dict[str, Any]) -> str:
-    """Of all that a cache holds. Raises ValueError if the rows do not have the form that the facts say."""
+    """A digest of all that a cache holds. Raises ValueError if the rows do not have the form that the facts say."""
     spec, lengths = Spec.from_json(facts["spec"]), facts["lengths"]
     shape = sum(lengths) + len(lengths), Schema(spec, STORED).width
     if packed.shape != shape or packed.dtype != np.float32 or not packed.flags.c_contiguous:

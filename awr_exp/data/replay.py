@@ -143,7 +143,7 @@ class Replay:
         return self._batch(self.slots(rows), **chosen(columns, rows))
 
     def take(self, slots: Tensor, **columns: Tensor | None) -> Batch:
-        """As `sample`, of the transitions in `slots` [K, B] of the ring and of columns [K, T * E] in its order."""
+        """The transitions in `slots` [K, B] of the ring, and what columns [K, T * E] in its order hold there."""
         return self._batch(slots, **chosen(columns, slots))
 
     def _batch(self, slots: Tensor, **columns: Tensor) -> Batch:

@@ -33,9 +33,9 @@ class Schema:
     def __init__(self, spec: Spec, names: Sequence[str] = TRANSITION) -> None:
         self.single = SINGLE | ({"action": torch.int64} if spec.discrete else {})
         self.runs: dict[tuple[str | int, ...], list[tuple[torch.dtype, int, int]]] = {}
-        """Of an observation and each part of it, by type: the first number and how many there are."""
+        """The type, first number and size of each piece of an observation, and of each part of one by its path."""
         self.columns: dict[str, tuple[int, int]] = {}
-        """Of each, the first of a row's numbers that it takes, and how many."""
+        """The first of a row's numbers that each column takes, and how many."""
         self.width = 0
         for name in names:
             size = spec.action_dim if name == "action" else 1
@@ -67,7 +67,7 @@ class Schema:
         return views or [column]
 
     def view(self, rows: Tensor, name: str, *path: str | int) -> Tensor:
-        """As `views`, of a column of one type."""
+        """The view of a column of one type, see `views`."""
         (view,) = self.views(rows, name, *path)
         return view
 

@@ -51,7 +51,7 @@ def play(fleet: Fleet, act: Act, seed: int, rng: np.random.Generator) -> dict[st
 
 
 def play_seeded(fleet: Fleet, act: Act, seed: int, *names: object) -> dict[str, NDArray[Any]]:
-    """As `play`, the episode of these names, or another one where the environment fails in it.
+    """Play the episode of these names, or another one where the environment fails in it.
 
     Raises UserError where it fails again and again.
     """

@@ -163,7 +163,7 @@ class Vectorized(InProcess):
 
 
 class Workers:
-    """As `InProcess`, shared among processes, of which this is one: environment i is in process i % processes.
+    """Environments shared among processes, of which this is one: environment i is in process i % processes.
 
     Raises WorkerError where another process dies, or cannot do anything, and HangsError as a worker does.
     """

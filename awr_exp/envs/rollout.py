@@ -125,7 +125,7 @@ class Driver:
         raise self._broken()
 
     def _failed(self, lanes: Numbers, reasons: dict[int, str]) -> Numbers:
-        """Those that begin anew because some failed, for these reasons by place: they are counted."""
+        """Count the lanes that failed, for these reasons by place; the lanes that begin anew because of them."""
         failed, self.failures = lanes[list(reasons)], self.failures.copy()
         self.failures[failed] += 1
         self.reasons += zip((failed // self.shape[1]).tolist(), reasons.values(), strict=True)

@@ -112,7 +112,7 @@ class Worker:
 
 
 class Local:
-    """As `Worker`, in this process: it does what it was asked for once the answer is wanted."""
+    """A worker in this process: it does what it was asked for once the answer is wanted."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self.hosted = make()

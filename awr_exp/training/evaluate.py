@@ -164,7 +164,7 @@ class Episodes:
             self.open = numbers[going_on]
 
     def _moved(self, numbers: Numbers, step: Step) -> Numbers:
-        """Those that have not failed; the others are counted, and to be begun anew."""
+        """The episodes that have not failed; the others are counted, and begun anew later."""
         for place, reason in step.reasons.items():
             number, member = int(numbers[place]), int(numbers[place]) // self.returns.shape[1]
             self.failures[member].append(reason)
