@@ -15,7 +15,7 @@ from awr_exp.reading import DEEPEST
 from awr_exp.vocabulary import MARKERS, REFERENCE, Kind, is_left_out, kinds
 
 LARGEST = 20_000
-"""Values, and letters of one, that a configuration has when all references are followed; ours have some hundred."""
+"""The most values and letters that a configuration may have with all references followed; ours have some hundred."""
 
 Refusal = tuple[str | None, str]
 """What would be called or imported, where somebody may trust it by that name, and what is wrong with it."""
@@ -123,16 +123,17 @@ def resolved(content: Any, origin: Path) -> Any:
         if not isinstance(node, str):
             return node
         if whole := REFERENCE.fullmatch(node):
-            found = _found(content, whole[1])
+            found = value_at(content, whole[1])
             return node if found is None else follow(found, depth + 1)
-        text = REFERENCE.sub(lambda name: str(follow(_found(content, name[1]), depth + 1)), node)
+        text = REFERENCE.sub(lambda name: str(follow(value_at(content, name[1]), depth + 1)), node)
         left[0] -= len(text)
         return text
 
     return follow(content, 0)
 
 
-def _found(content: Any, name: str) -> Any:
+def value_at(content: Any, name: str) -> Any:
+    """What a configuration has in a place with a dotted name; None where there is no such place."""
     for key in name.split("."):
         content = content.get(key) if isinstance(content, dict) else None
     return content

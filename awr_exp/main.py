@@ -2,7 +2,9 @@
 
 import logging
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,6 +17,8 @@ from awr_exp.errors import UserError
 from awr_exp.training import progress
 
 log = logging.getLogger(__name__)
+COMMANDS = {"report": "awr_exp.report.__main__", "dashboard": "awr_exp.dashboard", "collect": "awr_exp.collect"}
+"""Commands of their own, and the module whose `main` each is."""
 command.register()
 sweep.register()
 
@@ -33,16 +37,7 @@ def run(cfg: DictConfig) -> float | None:
         if cfg.resume is None and results.finished(before := results.read(folder), content):
             log.log(progress.CLOSING, "nothing left to train: %s", folder)
             return before.metrics.get(cfg.objective)
-        # Everything heavy is imported here, so that --help and a mistake are answered at once.
-        from awr_exp import experiment
-        from awr_exp.training.run import Run
-
-        if cfg.resume is None:
-            # Meanwhile somebody else may have begun in the same folder, and kept another configuration there.
-            run_folder.check_kept(folder, HydraConfig.get().overrides.task, cfg)
-        else:
-            run_folder.note_changes(folder, cfg)
-        (outcome,) = experiment.train([Run(folder, config=content)])
+        outcome = _train(folder, cfg, content)
         failure = outcome.error
     except (SystemExit, KeyboardInterrupt):
         if content and results.begun(folder):
@@ -65,25 +60,28 @@ def run(cfg: DictConfig) -> float | None:
     raise CompactHydraException(f"error: {failure}")
 
 
+def _train(folder: Path, cfg: DictConfig, content: dict[str, Any]) -> results.Outcome:
+    """Train the run that has this folder, from a configuration and its values."""
+    # Everything heavy is imported here, so that --help and a mistake are answered at once.
+    from awr_exp import experiment
+    from awr_exp.training.run import Run
+
+    if cfg.resume is None:
+        # Meanwhile somebody else may have begun in the same folder, and kept another configuration there.
+        run_folder.check_kept(folder, HydraConfig.get().overrides.task, cfg)
+    else:
+        run_folder.note_changes(folder, cfg)
+    (outcome,) = experiment.train([Run(folder, config=content)])
+    return outcome
+
+
 def main() -> None:
-    """The command `awr-exp`; `awr-exp report`, `dashboard` and `collect` are commands of their own."""
+    """The command `awr-exp`."""
     surroundings.begin()
-    if sys.argv[1:2] == ["report"]:
-        from awr_exp.report.__main__ import main as report
-
-        return report(sys.argv[2:])
-    if sys.argv[1:2] == ["dashboard"]:
-        from awr_exp.dashboard import main as dashboard
-
-        return dashboard(sys.argv[2:])
-    if sys.argv[1:2] == ["collect"]:
-        from awr_exp.collect import main as collect
-
-        del sys.argv[1]
-        return collect()
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        return import_module(COMMANDS[sys.argv.pop(1)]).main()
     command.check_command(sys.argv[1:])
     sys.argv[1:] = arguments.to_resume(arguments.understood(sys.argv[1:]))
-    command.check_arguments(sys.argv[1:])
     with messages.plain_errors(), surroundings.interruptible():
         run()
 

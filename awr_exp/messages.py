@@ -57,7 +57,7 @@ def said(error: Exception) -> str:
 
 
 def _unreadable(error: OverrideParseException) -> str:
-    """What Hydra's grammar has no place for."""
+    """What is said of an override that Hydra's grammar cannot read."""
     what, reason = error.override or "''", " ".join(error.message.partition("See https://hydra.cc")[0].split())
     if "missing EQUAL" in reason:
         return f"'{what}' is no setting: write name=value, such as agent.beta=0.05"
@@ -70,7 +70,7 @@ def _unreadable(error: OverrideParseException) -> str:
 
 
 def _no_such_option(error: MissingConfigException) -> str:
-    """What is missing, by the name that the user wrote, and what there is: own options, too."""
+    """What is said of an option that is not there: its name as the user wrote it, and the options there are."""
     group, _, option = str(error.missing_cfg_file).removesuffix(".yaml").rpartition("/")
     where = re.match("In '(.+?)'", str(error))
     told = f"{where[1]}.yaml: " if where and where[1] not in ("config", "hydra/config") else ""

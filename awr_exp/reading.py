@@ -14,11 +14,11 @@ import yaml
 from awr_exp.errors import UserError
 
 LARGEST_YAML, LARGEST_JSON = 2**18, 2**24
-"""Bytes; what we write has some thousand."""
+"""The most bytes that a file may have; ours have some thousand."""
 DEEPEST = 32
-"""Lists and mappings within one another."""
+"""The most lists and mappings that may lie within one another."""
 LARGEST = 2**63
-"""Whole numbers are below, either way from 0."""
+"""Whole numbers must be nearer to 0 than this."""
 
 
 def read_yaml(path: Path) -> Any:

@@ -15,7 +15,7 @@ from awr_exp.config import CONF, SWEEPS, options
 from awr_exp.errors import UserError, first_line
 from awr_exp.ranges import Count, NotNegative, Range, Text, Texts, Whole, shown
 from awr_exp.signatures import parameters
-from awr_exp.vocabulary import MARKERS, RUN, SWEEP, Kind, is_left_out, kinds, names, near, referred
+from awr_exp.vocabulary import MARKERS, REFERENCE, RUN, SWEEP, Kind, is_left_out, kinds, names, near
 
 COLLECTION = Kind({}, {"env": "env"}, {"policy": Text, "dataset_id": Text, "episodes": Count, "noise": NotNegative,
                                        "sample": bool, "seed": Whole, "trust": Texts})  # fmt: skip
@@ -92,19 +92,11 @@ def _without_use(content: Mapping[str, Any]) -> dict[str, str]:
 
 def _without_reference(raw: Any) -> dict[str, str]:
     """The groups of parts of parts that nothing in a configuration with references refers to, and why."""
-    known = kinds(CONF)
-    owners = {group: owner for owner in ("agent", "trainer") for group in known[owner].parts.keys() & known[""].parts}
-    used: set[str] = set()
-    ahead = [node for group, node in raw.items() if group not in owners]
-    while ahead:
-        node = ahead.pop()
-        if group := referred(node, owners.keys() - used):
-            used.add(group)
-            ahead.append(raw[group])
-        ahead += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+    known, used = kinds(CONF), REFERENCE.findall(str(raw))
     return {
         group: f"the {owner} that is chosen has no {group}: leave it out, or choose another {owner}"
-        for group, owner in owners.items()
+        for owner in ("agent", "trainer")
+        for group in known[owner].parts.keys() & known[""].parts
         if group not in used
     }
 
@@ -182,17 +174,12 @@ def _settings(node: dict[str, Any], kind: Kind, prefix: str = "") -> Iterator[tu
     What only another part of its kind has is annotated as there.
     """
     target = node.get("_target_")
-    foreign, own = (
-        str(target or "awr_exp.").partition(".")[0] != "awr_exp",
-        kind.settings(target) if target else kind.own,
-    )
+    ours = not target or str(target).startswith("awr_exp.")
+    hints = kind.settings() | (kind.settings(target) if target else kind.own) | MARKERS
     for name, value in node.items():
-        path = f"{prefix}{name}"
-        if name in MARKERS:
-            yield path, value, MARKERS[name]
-        elif foreign or (name in kind.parts and value is None):
-            continue
-        elif isinstance(value, dict) and (name in kind.parts or "_target_" in value):
-            yield from _settings(value, kinds(CONF)[kind.parts[name]] if name in kind.parts else Kind(), f"{path}.")
-        else:
-            yield path, value, own.get(name) or kind.settings().get(name)
+        is_part = name in kind.parts or (isinstance(value, dict) and "_target_" in value)
+        if ours and is_part and isinstance(value, dict):
+            inner = kinds(CONF)[kind.parts[name]] if name in kind.parts else Kind()
+            yield from _settings(value, inner, f"{prefix}{name}.")
+        elif name in MARKERS or (ours and not (is_part and value is None)):
+            yield f"{prefix}{name}", value, hints.get(name)

@@ -12,7 +12,7 @@ PLAIN = re.compile(r"[\w./@%+:-]+", re.ASCII)
 """What neither Hydra nor a shell takes for anything but itself."""
 
 OPTIONS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
-"""Of Hydra: they say where its configuration comes from."""
+"""Hydra's options that say where its configuration comes from."""
 
 
 def override(name: str, value: Any) -> str:

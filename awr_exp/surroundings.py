@@ -133,12 +133,12 @@ _shared: dict[str, Any] = {}
 
 
 def _settings() -> dict[str, Setting]:
-    """Those of the modules that are there: nothing is imported for this."""
+    """The settings of Python and of the modules that are there: nothing is imported for this."""
     return _settings_of(*(name if hasattr(sys.modules.get(name), last) else "" for name, last in LAST.items()))
 
 
 LAST = {"numpy": "seterrcall", "torch": "set_default_device"}
-"""What tells that a module is there, and whole."""
+"""What each module defines late: one that has it is imported, and as a whole."""
 
 
 @cache

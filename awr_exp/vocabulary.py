@@ -37,11 +37,11 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 """The settings of config.yaml, which are of no part."""
 SWEEP: dict[str, Any] = {"resume": Text | None}
-"""Those under `sweep`."""
+"""The settings under `sweep`."""
 REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
-"""To another value of the same configuration; whatever else may stand in such braces can look at the machine."""
+"""A reference to another value of the configuration; what else may stand in such braces can look at the machine."""
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""That of C takes a fifth of the time, which every command spends."""
+"""The loader in C takes a fifth of the time, which every command spends."""
 
 
 @dataclass
@@ -126,8 +126,9 @@ def _learn(known: dict[str, Kind], name: str, node: dict[str, Any], groups: set[
     if "_target_" in node:
         kind.targets[node["_target_"]] = node.get("_partial_", False)
     for key, value in node.items():
-        if group := referred(value, groups):
-            kind.parts[key] = group
+        reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+        if reference and reference[1] in groups:
+            kind.parts[key] = reference[1]
         elif isinstance(value, dict) and "_target_" in value:
             kind.parts[key] = f"{name}.{key}"
             _learn(known, kind.parts[key], value, groups)
@@ -136,12 +137,6 @@ def _learn(known: dict[str, Kind], name: str, node: dict[str, Any], groups: set[
 def is_left_out(node: Any) -> bool:
     """Whether there is nothing in a place, or nothing but nulls."""
     return not node or (isinstance(node, dict) and all(v is None and str(k)[:1] != "_" for k, v in node.items()))
-
-
-def referred(value: Any, groups: Iterable[str]) -> str | None:
-    """The group that a value refers to as a whole, such as `${network}`."""
-    found = REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    return found[1] if found and found[1] in groups else None
 
 
 def _read(path: Path, root: Path) -> Option:

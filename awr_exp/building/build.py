@@ -3,6 +3,7 @@
 import re
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import hydra
@@ -59,12 +60,13 @@ def check_targets(node: Any, place: str = "") -> None:
 
 @cache
 def _locate(name: str) -> Any:
-    modules = name.split(".")
+    path, *parts = name.split(".")
     try:
-        found: Any = import_module(modules[0])
-        for count, part in enumerate(modules[1:], 2):
-            if not hasattr(found, part):
-                _import(".".join(modules[:count]))
+        found: Any = import_module(path)
+        for part in parts:
+            path = f"{path}.{part}"
+            if not hasattr(found, part) and hasattr(found, "__path__") and find_spec(path):
+                import_module(path)
             if not hasattr(found, part):
                 raise UserError(f"'{name}' cannot be found: {found.__name__} has no {part}{near(part, dir(found))}")
             found = getattr(found, part)
@@ -73,12 +75,3 @@ def _locate(name: str) -> Any:
         raise
     except Exception as error:
         raise UserError(f"'{name}' cannot be found: {named(error)}") from None
-
-
-def _import(module: str) -> None:
-    """Unless there is none of this name; what it imports itself must be there."""
-    try:
-        import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise

@@ -51,7 +51,7 @@ def check_same(what: str, theirs: Sequence[Metadata], mine: Sequence[Metadata]) 
 
 
 def forget_others_moments(agent: Agent, theirs: Sequence[Metadata], mine: Sequence[Metadata]) -> None:
-    """What another optimizer took down while it learnt, this one starts anew."""
+    """Start the moments of the optimizer anew where they are those of another one."""
     if theirs[0].get("optimizer", mine[0]["optimizer"]) != mine[0]["optimizer"]:
         log.info("the policy to begin with was trained with another optimizer, whose moments start anew")
         for network in agent.networks.values():
