@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 NAME_LENGTH = 128
 """The most characters that W&B takes as the name of a run."""
 
+
 def check_command(arguments: Sequence[str]) -> None:
     """End with one line for a subcommand that is not there."""
     first = arguments[0] if arguments else ""
