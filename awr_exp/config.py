@@ -63,10 +63,11 @@ def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
         raise UserError(f"{path} cannot be read: it is not a mapping")
     check_trusted(guard.resolved(content, path), path, trust)
     # Whether to go there is up to the command, and to this machine's own settings.
-    for place, name, online, here in (("dataset", "download", True, False), ("wandb", "mode", "online", "auto")):
-        node = ((content.get("logger") or {}) if place == "wandb" else content).get(place) or {}
-        if isinstance(node, dict) and node.get(name) == online:
-            node[name] = here
+    dataset, wandb = content.get("dataset") or {}, (content.get("logger") or {}).get("wandb") or {}
+    if dataset.get("download") is True:
+        dataset["download"] = False
+    if wandb.get("mode") == "online":
+        wandb["mode"] = "auto"
     return OmegaConf.create(content)
 
 

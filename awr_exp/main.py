@@ -2,8 +2,8 @@
 
 import logging
 import sys
-from importlib import import_module
 from pathlib import Path
+from runpy import run_module
 from typing import Any
 
 import hydra
@@ -14,11 +14,10 @@ from omegaconf import DictConfig
 
 from awr_exp import arguments, command, config, messages, results, run_folder, surroundings, sweep
 from awr_exp.errors import UserError
+from awr_exp.help import SUBCOMMANDS
 from awr_exp.training import progress
 
 log = logging.getLogger(__name__)
-COMMANDS = {"report": "awr_exp.report.__main__", "dashboard": "awr_exp.dashboard", "collect": "awr_exp.collect"}
-"""Commands of their own, and the module whose `main` each is."""
 command.register()
 sweep.register()
 
@@ -78,8 +77,10 @@ def _train(folder: Path, cfg: DictConfig, content: dict[str, Any]) -> results.Ou
 def main() -> None:
     """The command `awr-exp`."""
     surroundings.begin()
-    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        return import_module(COMMANDS[sys.argv.pop(1)]).main()
+    if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
+        # As `python -m awr_exp.report` does.
+        run_module(f"awr_exp.{sys.argv.pop(1)}", run_name="__main__")
+        return
     command.check_command(sys.argv[1:])
     sys.argv[1:] = arguments.to_resume(arguments.understood(sys.argv[1:]))
     with messages.plain_errors(), surroundings.interruptible():

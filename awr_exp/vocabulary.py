@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import yaml
 
 from awr_exp.ranges import Range, Text, Texts, Whole, matches
+from awr_exp.reading import Loader
 from awr_exp.signatures import parameters
 
 MOST_THREADS = 1024
@@ -40,8 +41,6 @@ SWEEP: dict[str, Any] = {"resume": Text | None}
 """The settings under `sweep`."""
 REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 """A reference to another value of the configuration; what else may stand in such braces can look at the machine."""
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The loader in C takes a fifth of the time, which every command spends."""
 
 
 @dataclass
@@ -146,11 +145,11 @@ def _read(path: Path, root: Path) -> Option:
     package = next((line.split()[1] for line in header if line.startswith("@package")), group.replace("/", "."))
     place = "" if package == "_global_" else package
     try:
-        node = yaml.compose(text, LOADER)
+        node = yaml.compose(text, Loader)
     except yaml.YAMLError:  # of somebody's own, which Hydra says if it is chosen
         node = None
     is_mapping = isinstance(node, yaml.MappingNode)
-    content: dict[str, Any] = LOADER("").construct_document(node) if is_mapping else {}
+    content: dict[str, Any] = Loader("").construct_document(node) if is_mapping else {}
     for base in content.get("defaults", []):
         if isinstance(base, str) and base != "_self_" and (other := path.with_stem(base)).exists():
             content = _read(other, root).content | content

@@ -55,11 +55,12 @@ def check_targets(node: Any, place: str = "") -> None:
         ahead += [(f"{place}.{key}".lstrip("."), value) for key, value in inner]
         name = node.get("_target_") if isinstance(node, dict) else None
         if isinstance(name, str) and name:
-            check_all(place, arguments(_locate(name)), node)
+            check_all(place, arguments(locate(name)), node)
 
 
 @cache
-def _locate(name: str) -> Any:
+def locate(name: str) -> Any:
+    """What a dotted name means, its modules imported. Raises UserError where it cannot be found."""
     path, *parts = name.split(".")
     try:
         found: Any = import_module(path)

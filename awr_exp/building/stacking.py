@@ -7,12 +7,12 @@ Nothing is listed here: an agent's constructor says by its annotations what may 
 import copy
 import json
 from collections.abc import Iterator, Sequence
-from functools import cache
+from contextlib import suppress
 from typing import Any
 
-from hydra.utils import get_object
-
 from awr_exp.agents.agent import Agent
+from awr_exp.building.build import locate
+from awr_exp.errors import UserError
 from awr_exp.ranges import arguments, per_member
 from awr_exp.training.trainer import Trainer
 
@@ -73,13 +73,11 @@ def own_values(node: Config) -> Iterator[tuple[Config, str]]:
             yield from own_values(value)
 
 
-@cache
 def _object(target: str) -> Any:
     """What a `_target_` names, or None: that it does not exist is said when it is built."""
-    try:
-        return get_object(target)
-    except Exception:
-        return None
+    with suppress(UserError):
+        return locate(target)
+    return None
 
 
 def _is(node: Config, kind: type) -> bool:
