@@ -2,9 +2,7 @@
 
 import logging
 import os
-import re
 import sys
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,23 +19,11 @@ from awr_exp.config import SWEEPS, choices, saved_config, to_resume
 from awr_exp.errors import UserError
 from awr_exp.reading import check_links
 from awr_exp.settings import check, surplus
-from awr_exp.vocabulary import near
 
 log = logging.getLogger(__name__)
 
 NAME_LENGTH = 128
 """The most characters that W&B takes as the name of a run."""
-
-
-def check_command(arguments: Sequence[str]) -> None:
-    """End with one line for a subcommand that is not there."""
-    first = arguments[0] if arguments else ""
-    if re.fullmatch(r"[^\W\d][\w-]*", first):
-        others = f"{', '.join(help.SUBCOMMANDS[:-1])} and {help.SUBCOMMANDS[-1]}"
-        sys.exit(
-            f"error: there is no command '{first}': there are {others}, and settings such as agent.beta=0.05"
-            f"{near(first, help.SUBCOMMANDS)}"
-        )
 
 
 def check_complete(hydra: Any) -> None:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from awr_exp import guard, reading, shell
 from awr_exp.errors import UserError
+from awr_exp.vocabulary import kinds
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -31,7 +32,7 @@ def options(group: str) -> list[str]:
 def check_trusted(content: Any, origin: Path, trust: Iterable[str] = ()) -> None:
     """Refuse with UserError what a resolved configuration, or some of its places by name, has from a file beyond our
     own parts, each where it belongs, plain values, and `trust`."""
-    for name, what in guard.refusals(content, CONF):
+    for name, what in guard.refusals(content, kinds(CONF)):
         if name is None:
             raise UserError(f"{origin} {what}")
         if name not in trust:
@@ -43,7 +44,7 @@ def to_resume(folder: Path, changes: Iterable[str] = ()) -> str:
     path = folder / ".hydra" / "config.yaml"
     try:
         content = guard.resolved(reading.read_yaml(path), path)
-        names = sorted({name for name, _ in guard.refusals(content, CONF) if name})
+        names = sorted({name for name, _ in guard.refusals(content, kinds(CONF)) if name})
     except UserError:
         names = []
     trust = [shell.override("trust", names)] if names else []

@@ -81,7 +81,6 @@ def main() -> None:
         # As `python -m awr_exp.report` does.
         run_module(f"awr_exp.{sys.argv.pop(1)}", run_name="__main__")
         return
-    command.check_command(sys.argv[1:])
     sys.argv[1:] = arguments.to_resume(arguments.understood(sys.argv[1:]))
     with messages.plain_errors(), surroundings.interruptible():
         run()

@@ -11,6 +11,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from awr_exp.config import CONF, SWEEPS
 from awr_exp.errors import named
+from awr_exp.help import SUBCOMMANDS
 from awr_exp.vocabulary import names, near
 
 
@@ -59,6 +60,10 @@ def said(error: Exception) -> str:
 def _unreadable(error: OverrideParseException) -> str:
     """What is said of an override that Hydra's grammar cannot read."""
     what, reason = error.override or "''", " ".join(error.message.partition("See https://hydra.cc")[0].split())
+    if re.fullmatch(r"[^\W\d][\w-]*", what):
+        commands = f"{', '.join(SUBCOMMANDS[:-1])} and {SUBCOMMANDS[-1]}"
+        close = near(what, SUBCOMMANDS)
+        return f"there is no command '{what}': there are {commands}, and settings such as agent.beta=0.05{close}"
     if "missing EQUAL" in reason:
         return f"'{what}' is no setting: write name=value, such as agent.beta=0.05"
     if "while evaluating" in reason:

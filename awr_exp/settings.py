@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from awr_exp import ranges, shell
 from awr_exp.config import CONF, SWEEPS, options
@@ -40,7 +40,7 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
         missing += [group for group in sorted(needed) if not node.get(group)]
     if missing:
         raise UserError(f"{missing[0]} is missing: choose {missing[0]}=<one of {', '.join(options(missing[0]))}>")
-    for group, why in (_without_use(content) | _without_reference(OmegaConf.to_container(cfg))).items():
+    for group, why in (_without_use(content["trainer"]) | _without_reference(OmegaConf.to_container(cfg))).items():
         typed = [override for name, override in asked.items() if name.partition(".")[0] == group]
         if typed and not is_left_out(content.get(group)):
             raise UserError(f"{typed[0]} has no effect, since {why}")
@@ -73,21 +73,27 @@ def _check_places(content: Mapping[str, Any]) -> None:
                 raise UserError(f"{group}.{name} is {shown(node)}; it must be a part with a _target_, or left out")
 
 
-def _without_use(content: Mapping[str, Any]) -> dict[str, str]:
-    """What a trainer of ours does not take, and why."""
-    trainer = content["trainer"]
-    if not (takes := parameters(trainer["_target_"])):
-        return {}
-    name = f"trainer={trainer['_target_'].rpartition('.')[2].lower()}"
-    unused = {}
-    if "data" not in takes:
-        unused["dataset"] = f"{name} collects its own data: leave it out, or choose trainer=offline or finetune"
-        unused["baseline"] = f"{name} has no data set for a baseline: leave it out"
-    if "schedule" not in takes:
-        unused["recorder"] = f"{name} collects nothing to record: choose trainer=online or finetune"
-    if "pretrain" not in trainer:
-        unused["resume_policy"] = f"{name} begins anew: leave it out, or choose trainer=finetune"
-    return unused
+USES = {
+    "dataset": ("data", "collects its own data: leave it out, or choose trainer=offline or finetune"),
+    "baseline": ("data", "has no data set for a baseline: leave it out"),
+    "recorder": ("schedule", "collects nothing to record: choose trainer=online or finetune"),
+    "resume_policy": ("pretrain", "begins anew: leave it out, or choose trainer=finetune"),
+}
+"""What of a configuration only a trainer with a certain argument makes use of, and what is said of any other."""
+
+
+def _without_use(trainer: Mapping[str, Any]) -> dict[str, str]:
+    """What a trainer of ours makes no use of, and why."""
+    takes, name = parameters(trainer["_target_"]), _option(trainer)
+    return {
+        group: f"{name} {why}"
+        for group, (argument, why) in USES.items()
+        if takes and argument not in takes.keys() | trainer.keys()
+    }
+
+
+def _option(trainer: Mapping[str, Any]) -> str:
+    return f"trainer={trainer['_target_'].rpartition('.')[2].lower()}"
 
 
 def _without_reference(raw: Any) -> dict[str, str]:
@@ -104,7 +110,7 @@ def _without_reference(raw: Any) -> dict[str, str]:
 def _check_trainer(content: Mapping[str, Any]) -> None:
     """Raises UserError where a trainer of ours lacks something, or something ends too late for it."""
     trainer, recorder = content["trainer"], content.get("recorder") or {}
-    takes, name = parameters(trainer["_target_"]), f"trainer={trainer['_target_'].rpartition('.')[2].lower()}"
+    takes, name = parameters(trainer["_target_"]), _option(trainer)
     if "data" in takes and not content.get("dataset"):
         raise UserError(f"{name} needs a data set: choose dataset=... or trainer=online")
     if "schedule" in takes and "value_iters" not in (parameters(content["agent"]["_target_"]) or ["value_iters"]):
@@ -145,7 +151,7 @@ def values(cfg: DictConfig, kind: Kind | None = None) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         name = error.full_key or "a value"
         raise UserError(f"{name} is missing: give {name}=...") from None
-    except (InterpolationResolutionError, OmegaConfBaseException) as error:
+    except OmegaConfBaseException as error:
         raise UserError(first_line(error)) from None
     check_ranges(content, kind)
     return dict(content)
