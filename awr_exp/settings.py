@@ -4,6 +4,7 @@ Nothing here imports torch: a mistake is answered in a fraction of a second.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -133,9 +134,8 @@ def surplus(content: Mapping[str, Any]) -> list[str]:
 
 def check_together(contents: Sequence[dict[str, Any]]) -> None:
     """Raises UserError where the runs of a sweep would get in each other's way."""
-    ids = [id for content in contents if (id := (content.get("recorder") or {}).get("dataset_id"))]
-    twice = next((id for id in ids if ids.count(id) > 1), None)
-    if twice:
+    ids = Counter((content.get("recorder") or {}).get("dataset_id") for content in contents)
+    if twice := next((id for id, count in ids.items() if id and count > 1), None):
         raise UserError(
             f"several runs record '{twice}': let recorder.dataset_id differ, such as 'my/run-s${{seed}}-v0'"
         )
