@@ -38,21 +38,42 @@ def no_limit(value: Limit) -> Hyper:
     return float("inf") if value is None else value
 
 
-def rows(tensor: Tensor, members: slice) -> Tensor:
-    """The chosen members' rows in the same memory, but no view: writing to some disturbs no gradient of others."""
-    return tensor[members].data
-
-
-def shard(value: T | Sequence[T], members: slice) -> T | Sequence[T]:
-    """What the chosen members have of a value that all share, or of a list of one a member."""
-    return value[members] if isinstance(value, Sequence) else value
-
-
 def sharded(owner: T, members: slice) -> T:
     """A copy of an object with the chosen members' rows of each of its tensors [K, ...], in the same memory."""
     part = copy.copy(owner)
-    own = {name: value for name, value in vars(owner).items() if isinstance(value, Tensor)}
-    vars(part).update({name: rows(tensor, members) for name, tensor in own.items()})
+    # Their data, and no view: writing to some members' disturbs no gradient of others.
+    own = {name: value[members].data for name, value in vars(owner).items() if isinstance(value, Tensor)}
+    vars(part).update(own)
+    return part
+
+
+class Stateful:
+    """A part of an agent that learns something of each member, such as a weighting with a running scale.
+
+    learnt: the names of what it learns, tensors [K, ...] that `start` makes and that are changed in place. They are
+    saved, resumed and divided among members as parameters are. Its other tensors [K, ...] are divided alone: they are
+    hyper-parameters of members.
+    """
+
+    learnt: tuple[str, ...] = ()
+
+    def start(self, column: Tensor) -> Self:
+        """A copy with its tensors as they are at the start, for the K members of a column [K, 1], and on its device."""
+        raise NotImplementedError
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it has learnt, by name."""
+        return {name: getattr(self, name) for name in self.learnt}
+
+    def sharded(owner: T, members: slice) -> T:
+    """A copy of an object with the chosen members' rows of its tensors [K, ...], in the same memory, and of its parts."""
+    part = copy.copy(owner)
+    for name, value in vars(owner).items():
+        if isinstance(value, Tensor):
+            # Its data, and no view: writing to some members' disturbs no gradient of others.
+            setattr(part, name, value[members].data)
+        elif hasattr(value, "shard"):
+            setattr(part, name, value.shard(members))
     return part
 
 

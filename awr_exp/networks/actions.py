@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from awr_exp.networks.mlp import Ensemble, Shapes
-from awr_exp.networks.policy import MakeNetwork
+from awr_exp.networks.mlp import Ensemble, MakeNetwork, Shapes
 from awr_exp.types import Spec
 
 

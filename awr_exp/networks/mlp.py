@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from awr_exp.networks import numpy_policy
+from awr_exp.networks.forms import Forms
 from awr_exp.ranges import Positive, Widths, checked
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -42,6 +44,9 @@ class Network(Protocol):
 
     def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
         """[K, B, inputs + extra] -> [K, B, outputs]."""
+
+
+MakeNetwork = Callable[..., Network]
 
 
 def size(shapes: Shapes) -> int:
@@ -73,7 +78,7 @@ def initial_weight(init: str, shape: tuple[int, ...], gain: float, generator: Ge
 
 @checked("network")
 @dataclass(frozen=True)
-class MLP:
+class MLP(Forms):
     """Linear layers with an activation between them, and a layer norm before each activation if asked for.
 
     inputs, outputs, hidden: widths; extra: further inputs, which come last, such as an action's; activation: a key of
@@ -136,6 +141,19 @@ class MLP:
             x = activation(x)
         layer = len(self.hidden)
         return torch.bmm(x, part[f"{layer}.weight"]) + part[f"{layer}.bias"]
+
+    def numpy(self, theta: Tensor) -> numpy_policy.Layers | None:
+        if self.activation not in numpy_policy.ACTIVATIONS:
+            return None
+        part = {name: tensor.numpy().copy() for name, tensor in unflatten(theta, self.shapes).items()}
+        names = ("weight", "bias", "norm.weight", "norm.bias")
+        layers = [[part.get(f"{layer}.{name}") for name in names] for layer in range(len(self.hidden) + 1)]
+        return numpy_policy.Layers(layers, self.activation)
+
+    def native(self, theta: Tensor) -> list[int] | None:
+        """The widths of all layers."""
+        usual = self.activation == "relu" and not (self.layer_norm or self.extra)
+        return [self.inputs, *self.hidden, self.outputs] if usual else None
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def accelerate(
 ) -> Callable[..., Update]:
     """A faster form of a function: it takes an agent, and what else stays the same, and gives a function of the rest.
 
-    Or to a faster one with the same results up to rounding.
+    Results are the same up to rounding.
     mode: True, False, or "auto": for long runs where a C++ compiler (CPU) is found. Agents of the same shapes share
     what is compiled. What cannot be compiled runs as it is, with one line that says so.
     """

@@ -18,6 +18,7 @@ from awr_exp.training.evaluate import Episodes, Evaluator
 from awr_exp.training.progress import SCREEN
 
 if TYPE_CHECKING:
+    from awr_exp.training.run import Run
     from awr_exp.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -80,16 +81,17 @@ class Report(Callback):
 
     def _warnings(self, trainer: "Trainer", member: int, metrics: dict[str, float]) -> dict[str, str]:
         """Sentences by name, of what a member's metrics and experience say is wrong."""
-        agent, (learner, row) = trainer.agent, trainer.places[member]
-        found = list(learner.warnings(row))
+        agent, (learner, row), found = trainer.agent, trainer.places[member], {}
         # The first report of a run is that of a raw critic, whose errors are no advantages.
         raw = trainer.step <= self.interval < trainer.total
-        if agent.value_iters and (constant := next(learner.about_rewards(row), None)):
+        if agent.value_iters and (constant := learner.about_rewards(row)):
             # Advantages are the critic's errors alone, and no beta makes sense of them.
-            found.insert(0, constant)
+            found["rewards"] = constant
         elif not raw:
-            found = [*agent.warnings(member, metrics), *found]
-        return dict(found)
+            found = dict(agent.warnings(member, metrics))
+        if coarse := learner.about_observations(row):
+            found["coarse"] = coarse
+        return found
 
 
 class Evaluate(Callback):
@@ -182,27 +184,28 @@ class Record(Callback):
     make_env: makes the environments that were recorded; evaluated: whether evaluations are in the same.
     """
 
-    def __init__(self, make_env: MakeEnv, recorders: Sequence[Any], evaluated: bool) -> None:
-        self.make_env, self.recorders, self.evaluated = make_env, recorders, evaluated
+    def __init__(self, make_env: MakeEnv, runs: Sequence["Run"], evaluated: bool) -> None:
+        self.make_env, self.runs, self.evaluated = make_env, runs, evaluated
 
     def end(self, trainer: "Trainer") -> None:
-        for run, recorder in zip(trainer.runs, self.recorders, strict=True):
+        for run in self.runs:
             # A member that was given up goes on recording once it is resumed.
-            if run.error is None:
+            if run.recorder and run.error is None:
                 with run.speaking():
                     # What was reached in another environment is no score of this one.
-                    unwritten = recorder.finish(self.make_env, run.best if self.evaluated else -math.inf)
+                    unwritten = run.recorder.finish(self.make_env, run.best if self.evaluated else -math.inf)
                     if unwritten is not None:
                         log.error("error: %s", unwritten)
                         run.lost = run.lost or unwritten
 
     def metadata(self, member: int) -> dict[str, Any]:
-        return {"recorder": self.recorders[member].metadata()}
+        recorder = self.runs[member].recorder
+        return {"recorder": recorder.metadata()} if recorder else {}
 
     def load(self, metadata: Sequence[dict[str, Any]]) -> None:
-        for recorder, fact in zip(self.recorders, metadata, strict=True):
-            if "recorder" in fact:
-                recorder.resume(fact["recorder"])
+        for run, fact in zip(self.runs, metadata, strict=True):
+            if run.recorder and "recorder" in fact:
+                run.recorder.resume(fact["recorder"])
 
 
 class Checkpoint(Callback):

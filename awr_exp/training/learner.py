@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,22 +27,24 @@ NEWEST = 1_000
 """Observations of one environment that are looked at for what is wrong with them."""
 
 
-class Schedule(Protocol):
+class Schedule:
     """When a learner collects and when it learns.
 
     unit: what its steps are; pace: steps between which a thread may change to another learner; updates_batches: whether
     it updates the agent batch by batch, so that the agent's `value_iters` and `actor_iters` count.
     """
 
-    unit: str
-    pace: int
-    updates_batches: bool
+    unit = "environment step"
+    pace = 1
+    updates_batches = True
 
     def turn(self, run: "Learner") -> int:
         """Collect and learn once; the steps taken, over the environments of one member together."""
+        raise NotImplementedError
 
-    def functions(self, steps: int, compile: str | bool, device: torch.device) -> Functions:
-        """What `turn` does with tensors, as fast as it gets, for a run of so many steps of all members."""
+    def functions(self, total: int, compile: str | bool, device: torch.device) -> Functions:
+        """What `turn` does with tensors, as fast as it gets, for a run of `total` steps of all members together."""
+        raise NotImplementedError
 
 
 class Learner:
@@ -141,27 +143,26 @@ class Learner:
         # All slots alike need no order.
         return replay.by_age(slots) if newest else slots, self.noise(names, (count, self.batch_size))
 
-    def warnings(self, member: int) -> Iterator[tuple[str, str]]:
-        """(name, sentence) of what is wrong with a member's observations, as far as they are new."""
-        if self._collector:
-            spec, replay = self.agent.spec, self.collector.replay
-            newest = replay.schema.read(replay.table(member)[-NEWEST:, 0], "obs")
-            yield from health.of_observations(newest, layout.column_names(spec.observation, spec.obs_dim))
-
-    def about_rewards(self, member: int) -> Iterator[tuple[str, str]]:
-        """See `health.of_rewards`, of what a member learns from."""
+    def about_observations(self, member: int) -> str | None:
+        """What is wrong with the newest observations that a member has collected, see `health.of_observations`."""
         if not self._collector:
-            yield from self.fixed
-            return
+            return None
+        spec, replay = self.agent.spec, self.collector.replay
+        newest = replay.schema.read(replay.table(member)[-NEWEST:, 0], "obs")
+        return health.of_observations(newest, layout.column_names(spec.observation, spec.obs_dim))
+
+    def about_rewards(self, member: int) -> str | None:
+        """What is wrong with the rewards that a member learns from, see `health.of_rewards`."""
+        if not self._collector:
+            return self._about_rewards_of_data
         replay = self.collector.replay
         reward, terminated = (replay.schema.read(replay.table(member), name) for name in ("reward", "terminated"))
-        yield from health.of_rewards(reward, terminated, self.collector.reward_scale, online=True)
+        return health.of_rewards(reward, terminated, self.collector.reward_scale, online=True)
 
     @cached_property
-    def fixed(self) -> list[tuple[str, str]]:
-        """What `about_rewards` says of a data set."""
+    def _about_rewards_of_data(self) -> str | None:
         data: Any = self.experience
-        return list(health.of_rewards(data.reward, data.terminated, data.info.reward_scale, online=False))
+        return health.of_rewards(data.reward, data.terminated, data.info.reward_scale, online=False)
 
     def read(self) -> list[dict[str, float]]:
         """Each member's mean metrics since the last call."""

@@ -133,7 +133,7 @@ def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.
 
     rows: of the data that all share, for which each has targets; kept: of each one's own replay.
     """
-    size = agent.obs_mean.element_size()
+    size = agent.actor.theta.element_size()
     numbers = COPIES * sum(network.theta[0].numel() for network in agent.networks.values())
     if agent.whole_episodes:
         # Whole-data targets, and their forerunners while they are made.

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich import get_console
@@ -48,9 +47,7 @@ class Bar:
         _bar = self
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         global _bar
         _bar = None
         self.progress.stop()
@@ -58,11 +55,9 @@ class Bar:
     def advance(self, done: int) -> None:
         self.progress.update(self.task, completed=done)
 
-    def tell(self, evaluation: str | None = None, health: str | None = None) -> None:
-        if evaluation is not None:
-            self.progress.update(self.task, evaluation=evaluation)
-        if health is not None:
-            self.progress.update(self.task, health=health)
+    def tell(self, **texts: str) -> None:
+        """Change what it says at its end: `evaluation` or `health`."""
+        self.progress.update(self.task, **texts)
 
 
 _bar: Bar | None = None

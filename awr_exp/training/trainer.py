@@ -13,7 +13,7 @@ from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, checked
-from awr_exp.training import health, keeping
+from awr_exp.training import keeping
 from awr_exp.training.callbacks import Callback, Checkpoint, Evaluate, Report
 from awr_exp.training.learner import Learner, Schedule
 from awr_exp.training.progress import Bar
@@ -93,9 +93,11 @@ class Trainer:
 
         On SIGTERM or SIGINT, checkpoint and exit with 128 plus the signal's number.
         """
-        if self.schedule.updates_batches:
-            for _, sentence in health.at_start(self.agent.value_iters):
-                log.warning("warning: %s", sentence)
+        if self.schedule.updates_batches and self.agent.value_iters == 1:
+            log.warning(
+                "warning: value_iters=1: the critic takes one step a batch and lags behind the policy; "
+                "try agent.value_iters=5"
+            )
         with ExitStack() as stack:
             self.team = stack.enter_context(Team(self.learners, torch.get_num_threads()))
             stack.enter_context(closing(self))

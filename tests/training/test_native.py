@@ -75,7 +75,7 @@ def problem(
         **({"dtype": torch.float32, "actor_lr": LR, "critic_lr": LR, "normalize_values": True} | options),
     )
     agent.fit_normalizer(torch.tensor([0.1, 0.0, -0.3]), torch.tensor([0.5, 0.8, 2.0]))
-    agent.obs_limit.fill_(1.5)
+    agent.normalizer.limit.fill_(1.5)
     replay = Replay(spec, members, 2, 200)
     data = random_batch(DISCRETE if spec.discrete else CONTINUOUS, members, 2 * 100, dtype=torch.float32)
     replay.extend(type(data)(**{k: v.unflatten(1, (100, 2)) for k, v in vars(data).items() if v is not None}))
