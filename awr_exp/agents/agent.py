@@ -21,7 +21,7 @@ from awr_exp.ranges import BelowOne, Count, PerMember, Positive, PositiveOrInf, 
 from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics, Spec
 
 AVERAGE = "actor.average"
-"""Its name in a state."""
+"""The name of the actor's average in a state."""
 VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
 """Rows, over all members, that pass a network at once outside an update: on a CPU activations stay in the cache, and
 below the size from which every allocation is new memory of the system's."""

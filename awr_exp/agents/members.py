@@ -6,14 +6,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from awr_exp.math.members import Hyper, Stateful, per_member, sharded
+from awr_exp.math.members import Hyper, Shardable, Stateful, per_member
 from awr_exp.math.normalizer import Normalizer
 from awr_exp.math.optimizers import Net
 from awr_exp.networks.mlp import size
 from awr_exp.seeding import generator
 
 
-class Members:
+class Members(Shardable):
     """K members that share an architecture and differ in seed and hyper-parameters.
 
     seeds: one a member, K in all. What they learn is in their networks and in parts with a state.
@@ -27,7 +27,7 @@ class Members:
         return len(self.seeds)
 
     def hyper(self, value: Hyper) -> Tensor:
-        """[K, 1] on the members' device."""
+        """The value as a column [K, 1] on the members' device."""
         return per_member(value, self.members, torch.empty(0, device=self.device, dtype=self.dtype))
 
     def net(self, name: str, module: Any, averaged: bool = False) -> Net:
@@ -38,7 +38,7 @@ class Members:
 
     def shard(self, members: slice) -> Self:
         """The chosen members alone, in the same memory: what they learn, these have learnt."""
-        part = sharded(self, members)
+        part = super().shard(members)
         part.seeds = self.seeds[members]
         return part
 

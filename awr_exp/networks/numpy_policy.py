@@ -54,9 +54,13 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True)
 class Layers:
-    """An MLP; layers: weight [K, in, out], bias [K, 1, out], and those of the layer norm [K, 1, out] or None, of each."""
+    """An MLP of K members.
 
-    layers: Sequence[Sequence[Array]]
+    layers: of each layer its weight [K, in, out], its bias [K, 1, out], and the scale and shift of its layer norm,
+    [K, 1, out] or None.
+    """
+
+    layers: Sequence[Sequence[Any]]
     activation: str
 
     def __call__(self, x: Array) -> Array:
@@ -72,7 +76,7 @@ class Layers:
 
 @dataclass(frozen=True)
 class Normal:
-    """The Gaussian heads: std [K, 1, action_dim], or None where its logarithm is an output; squash: by tanh."""
+    """A Gaussian head; std: [K, 1, action_dim], or None where its logarithm is an output; squash: by tanh."""
 
     std: Array | None
     clamp: tuple[float, float]
@@ -91,7 +95,7 @@ class Normal:
 
 
 def choose(logits: Array, noise: Array | None) -> NDArray[np.int64]:
-    """The categorical head."""
+    """The categorical head draws an action by its logits, or without noise takes the most probable one."""
     if noise is None:
         return logits.argmax(-1)
     times = np.square(noise).reshape(*noise.shape[:-1], 2, -1).sum(-2)
@@ -100,7 +104,7 @@ def choose(logits: Array, noise: Array | None) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Components:
-    """The head that is a mixture of so many Gaussians, of which each is a `component` with the moments that it has."""
+    """The head that is a mixture of `count` Gaussians, each of which acts as `component` does."""
 
     count: int
     component: Normal
@@ -115,7 +119,10 @@ class Components:
 
 @dataclass(frozen=True)
 class Acting:
-    """A policy; mean, std [K, 1, obs_dim], limit [K, 1, 1]: how observations are normalised; noise: as of its head."""
+    """A policy of K members: its network and head, on observations that are normalised before.
+
+    mean, std: [K, 1, obs_dim]; limit: [K, 1, 1]; noise: standard normal numbers that its head draws an action with.
+    """
 
     mean: Array
     std: Array

@@ -28,7 +28,7 @@ FLOAT32_ERROR = 5e-6
 """Relative error up to which a matrix product counts as float32."""
 
 Update = Callable[..., Any]
-"""Of a batch, or of other tensors."""
+"""What learns from a batch, or from other tensors, and returns metrics."""
 
 
 def compiler() -> str | None:

@@ -20,7 +20,7 @@ from awr_exp.training.means import Means
 from awr_exp.types import Metrics
 
 Functions = dict[str, Callable[[Agent, Any], Update]]
-"""By name, from an agent and what it learns from to a step of them."""
+"""The steps of a schedule by name; each is made for an agent and for what it learns from."""
 
 WORTHWHILE = 500
 """Updates from which the C++ pays off, which takes a few seconds to compile on first use."""

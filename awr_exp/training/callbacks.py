@@ -37,13 +37,13 @@ class Callback:
     when_stopped = False
 
     def begin(self, trainer: "Trainer") -> None:
-        """Before the first step, also of a run that is resumed."""
+        """Is called before the first step, also of a run that is resumed."""
 
     def call(self, trainer: "Trainer") -> None:
-        """At a multiple of the interval."""
+        """Is called at each multiple of the interval."""
 
     def end(self, trainer: "Trainer") -> None:
-        """After the last step."""
+        """Is called after the last step."""
 
     def metadata(self, member: int) -> dict[str, Any]:
         """What a member's checkpoint keeps of it, as JSON."""

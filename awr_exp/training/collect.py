@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 MOST_FAILURES = 100
 """Failures of a member's environments after which its run ends, counted anew when it is resumed."""
 STATE = {"episode": "episode", "length": "length", "total": "return", "sums": "sums", "failures": "failures"}
-"""What a checkpoint has of a collector: by attribute, its name there, after "collect."."""
+"""The attributes of a collector that a checkpoint keeps, each with its name there, which follows "collect."."""
 
 
 class Collector:
@@ -101,7 +101,7 @@ class Collector:
         self.sums += np.stack([exact.sum((0, 2)), np.square(exact).sum((0, 2))], 1)
 
     def _count_failures(self, rollout: Rollout) -> None:
-        """Raises UserError where they are too many, before anything counts: the run can go on from where it was."""
+        """Raises UserError where there are too many; nothing counts then, and the run can go on from where it was."""
         failures = self.failures + rollout.failures.sum((0, 2))
         # Of each member the last.
         reasons = dict(rollout.reasons)
@@ -224,7 +224,7 @@ class Collector:
 
 @contextmanager
 def _said_plainly() -> Iterator[None]:
-    """What environments and workers cannot do any more ends the run, in one line."""
+    """Inside, what environments and workers cannot do any more is a UserError of one line."""
     try:
         yield
     except (BrokenEnvError, WorkerError) as error:

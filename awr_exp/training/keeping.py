@@ -1,4 +1,4 @@
-"""What the checkpoints of a training's runs have: it is written, and taken up again."""
+"""What the checkpoints of a trainer's runs keep is written here, and taken up again."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -89,5 +89,5 @@ def _go_on(trainer: "Trainer", states: Sequence[checkpoint.State], metadata: Seq
 
 
 def _joined(states: Sequence[checkpoint.State], names: Iterable[str]) -> checkpoint.State:
-    """Some tensors of all members."""
+    """The tensors of these names, of all members together."""
     return {name: torch.cat([state[name] for state in states]) for name in names}

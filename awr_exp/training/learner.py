@@ -1,5 +1,6 @@
 """Some members of an agent that learn together, from a data set or from what they collect."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,9 +73,9 @@ class Learner:
         self.means = Means()
         self.step = self.update = self.goal = 0
         self.target: Tensor | None = None
-        """One number a transition, of a schedule that keeps targets from turn to turn."""
+        """Value targets, one number a transition, that a schedule keeps from turn to turn."""
         self.refreshed = 0
-        """The replay's `added` when they were made."""
+        """The replay's `added` when the targets were made."""
         self.error: UserError | None = None
         self.ahead: dict[int, tuple[Tensor, Tensor]] = {}
         """Rows and noise of the block of updates that a schedule is at, by its number."""
@@ -100,22 +101,21 @@ class Learner:
                 return
 
     def learn(self, name: str, rows: Tensor, noise: Tensor, *columns: Tensor) -> None:
-        """An update on each batch of rows [S, K, B] by one of the functions."""
+        """Update on each batch of rows [S, K, B] by one of the functions."""
         for metrics in self.functions[name](rows, noise, *columns):
             self.means.add(metrics)
         self.update += len(rows)
 
     @contextmanager
     def undone_if_left(self) -> Iterator[None]:
-        """What is learnt within, where it ends with an exception: a checkpoint is of whole turns."""
+        """Inside, what is learnt is undone if an exception ends it: checkpoints are of whole turns."""
         learnt = {name: tensor.clone() for name, tensor in self.agent.state_dict().items()}
-        sums = {name: value.clone() for name, value in self.means.sums.items()}
-        counts, update = dict(self.means.counts), self.update
+        means, update = copy.deepcopy(self.means), self.update
         try:
             yield
         except BaseException:
             self.agent.load_state_dict(learnt)
-            self.means.sums, self.means.counts, self.update = sums, counts, update
+            self.means, self.update = means, update
             raise
 
     def noise(self, names: Sequence[object], shape: tuple[int, int]) -> Tensor:
@@ -210,11 +210,10 @@ class Learner:
                 raise UserError(
                     "the run to resume has another replay: give its trainer.envs and trainer.replay_size"
                 ) from None
-        if self.target is not None and self.target.shape != (self.agent.members, self.experience.capacity):
-            raise ValueError("its value targets are not one number a transition")
-        if self._collector:
             self.collector.load(state)
             self.collector.finished = [fact["finished"] for fact in metadata]
+        if self.target is not None and self.target.shape != (self.agent.members, self.experience.capacity):
+            raise ValueError("its value targets are not one number a transition")
         on_device = {name: tensor.to(self.agent.device) for name, tensor in state.items() if name.startswith("sums.")}
         self.means.load(on_device, first["counts"])
 

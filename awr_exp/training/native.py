@@ -45,7 +45,7 @@ class Problem(ctypes.Structure):
 
     @classmethod
     def of(cls, member: int, fields: dict[str, Any]) -> "Problem":
-        """A member's: of tensors [K, ...] its own number, or where its own numbers lie; all else is everybody's."""
+        """The problem of one member: it gets its number, or the place of its row, of each tensor [K, ...]."""
 
         def own(name: str, value: Any) -> Any:
             if not isinstance(value, Tensor | list):

@@ -14,7 +14,7 @@ from rich.text import Text
 
 
 class _Rate(ProgressColumn):
-    """Updates a second."""
+    """Shows the updates a second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.0f}/s" if task.speed else "–/s", no_wrap=True)
@@ -61,7 +61,7 @@ class Bar:
 
 
 _bar: Bar | None = None
-"""The one that is on the terminal."""
+"""The bar that is on the terminal, if there is one."""
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]
 
 
 def _print(*objects: Any, **options: Any) -> None:
-    """On the terminal, or on nothing where that is a full disk or a pipe whose end is closed."""
+    """Print on the terminal, or nowhere where that is a full disk or a pipe whose end is closed."""
     with suppress(OSError, SystemExit):
         get_console().print(*objects, **options)
 

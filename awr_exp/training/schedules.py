@@ -21,7 +21,7 @@ ROW_BLOCK = 64
 
 
 def up_to_whole(steps: int, envs: int) -> int:
-    """The environment steps of as many whole steps of all environments as have so many."""
+    """`steps` rounded up to a whole number of steps of all environments."""
     return math.ceil(steps / envs) * envs
 
 
@@ -113,7 +113,7 @@ class Phased(Schedule):
         return (replay.added - before) * replay.envs
 
     def learn(self, run: Learner, share: float) -> None:
-        """This share of the gradient steps of an iteration."""
+        """Take this share of the gradient steps of an iteration."""
         agent, replay = run.agent, run.collector.replay
         targets = agent.targets(replay)
         self._descend(run, "critic", math.ceil(share * self.critic_steps), *([targets["target"]] if targets else []))
@@ -123,7 +123,7 @@ class Phased(Schedule):
         run.means.add(agent.health(advantage, weight))
 
     def _descend(self, run: Learner, name: str, count: int, *columns: Tensor) -> None:
-        """`count` steps on shuffled minibatches of the whole replay, with these targets or weights [K, N]."""
+        """Take `count` steps on shuffled minibatches of the whole replay, with these targets or weights [K, N]."""
         drawn = run.slots(name, count, shuffle_rows)
         run.means.add(run.functions[name](*drawn, *map(run.collector.replay.spread, columns)), count)
         run.update += count
@@ -187,7 +187,7 @@ class Interleaved(Schedule):
         return replay.envs
 
     def learn(self, run: Learner, count: int) -> None:
-        """`count` updates."""
+        """Update `count` times."""
         if run.agent.whole_episodes:
             self.refresh(run)
         targets = () if run.target is None else (run.target,)

@@ -18,7 +18,7 @@ from awr_exp.training.learner import Learner
 CACHE = 1_500_000
 """Bytes of parameters, their gradient and their moments that a learner may hold: what one core keeps close."""
 COPIES = 4
-"""theta, its gradient and two moments."""
+"""What training holds of the size of the parameters: theta, its gradient and two moments."""
 FEW = 8
 """Members a thread from which one more or less makes little difference."""
 

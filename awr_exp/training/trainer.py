@@ -108,22 +108,23 @@ class Trainer:
             self.started = (time.perf_counter(), self.update, self.step)
             for callback in self.callbacks:
                 callback.begin(self)
-            for callback in self.callbacks:
-                if callback.owed or (callback.when_stopped and self.stopped()):
-                    callback.call(self)
-            self.leave()
+            self.call(lambda callback: callback.owed)
             while self.step < self.total and any(self.going_on):
                 self.before = self.step
                 self.step = self.train(self.next_stop())
-                for callback in self.callbacks:
-                    if self.due(callback.interval) or (callback.when_stopped and self.stopped()):
-                        callback.call(self)
-                self.leave()
+                self.call(lambda callback: self.due(callback.interval))
         # All is trained: a signal waits for what there is to write, a second one does not.
         with signals() as self.received:
             for callback in self.callbacks:
                 callback.end(self)
             self.leave()
+
+    def call(self, due: Callable[[Callback], bool]) -> None:
+        """Call the callbacks that are due, and exit if it is time to stop: everything is saved then."""
+        for callback in self.callbacks:
+            if due(callback) or (callback.when_stopped and self.stopped()):
+                callback.call(self)
+        self.leave()
 
     def train(self, goal: int) -> int:
         """Learn until `step` is `goal`, or a little past it, or `stopped`; the new step."""
@@ -139,7 +140,7 @@ class Trainer:
         return step
 
     def divided(self, part: Learner) -> list[Learner]:
-        """The members of a learner that gave up, each by itself and from where it was: it may be the fault of one."""
+        """A learner, or, if it gave up, its members each by itself from where it was: it may be the fault of one."""
         members = [member for member, (learner, _) in enumerate(self.places) if learner is part]
         if part.error is None or len(members) == 1 or not any(self.going_on[member] for member in members):
             return [part]
@@ -189,7 +190,7 @@ class Trainer:
         return learner.update, learner.step if self.schedule.unit != "update" else 0
 
     def log(self, member: int, metrics: dict[str, float]) -> None:
-        """Metrics of a member, which has not been given up, to its logger."""
+        """Hand metrics of a member to its logger, unless it has been given up."""
         run = self.runs[member]
         if run.error is not None:
             return
@@ -202,7 +203,7 @@ class Trainer:
             self.fail(member, error)
 
     def warn(self, member: int, name: str, sentence: str) -> None:
-        """Say it once in the member's log, and on the terminal only for the first member that it holds of."""
+        """Say a sentence once in the member's log, and on the terminal only for the first member that it holds of."""
         run = self.runs[member]
         if name not in run.said:
             level = logging.INFO if any(name in other.said for other in self.runs) else logging.WARNING
