@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -124,9 +123,7 @@ class Graphed:
 
 
 def _tensors(argument: Batch | Tensor) -> dict[str, Tensor]:
-    if isinstance(argument, Tensor):
-        return {"": argument}
-    content = {field.name: getattr(argument, field.name) for field in fields(argument)}
+    content = {"": argument} if isinstance(argument, Tensor) else vars(argument)
     return {name: tensor for name, tensor in content.items() if tensor is not None}
 
 

@@ -185,7 +185,7 @@ def _descend(
 
     number: of each slot, its target or weight; fields: what else the `Problem` of this network has. Raises MemoryError.
     """
-    compiled, schema = library(), experience.schema
+    compiled = library()
     assert compiled is not None
     batches, members, batch = slots.shape
     metrics = torch.zeros(members, batches * repeats, 3, dtype=torch.float64)
@@ -193,7 +193,6 @@ def _descend(
         "sizes": torch.tensor(widths).expand(members, -1),
         "slots": slots.contiguous()[0],
         "number": number.contiguous()[0],
-        "table": [experience.table(member) for member in range(members)],
         "metrics": metrics,
         "layers": len(widths) - 1,
         "steps": batches * repeats,
@@ -204,10 +203,7 @@ def _descend(
         "loss": LOSSES.index(fields["loss"]),
         "max_norm": agent.max_grad_norm,
         **{f"obs_{name}": tensor for name, tensor in agent.normalizer.tensors().items()},
-        "width": schema.width,
-        # Without a column of their own, the next observations are those of the rows below.
-        "next_obs": schema.columns.get("next_obs", (schema.width,))[0],
-        **{name: schema.columns[name][0] for name in ("action", "reward", "terminated")},
+        **_table(experience, members),
     }
     threads = THREADS[batch, tuple(widths)]
     for member in range(members):
@@ -215,3 +211,12 @@ def _descend(
             if compiled.descend(ctypes.byref(Problem.of(member, fields))):
                 raise MemoryError("no memory is left for gradient steps")
     return metrics[:, repeats - 1 :: repeats].transpose(0, 1)
+
+
+def _table(experience: Any, members: int) -> dict[str, Any]:
+    """Fields of `Problem` that say where transitions lie."""
+    schema = experience.schema
+    # Without a column of their own, the next observations are those of the rows below.
+    columns = {"next_obs": schema.columns.get("next_obs", (schema.width,))[0]}
+    columns |= {name: schema.columns[name][0] for name in ("action", "reward", "terminated")}
+    return columns | {"width": schema.width, "table": [experience.table(member) for member in range(members)]}
