@@ -81,7 +81,8 @@ class Report(Callback):
 
     def _warnings(self, trainer: "Trainer", member: int, metrics: dict[str, float]) -> dict[str, str]:
         """Sentences by name, of what a member's metrics and experience say is wrong."""
-        agent, (learner, row), found = trainer.agent, trainer.places[member], {}
+        agent, (learner, row) = trainer.agent, trainer.places[member]
+        found: dict[str, str] = {}
         # The first report of a run is that of a raw critic, whose errors are no advantages.
         raw = trainer.step <= self.interval < trainer.total
         if agent.value_iters and (constant := learner.about_rewards(row)):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,6 @@ from awr_exp.data.transitions import Transitions
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.seeding import draw_noise
-from awr_exp.training import health
 from awr_exp.training.backends import Functions, Update
 from awr_exp.training.collect import Collector
 from awr_exp.training.means import Means
@@ -144,25 +144,27 @@ class Learner:
         return replay.by_age(slots) if newest else slots, self.noise(names, (count, self.batch_size))
 
     def about_observations(self, member: int) -> str | None:
-        """What is wrong with the newest observations that a member has collected, see `health.of_observations`."""
+        """A sentence on what is wrong with the newest observations that a member has collected, if anything is."""
         if not self._collector:
             return None
         spec, replay = self.agent.spec, self.collector.replay
-        newest = replay.schema.read(replay.table(member)[-NEWEST:, 0], "obs")
-        return health.of_observations(newest, layout.column_names(spec.observation, spec.obs_dim))
+        newest = replay.schema.read(replay.table(member)[-NEWEST:, 0], "obs").double().cpu().numpy()
+        names = layout.column_names(spec.observation, spec.obs_dim)
+        coarse = [names[column] for column in np.flatnonzero(layout.coarse(newest))] if len(newest) else []
+        return layout.about_coarse(coarse, "in the environment") if coarse else None
 
     def about_rewards(self, member: int) -> str | None:
-        """What is wrong with the rewards that a member learns from, see `health.of_rewards`."""
+        """A sentence on what is wrong with the rewards that a member learns from, if anything is."""
         if not self._collector:
             return self._about_rewards_of_data
         replay = self.collector.replay
         reward, terminated = (replay.schema.read(replay.table(member), name) for name in ("reward", "terminated"))
-        return health.of_rewards(reward, terminated, self.collector.reward_scale, online=True)
+        return _about_rewards(reward, terminated, self.collector.reward_scale, online=True)
 
     @cached_property
     def _about_rewards_of_data(self) -> str | None:
         data: Any = self.experience
-        return health.of_rewards(data.reward, data.terminated, data.info.reward_scale, online=False)
+        return _about_rewards(data.reward, data.terminated, data.info.reward_scale, online=False)
 
     def read(self) -> list[dict[str, float]]:
         """Each member's mean metrics since the last call."""
@@ -220,3 +222,21 @@ class Learner:
     def close(self) -> None:
         if self._collector:
             self.collector.close()
+
+
+def _about_rewards(reward: Tensor, terminated: Tensor, scale: float, online: bool) -> str | None:
+    """A sentence on rewards [N], which `scale` multiplied, that are all alike.
+
+    They are no fault where episodes terminate [N]: how soon is then what there is to learn.
+    """
+    if not reward.numel():
+        return None
+    low, high = float(reward.min()), float(reward.max())
+    if low != high or (low != 0 and bool(terminated.any())):
+        return None
+    so_far = " so far" if online else ""
+    outcome = "nothing is learnt until one differs" if online else "the result is behaviour cloning"
+    return (
+        f"all rewards{so_far} are {low / scale + 0.0:g}, so that no action is better than another and {outcome}: "
+        "check where they come from"
+    )
