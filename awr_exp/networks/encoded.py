@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from awr_exp.networks.mlp import MakeNetwork, Shapes, size
 from awr_exp.ranges import Count, checked
 
+
 @checked("network")
 class Encoded:
     """trunk(encoder(x), extra) as one pure function, whose parameters are the encoder's followed by the trunk's.

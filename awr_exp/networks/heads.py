@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -104,14 +103,14 @@ class Gaussian(Likelihood):
     def _to_action(self, x: Tensor) -> Tensor:
         return self.centre.to(x) + self.scale.to(x) * x
 
-    def numpy(self, extra: Extra) -> numpy_policy.Normal:
+    def numpy(self, extra: Extra, squash: bool = False) -> numpy_policy.NumpyHead:
         std = None
         if self.std == "state_independent":
             std = np.exp(np.clip(extra["log_std"].numpy(), LOG_STD_MIN, LOG_STD_MAX))
         elif self.std != "state_dependent":
             std = np.full([1, 1, self.action_dim], self.std, np.float32)
         centre, scale = (each.cpu().float().numpy() for each in (self.centre, self.scale))
-        return numpy_policy.Normal(std, (LOG_STD_MIN, LOG_STD_MAX), centre, scale)
+        return numpy_policy.Normal(std, (LOG_STD_MIN, LOG_STD_MAX), centre, scale, squash)
 
     def native(self, extra: Extra) -> dict[str, Any] | None:
         if self.std == "state_dependent" or self.free is not None:
@@ -186,8 +185,8 @@ class TanhGaussian(Gaussian):
     def _to_action(self, x: Tensor) -> Tensor:
         return super()._to_action(torch.tanh(x))
 
-    def numpy(self, extra: Extra) -> numpy_policy.Normal:
-        return replace(super().numpy(extra), squash=True)
+    def numpy(self, extra: Extra, squash: bool = True) -> numpy_policy.NumpyHead:
+        return super().numpy(extra, squash)
 
 
 class Categorical(Likelihood):

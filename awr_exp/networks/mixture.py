@@ -5,7 +5,7 @@ from torch import Tensor
 
 from awr_exp.networks.head import Extra
 from awr_exp.networks.heads import Categorical, Gaussian
-from awr_exp.networks.numpy_policy import Components
+from awr_exp.networks.numpy_policy import Components, NumpyHead
 from awr_exp.ranges import Count
 from awr_exp.types import Metrics, Spec
 
@@ -44,5 +44,5 @@ class Mixture(Gaussian):
         chosen = self.choice.act(logits, extra, choosing)[..., None, None].expand_as(each[..., :1, :])
         return super().act(each.gather(-2, chosen).squeeze(-2), extra, own)
 
-    def numpy(self, extra: Extra) -> Components:
-        return Components(self.components, super().numpy(extra))
+    def numpy(self, extra: Extra, squash: bool = False) -> NumpyHead:
+        return Components(self.components, self.action_dim, super().numpy(extra, squash))

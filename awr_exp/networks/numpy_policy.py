@@ -82,7 +82,7 @@ class Normal:
     clamp: tuple[float, float]
     centre: Array
     scale: Array
-    squash: bool = False
+    squash: bool
 
     def __call__(self, outputs: Array, noise: Array | None) -> Array:
         mean, std = (outputs, self.std) if self.std is not None else self._moments(outputs)
@@ -104,14 +104,15 @@ def choose(logits: Array, noise: Array | None) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Components:
-    """The head that is a mixture of `count` Gaussians, each of which acts as `component` does."""
+    """The head that is a mixture of `count` Gaussians of `width` numbers, each of which acts as `component` does."""
 
     count: int
-    component: Normal
+    width: int
+    component: NumpyHead
 
     def __call__(self, outputs: Array, noise: Array | None) -> Array:
         logits, moments = np.split(outputs, [self.count], -1)
-        own, choosing = (None, None) if noise is None else np.split(noise, [len(self.component.scale)], -1)
+        own, choosing = (None, None) if noise is None else np.split(noise, [self.width], -1)
         chosen = choose(logits, choosing)[..., None, None]
         each = moments.reshape(*moments.shape[:-1], self.count, -1)
         return self.component(np.take_along_axis(each, chosen, -2).squeeze(-2), own)

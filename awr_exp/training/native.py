@@ -152,9 +152,7 @@ def _actor_metrics(found: Tensor) -> Metrics:
     return dict(zip(("actor_loss", "entropy"), found[..., :2].float().unbind(-1), strict=True))
 
 
-def _critic(
-    agent: Any, experience: Any, slots: Tensor, target: Tensor, repeats: int = 1, **further: Any
-) -> Tensor:
+def _critic(agent: Any, experience: Any, slots: Tensor, target: Tensor, repeats: int = 1, **further: Any) -> Tensor:
     critic = agent.critic
     own = {"loss": "value", "value_scale": agent.value_scale, "gamma": agent.gamma, "rate": agent.critic_lr}
     widths = _form(critic.module, critic.theta)

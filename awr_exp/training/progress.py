@@ -55,7 +55,7 @@ class Bar:
     def advance(self, done: int) -> None:
         self.progress.update(self.task, completed=done)
 
-    def tell(self, **texts: str) -> None:
+    def tell(self, **texts: Any) -> None:
         """Change what it says at its end: `evaluation` or `health`."""
         self.progress.update(self.task, **texts)
 

@@ -58,7 +58,7 @@ class Video(Callback):
 
     @kept()
     def _film(self, agent: Agent, path: Path) -> None:
-        """Keep an episode of the agent's only member. Raises ValueError where the environment fails or does not draw."""
+        """Film an episode of the agent's only member. Raises ValueError where there is nothing to see of it."""
         pictures: list[Any] = []
         number = np.zeros(1, np.int64)
         with closing(InProcess(self.make_env, agent.spec.obs_dim)) as fleet:

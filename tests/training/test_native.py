@@ -22,6 +22,7 @@ from awr_exp.math import optimizers, weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.math.running import ExpRunningScale
 from awr_exp.networks import heads
+from awr_exp.networks.mixture import Mixture
 from awr_exp.networks.mlp import MLP
 from awr_exp.training import backends, native, native_library, schedules, steps
 from awr_exp.training.accelerate import compiler
@@ -208,6 +209,7 @@ class Halved(AWR):
         {"network": partial(MLP, hidden=(8,), activation="tanh")},
         {"network": partial(MLP, hidden=(8,), layer_norm=True)},
         {"head": heads.TanhGaussian},
+        {"head": Mixture},
         {"head": partial(heads.Gaussian, std="state_dependent")},
         {"optimizer": lambda parameters, grad, scale, rate: None},
         {"dtype": torch.float64},
