@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from awr_exp.networks.forms import Forms
 from awr_exp.networks.mlp import Shapes, size
 from awr_exp.ranges import checked
 from awr_exp.types import Metrics
@@ -17,11 +16,15 @@ from awr_exp.types import Metrics
 Extra = dict[str, Tensor]
 
 
-class Head(Forms):
+class Head:
     """A distribution over actions, of which a class of one's own defines at least `outputs`, `noise`, `loss` and `act`.
 
     outputs: numbers that it takes of the network; shapes: of its extra parameters; noise: standard normal numbers that
-    an action is drawn with; loss_noise: those that its loss takes, of a row. Its forms are made of `Extra`.
+    an action is drawn with; loss_noise: those that its loss takes, of a row.
+
+    A head may have further forms, of which each is None where there is none: `numpy(extra)` acts as `act` does for
+    arrays, see `awr_exp.networks.numpy_policy`, and `native(extra)` is what the C++ of `awr_exp.training.native` has to
+    know of it. They are not inherited, since who inherits the rest may act otherwise.
     """
 
     outputs: int
@@ -30,7 +33,9 @@ class Head(Forms):
     loss_noise = 0
 
     def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
+        for name in ("numpy", "native"):
+            if name not in vars(cls):
+                setattr(cls, name, None)
         checked("head")(cls)
 
     def start(self, generators: Sequence[Generator]) -> Tensor:

@@ -1,11 +1,11 @@
 """pi(a|s) of K members: a network and a head over one flat parameter tensor."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from awr_exp.networks.forms import Forms
 from awr_exp.networks.head import Extra, Head
 from awr_exp.networks.mlp import MakeNetwork, Shapes, size, unflatten
 from awr_exp.networks.numpy_policy import Acting
@@ -58,9 +58,15 @@ class Policy:
 
         normalizer: mean and std [K, obs_dim] and limit [K, 1] of observations.
         """
-        parts = zip((self.network, self.head), self.parts(theta.detach().cpu().float()), strict=True)
-        network, head = (part.numpy(own) if isinstance(part, Forms) else None for part, own in parts)
+        own, extra = self.parts(theta.detach().cpu().float())
+        network, head = form(self.network, "numpy", own), form(self.head, "numpy", extra)
         if network is None or head is None:
             return None
         mean, std, limit = (each.cpu().float().unsqueeze(1).numpy().copy() for each in normalizer)
         return Acting(mean, std, limit, network, head, self.head.noise)
+
+
+def form(part: Any, name: str, *parameters: Any) -> Any:
+    """Another form of a network or head, made of its parameters as they are now; None where it has none."""
+    make = getattr(part, name, None)
+    return make(*parameters) if make else None

@@ -18,9 +18,9 @@ from awr_exp.data.transitions import Transitions
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.seeding import draw_noise
-from awr_exp.training.backends import Functions, Update
 from awr_exp.training.collect import Collector
 from awr_exp.training.means import Means
+from awr_exp.training.steps import Functions, Update
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.data.replay import Replay
 from awr_exp.math.optimizers import Net, Optimizer, adam, momentum
 from awr_exp.math.weights import Weighting, constant, exp_clip, indicator, normalized
-from awr_exp.networks.forms import Forms
-from awr_exp.networks.policy import Policy
+from awr_exp.networks.policy import Policy, form
 from awr_exp.training.native_library import THREADS, library
 from awr_exp.types import Batch, Metrics
 
@@ -68,8 +67,9 @@ def fits(agent: Agent) -> bool:
         and agent.judged_by is not None
         and agent.judged_by <= {"target", "value"}
         and type(agent.policy) is Policy
-        and None not in _actor_forms(agent)
-        and (critic is None or _form(critic.module, critic.theta) is not None)
+        and form(agent.policy.network, "native") is not None
+        and _of_head(agent) is not None
+        and (critic is None or form(critic.module, "native") is not None)
         and all(network.theta.shape[1] <= LARGEST for network in agent.networks.values())
         and _bare(agent.optimizer) in OPTIMIZERS
         and agent.device.type == "cpu"
@@ -78,14 +78,9 @@ def fits(agent: Agent) -> bool:
     )
 
 
-def _form(part: Any, parameters: Any) -> Any:
-    return part.native(parameters) if isinstance(part, Forms) else None
-
-
-def _actor_forms(agent: Agent) -> tuple[list[int] | None, dict[str, Any] | None]:
-    """The widths of the policy's network, and what the compiled steps have to know of its head."""
-    theta, extra = agent.policy.parts(agent.actor.theta)
-    return _form(agent.policy.network, theta), _form(agent.policy.head, extra)
+def _of_head(agent: Agent) -> dict[str, Any] | None:
+    """Fields of `Problem` that a head knows."""
+    return form(agent.policy.head, "native", agent.policy.parts(agent.actor.theta)[1])
 
 
 def _bare(part: Any) -> Any:
@@ -155,24 +150,22 @@ def _actor_metrics(found: Tensor) -> Metrics:
 def _critic(agent: Any, experience: Any, slots: Tensor, target: Tensor, repeats: int = 1, **further: Any) -> Tensor:
     critic = agent.critic
     own = {"loss": "value", "value_scale": agent.value_scale, "gamma": agent.gamma, "rate": agent.critic_lr}
-    widths = _form(critic.module, critic.theta)
-    return _descend(agent, critic, widths, experience, slots, target, repeats, own | further)
+    return _descend(agent, critic, critic.module, experience, slots, target, repeats, own | further)
 
 
 def _actor(agent: Agent, experience: Any, slots: Tensor, weight: Tensor, repeats: int = 1) -> Tensor:
-    widths, head = _actor_forms(agent)
-    assert widths is not None
+    head = _of_head(agent)
     assert head is not None
     # Some of its tensors are those of all members.
     of_head = {k: v.expand(agent.members, -1) if isinstance(v, Tensor) else v for k, v in head.items()}
     own = {"rate": agent.actor_lr, "ema_decay": agent.ema_decay}
-    return _descend(agent, agent.actor, widths, experience, slots, weight, repeats, own | of_head)
+    return _descend(agent, agent.actor, agent.policy.network, experience, slots, weight, repeats, own | of_head)
 
 
 def _descend(
     agent: Agent,
     network: Net,
-    widths: list[int],
+    module: Any,
     experience: Any,
     slots: Tensor,
     number: Tensor,
@@ -183,8 +176,9 @@ def _descend(
 
     number: of each slot, its target or weight; fields: what else the `Problem` of this network has. Raises MemoryError.
     """
-    compiled = library()
+    compiled, widths = library(), form(module, "native")
     assert compiled is not None
+    assert widths is not None
     batches, members, batch = slots.shape
     metrics = torch.zeros(members, batches * repeats, 3, dtype=torch.float64)
     fields |= network.tensors() | {

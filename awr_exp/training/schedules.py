@@ -11,8 +11,8 @@ from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Whole, checked
 from awr_exp.seeding import draw_rows, shuffle_rows
 from awr_exp.training import native, steps
-from awr_exp.training.backends import Functions, in_runs, one_by_one
 from awr_exp.training.learner import Learner, Schedule
+from awr_exp.training.steps import Functions, in_runs, one_by_one
 
 log = logging.getLogger(__name__)
 

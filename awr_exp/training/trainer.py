@@ -13,7 +13,7 @@ from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, checked
-from awr_exp.training import keeping
+from awr_exp.training import checkpoint
 from awr_exp.training.callbacks import Callback, Checkpoint, Evaluate, Report
 from awr_exp.training.learner import Learner, Schedule
 from awr_exp.training.progress import Bar
@@ -233,14 +233,14 @@ class Trainer:
 
     def save(self, member: int, best: bool = False) -> None:
         """Write a checkpoint of a member; best: the one of its best evaluation, with nothing to go on from."""
-        keeping.keep(self, member, best)
+        checkpoint.keep(self, member, best)
 
     def resume(self) -> None:
         """Go on from the newest checkpoints of the runs, which must be of the same update and step.
 
         Raises UserError where one has none, or where the data or the agent is another one.
         """
-        keeping.resume(self)
+        checkpoint.resume(self)
 
     def close(self) -> None:
         """Let go of what only training needs."""

@@ -24,7 +24,7 @@ from awr_exp.math.running import ExpRunningScale
 from awr_exp.networks import heads
 from awr_exp.networks.mixture import Mixture
 from awr_exp.networks.mlp import MLP
-from awr_exp.training import backends, native, native_library, schedules, steps
+from awr_exp.training import native, native_library, schedules, steps
 from awr_exp.training.accelerate import compiler
 from awr_exp.training.loggers import Jsonl
 from awr_exp.training.offline import Offline
@@ -359,7 +359,7 @@ def test_whole_updates_are_the_agents_own(name: str, collected: bool) -> None:
 
 def test_a_run_on_a_data_set_in_cpp_stops_where_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through every interval, and from a checkpoint that lies between them, to the bit."""
-    monkeypatch.setattr(backends, "WORTHWHILE", 1)
+    monkeypatch.setattr(steps, "WORTHWHILE", 1)
 
     def begun(folder: str, **options: Any) -> Offline:
         own = AGENTS["td_lambda"]().shard(slice(0, 1))
