@@ -14,6 +14,7 @@ import torch
 
 from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.worker import HangsError
+from awr_exp.training import checkpoint
 from awr_exp.training.evaluate import Episodes, Evaluator
 from awr_exp.training.progress import SCREEN
 
@@ -64,7 +65,8 @@ class Report(Callback):
 
     def call(self, trainer: "Trainer") -> None:
         speeds, ills = trainer.speeds(), ""
-        for member, metrics in enumerate(trainer.read()):
+        read = [metrics for learner in trainer.learners for metrics in learner.read()]
+        for member, metrics in enumerate(read):
             named = {name if "/" in name else f"train/{name}": value for name, value in metrics.items()}
             warnings = self._warnings(trainer, member, metrics)
             if "rewards" in warnings:
@@ -160,7 +162,7 @@ class Evaluate(Callback):
                     log.info("%s %d: evaluation return %.1f", trainer.unit, trainer.step, mean)
                 if mean > run.best:
                     run.best = mean
-                    trainer.save(member, best=True)
+                    checkpoint.keep(trainer, member, best=True)
         means = played.returns.mean(1)
         best = int(np.nanargmax(means))
         trainer.bar.tell(evaluation=f"return {means[best]:.1f}")
@@ -223,4 +225,4 @@ class Checkpoint(Callback):
 
     def call(self, trainer: "Trainer") -> None:
         for member in range(trainer.agent.members):
-            trainer.save(member)
+            checkpoint.keep(trainer, member)

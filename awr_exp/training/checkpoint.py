@@ -143,7 +143,7 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted((folder / "checkpoint").glob("update_*.safetensors"))
 
 
-def keep(trainer: "Trainer", member: int, best: bool) -> None:
+def keep(trainer: "Trainer", member: int, best: bool = False) -> None:
     """Write a checkpoint of a member; best: the one of its best evaluation, with nothing to go on from."""
     run, (learner, row) = trainer.runs[member], trainer.places[member]
     # From before a member diverged, it can go on with other settings; from then on it is frozen.

@@ -180,10 +180,6 @@ class Trainer:
             speeds["collect/env_steps_per_second"] = (self.step - step) / seconds
         return speeds
 
-    def read(self) -> list[dict[str, float]]:
-        """Each member's mean metrics since the last call."""
-        return [metrics for learner in self.learners for metrics in learner.read()]
-
     def counts(self, member: int) -> tuple[int, int]:
         """Updates and environment steps of a member: those of all, unless it was given up before."""
         learner, _ = self.places[member]
@@ -215,7 +211,7 @@ class Trainer:
         """Give up a member: its last sound state is kept, and the others go on."""
         run = self.runs[member]
         if run.error is None:
-            self.save(member)
+            checkpoint.keep(self, member)
             run.error = error
             with run.speaking():
                 log.error("error: %s", error)
@@ -230,10 +226,6 @@ class Trainer:
                     f"learning rates, agent.max_grad_norm=1 or {rewards}"
                 )
                 self.fail(member, UserError(said))
-
-    def save(self, member: int, best: bool = False) -> None:
-        """Write a checkpoint of a member; best: the one of its best evaluation, with nothing to go on from."""
-        checkpoint.keep(self, member, best)
 
     def resume(self) -> None:
         """Go on from the newest checkpoints of the runs, which must be of the same update and step.
