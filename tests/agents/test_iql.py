@@ -30,7 +30,7 @@ def test_one_member_is_the_plain_algorithm() -> None:
     agent = make_iql(beta=0.5, max_weight=3.0, gamma=0.9, expectile=0.8, target_rate=0.1, critic_lr=1e-3)
     value = sequential(unflatten(agent.critic.theta, agent.critic.module.shapes))
     each = agent.q.theta.unflatten(1, (2, -1)).squeeze(0)
-    qs = [sequential(unflatten(theta.unsqueeze(0), agent.q.module.networks.network.shapes)) for theta in each]
+    qs = [sequential(unflatten(theta.unsqueeze(0), agent.q.module.network.shapes)) for theta in each]
     slow = copy.deepcopy(qs)
     parts = unflatten(agent.actor.theta, agent.policy.shapes)
     actor, log_std = sequential(parts), nn.Parameter(parts["log_std"][0, 0].clone())
