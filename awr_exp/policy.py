@@ -20,7 +20,6 @@ from awr_exp.errors import UserError, first_line
 from awr_exp.layout import described
 from awr_exp.math.observations import normalize
 from awr_exp.networks.mlp import size
-from awr_exp.networks.numpy_policy import numpy_policy
 from awr_exp.networks.policy import Policy
 from awr_exp.seeding import normal, numpy_generator
 from awr_exp.surroundings import usual
@@ -141,7 +140,7 @@ class TrainedPolicy:
 
         That of a Gaussian may be out of bounds.
         """
-        quick, width = numpy_policy(self.policy, self.theta, *self.normalizer), self.policy.head.noise
+        quick, width = self.policy.numpy(self.theta, *self.normalizer), self.policy.head.noise
 
         def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
             noise = normal(rng, 1, width) if sample else None
