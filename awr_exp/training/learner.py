@@ -102,8 +102,7 @@ class Learner:
 
     def learn(self, name: str, rows: Tensor, noise: Tensor, *columns: Tensor) -> None:
         """Update on each batch of rows [S, K, B] by one of the functions."""
-        for metrics in self.functions[name](rows, noise, *columns):
-            self.means.add(metrics)
+        self.functions[name](self.means, rows, noise, *columns)
         self.update += len(rows)
 
     @contextmanager

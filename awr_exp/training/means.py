@@ -23,6 +23,16 @@ class Means:
         for name in metrics:
             self.counts[name] = self.counts.get(name, 0) + count
 
+    def add_each(self, metrics: Metrics) -> None:
+        """Add the metrics of S steps, [S, K] each, one after another: sums do not depend on how many come at once."""
+        each = torch.stack([*metrics.values()], 1)
+        sums = torch.stack([self.sums.get(name, torch.zeros_like(column[0])) for name, column in metrics.items()])
+        for one in each:
+            sums += one
+        self.sums |= dict(zip(metrics, sums, strict=True))
+        for name in metrics:
+            self.counts[name] = self.counts.get(name, 0) + len(each)
+
     def read(self, members: int) -> list[dict[str, float]]:
         """Each member's means since the last call: the only time that training waits for the device."""
         names = sorted(self.sums)

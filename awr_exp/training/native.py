@@ -1,7 +1,6 @@
 """Gradient steps of small networks in C++ (native.cpp): the agents' own, up to rounding, on up to four threads."""
 
 import ctypes
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from awr_exp.data.replay import Replay
 from awr_exp.math.optimizers import Net, Optimizer, adam, momentum
 from awr_exp.math.weights import Weighting, constant, exp_clip, indicator, normalized
 from awr_exp.networks.policy import Policy, form
+from awr_exp.training.means import Means
 from awr_exp.training.native_library import THREADS, library
 from awr_exp.types import Batch, Metrics
 
@@ -89,9 +89,9 @@ def _bare(part: Any) -> Any:
 
 
 def updates(
-    agent: Any, experience: Any, rows: Tensor, noise: Tensor, target: Tensor | None = None
-) -> Iterator[Metrics]:
-    """`Agent.update` on the batches in rows [S, K, B], with their targets from target [K, N]; the metrics of each.
+    agent: Any, experience: Any, means: Means, rows: Tensor, noise: Tensor, target: Tensor | None = None
+) -> None:
+    """`Agent.update` on the batches in rows [S, K, B], with their targets from target [K, N]; means: of its metrics.
 
     All steps of the critic come first: what it learns depends neither on the actor nor on the weights.
     """
@@ -109,9 +109,7 @@ def updates(
         weight = torch.stack([agent.weights(one) for one in advantage])
         health = [agent.health(*one) for one in zip(advantage, weight, strict=True)]
         metrics |= {name: torch.stack([one[name] for one in health]) for name in health[0]}
-    metrics |= _actor_metrics(_actor(agent, experience, slots, weight, agent.actor_iters))
-    each = zip(*(column.unbind() for column in metrics.values()), strict=True)
-    return (dict(zip(metrics, one, strict=True)) for one in each)
+    means.add_each(metrics | _actor_metrics(_actor(agent, experience, slots, weight, agent.actor_iters)))
 
 
 def _judges_at_once(agent: Any) -> bool:

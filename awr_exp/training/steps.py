@@ -107,7 +107,8 @@ def one_by_one(
 ) -> Callable[[Agent, Any], Update]:
     """A function of rows and noise [S, K, B, ...] that updates an agent on one batch after another, `updates` in all.
 
-    It yields the metrics of each. taken: from what is learnt from, rows, noise and targets to what `update` gets.
+    Its first argument are the means that metrics are added to. taken: from what is learnt from, rows, noise and targets
+    to what `update` gets.
     """
     fast = cache(lambda: accelerate(update, compile, updates, device))
 
@@ -119,8 +120,9 @@ def one_by_one(
     return chosen
 
 
-def _each(update: Update, taken: Callable[..., Iterator[tuple[Any, ...]]], *drawn: Tensor) -> Iterator[Metrics]:
-    return (update(*one) for one in taken(*drawn))
+def _each(update: Update, taken: Callable[..., Iterator[tuple[Any, ...]]], means: Means, *drawn: Tensor) -> None:
+    for one in taken(*drawn):
+        means.add(update(*one))
 
 
 def in_runs(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -348,11 +349,13 @@ def test_whole_updates_are_the_agents_own(name: str, collected: bool) -> None:
         given = [torch.randn(2, experience.capacity, generator=g)] if plain.whole_episodes else []
         take = experience.take if collected else experience.sample
         metrics = [plain.update(take(own, target=given[0] if given else None)) for own in rows]
-        found = list(native.updates(compiled, experience, rows, NONE, *given))
-        for here, there in zip(metrics, found, strict=True):
-            assert here.keys() == there.keys()
+        found: list[Metrics] = []
+        native.updates(compiled, experience, SimpleNamespace(add_each=found.append), rows, NONE, *given)
+        (each,) = found
+        for number, here in enumerate(metrics):
+            assert here.keys() == each.keys()
             for key, value in here.items():
-                assert_close(there[key], value, rtol=1e-3, atol=1e-4, msg=key)
+                assert_close(each[key][number], value, rtol=1e-3, atol=1e-4, msg=key)
         for key, tensor in plain.state_dict().items():
             assert_close(compiled.state_dict()[key], tensor, rtol=1e-3, atol=1e-4, msg=key)
 

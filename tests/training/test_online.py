@@ -375,8 +375,8 @@ def test_targets_of_another_estimator_are_left_behind(tmp_path: Path) -> None:
     resumed = trainer([tmp_path], agent(PENDULUM, INTERLEAVED, [0]), INTERLEAVED, env_steps=600)
     learnt = []
     one = resumed.learners[0].functions["batch"]
-    resumed.learners[0].functions["batch"] = lambda slots, noise, *targets: (
-        learnt.append(targets) or one(slots, noise, *targets)
+    resumed.learners[0].functions["batch"] = lambda means, slots, noise, *targets: (
+        learnt.append(targets) or one(means, slots, noise, *targets)
     )  # type: ignore[func-returns-value]
     resumed.resume()
     resumed.run()
