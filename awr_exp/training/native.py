@@ -217,8 +217,8 @@ def _descend(
         "optimizer": OPTIMIZERS.index(_bare(agent.optimizer)),
         "width": schema.width,
         # Without a column of their own, the next observations are those of the rows below.
-        "next_obs": schema.columns.get("next_obs", (schema.width,))[0],
-        **{name: schema.columns[name][0] for name in ("action", "reward", "terminated")},
+        "next_obs": schema.columns.get("next_obs", schema.width),
+        **{name: schema.columns[name] for name in ("action", "reward", "terminated")},
     }
     for member, own in enumerate(facts):
         fields = shared | own
