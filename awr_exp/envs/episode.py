@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 LONGEST = 100_000
 """Steps after which an episode of an environment without an end is stopped."""
 ATTEMPTS = 30
-"""At one episode: of a thousand steps, where one step in a thousand fails, every third attempt comes to the end."""
+"""Times that an episode is begun: of 1,000 steps, one in a thousand of which fails, every third attempt succeeds."""
 
 Act = Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]
-"""From one observation [obs_dim] to one action."""
+"""A policy: it maps one observation [obs_dim] to one action, by random numbers."""
+Episode = dict[str, NDArray[Any]]
+"""The steps of an episode, [S, ...] of each of obs, next_obs, action, reward, terminated and truncated."""
 
 
 @kept()
-def play(fleet: Fleet, act: Act, seed: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-    """An episode of environment 0 from `seed` on: its steps, [S, ...] each; truncated at the latest after LONGEST.
+def play(fleet: Fleet, act: Act, seed: int, rng: np.random.Generator) -> Episode:
+    """Play an episode of environment 0 from `seed` on, which is truncated at the latest after LONGEST steps.
 
     Raises UserError where the environment fails.
     """
@@ -50,7 +52,7 @@ def play(fleet: Fleet, act: Act, seed: int, rng: np.random.Generator) -> dict[st
     return {name: np.array(column) for name, column in zip(names, zip(*steps, strict=True), strict=True)}
 
 
-def play_seeded(fleet: Fleet, act: Act, seed: int, *names: object) -> dict[str, NDArray[Any]]:
+def play_seeded(fleet: Fleet, act: Act, seed: int, *names: object) -> Episode:
     """Play the episode of these names, or another one where the environment fails in it.
 
     Raises UserError where it fails again and again.

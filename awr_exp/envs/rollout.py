@@ -43,13 +43,13 @@ class Rollout:
 
     @property
     def transitions(self) -> dict[str, NDArray[Any]]:
-        """What a replay or a recording keeps of it, by name."""
+        """The columns that a replay or a recording keeps."""
         names = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
         return {name: getattr(self, name) for name in names}
 
     @property
     def done(self) -> NDArray[np.bool_]:
-        """Whether the step ends an episode."""
+        """Whether each step ends an episode."""
         return self.terminated | self.truncated
 
 
@@ -77,9 +77,9 @@ class Driver:
 
     @kept()
     def load(self, episode: Numbers, actions: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """Begin each lane's episode again and take its actions; where they are then, [lanes, obs_dim].
+        """Begin each lane's episode again and take its actions; the observations then, [lanes, obs_dim].
 
-        Of lanes that cannot be brought back, nan. Raises BrokenEnvError.
+        They are nan in lanes that cannot be brought back. Raises BrokenEnvError.
         """
         self.episode = episode
         # Steps of all lanes that are not yet part of a rollout, and in which of them each lane moved.
@@ -115,7 +115,7 @@ class Driver:
         self.obs = self.obs.copy()
         for _ in range(ATTEMPTS):
             names = [(*self.lanes[lane], self.episode[lane]) for lane in lanes.tolist()]
-            # Of 31 bits, which every environment takes.
+            # Every environment takes a seed of 31 bits.
             seeds = np.array([child_seed(seed, "episode", number, episode) >> 32 for seed, number, episode in names])
             step = self.fleet.reset(lanes, seeds)
             self.obs[lanes] = step.obs
@@ -125,7 +125,7 @@ class Driver:
         raise self._broken()
 
     def _failed(self, lanes: Numbers, reasons: dict[int, str]) -> Numbers:
-        """Count the lanes that failed, for these reasons by place; the lanes that begin anew because of them."""
+        """Count lanes that failed, with the reasons by place; all lanes that have to begin anew because of them."""
         failed, self.failures = lanes[list(reasons)], self.failures.copy()
         self.failures[failed] += 1
         self.reasons += zip((failed // self.shape[1]).tolist(), reasons.values(), strict=True)
@@ -151,7 +151,7 @@ class Driver:
         return self._next(steps)
 
     def _step(self, action: NDArray[Any], lanes: Numbers) -> None:
-        """Step these lanes with their actions, of those of all."""
+        """Step these lanes, each with its own of the actions of all."""
         step, before = self.fleet.step(lanes, action[lanes]), self.obs
         if len(lanes) == len(self.lanes):
             self.obs, reward, terminated, truncated, moved = step[:5]
@@ -178,7 +178,7 @@ class Driver:
             self._begin_next(again, by_itself=False)
 
     def _next(self, steps: int) -> Rollout:
-        """The first `steps` in which each lane moved; what is left over waits."""
+        """The rollout of the first `steps` in which each lane moved; what is left over waits."""
         columns: Any = [np.stack(column) for column in zip(*self.steps, strict=True)]
         left: NDArray[Any] = np.zeros(0, np.int64)
         moved = np.stack(self.moved)

@@ -9,8 +9,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.data import export
 from awr_exp.data.replay import Replay
 from awr_exp.data.transitions import Transitions
-from awr_exp.envs.build import MakeEnv, opened
-from awr_exp.envs.make import collecting
+from awr_exp.envs.build import MakeEnv, collecting, opened
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Whole
 from awr_exp.training import memory, team
@@ -61,8 +60,7 @@ class Online(Trainer):
             # Threads that stepped environments themselves would wait for one another.
             workers = max(1, workers // len(parts))
         schedule.check(env_steps, envs, workers, data is not None)
-        info: Any = data.info if data else None
-        place = collecting(make_env, info, data.spec if data else None)
+        place = collecting(make_env)
         recorders = [run.recorder for run in runs if run.recorder]
         if recorders:
             with opened(place) as env:
