@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from awr_exp import layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+    # Workers that only step environments know tasks, too, and do without torch.
+    Tensor = Any
 
 Metrics = dict[str, Tensor]
 """Name to a [K] tensor on the training device."""

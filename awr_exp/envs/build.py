@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -17,10 +17,7 @@ from awr_exp.envs import source
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import FAILURES, UserError, first_line, named
 from awr_exp.surroundings import kept
-
-if TYPE_CHECKING:
-    # It would bring torch into workers that only step environments.
-    from awr_exp.types import Spec
+from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +42,6 @@ class Make:
     clip_actions: bool = True
     wrappers: Sequence[WrapperSpec] = ()
     collects: "Callable[[], Make] | None" = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A worker steps what it is given, and should not import torch for the rest.
-        return vars(self) | {"collects": None}
 
     @kept()
     def __call__(self) -> gymnasium.Env:
@@ -87,7 +80,7 @@ def _hear_mujoco() -> None:
     mujoco.set_mju_user_warning(hear)
 
 
-def task(make: MakeEnv, as_played: bool = False) -> "Spec":
+def task(make: MakeEnv, as_played: bool = False) -> Spec:
     """The task that the environment's spaces describe; as_played: its actions are those of `played_space`.
 
     Raises UserError for actions of another kind than ours.

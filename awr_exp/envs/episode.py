@@ -1,7 +1,7 @@
 """Whole episodes of one environment."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,7 @@ from awr_exp.errors import UserError
 from awr_exp.networks.numpy_policy import Uniform
 from awr_exp.seeding import child_seed, normal, numpy_generator
 from awr_exp.surroundings import kept
-
-if TYPE_CHECKING:
-    from awr_exp.types import Spec
+from awr_exp.types import Spec
 
 LONGEST = 100_000
 """Steps after which an episode of an environment without an end is stopped."""
@@ -66,7 +64,7 @@ def play_seeded(fleet: Fleet, act: Act, seed: int, *names: object) -> Episode:
     raise UserError(f"{reason}, {ATTEMPTS} times in a row")
 
 
-def at_random(spec: "Spec") -> Act:
+def at_random(spec: Spec) -> Act:
     """Draws actions evenly, see `Uniform`."""
     uniform = Uniform(spec)
     return lambda obs, rng: uniform(obs[None], normal(rng, 1, uniform.noise))[0]

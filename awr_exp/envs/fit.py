@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,14 +12,12 @@ from numpy.typing import ArrayLike
 from awr_exp.envs.spaces import UNBOUNDED, canonical, parts_of, spec_of
 from awr_exp.errors import UserError
 from awr_exp.layout import described
-
-if TYPE_CHECKING:
-    from awr_exp.types import DataInfo, Spec
+from awr_exp.types import DataInfo, Spec
 
 log = logging.getLogger(__name__)
 
 
-def check(env: gymnasium.Env, id: str, clips: bool, data: "DataInfo", spec: "Spec", instead: str) -> None:
+def check(env: gymnasium.Env, id: str, clips: bool, data: DataInfo, spec: Spec, instead: str) -> None:
     """Compare the environment `id` with the data set that it is to judge.
 
     clips: whether it gets actions within their bounds only; instead: what else there is to choose.
@@ -39,7 +37,7 @@ def check(env: gymnasium.Env, id: str, clips: bool, data: "DataInfo", spec: "Spe
     _compare_observations(env.observation_space, id, data)
 
 
-def _mismatch(data: "Spec", env: "Spec") -> str | None:
+def _mismatch(data: Spec, env: Spec) -> str | None:
     """What sets the two tasks apart, if anything does: a text that goes on after "the data have"."""
     kinds = ["discrete" if spec.discrete else "continuous" for spec in (data, env)]
     parts = (data.observation, env.observation) if data.observation and env.observation else ((), ())
@@ -56,7 +54,7 @@ def _mismatch(data: "Spec", env: "Spec") -> str | None:
     return None
 
 
-def _order_mismatch(data: "Spec", own: "Spec", env: gymnasium.Env) -> str | None:
+def _order_mismatch(data: Spec, own: Spec, env: gymnasium.Env) -> str | None:
     """The same of observations of which one side is flat, and may be in the order of gymnasium, which is not ours."""
     structure = _structure(env)
     if bool(data.observation) == bool(own.observation) or _order(structure) == _order(canonical(structure)):
@@ -80,7 +78,7 @@ def _order(space: Any) -> list[Any]:
     return [(key, _order(part)) for key, part in parts_of(space)]
 
 
-def _check_actions(own: "Spec", id: str, clips: bool, data: "DataInfo", spec: "Spec", instead: str) -> None:
+def _check_actions(own: Spec, id: str, clips: bool, data: DataInfo, spec: Spec, instead: str) -> None:
     """Compare the bounds of actions, which may be infinite; see `check`."""
     bounds = [np.array(bound) for one in (spec, own) for bound in (one.action_low, one.action_high)]
     bounded = np.isfinite(bounds).all(0)
@@ -99,7 +97,7 @@ def _check_actions(own: "Spec", id: str, clips: bool, data: "DataInfo", spec: "S
         log.warning("%s%s", said.format(*other), clipped)
 
 
-def _compare_observations(theirs: gymnasium.Space, id: str, data: "DataInfo") -> None:
+def _compare_observations(theirs: gymnasium.Space, id: str, data: DataInfo) -> None:
     """Warn where observations of the same form have other bounds."""
     others = dict(_boxes(theirs))
     for name, box in _boxes(data.observation_space):

@@ -4,7 +4,7 @@ import logging
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -16,18 +16,15 @@ from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import FAILURES, UserError, first_line
 from awr_exp.guard import foreign_module
 from awr_exp.ranges import Options, Text, checked
-
-if TYPE_CHECKING:
-    # It would bring torch into workers that only step environments.
-    from awr_exp.types import DataInfo, Spec
+from awr_exp.types import DataInfo, Spec
 
 log = logging.getLogger(__name__)
 
 
 @checked("env")
 def gym(
-    data: "DataInfo | None",
-    spec: "Spec | None",
+    data: DataInfo | None,
+    spec: Spec | None,
     id: Text,
     kwargs: Options | None = None,
     vectorized: bool = False,
@@ -47,7 +44,7 @@ def gym(
     return make
 
 
-def from_dataset(data: "DataInfo | None", spec: "Spec | None") -> MakeEnv:
+def from_dataset(data: DataInfo | None, spec: Spec | None) -> MakeEnv:
     """The environment that the data set is to be evaluated in, which knows the one that runs collect in.
 
     It is found by its registered id: no code path of the metadata is followed.
@@ -70,7 +67,7 @@ def from_dataset(data: "DataInfo | None", spec: "Spec | None") -> MakeEnv:
     return replace(make, collects=partial(_recorded, data, spec, own))
 
 
-def _recorded(data: "DataInfo", spec: "Spec | None", env: Any) -> Make:
+def _recorded(data: DataInfo, spec: Spec | None, env: Any) -> Make:
     """What makes the environment `env` that a data set names, once it is found to be safe, there and fitting."""
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
@@ -95,7 +92,7 @@ def _recorded(data: "DataInfo", spec: "Spec | None", env: Any) -> Make:
     return make
 
 
-def _registered_limit(data: "DataInfo", env: Any, clip: bool) -> int | None:
+def _registered_limit(data: DataInfo, env: Any, clip: bool) -> int | None:
     """The time limit, in steps, that an environment is registered with, if any.
 
     Raises UserError, which says where its code may be, if nothing of that name is registered.
@@ -143,7 +140,7 @@ def overrides(spec: Any, clip_actions: bool = True) -> list[str]:
     return ["env=gym", shell.override("env.id", spec.id), *kwargs, *unclipped]
 
 
-def none(data: "DataInfo | None", spec: "Spec | None") -> None:
+def none(data: DataInfo | None, spec: Spec | None) -> None:
     """No environment: nothing is evaluated."""
     return None
 
@@ -172,7 +169,7 @@ def _check_vectorized(make: Make) -> None:
         raise UserError(f"environment '{make.id}' {problem}: leave out env.vectorized")
 
 
-def _check(make: Make, data: "DataInfo | None", spec: "Spec | None", instead: str) -> None:
+def _check(make: Make, data: DataInfo | None, spec: Spec | None, instead: str) -> None:
     """Makes the environment once, so that what is wrong with it is said before training."""
     with opened(make) as env:
         if data is None or spec is None:

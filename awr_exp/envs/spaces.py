@@ -1,7 +1,7 @@
 """What the spaces of an environment or of a data set say of a task."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -10,20 +10,15 @@ from numpy.typing import NDArray
 from awr_exp.errors import UserError
 from awr_exp.layout import Entries, Entry, coarse
 from awr_exp.machine import free_memory
-
-if TYPE_CHECKING:
-    # It would bring torch into workers that only step environments.
-    from awr_exp.types import Spec
+from awr_exp.types import Spec
 
 UNBOUNDED = 1e18
 """A bound of an action, either way from 0, that is none: from here on squares leave float32. Environments without
 bounds often write float32's largest number."""
 
 
-def spec_of(owner: str, observation: Any, action: Any) -> "Spec":
+def spec_of(owner: str, observation: Any, action: Any) -> Spec:
     """The shapes and bounds of a task of `owner`. Raises UserError for a space of another kind than ours."""
-    from awr_exp.types import Spec
-
     entries = entries_of(owner, observation)
     obs_dim = sum(entry.width for entry in entries) if entries else observation.shape[0]
     seen: dict[str, Any] = {"observation": entries} if entries else {"dtype": str(observation.dtype)}

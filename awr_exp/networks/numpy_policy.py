@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from awr_exp.math.observations import normalize
+from awr_exp.types import Spec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from awr_exp.networks.policy import Policy
-    from awr_exp.types import Spec
 
 Array = NDArray[Any]
 
@@ -130,7 +130,7 @@ class NumpyMLP:
 class Uniform:
     """Actions drawn evenly, from a width of 2 where they have no bounds or one: what exploring begins with."""
 
-    spec: "Spec"
+    spec: Spec
 
     @property
     def noise(self) -> int:
