@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from awr_exp import arguments, command, config, messages, reading, results, settings
+from awr_exp.envs import behaviour
+from awr_exp.envs.build import clips, opened, task
 from awr_exp.envs.episode import Act, at_random, play_seeded
 from awr_exp.envs.fleet import InProcess
 from awr_exp.errors import UserError
@@ -53,22 +55,21 @@ def collect(content: dict[str, Any]) -> None:
     from awr_exp.data import export
     from awr_exp.data.minari import root
     from awr_exp.data.recording import Recording
-    from awr_exp.envs.build import clips, opened, task
     from awr_exp.policy import load
 
     id = content["dataset_id"]
     make_env = _environment(content)
-    spec = task(make_env)
+    spec, played = task(make_env), task(make_env, as_played=True)
     with opened(make_env) as env:
         export.check_env(env)
     trained = None if content["policy"] in WITHOUT_RUN else load(content["policy"], trust=content["trust"])
-    act = _policy(content, trained, spec, task(make_env, as_played=True), env)
+    act = _policy(content, trained, spec, played, env)
     # One that has learnt on since is another policy.
     content = content | {"parameters": trained and hashlib.sha256(trained.theta.numpy().tobytes()).hexdigest()}
     folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
     try:
         with results.file_lock(folder):
-            recording = Recording(folder, spec, 1)
+            recording = Recording(folder, played, 1)
             failures = _play(content, recording, folder, act, InProcess(make_env, spec.obs_dim))
             returns, steps = _write(content, recording, make_env, env)
             shutil.rmtree(folder, ignore_errors=True)
@@ -119,7 +120,6 @@ def _write(content: dict[str, Any], recording: Any, make_env: Any, env: gymnasiu
     """
     from awr_exp.data import export
     from awr_exp.data.minari import root
-    from awr_exp.envs.build import played_space
     from awr_exp.training.recorder import reference
 
     id, count = content["dataset_id"], content["episodes"]
@@ -128,8 +128,7 @@ def _write(content: dict[str, Any], recording: Any, make_env: Any, env: gymnasiu
     scores = reference(make_env, max([float(np.mean(returns)), *_known_best(content)]))
     about = f"Episodes by {content['policy']} with noise {content['noise']}."
     texts = {"algorithm_name": str(content["policy"]), "description": about}
-    episodes, actions = islice(recording.episodes(), count), played_space(make_env, env)
-    if not export.create(id, episodes, recording.spec, env, actions, scores, **texts):
+    if not export.create(id, islice(recording.episodes(), count), recording.spec, env, scores, **texts):
         raise UserError(
             f"another {id} is there by now: once {root() / id} is deleted or moved, the same command writes this one"
         )
@@ -165,8 +164,6 @@ def _environment(content: dict[str, Any]) -> Any:
 
 def _policy(content: dict[str, Any], trained: Any, spec: Any, played: Any, env: gymnasium.Env) -> Act:
     """The policy with its noise, for the task as its spaces say and as it is played; trained: that of a run, if any."""
-    from awr_exp.envs import behaviour
-
     name, noise = str(content["policy"]), content["noise"]
     if spec.discrete and noise > 1:
         raise UserError(f"noise is {noise}; of discrete actions it is a share: give a number from 0 to 1")

@@ -57,5 +57,4 @@ def _ensure(id: str, env_id: str, plan: Plan, worst: Act, best: Act) -> None:
         low, high = (float(np.mean([sum(played(act)["reward"].tolist()) for _ in range(100)])) for act in (worst, best))
         about = f"Episodes of {env_id} by policies from random to good, in this order."
         quality = "built-in policies of mixed quality"
-        actions = env.action_space
-        export.create(id, episodes, spec, env, actions, (low, high), algorithm_name=quality, description=about)
+        export.create(id, episodes, spec, env, (low, high), algorithm_name=quality, description=about)

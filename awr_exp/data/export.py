@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 
 from awr_exp import shell
 from awr_exp.data.minari import ID, root
@@ -78,15 +79,14 @@ def create(
     episodes: Iterable[Episode],
     spec: Spec,
     env: gymnasium.Env,
-    actions: gymnasium.Space,
     scores: tuple[float, float] | None,
     **about: str,
 ) -> bool:
-    """Write episodes of a task, which were played in env, as data set `id`, one after another.
+    """Write episodes of a task as it was played in env as data set `id`, one after another.
 
-    actions: the space of those that env got; scores: mean returns of a random and of a good policy, as they were
-    measured, if any; about: texts of Minari's metadata, such as the description. If somebody else has written it
-    meanwhile, that one stays, and the result is False. Raises UserError where the place cannot be written, or is full.
+    scores: mean returns of a random and of a good policy, as they were measured, if any; about: texts of Minari's
+    metadata, such as the description. If somebody else has written it meanwhile, that one stays, and the result is
+    False. Raises UserError where the place cannot be written, or is full.
     """
     import minari
     from minari.dataset.minari_storage import MinariStorage
@@ -94,12 +94,15 @@ def create(
     metadata: dict[str, Any] = {"dataset_id": id, "minari_version": minari.__version__, "author": {"awr_exp"}, **about}
     if scores:
         metadata["ref_min_score"], metadata["ref_max_score"] = scores
+    observations, actions = canonical(env.observation_space), env.action_space
+    if isinstance(actions, spaces.Box) and not np.isfinite([spec.action_low, spec.action_high]).any():
+        # All actions were played as they were.
+        actions = spaces.Box(-np.inf, np.inf, actions.shape, actions.dtype)
     target = make_place(id)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as work:
             draft = Path(work) / target.name
             draft.mkdir()
-            observations = canonical(env.observation_space)
             # Pixels as they are: JPEG would change them.
             storage = MinariStorage.new(draft / "data", observations, actions, env.spec, jpeg_encoding=False)
             storage.update_metadata(metadata)

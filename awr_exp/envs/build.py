@@ -81,12 +81,14 @@ def _hear_mujoco() -> None:
 
 
 def task(make: MakeEnv, as_played: bool = False) -> Spec:
-    """The task that the environment's spaces describe; as_played: its actions are those of `played_space`.
+    """The task that the environment's spaces describe; as_played: actions that it gets as they are have no bounds.
 
     Raises UserError for actions of another kind than ours.
     """
     with opened(make) as env:
-        action = played_space(make, env) if as_played else env.action_space
+        action = env.action_space
+    if as_played and isinstance(action, spaces.Box) and not clips(make):
+        action = spaces.Box(-np.inf, np.inf, action.shape, action.dtype)
     return spec_of(f"environment '{env.spec.id if env.spec else env}'", env.observation_space, action)
 
 
@@ -99,14 +101,6 @@ def collecting(make: MakeEnv) -> MakeEnv:
 def clips(make: MakeEnv) -> bool:
     """Whether the environments of `make` get actions within their bounds only."""
     return getattr(make, "clip_actions", True)
-
-
-def played_space(make: MakeEnv, env: gymnasium.Env) -> gymnasium.Space:
-    """The space of the actions that `env`, one of its environments, gets; where it gets all, they have no bounds."""
-    space = env.action_space
-    if clips(make) or not isinstance(space, spaces.Box):
-        return space
-    return spaces.Box(-np.inf, np.inf, space.shape, space.dtype)
 
 
 @contextmanager

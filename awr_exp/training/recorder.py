@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from awr_exp import config
 from awr_exp.data import export
 from awr_exp.data.recording import Recording
-from awr_exp.envs.build import MakeEnv, clips, opened, played_space, task
+from awr_exp.envs.build import MakeEnv, clips, opened, task
 from awr_exp.envs.episode import at_random, play_seeded
 from awr_exp.envs.fleet import InProcess
 from awr_exp.envs.rollout import Rollout
@@ -132,9 +132,11 @@ class Recorder:
             about = "Steps of an online run of advantage-weighted regression, as they were collected."
             self.note.write_text(self.id)
             with opened(make_env) as env:
-                episodes, actions = self.recording.episodes(self.last_steps), played_space(make_env, env)
-                texts = {"algorithm_name": "AWR", "description": about}
-                if not export.create(self.id, episodes, self.spec, env, actions, scores, **texts):
+                episodes, texts = (
+                    self.recording.episodes(self.last_steps),
+                    {"algorithm_name": "AWR", "description": about},
+                )
+                if not export.create(self.id, episodes, self.spec, env, scores, **texts):
                     raise UserError("another one of this id is there by now: choose another recorder.dataset_id")
         except Exception as error:
             self.note.unlink(missing_ok=True)

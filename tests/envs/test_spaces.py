@@ -333,7 +333,7 @@ def recorded(make_env: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     played = play(InProcess(make_env, spec.obs_dim), lambda obs, rng: np.int64(2), 0, np.random.default_rng(0))
     mark = np.arange(len(played["reward"])) == 0
     recording.add(**{name: part[:, None] for name, part in (played | {"mark": mark}).items()})
-    assert export.create("test/own-v0", recording.episodes(), spec, env, env.action_space, None)
+    assert export.create("test/own-v0", recording.episodes(), spec, env, None)
     data = load("test/own-v0")
     assert data.spec == spec
     return data, next(iter(minari.load_dataset("test/own-v0").iterate_episodes()))
