@@ -89,24 +89,16 @@ def create(
     False. Raises UserError where the place cannot be written, or is full.
     """
     import minari
-    from minari.dataset.minari_storage import MinariStorage
 
     metadata: dict[str, Any] = {"dataset_id": id, "minari_version": minari.__version__, "author": {"awr_exp"}, **about}
     if scores:
         metadata["ref_min_score"], metadata["ref_max_score"] = scores
-    observations, actions = canonical(env.observation_space), env.action_space
-    if isinstance(actions, spaces.Box) and not np.isfinite([spec.action_low, spec.action_high]).any():
-        # All actions were played as they were.
-        actions = spaces.Box(-np.inf, np.inf, actions.shape, actions.dtype)
     target = make_place(id)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as work:
             draft = Path(work) / target.name
             draft.mkdir()
-            # Pixels as they are: JPEG would change them.
-            storage = MinariStorage.new(draft / "data", observations, actions, env.spec, jpeg_encoding=False)
-            storage.update_metadata(metadata)
-            storage.update_episodes(_buffers(episodes, spec, draft))
+            _write(draft / "data", episodes, spec, env, metadata)
             if target.exists() and not exists(id) and not _holds_others(target):
                 # What a killed run of another program left behind.
                 shutil.rmtree(target)
@@ -129,6 +121,20 @@ def command(id: str, env: gymnasium.Env, clip_actions: bool = True) -> str:
     """The command that trains on a data set that comes from env."""
     place = overrides(env.spec, clip_actions) if env.spec and foreign_module(env.spec.id) else []
     return shell.command("dataset=minari", shell.override("dataset.id", id), *place)
+
+
+def _write(folder: Path, episodes: Iterable[Episode], spec: Spec, env: gymnasium.Env, metadata: dict[str, Any]) -> None:
+    """Write the files of a data set with Minari. Raises OSError."""
+    from minari.dataset.minari_storage import MinariStorage
+
+    observations, actions = canonical(env.observation_space), env.action_space
+    if isinstance(actions, spaces.Box) and not np.isfinite([spec.action_low, spec.action_high]).any():
+        # All actions were played as they were.
+        actions = spaces.Box(-np.inf, np.inf, actions.shape, actions.dtype)
+    # Pixels as they are: JPEG would change them.
+    storage = MinariStorage.new(folder, observations, actions, env.spec, jpeg_encoding=False)
+    storage.update_metadata(metadata)
+    storage.update_episodes(_buffers(episodes, spec, folder))
 
 
 def _buffers(episodes: Iterable[Episode], spec: Spec, place: Path) -> Iterator[Any]:
