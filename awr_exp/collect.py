@@ -198,9 +198,8 @@ def _known_best(content: dict[str, Any]) -> list[float]:
     """The best return of the run whose policy plays, where it plays in the run's own environment; else nothing."""
     from awr_exp.training import checkpoint
 
-    if content.get("env") is not None:
-        return []
-    found = checkpoint.best(Path(content["policy"])) if Path(str(content["policy"])).is_dir() else None
+    folder = Path(str(content["policy"]))
+    found = checkpoint.best(folder) if content.get("env") is None and folder.is_dir() else None
     return [found[1]["best"]] if found and np.isfinite(found[1]["best"]) else []
 
 

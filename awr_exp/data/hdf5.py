@@ -98,9 +98,11 @@ class _Episodes:
         """The packed row of each final observation."""
 
     def error(self, name: str, why: str) -> UserError:
+        """What is said of an episode that cannot be used."""
         return UserError(f"data set '{self.id}', {name}: {why}")
 
     def read(self, spec: Spec) -> cache.Flat:
+        """Read all episodes of a task into packed rows, and check them."""
         schema, rows = Schema(spec, STORED), int(self.final[-1]) + 1
         if (needed := 4 * rows * schema.width) > (free := free_memory()):
             numbers = spec.obs_dim + spec.action_dim + 3
@@ -142,6 +144,7 @@ class _Episodes:
         return coarse
 
     def _length(self, name: str, group: Any) -> int:
+        """The number of steps of an episode."""
         try:
             length = int(self._inside(name, group, "rewards").shape[0])
         except (KeyError, AttributeError, IndexError, TypeError, ValueError):
