@@ -82,9 +82,8 @@ class Driver:
         They are nan in lanes that cannot be brought back. Raises BrokenEnvError.
         """
         self.episode = episode
-        # Steps of all lanes that are not yet part of a rollout, and in which of them each lane moved.
+        # Steps of all lanes that are not yet part of a rollout; the last column says which lanes moved.
         self.steps: list[tuple[NDArray[Any], ...]] = []
-        self.moved: list[NDArray[np.bool_]] = []
         self.counts = np.zeros(len(self.lanes), np.int64)
         self._begin(np.arange(len(self.lanes)))
         if self.fleet.autoreset:
@@ -161,9 +160,8 @@ class Driver:
                 mine[lanes] = part
             self.obs, reward, terminated, truncated, moved = whole
         # None of these arrays is written to from now on.
-        own = before, action, reward, self.obs, terminated, truncated, self.episode, self.failures
+        own = before, action, reward, self.obs, terminated, truncated, self.episode, self.failures, moved
         self.steps.append(own)
-        self.moved.append(moved)
         self.counts = self.counts + moved
         if self.failures.any():
             self.failures = np.where(moved, 0, self.failures)
@@ -180,17 +178,16 @@ class Driver:
     def _next(self, steps: int) -> Rollout:
         """The rollout of the first `steps` in which each lane moved; what is left over waits."""
         columns: Any = [np.stack(column) for column in zip(*self.steps, strict=True)]
-        left: NDArray[Any] = np.zeros(0, np.int64)
-        moved = np.stack(self.moved)
+        moved, left = columns.pop(), []
         if len(moved) > steps:
             chosen = np.argsort(~moved, axis=0, kind="stable")[:steps]
             np.put_along_axis(moved, chosen, False, 0)
-            left = np.flatnonzero(moved.any(1))
+            left = [(*step[:-1], own) for step, own in zip(self.steps, moved, strict=True) if own.any()]
             columns = [
                 np.take_along_axis(column, chosen.reshape(*chosen.shape, *(1,) * (column.ndim - 2)), 0)
                 for column in columns
             ]
-        self.steps, self.moved = [self.steps[row] for row in left], [moved[row] for row in left]
+        self.steps = left
         self.counts -= steps
         own: Any = [column.reshape(steps, *self.shape, *column.shape[2:]) for column in columns]
         own.append(self.reasons)
