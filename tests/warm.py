@@ -11,8 +11,22 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import gymnasium
+import matplotlib.backends.backend_agg
+import matplotlib.figure
+import minari
+import wandb
+
+from awr_exp import command, experiment
+from awr_exp.report import page
+
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["awr_exp.sweep.experiment", "awr_exp.training.curves", "gymnasium", "minari", "wandb"])
+# By what is imported here, since a name that is not found is passed over in silence.
+_LOADED = (
+    *(gymnasium, minari, wandb, matplotlib.figure, matplotlib.backends.backend_agg),
+    *(command, experiment, page),
+)
+_FORKS.set_forkserver_preload([module.__name__ for module in _LOADED])
 
 
 def _main(arguments: tuple[str, ...], cwd: Path, env: Mapping[str, str], output: Path) -> None:
