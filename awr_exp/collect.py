@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from awr_exp import arguments, command, config, messages, reading, results, settings
+from awr_exp.envs import behaviour
+from awr_exp.envs.build import clips, opened, task
 from awr_exp.envs.episode import Act, at_random, play_seeded
 from awr_exp.envs.fleet import InProcess
 from awr_exp.errors import UserError
@@ -53,41 +55,30 @@ def collect(content: dict[str, Any]) -> None:
     from awr_exp.data import export
     from awr_exp.data.minari import root
     from awr_exp.data.recording import Recording
-    from awr_exp.envs.build import clips, opened, played_space, task
     from awr_exp.policy import load
-    from awr_exp.training.recorder import reference
 
     id = content["dataset_id"]
     make_env = _environment(content)
-    spec = task(make_env)
+    spec, played = task(make_env), task(make_env, as_played=True)
     with opened(make_env) as env:
         export.check_env(env)
     trained = None if content["policy"] in WITHOUT_RUN else load(content["policy"], trust=content["trust"])
-    act = _policy(content, trained, spec, task(make_env, as_played=True), env)
+    act = _policy(content, trained, spec, played, env)
     # One that has learnt on since is another policy.
     content = content | {"parameters": trained and hashlib.sha256(trained.theta.numpy().tobytes()).hexdigest()}
     folder = root() / Path(id).parent / f".collecting-{Path(id).name}"
     try:
         with results.file_lock(folder):
-            recording = Recording(folder, spec, 1)
+            recording = Recording(folder, played, 1)
             failures = _play(content, recording, folder, act, InProcess(make_env, spec.obs_dim))
-            buffers = islice(recording.episodes(), content["episodes"])
-            returns, lengths = zip(*((sum(buffer.rewards), len(buffer.rewards)) for buffer in buffers), strict=True)
-            scores = reference(make_env, max([float(np.mean(returns)), *_known_best(content)]))
-            about = f"Episodes by {content['policy']} with noise {content['noise']}."
-            buffers = islice(recording.episodes(), content["episodes"])
-            if not export.create(id, buffers, env, played_space(make_env, env), str(content["policy"]), scores, about):
-                raise UserError(
-                    f"another {id} is there by now: once {root() / id} is deleted or moved, the same command writes "
-                    "this one"
-                )
+            returns, steps = _write(content, recording, make_env, env)
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}): the same command goes on once it can, or set "
             "MINARI_DATASETS_PATH to another folder"
         ) from None
-    print(f"{id}: {len(returns)} episodes, {sum(lengths)} steps, "
+    print(f"{id}: {len(returns)} episodes, {steps} steps, "
           f"return {np.mean(returns):.1f} ± {np.std(returns):.1f}, in {root() / id}")  # fmt: skip
     if failures:
         print(f"the environment failed {failures} times: those episodes are left out")
@@ -122,8 +113,30 @@ def _play(content: dict[str, Any], recording: Any, folder: Path, act: Act, fleet
     return fleet.failures
 
 
+def _write(content: dict[str, Any], recording: Any, make_env: Any, env: gymnasium.Env) -> tuple[list[float], int]:
+    """Write what is recorded as the data set; the returns of its episodes, and their steps together.
+
+    Raises UserError where another one of its id is there by now.
+    """
+    from awr_exp.data import export
+    from awr_exp.data.minari import root
+    from awr_exp.training.recorder import reference
+
+    id, count = content["dataset_id"], content["episodes"]
+    rewards = [episode["reward"].astype(np.float64) for episode in islice(recording.episodes(), count)]
+    returns = [float(own.sum()) for own in rewards]
+    scores = reference(make_env, max([float(np.mean(returns)), *_known_best(content)]))
+    about = f"Episodes by {content['policy']} with noise {content['noise']}."
+    texts = {"algorithm_name": str(content["policy"]), "description": about}
+    if not export.create(id, islice(recording.episodes(), count), recording.spec, env, scores, **texts):
+        raise UserError(
+            f"another {id} is there by now: once {root() / id} is deleted or moved, the same command writes this one"
+        )
+    return returns, sum(map(len, rewards))
+
+
 def _environment(content: dict[str, Any]) -> Any:
-    """The chosen one, or the one of the run whose policy plays."""
+    """What makes the chosen environment, or that of the run whose policy plays."""
     from awr_exp.building.build import build
 
     node = content.get("env")
@@ -151,8 +164,6 @@ def _environment(content: dict[str, Any]) -> Any:
 
 def _policy(content: dict[str, Any], trained: Any, spec: Any, played: Any, env: gymnasium.Env) -> Act:
     """The policy with its noise, for the task as its spaces say and as it is played; trained: that of a run, if any."""
-    from awr_exp.envs import behaviour
-
     name, noise = str(content["policy"]), content["noise"]
     if spec.discrete and noise > 1:
         raise UserError(f"noise is {noise}; of discrete actions it is a share: give a number from 0 to 1")
@@ -184,12 +195,11 @@ def _policy(content: dict[str, Any], trained: Any, spec: Any, played: Any, env: 
 
 
 def _known_best(content: dict[str, Any]) -> list[float]:
-    """What the run whose policy plays has reached at best, where it plays in its own environment."""
+    """The best return of the run whose policy plays, where it plays in the run's own environment; else nothing."""
     from awr_exp.training import checkpoint
 
-    if content.get("env") is not None:
-        return []
-    found = checkpoint.best(Path(content["policy"])) if Path(str(content["policy"])).is_dir() else None
+    folder = Path(str(content["policy"]))
+    found = checkpoint.best(folder) if content.get("env") is None and folder.is_dir() else None
     return [found[1]["best"]] if found and np.isfinite(found[1]["best"]) else []
 
 

@@ -16,8 +16,7 @@ from awr_exp.building import contracts, stacking
 from awr_exp.building.build import build, check_targets
 from awr_exp.building.takeover import Found, check_same, forget_others_moments, take_over
 from awr_exp.building.task import check_memory, open_task
-from awr_exp.envs.build import task
-from awr_exp.envs.make import collecting
+from awr_exp.envs.build import collecting, task
 from awr_exp.errors import UserError
 from awr_exp.policy import policy_metadata
 from awr_exp.results import Outcome
@@ -163,7 +162,7 @@ class Experiment:
             if idle := [name for name in ("last_steps", "checkpoints") if node.get(name) is not None]:
                 raise UserError(f"recorder.{idle[0]} is of a data set: give it a recorder.dataset_id")
             return
-        place = collecting(self.make_env, self.data and self.data.info, self.data and self.data.spec)
+        place = collecting(self.make_env)
         spec, envs = task(place, as_played=True), self.config["trainer"]["envs"]
         for run in self.runs:
             with run.speaking():

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from awr_exp import layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+    # Workers that only step environments know tasks, too, and do without torch.
+    Tensor = Any
 
 Metrics = dict[str, Tensor]
 """Numbers to report by name, each a [K] tensor on the training device."""
@@ -98,6 +103,46 @@ class Spec:
 
 def _numbers(count: int) -> str:
     return "1 number" if count == 1 else f"{count} numbers"
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What is known of a data set beside its tensors.
+
+    episode_returns: undiscounted, in the data's own units, whatever reward_scale is; fingerprint: changes when the
+    content does; env_spec, eval_env_spec: the environments that it comes from and that it is to be evaluated in, as
+    `awr_exp.envs.source.EnvSource` or gymnasium's EnvSpec, or None; ref_min_score, ref_max_score: returns of a random
+    and an expert policy, or None; observation_space: gymnasium's, as the data set says, or None.
+    """
+
+    id: str
+    episode_returns: NDArray[np.float64]
+    fingerprint: str
+    reward_scale: float = 1.0
+    env_spec: Any = None
+    ref_min_score: float | None = None
+    ref_max_score: float | None = None
+    eval_env_spec: Any = None
+    observation_space: Any = None
+
+    @property
+    def episodes(self) -> int:
+        return len(self.episode_returns)
+
+    @property
+    def return_mean(self) -> float:
+        return float(self.episode_returns.mean())
+
+    @property
+    def return_std(self) -> float:
+        return float(self.episode_returns.std())
+
+    def normalized_score(self, episode_return: float) -> float | None:
+        """0 for a random and 1 for an expert policy (Fu et al. 2020), None without reference scores."""
+        low, high = self.ref_min_score, self.ref_max_score
+        if low is None or high is None or high <= low:
+            return None
+        return (episode_return - low) / (high - low)
 
 
 @dataclass(frozen=True)

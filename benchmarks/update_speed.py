@@ -17,7 +17,7 @@ from torch import nn
 
 from awr_exp.agents.awr import AWR
 from awr_exp.data.schema import STORED, Schema
-from awr_exp.data.transitions import DataInfo, Transitions
+from awr_exp.data.transitions import Transitions
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
@@ -25,7 +25,7 @@ from awr_exp.networks.mlp import MLP
 from awr_exp.training.accelerate import accelerate
 from awr_exp.training.learner import Learner
 from awr_exp.training.schedules import FixedData
-from awr_exp.types import Spec
+from awr_exp.types import DataInfo, Spec
 
 OBS, ACTIONS, BATCH, ROWS, EPISODE = 17, 6, 256, 1_000_000, 1000
 VALUE_ITERS, AT_ONCE = 5, 16

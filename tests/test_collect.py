@@ -289,12 +289,12 @@ def test_a_signal_stops_it_in_one_line(
     monkeypatch.setattr(sys, "argv", ["collect", "policy=random", "env=cartpole", "dataset_id=test/mine-v0"])
     create = export.create
 
-    def stopped(id: str, buffers: Any, *others: Any) -> bool:
+    def stopped(id: str, episodes: Any, *others: Any, **about: str) -> bool:
         def interrupted() -> Any:
-            yield next(buffers)
+            yield next(episodes)
             signal.raise_signal(signal.SIGTERM)
 
-        return create(id, interrupted(), *others)
+        return create(id, interrupted(), *others, **about)
 
     monkeypatch.setattr(export, "create", stopped)
     with pytest.raises(SystemExit) as stop:

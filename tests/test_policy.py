@@ -16,14 +16,14 @@ from gymnasium import spaces
 import awr_exp
 from awr_exp import policy as module
 from awr_exp.data.replay import Replay
-from awr_exp.data.transitions import DataInfo, Transitions
+from awr_exp.data.transitions import Transitions
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError
 from awr_exp.networks import heads
 from awr_exp.networks.policy import Policy
 from awr_exp.policy import TrainedPolicy, policy_metadata
 from awr_exp.training import checkpoint
-from awr_exp.types import Spec
+from awr_exp.types import DataInfo, Spec
 from tests.conftest import NETWORK, make_awr
 
 BOX = Spec(3, 2, None, (-1.0, 0.1), (1.0, 0.1))

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from awr_exp.data import export
 from awr_exp.data.minari import load, root
@@ -21,7 +20,7 @@ from awr_exp.seeding import child_seed
 log = logging.getLogger(__name__)
 
 Plan = Sequence[tuple[int, Act]]
-"""How many episodes by which policy."""
+"""A number of episodes for each of several policies."""
 
 
 def pendulum_mixed(device: torch.device | str = "cpu", **options: Any) -> Transitions:
@@ -51,24 +50,11 @@ def _ensure(id: str, env_id: str, plan: Plan, worst: Act, best: Act) -> None:
     log.info("collecting %s in %s (once)", id, root())
     rng = np.random.default_rng(child_seed(0, id))
     make_env = Make(env_id, {})
-    with opened(make_env) as env, closing(InProcess(make_env, task(make_env).obs_dim)) as fleet:
+    spec = task(make_env)
+    with opened(make_env) as env, closing(InProcess(make_env, spec.obs_dim)) as fleet:
         played = lambda act: play(fleet, act, int(rng.integers(2**31)), rng)  # noqa: E731
-        buffers = [_buffer(played(act)) for count, act in plan for _ in range(count)]
-        scores = [float(np.mean([sum(played(act)["reward"].tolist()) for _ in range(100)])) for act in (worst, best)]
+        episodes = [played(act) for count, act in plan for _ in range(count)]
+        low, high = (float(np.mean([sum(played(act)["reward"].tolist()) for _ in range(100)])) for act in (worst, best))
         about = f"Episodes of {env_id} by policies from random to good, in this order."
         quality = "built-in policies of mixed quality"
-        export.create(id, buffers, env, env.action_space, quality, (scores[0], scores[1]), about)
-
-
-def _buffer(episode: dict[str, NDArray[Any]]) -> Any:
-    """Minari's EpisodeBuffer of an episode."""
-    from minari.data_collector import EpisodeBuffer
-
-    return EpisodeBuffer(
-        observations=np.concatenate([episode["obs"], episode["next_obs"][-1:]]),
-        actions=episode["action"],
-        rewards=episode["reward"].tolist(),
-        terminations=episode["terminated"].tolist(),
-        truncations=episode["truncated"].tolist(),
-        infos={},
-    )
+        export.create(id, episodes, spec, env, (low, high), algorithm_name=quality, description=about)

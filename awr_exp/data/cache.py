@@ -27,21 +27,21 @@ from awr_exp.types import Spec
 log = logging.getLogger(__name__)
 
 FORMAT = 4
-"""Of the cache: a change of its content makes old ones useless."""
+"""The version of what is in a cache; those of other versions are made anew."""
 SMALL = 2**24
-"""Files up to this size are compared by their content; of larger ones, size and times have to do."""
+"""Files up to this size, in bytes, are compared by their content; for larger ones, size and times have to do."""
 SETTLED = 2.0
-"""Seconds since its last change after which another change of a file shows in its times, on every file system."""
+"""Seconds after which a second change of a file shows in its times, on every file system."""
 
 State = list[Any]
-"""Of a file: what is different once it has changed."""
+"""What is different about a file once it has changed."""
 Flat = tuple[Tensor, Tensor, Spec, list[str]]
-"""Of a data set: packed rows and lengths of the episodes, as `awr_exp.data.transitions.Transitions` has them, their
-task, and the names of what float32 is too coarse for."""
+"""A data set as `awr_exp.data.transitions.Transitions` has it: packed rows, lengths of the episodes, their task, and
+beside it the names of what float32 is too coarse for."""
 
 
 def state(file: Path) -> State:
-    """Raises OSError if it is no file that can be read."""
+    """The state of a file: size, times and, of a small one, a digest. Raises OSError if it cannot be read."""
     found = file.stat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError(f"{file} is no file")
@@ -50,7 +50,8 @@ def state(file: Path) -> State:
 
 
 def read(folder: Path, made_of: Iterable[Path]) -> Flat | None:
-    """What was kept of the data set in `folder`, if it was made of these files, and others, as they are now."""
+    """The flat form of the data set in `folder`, if one was kept and all that it was made of, these files among it, is
+    as it was then."""
     for place, name in _places(folder):
         try:
             facts = json.loads(_own(place / f"{name}.json").read_text(encoding="utf-8"))
@@ -73,9 +74,9 @@ def read(folder: Path, made_of: Iterable[Path]) -> Flat | None:
 
 
 def write(folder: Path, made_of: dict[Path, State], flat: Flat) -> None:
-    """Keep it beside the data set, or in the user's cache where that folder is read-only, or nowhere.
+    """Keep the flat form beside the data set, or in the user's cache where that folder is read-only, or nowhere.
 
-    made_of: all files that it was read from, and their states before. A large one that has changed just now could
+    made_of: all files that it was read from, with their states before. A large one that has changed just now could
     change again without a trace: then nothing is kept yet.
     """
     now = time.time_ns()
@@ -108,7 +109,7 @@ def write(folder: Path, made_of: dict[Path, State], flat: Flat) -> None:
 
 
 def _places(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Folders, and what the files in them are called: always the same, so that a new one takes an old one's place."""
+    """The folders that may have the cache, and its name there, which stays: a new one takes an old one's place."""
     yield folder / ".awr_exp_cache", "flat"
     own = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     if home := cache_home():
@@ -116,12 +117,12 @@ def _places(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _relative(file: Path, folder: Path) -> str:
-    """Other machines may have both elsewhere."""
+    """The path of a file from the folder on: another machine may have both elsewhere."""
     return os.path.relpath(file.resolve(), folder.resolve())
 
 
 def _own(file: Path) -> Path:
-    """The file. Raises ValueError if it is none, or another user's, and OSError if it is not there."""
+    """The file itself. Raises ValueError for a link or another user's file, and OSError if it is not there."""
     found = file.lstat()
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"{file} is no file")

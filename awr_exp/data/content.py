@@ -14,7 +14,7 @@ from awr_exp.errors import UserError
 from awr_exp.types import Spec
 
 FIELDS = dict(zip(STORED, ("observations", "actions", "rewards", "terminations", "truncations"), strict=True))
-"""What Minari calls the columns."""
+"""The names that Minari has for the columns."""
 BOUND_TOLERANCE = 1e-4
 """How far an action may lie outside its bounds, relative to their distance: float32 rounding, not a mistake."""
 PIECE = 262_144
@@ -24,9 +24,9 @@ NARROW = 1e-3
 
 
 def check(id: str, names: Sequence[str], packed: Tensor, lengths: NDArray[np.int64], spec: Spec) -> None:
-    """Packed rows of data set `id`, whose episodes are called so; one that does not say how it ends is truncated.
+    """Check the packed rows of data set `id`, and truncate each episode that does not say how it ends.
 
-    Raises UserError, naming episode, field and step, for what cannot be learnt from.
+    names: of the episodes. Raises UserError, naming episode, field and step, for what cannot be learnt from.
     """
     schema, final = Schema(spec, STORED), (lengths + 1).cumsum() - 1
 
@@ -60,7 +60,7 @@ def check(id: str, names: Sequence[str], packed: Tensor, lengths: NDArray[np.int
 
 
 def _inside(action: NDArray[np.float32], spec: Spec) -> tuple[NDArray[np.bool_], str]:
-    """Which entries of actions [M, n] are of their space, and what is said of others."""
+    """Whether each entry of actions [M, n] is one of their space, and what is said of one that is not."""
     if spec.num_actions is not None:
         good = (action >= 0) & (action < spec.num_actions) & (action == action.round())
         last = spec.action_start + spec.num_actions - 1
@@ -74,7 +74,7 @@ def _inside(action: NDArray[np.float32], spec: Spec) -> tuple[NDArray[np.bool_],
 
 
 def doubts(data: Transitions, limit: int | None) -> Iterator[str]:
-    """What may be wrong with data that can be learnt from; limit: of steps of an episode, by its environment."""
+    """What may be wrong with data that can be learnt from; limit: the steps that the environment gives an episode."""
     final = data.rows[data.last] + 1
     first = final - data.lengths
     last, of_next, own = (data.schema.read(data.packed, "obs", rows) for rows in (final[:-1], first[1:], first[:-1]))

@@ -9,9 +9,9 @@ import torch
 
 from awr_exp.data.content import FIELDS, check
 from awr_exp.data.schema import STORED, Schema
-from awr_exp.data.transitions import DataInfo, Transitions, episode_returns
+from awr_exp.data.transitions import Transitions, episode_returns
 from awr_exp.errors import UserError, first_line
-from awr_exp.types import Spec
+from awr_exp.types import DataInfo, Spec
 
 
 def from_episodes(id: str, spec: Spec, episodes: Sequence[Mapping[str, Any]], **facts: Any) -> Transitions:
@@ -45,11 +45,11 @@ def _packed(name: str, spec: Spec, episode: Mapping[str, Any]) -> torch.Tensor:
     for column, shape in shapes.items():
         if given[column].shape != shape or not steps:
             raise UserError(f"{name}: {FIELDS[column]} are of the shape {given[column].shape}; it should be {shape}")
-    # The final observation is that of a row without a step.
-    values = {
-        column: np.pad(own, [(0, steps + 1 - len(own))] + [(0, 0)] * (own.ndim - 1)) for column, own in given.items()
-    }
-    schema, ends = Schema(spec, STORED), np.arange(steps + 1) == steps - 1
-    ended = bool(episode.get("terminated", False))
-    values |= {"terminated": ends & ended, "truncated": ends & (not ended)}
+    # An episode that does not terminate will count as truncated.
+    values = {flag: np.zeros(steps + 1, np.float32) for flag in ("terminated", "truncated")}
+    values["terminated"][-2] = bool(episode.get("terminated", False))
+    for column, own in given.items():
+        # The final observation is that of a row without a step.
+        values[column] = np.concatenate([own, np.zeros_like(own[: steps + 1 - len(own)])])
+    schema = Schema(spec, STORED)
     return schema.write(torch.zeros(steps + 1, schema.width), values)

@@ -4,20 +4,23 @@ import errno
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
+from gymnasium import spaces
 
 from awr_exp import shell
 from awr_exp.data.minari import ID, root
+from awr_exp.envs.episode import Episode
 from awr_exp.envs.make import overrides
-from awr_exp.envs.spaces import bare, canonical
+from awr_exp.envs.spaces import canonical
 from awr_exp.errors import UserError, named
 from awr_exp.guard import foreign_module
+from awr_exp.layout import unflatten
+from awr_exp.types import Spec
 
 ROOM = 2**25
 """Bytes that stay free on a disk that data sets are written to."""
@@ -49,17 +52,18 @@ def _holds_others(folder: Path) -> bool:
     return folder.is_dir() and any(child.name != "data" for child in folder.iterdir())
 
 
-def make_place(id: str) -> None:
-    """The folder that the data set will lie in. Raises UserError if it cannot be written."""
+def make_place(id: str) -> Path:
+    """The folder that the data set will be, in a folder that is made. Raises UserError if that cannot be written."""
+    target = root() / id
     try:
-        (root() / id).parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(error) from None
+    return target
 
 
 def check_env(env: gymnasium.Env) -> None:
     """Raises UserError if a data set cannot say that it comes from `env`."""
-    env = bare(env)
     try:
         if env.spec is not None:
             env.spec.to_json()
@@ -72,50 +76,34 @@ def check_env(env: gymnasium.Env) -> None:
 
 def create(
     id: str,
-    buffers: Iterable[Any],
+    episodes: Iterable[Episode],
+    spec: Spec,
     env: gymnasium.Env,
-    actions: gymnasium.Space,
-    algorithm: str,
-    reference: tuple[float, float] | None,
-    about: str,
+    scores: tuple[float, float] | None,
+    **about: str,
 ) -> bool:
-    """Write Minari's EpisodeBuffers, which come from env, as data set `id`, one after another.
+    """Write episodes of a task as it was played in env as data set `id`, one after another.
 
-    actions: the space of those that env got; reference: mean returns of a random and of a good policy, as they were
-    measured, if any. If somebody else has written it meanwhile, that one stays, and the result is False. Raises
-    UserError where the place cannot be written, or is full.
+    scores: mean returns of a random and of a good policy, as they were measured, if any; about: texts of Minari's
+    metadata, such as the description. If somebody else has written it meanwhile, that one stays, and the result is
+    False. Raises UserError where the place cannot be written, or is full.
     """
     import minari
 
-    env, target = bare(env), root() / id
-    make_place(id)
+    metadata: dict[str, Any] = {"dataset_id": id, "minari_version": minari.__version__, "author": {"awr_exp"}, **about}
+    if scores:
+        metadata["ref_min_score"], metadata["ref_max_score"] = scores
+    target = make_place(id)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as work:
-            with _root(work), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                written = minari.create_dataset_from_buffers(
-                    id,
-                    _while_there_is_room(buffers, Path(work)),
-                    env=env,
-                    observation_space=canonical(env.observation_space),
-                    action_space=actions,
-                    # Pixels as they are: JPEG would change them.
-                    jpeg_encoding=False,
-                    algorithm_name=algorithm,
-                    description=about,
-                    author="awr_exp",
-                    author_email="none@example.invalid",
-                    code_permalink="none",
-                )
-                if reference is not None:
-                    # Given to it above, Minari would make the environment once more.
-                    low, high = reference
-                    written.storage.update_metadata({"ref_min_score": low, "ref_max_score": high})
+            draft = Path(work) / target.name
+            draft.mkdir()
+            _write(draft / "data", episodes, spec, env, metadata)
             if target.exists() and not exists(id) and not _holds_others(target):
                 # What a killed run of another program left behind.
                 shutil.rmtree(target)
             if not target.exists():
-                os.rename(Path(work) / id, target)
+                os.rename(draft, target)
                 return True
     except OSError as error:
         # Two processes may write at once: the one that comes second uses what the first left.
@@ -130,35 +118,40 @@ def _unwritable(error: OSError) -> UserError:
 
 
 def command(id: str, env: gymnasium.Env, clip_actions: bool = True) -> str:
-    """What trains on a data set that comes from env."""
+    """The command that trains on a data set that comes from env."""
     place = overrides(env.spec, clip_actions) if env.spec and foreign_module(env.spec.id) else []
     return shell.command("dataset=minari", shell.override("dataset.id", id), *place)
 
 
-def _while_there_is_room(buffers: Iterable[Any], place: Path) -> Iterator[Any]:
-    """Raises OSError before the disk is full: in the middle of an episode, that would crash HDF5 and all of Python."""
-    for buffer in buffers:
-        if shutil.disk_usage(place).free < ROOM + 4 * _bytes(buffer.observations):
+def _write(folder: Path, episodes: Iterable[Episode], spec: Spec, env: gymnasium.Env, metadata: dict[str, Any]) -> None:
+    """Write the files of a data set with Minari. Raises OSError."""
+    from minari.dataset.minari_storage import MinariStorage
+
+    observations, actions = canonical(env.observation_space), env.action_space
+    if isinstance(actions, spaces.Box) and not np.isfinite([spec.action_low, spec.action_high]).any():
+        # All actions were played as they were.
+        actions = spaces.Box(-np.inf, np.inf, actions.shape, actions.dtype)
+    # Pixels as they are: JPEG would change them.
+    storage = MinariStorage.new(folder, observations, actions, env.spec, jpeg_encoding=False)
+    storage.update_metadata(metadata)
+    storage.update_episodes(_buffers(episodes, spec, folder))
+
+
+def _buffers(episodes: Iterable[Episode], spec: Spec, place: Path) -> Iterator[Any]:
+    """Minari's EpisodeBuffer of each episode, with observations and actions as the environment has them.
+
+    Raises OSError before the disk is full: in the middle of an episode, that would crash HDF5 and all of Python.
+    """
+    from minari.data_collector import EpisodeBuffer
+
+    for episode in episodes:
+        if shutil.disk_usage(place).free < ROOM + 4 * sum(column.nbytes for column in episode.values()):
             raise OSError(errno.ENOSPC, f"less than {ROOM >> 20} MB would be left of its disk")
-        yield buffer
-
-
-def _bytes(observations: Any) -> int:
-    """Of an episode's, in whatever structure."""
-    if isinstance(observations, dict | tuple):
-        return sum(map(_bytes, observations.values() if isinstance(observations, dict) else observations))
-    return int(observations.nbytes)
-
-
-@contextmanager
-def _root(place: str) -> Iterator[None]:
-    """Minari's root is `place` for a while."""
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = place
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MINARI_DATASETS_PATH"]
-        else:
-            os.environ["MINARI_DATASETS_PATH"] = before
+        yield EpisodeBuffer(
+            observations=unflatten(spec.entries, np.concatenate([episode["obs"], episode["next_obs"][-1:]])),
+            actions=episode["action"] + spec.action_start if spec.discrete else episode["action"],
+            rewards=episode["reward"].astype(np.float64).tolist(),
+            terminations=episode["terminated"].tolist(),
+            truncations=episode["truncated"].tolist(),
+            infos={},
+        )

@@ -23,10 +23,10 @@ from awr_exp.types import Spec
 
 METADATA = "metadata.json"
 AGAIN = "delete the data set, and fetch it (dataset.download=true) or write it again"
-"""What helps where it is damaged."""
+"""The advice where a data set is damaged."""
 EPISODE = re.compile(r"episode_\d{1,18}")
 SOME = 100
-"""Episodes, and steps of each, that are looked at as exactly as the file has them."""
+"""The number of episodes, and of steps of each, that are looked at as exactly as the file has them."""
 JPEG = b"\xff\xd8\xff"
 """How JPEG files begin, in which Minari keeps images unless it is told not to."""
 
@@ -50,13 +50,13 @@ def read(id: str, file: Path, spec: Spec) -> tuple[cache.Flat, dict[Path, cache.
 
 
 def _linked(id: str, source: h5py.File, folder: Path) -> list[Path]:
-    """Other files that hold episodes, as of data sets that were combined."""
+    """The other files that hold episodes, as those of combined data sets do."""
     found = set()
     for name in source:
         if source.id.links.get_info(os.fsencode(name)).type == h5py.h5l.TYPE_EXTERNAL:
             place = folder / source.get(name, getlink=True).filename
             try:
-                # Of a pipe HDF5 would wait for the other end.
+                # HDF5 would wait for the other end of a pipe.
                 if place.exists() and not place.is_file():
                     raise OSError(f"{place} is no file")
                 found.add(Path(source[name].file.filename))
@@ -68,7 +68,7 @@ def _linked(id: str, source: h5py.File, folder: Path) -> list[Path]:
 
 
 def _trouble(error: Exception) -> str:
-    """What is wrong with an HDF5 file, and what helps."""
+    """A text that says what is wrong with an HDF5 file, and what helps."""
     said, number = " ".join(str(error).split()), getattr(error, "errno", None)
     if "lock file" in said and number in (errno.EAGAIN, errno.EACCES):
         return "is locked by another program, which may be writing it: wait until that is done"
@@ -98,9 +98,11 @@ class _Episodes:
         """The packed row of each final observation."""
 
     def error(self, name: str, why: str) -> UserError:
+        """What is said of an episode that cannot be used."""
         return UserError(f"data set '{self.id}', {name}: {why}")
 
     def read(self, spec: Spec) -> cache.Flat:
+        """Read all episodes of a task into packed rows, and check them."""
         schema, rows = Schema(spec, STORED), int(self.final[-1]) + 1
         if (needed := 4 * rows * schema.width) > (free := free_memory()):
             numbers = spec.obs_dim + spec.action_dim + 3
@@ -123,7 +125,7 @@ class _Episodes:
         return packed, torch.from_numpy(self.lengths), spec, coarse
 
     def _read_observations(self, spec: Spec, schema: Schema, packed: torch.Tensor) -> list[str]:
-        """Into packed rows; the names of what float32 is too coarse for."""
+        """Read observations into packed rows; the names of what float32 is too coarse for."""
         known, coarse = iter(layout.column_names(spec.observation, spec.obs_dim)), []
         for entry in spec.entries:
             # As Minari calls the parts of a Tuple.
@@ -142,6 +144,7 @@ class _Episodes:
         return coarse
 
     def _length(self, name: str, group: Any) -> int:
+        """The number of steps of an episode."""
         try:
             length = int(self._inside(name, group, "rewards").shape[0])
         except (KeyError, AttributeError, IndexError, TypeError, ValueError):

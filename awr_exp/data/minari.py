@@ -16,11 +16,12 @@ from torch import Tensor
 from awr_exp import layout
 from awr_exp.data import cache, content, hdf5
 from awr_exp.data.hdf5 import AGAIN, METADATA
-from awr_exp.data.transitions import DataInfo, Transitions, episode_returns, select
+from awr_exp.data.transitions import Transitions, episode_returns, select
 from awr_exp.envs import source
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line, named
 from awr_exp.ranges import Count, Percent, Positive, Text, checked
+from awr_exp.types import DataInfo, Spec
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,34 @@ def load(
     damaged or not usable.
     """
     folder = _find(id, download)
-    file, metadata = folder / "main_data.hdf5", _metadata(id, folder)
+    metadata = _metadata(id, folder)
+    observation, action = (_space(id, metadata, name) for name in ("observation_space", "action_space"))
+    packed, lengths, spec = _rows(id, folder, metadata, observation, action)
+    own = _env_source(id, metadata, "env_spec")
+    info = DataInfo(
+        id=id,
+        episode_returns=episode_returns(packed, lengths.numpy(), spec),
+        fingerprint=f"{id}:{_digest(packed, lengths)}",
+        env_spec=own,
+        eval_env_spec=_env_source(id, metadata, "eval_env_spec"),
+        observation_space=observation,
+        **_scores(id, metadata),
+    )
+    data = Transitions(packed, lengths, spec, info)
+    for doubt in content.doubts(data, own.max_episode_steps if own else None):
+        log.warning("warning: data set '%s': %s", id, doubt)
+    return select(data, top_percent, reward_scale, max_transitions).to(device)
+
+
+def _rows(
+    id: str, folder: Path, metadata: dict[str, Any], observation: Any, action: Any
+) -> tuple[Tensor, Tensor, Spec]:
+    """The packed rows, the lengths of the episodes and the task, from the cache or from the file."""
+    file = folder / "main_data.hdf5"
     if not file.is_file():
         kind = str(metadata.get("data_format"))
         problem = f"{file} is no file" if file.exists() else f"no {file.name} (its format is {kind:.20})"
         raise UserError(f"data set '{id}': {problem}; only hdf5 is read")
-    observation, action = _spaces(id, metadata)
     flat = cache.read(folder, [file, folder / METADATA])
     if flat is None:
         flat, made_of = hdf5.read(id, file, spec_of(f"data set '{id}'", observation, action))
@@ -60,24 +83,7 @@ def load(
         log.warning(
             "data set '%s' has %d episodes, %s by its %s: it may be incomplete", id, len(lengths), written, METADATA
         )
-    low, high = (_score(id, metadata, name) for name in ("ref_min_score", "ref_max_score"))
-    if low is not None and high is not None and high <= low:
-        log.warning("data set '%s' has no normalized scores: ref_min_score is %g, ref_max_score %g", id, low, high)
-    own = _env_source(id, metadata, "env_spec")
-    info = DataInfo(
-        id=id,
-        episode_returns=episode_returns(packed, lengths.numpy(), spec),
-        fingerprint=f"{id}:{_digest(packed, lengths)}",
-        env_spec=own,
-        eval_env_spec=_env_source(id, metadata, "eval_env_spec"),
-        ref_min_score=low,
-        ref_max_score=high,
-        observation_space=observation,
-    )
-    data = Transitions(packed, lengths, spec, info)
-    for doubt in content.doubts(data, own.max_episode_steps if own else None):
-        log.warning("warning: data set '%s': %s", id, doubt)
-    return select(data, top_percent, reward_scale, max_transitions).to(device)
+    return packed, lengths, spec
 
 
 def root() -> Path:
@@ -93,6 +99,7 @@ def root() -> Path:
 
 
 def _find(id: str, download: bool) -> Path:
+    """The folder with the data, which are downloaded if that is wanted and they are not there."""
     if not isinstance(id, str) or not ID.fullmatch(id):
         raise UserError(f"dataset.id {id!r} is not a Minari id: it looks like mujoco/halfcheetah/medium-v0")
     folder = root() / id / "data"
@@ -118,6 +125,7 @@ def _find(id: str, download: bool) -> Path:
 
 
 def _download(id: str) -> None:
+    """Fetch the data set from the hub."""
     try:
         # The hub's own client retries for half a minute before it says that there is no network.
         socket.create_connection(HUB, timeout=3).close()
@@ -134,6 +142,7 @@ def _download(id: str) -> None:
 
 
 def _metadata(id: str, folder: Path) -> dict[str, Any]:
+    """What Minari has written about the data set."""
     path = folder / METADATA
     try:
         if path.exists() and not path.is_file():
@@ -151,22 +160,19 @@ def _metadata(id: str, folder: Path) -> dict[str, Any]:
     return content
 
 
-def _spaces(id: str, metadata: dict[str, Any]) -> tuple[Any, Any]:
-    """Of observations and of actions."""
+def _space(id: str, metadata: dict[str, Any], name: str) -> Any:
+    """The space of observations, or of actions, as the data set says."""
     from minari.serialization import deserialize_space
 
-    found = []
-    for name in ("observation_space", "action_space"):
-        try:
-            found.append(deserialize_space(metadata[name]))
-        except Exception as error:
-            said = f"{metadata[name]!r:.80} ({named(error):.120})"
-            raise UserError(f"data set '{id}': its {name} cannot be read: {said}") from None
-    return found[0], found[1]
+    try:
+        return deserialize_space(metadata[name])
+    except Exception as error:
+        said = f"{metadata[name]!r:.80} ({named(error):.120})"
+        raise UserError(f"data set '{id}': its {name} cannot be read: {said}") from None
 
 
 def _env_source(id: str, metadata: dict[str, Any], field: str) -> source.EnvSource | None:
-    # Only the registered id is taken: an entry point found in a file would be somebody else's code.
+    """An environment that the metadata name, by its registered id: an entry point would be somebody else's code."""
     if metadata.get(field) is None:
         return None
     try:
@@ -176,15 +182,20 @@ def _env_source(id: str, metadata: dict[str, Any], field: str) -> source.EnvSour
         return None
 
 
-def _score(id: str, metadata: dict[str, Any], field: str) -> float | None:
-    value = metadata.get(field)
-    if value is None or (type(value) in (int, float) and abs(value) < 1e300):
-        return value
-    log.warning("data set '%s': its %s is left out, which is no number: %.40r", id, field, value)
-    return None
+def _scores(id: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    """The reference scores of the data set by name; None, with a warning, for one that is no number."""
+    scores = {name: metadata.get(name) for name in ("ref_min_score", "ref_max_score")}
+    for name, value in scores.items():
+        if value is not None and not (type(value) in (int, float) and abs(value) < 1e300):
+            log.warning("data set '%s': its %s is left out, which is no number: %.40r", id, name, value)
+            scores[name] = None
+    low, high = scores.values()
+    if low is not None and high is not None and high <= low:
+        log.warning("data set '%s' has no normalized scores: ref_min_score is %g, ref_max_score %g", id, low, high)
+    return scores
 
 
 def _digest(packed: Tensor, lengths: Tensor) -> str:
-    """Of the lengths and of a spread of rows: enough to tell data sets apart without reading a large one whole."""
+    """A digest of the lengths and of a spread of rows: enough to tell data sets apart without reading all of one."""
     rows = packed[:: max(1, len(packed) // 10_000)]
     return hashlib.sha256(rows.numpy().tobytes() + lengths.numpy().tobytes()).hexdigest()[:16]

@@ -1,5 +1,7 @@
 """What K members have collected last, each for itself, for training while collecting goes on."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -12,9 +14,9 @@ from awr_exp.types import Batch, Spec, Value
 class Replay:
     """The last `capacity` transitions of each member, from E environments each that are stepped together.
 
-    ring: [K, T, E, W] rows of `schema`. Transitions are numbered 0 to N - 1 by environment, and within one by time:
-    each environment's are laid end to end, so that estimators see whole episodes. The newest one of an environment
-    counts as the last of an episode that was cut there.
+    ring: [K, T, E, W] rows of `schema`, of which a slot, a number below T * E, is one of each member. Transitions are
+    numbered 0 to N - 1 by environment, and within one by time: each environment's are laid end to end, so that
+    estimators see whole episodes. The newest one of an environment counts as the last of an episode that was cut there.
     data: transitions that every member has from the start and keeps, beside the others: they are the first `kept`
     steps of the environments, as if each had played a share of them.
     """
@@ -37,6 +39,7 @@ class Replay:
             self._keep(data)
 
     def _keep(self, data: Transitions) -> None:
+        """Begin the ring with a share of the data for each environment."""
         for env in range(self.envs):
             rows = torch.arange(env * self.kept, (env + 1) * self.kept, device=data.device)
             batch = data.sample(rows.unsqueeze(0))
@@ -47,21 +50,21 @@ class Replay:
 
     @property
     def steps(self) -> int:
-        """Steps of each environment that there are."""
+        """The number of steps that each environment has here."""
         return self.kept + self.collected
 
     @property
     def collected(self) -> int:
-        """Steps of each environment that are not from the data."""
+        """The number of these steps that are not from the data."""
         return min(self.added, self.turning)
 
     @property
     def capacity(self) -> int:
-        """Transitions of each member that there is room for."""
+        """The number of transitions that each member has room for."""
         return (self.kept + self.turning) * self.envs
 
     def __len__(self) -> int:
-        """Transitions of each member."""
+        """The number of transitions that each member has."""
         return self.steps * self.envs
 
     def __repr__(self) -> str:
@@ -70,7 +73,7 @@ class Replay:
         return f"Replay({self.members} members with {size}, from {self.envs} environments each; {self.spec})"
 
     def extend(self, steps: Batch) -> None:
-        """S steps of all environments, [K, S, E, ...] each.
+        """Add S steps of all environments, [K, S, E, ...] each.
 
         next_obs is the true one also where an episode ends, never the first of the next episode. Raises UserError for
         observations that are not of their space's type.
@@ -81,26 +84,22 @@ class Replay:
         self.ring.index_copy_(1, self._turning_slots(newest.shape[1]), newest)
 
     def _turning_slots(self, count: int) -> Tensor:
-        """Where the newest `count` steps lie in the ring, oldest first."""
+        """The places in the ring, along T, of the newest `count` steps, oldest first."""
         return self.kept + torch.arange(self.added - count, self.added, device=self.device) % self.turning
 
-    def slots(self, rows: Tensor) -> Tensor:
-        """Where transitions lie in a member's ring, as indices of [T * E]."""
-        return self._turned(rows % self.steps) * self.envs + rows // self.steps
-
-    def by_age(self, numbers: Tensor) -> Tensor:
-        """Where transitions lie that are numbered from the oldest step on, all environments of a step together."""
-        return self._turned(numbers // self.envs) * self.envs + numbers % self.envs
-
-    def _turned(self, step: Tensor) -> Tensor:
-        """Where steps lie in the ring that are numbered from the oldest on."""
+    def slots(self, env: Tensor, step: Tensor) -> Tensor:
+        """The slots of steps of environments, each of which is numbered from the oldest step on."""
         turned = self.kept + (self.added - self.collected + step - self.kept) % self.turning
-        return torch.where(step < self.kept, step, turned)
+        return torch.where(step < self.kept, step, turned) * self.envs + env
+
+    def slots_of(self, rows: Tensor) -> Tensor:
+        """The slots of transitions."""
+        return self.slots(rows // self.steps, rows % self.steps)
 
     @property
     def _order(self) -> Tensor:
         """[N], the slot of each transition."""
-        return self.slots(torch.arange(len(self), device=self.device))
+        return self.slots_of(torch.arange(len(self), device=self.device))
 
     @property
     def reward(self) -> Tensor:
@@ -140,21 +139,18 @@ class Replay:
 
     def sample(self, rows: Tensor, **columns: Tensor | None) -> Batch:
         """See `Episodes`. Rows and so the batch may be [K, ...] or [1, ...] of any shape."""
-        return self._batch(self.slots(rows), **chosen(columns, rows))
+        return replace(self.take(self.slots_of(rows)), **chosen(columns, rows))
 
     def take(self, slots: Tensor, **columns: Tensor | None) -> Batch:
-        """The transitions in `slots` [K, B] of the ring, and what columns [K, T * E] in its order hold there."""
-        return self._batch(slots, **chosen(columns, slots))
-
-    def _batch(self, slots: Tensor, **columns: Tensor) -> Batch:
+        """The transitions in slots [K, B] or [1, B], and what columns that were `spread` [K, T * E] hold there."""
         # Flat over members as well: one gather of whole rows.
         member = torch.arange(self.members, device=self.device).view(-1, *[1] * (slots.dim() - 1))
         places = member * (self.ring.shape[1] * self.envs) + slots
         rows = self.ring.flatten(0, 2).index_select(0, places.flatten()).view(*places.shape, -1)
-        return self.schema.batch(rows, **columns)
+        return self.schema.batch(rows, **chosen(columns, slots))
 
     def table(self, member: int) -> Tensor:
-        """[T', E, W], all that a member has, in the order of the ring."""
+        """All rows that a member has, [T', E, W], in the order of the ring."""
         return self.ring[member, : self.steps]
 
     def places(self, slots: Tensor) -> Tensor:
@@ -162,7 +158,7 @@ class Replay:
         return slots
 
     def spread(self, values: Tensor) -> Tensor:
-        """From values [K, N] of all transitions to [K, T * E], as `take` wants them."""
+        """Values [K, N] of all transitions in the order of the ring, [K, T * E], as `take` wants them."""
         ring = values.new_zeros(self.members, self.ring.shape[1] * self.envs)
         return ring.index_copy_(1, self._order, values)
 
@@ -179,7 +175,7 @@ class Replay:
             self.schema.view(newest, "truncated").squeeze(-1).masked_fill_(wanted, 1)
 
     def state(self, member: int) -> Tensor:
-        """[1, T', E, W], what a checkpoint of a member keeps of what was collected, oldest first."""
+        """What a checkpoint keeps of all that a member has collected, [1, T', E, W], oldest first."""
         return self.ring[member : member + 1].index_select(1, self._turning_slots(self.collected))
 
     def load(self, state: Tensor, added: int) -> None:

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from awr_exp.errors import UserError
-from awr_exp.layout import Entries
+from awr_exp.layout import Entries, Entry
 from awr_exp.types import Batch, Spec
 
 STORED = ("obs", "action", "reward", "terminated", "truncated")
 """Columns of a data set, where the next observation of a row is that of the row below it."""
 TRANSITION = ("obs", "next_obs", *STORED[1:])
-"""Columns of what has no order yet."""
+"""Columns of transitions that have no order yet."""
 SINGLE = {"reward": torch.float32, "terminated": torch.bool, "truncated": torch.bool, "mark": torch.int64}
 """Columns of one number a row, and what they are read as."""
 
 
 class Schema:
-    """Where the columns `names` of rows [..., width] lie. Rows are float32 tensors, and so are most columns.
+    """Says where the columns `names` of rows [..., width] lie. Rows are float32 tensors, and so are most columns.
 
     An observation, or a part of it, that is uint8 in its space stays so: four of its numbers lie in what is one number
     of the row. A part is reached by its path as well, such as "obs", "camera". Flags are kept as 0 and 1 and discrete
@@ -32,39 +32,36 @@ class Schema:
 
     def __init__(self, spec: Spec, names: Sequence[str] = TRANSITION) -> None:
         self.single = SINGLE | ({"action": torch.int64} if spec.discrete else {})
-        self.runs: dict[tuple[str | int, ...], list[tuple[torch.dtype, int, int]]] = {}
-        """The type, first number and size of each piece of an observation, and of each part of one by its path."""
-        self.columns: dict[str, tuple[int, int]] = {}
-        """The first of a row's numbers that each column takes, and how many."""
+        self.pieces: dict[tuple[str | int, ...], list[tuple[torch.dtype, int, int]]] = {}
+        """The type, first number in a row and size of each piece of a column, and of a part of one by its path."""
+        self.columns: dict[str, int] = {}
+        """The first of a row's numbers that each column takes."""
         self.width = 0
         for name in names:
             size = spec.action_dim if name == "action" else 1
-            if name in ("obs", "next_obs"):
-                size = self._add(name, spec.entries)
-            self.columns[name] = self.width, size
-            self.width += size
+            self._add(name, spec.entries if name in ("obs", "next_obs") else (Entry((), (size,)),))
 
-    def _add(self, name: str, entries: Entries) -> int:
-        """Numbers of a row that an observation takes."""
-        size, runs = 0, []
+    def _add(self, name: str, entries: Entries) -> None:
+        """Add a column of these parts to the row."""
+        self.columns[name] = self.width
+        end, pieces = self.width * torch.float32.itemsize, []
         for kept, run in groupby(entries, lambda entry: entry.kept):
             dtype: torch.dtype = getattr(torch, kept)
-            begin = first = -(-size // dtype.itemsize)
+            begin = first = -(-end // dtype.itemsize)
             for entry in run:
-                self.runs[name, *entry.path] = [(dtype, first, entry.width)]
+                self.pieces[name, *entry.path] = [(dtype, first, entry.width)]
                 first += entry.width
-            runs.append((dtype, begin, first - begin))
-            size = first * dtype.itemsize
-        self.runs[name,] = runs
-        return -(-size // torch.float32.itemsize)
+            pieces.append((dtype, begin, first - begin))
+            end = first * dtype.itemsize
+        self.pieces[name,] = pieces
+        self.width = -(-end // torch.float32.itemsize)
 
     def views(self, rows: Tensor, name: str, *path: str | int) -> list[Tensor]:
         """A column, or a part of it, as it lies in rows [..., width]: [..., n] of each type, to read and write."""
-        column, views = rows.narrow(-1, *self.columns[name]), []
-        for dtype, first, count in self.runs.get((name, *path), ()):
-            numbers = column if dtype == column.dtype else column.view(dtype)
-            views.append(numbers if count == numbers.shape[-1] else numbers.narrow(-1, first, count))
-        return views or [column]
+        return [
+            (rows if dtype == rows.dtype else rows.view(dtype)).narrow(-1, first, count)
+            for dtype, first, count in self.pieces[name, *path]
+        ]
 
     def view(self, rows: Tensor, name: str, *path: str | int) -> Tensor:
         """The view of a column of one type, see `views`."""
@@ -77,14 +74,14 @@ class Schema:
         An observation whose parts are of several types is float32.
         """
         single = self.single.get(name)
-        views = [rows.select(-1, self.columns[name][0])] if single else self.views(rows, name)
+        views = [rows.select(-1, self.columns[name])] if single else self.views(rows, name)
         if index is not None:
             views = [view.index_select(0, index) for view in views]
         values = views[0] if len(views) == 1 else torch.cat(views, -1)
         return values.to(single) if single else values
 
     def batch(self, rows: Tensor, **others: Tensor) -> Batch:
-        """All columns of rows [K, B, width], and others [K, B, ...]."""
+        """The batch of rows [K, B, width], with other fields [K, B, ...] beside their columns."""
         return Batch(**{name: self.read(rows, name) for name in self.columns}, **others)
 
     def write(self, rows: Tensor, values: Mapping[str, Any]) -> Tensor:
@@ -95,7 +92,7 @@ class Schema:
         for name in self.columns:
             own, begin = torch.as_tensor(values[name]), 0
             if name in self.single:
-                rows.select(-1, self.columns[name][0]).copy_(own)
+                rows.select(-1, self.columns[name]).copy_(own)
                 continue
             for view in self.views(rows, name):
                 part = own[..., begin : begin + view.shape[-1]]

@@ -1,7 +1,6 @@
 """A whole data set as flat tensors on the training device."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,50 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp.data.schema import STORED, Schema, chosen
-from awr_exp.types import Batch, Spec, Value
+from awr_exp.types import Batch, DataInfo, Spec, Value
 
 DEVICE_SHARE = 0.8
 """Share of a GPU's free memory that a data set may take; a larger one stays on the host and streams."""
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """What is known of a data set beside its tensors.
-
-    episode_returns: undiscounted, in the data's own units, whatever reward_scale is; fingerprint: changes when the
-    content does; env_spec, eval_env_spec: the environments that it comes from and that it is to be evaluated in, as
-    `awr_exp.envs.source.EnvSource` or gymnasium's EnvSpec, or None; ref_min_score, ref_max_score: returns of a random
-    and an expert policy, or None; observation_space: gymnasium's, as the data set says, or None.
-    """
-
-    id: str
-    episode_returns: NDArray[np.float64]
-    fingerprint: str
-    reward_scale: float = 1.0
-    env_spec: Any = None
-    ref_min_score: float | None = None
-    ref_max_score: float | None = None
-    eval_env_spec: Any = None
-    observation_space: Any = None
-
-    @property
-    def episodes(self) -> int:
-        return len(self.episode_returns)
-
-    @property
-    def return_mean(self) -> float:
-        return float(self.episode_returns.mean())
-
-    @property
-    def return_std(self) -> float:
-        return float(self.episode_returns.std())
-
-    def normalized_score(self, episode_return: float) -> float | None:
-        """0 for a random and 1 for an expert policy (Fu et al. 2020), None without reference scores."""
-        low, high = self.ref_min_score, self.ref_max_score
-        if low is None or high is None or high <= low:
-            return None
-        return (episode_return - low) / (high - low)
 
 
 class Transitions:
@@ -95,7 +54,7 @@ class Transitions:
 
     @property
     def capacity(self) -> int:
-        """Transitions that there is room for."""
+        """The number of transitions that there is room for."""
         return len(self)
 
     def observations(self) -> Tensor:

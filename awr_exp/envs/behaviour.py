@@ -45,4 +45,4 @@ def cartpole(noise: float) -> Act:
 
 
 BUILT_IN: dict[str, Callable[[float], Act]] = {"Pendulum-v1": pendulum, "CartPole-v1": cartpole}
-"""By task, what makes a policy of an amount of noise, without which it is good."""
+"""For each task, a function that makes a policy of an amount of noise; without noise it is good."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,20 +14,17 @@ from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
 
 from awr_exp.envs import source
-from awr_exp.envs.spaces import FlatVector, bare, flat, flat_vector, spec_of
+from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import FAILURES, UserError, first_line, named
 from awr_exp.surroundings import kept
-
-if TYPE_CHECKING:
-    # It would bring torch into workers that only step environments.
-    from awr_exp.types import Spec
+from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 
 MakeEnv = Callable[[], gymnasium.Env]
 
 EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "Box2D": "box2d", "pygame": "box2d"}
-"""What a missing module's name tells about the extra that brings it."""
+"""The extra of this package that brings a module, by a part of the module's name."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,8 @@ class Make:
     """Makes the registered environment `id`.
 
     vectorized: runs collect in its own vectorised form; clip_actions: it gets actions within their bounds only;
-    wrappers: what a data set was recorded through; collects: where runs collect, if elsewhere.
+    wrappers: what a data set was recorded through; collects: makes what makes the environments that runs collect in,
+    where these are others. It raises UserError where they cannot be made, or do not fit the data.
     """
 
     id: str
@@ -43,7 +41,7 @@ class Make:
     vectorized: bool = False
     clip_actions: bool = True
     wrappers: Sequence[WrapperSpec] = ()
-    collects: "Make | None" = None
+    collects: "Callable[[], Make] | None" = None
 
     @kept()
     def __call__(self) -> gymnasium.Env:
@@ -57,12 +55,12 @@ class Make:
         if module and env.unwrapped.spec:
             # gymnasium forgets the module, without which nobody else finds it.
             env.unwrapped.spec.id = self.id
-        return flat(source.put_on(env, self.wrappers))
+        return source.put_on(env, self.wrappers)
 
     @kept()
-    def vector(self, count: int) -> FlatVector:
+    def vector(self, count: int) -> gymnasium.vector.VectorEnv:
         """`count` copies in its own vectorised form."""
-        return flat_vector(gymnasium.make_vec(self.id, count, "vector_entry_point", **self.kwargs))
+        return gymnasium.make_vec(self.id, count, "vector_entry_point", **self.kwargs)
 
 
 @cache
@@ -82,35 +80,34 @@ def _hear_mujoco() -> None:
     mujoco.set_mju_user_warning(hear)
 
 
-def task(make: MakeEnv, as_played: bool = False) -> "Spec":
-    """The task that the environment's spaces describe; as_played: its actions are those of `played_space`.
+def task(make: MakeEnv, as_played: bool = False) -> Spec:
+    """The task that the environment's spaces describe; as_played: actions that it gets as they are have no bounds.
 
     Raises UserError for actions of another kind than ours.
     """
     with opened(make) as env:
-        own = bare(env)
-        action = played_space(make, env) if as_played else own.action_space
-    return spec_of(f"environment '{env.spec.id if env.spec else env}'", own.observation_space, action)
+        action = env.action_space
+    if as_played and isinstance(action, spaces.Box) and not clips(make):
+        action = spaces.Box(-np.inf, np.inf, action.shape, action.dtype)
+    return spec_of(f"environment '{env.spec.id if env.spec else env}'", env.observation_space, action)
+
+
+def collecting(make: MakeEnv) -> MakeEnv:
+    """What makes the environments that a run collects in, if it is evaluated in those of `make`. Raises UserError."""
+    collects = getattr(make, "collects", None)
+    return collects() if collects else make
 
 
 def clips(make: MakeEnv) -> bool:
-    """Whether its environments get actions within their bounds only."""
+    """Whether the environments of `make` get actions within their bounds only."""
     return getattr(make, "clip_actions", True)
-
-
-def played_space(make: MakeEnv, env: gymnasium.Env) -> gymnasium.Space:
-    """The space of the actions that `env`, one of its environments, gets; where it gets all, they have no bounds."""
-    space = bare(env).action_space
-    if clips(make) or not isinstance(space, spaces.Box):
-        return space
-    return spaces.Box(-np.inf, np.inf, space.shape, space.dtype)
 
 
 @contextmanager
 def opened(make: MakeEnv) -> Iterator[gymnasium.Env]:
     """The environment for a while, and closed, whatever it says to that. Raises UserError if it cannot be made."""
     try:
-        env = flat(make())
+        env = make()
     except UserError:
         raise
     except FAILURES as error:

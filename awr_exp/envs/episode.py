@@ -1,7 +1,7 @@
 """Whole episodes of one environment."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +11,22 @@ from awr_exp.errors import UserError
 from awr_exp.networks.numpy_policy import Uniform
 from awr_exp.seeding import child_seed, normal, numpy_generator
 from awr_exp.surroundings import kept
-
-if TYPE_CHECKING:
-    from awr_exp.types import Spec
+from awr_exp.types import Spec
 
 LONGEST = 100_000
 """Steps after which an episode of an environment without an end is stopped."""
 ATTEMPTS = 30
-"""At one episode: of a thousand steps, where one step in a thousand fails, every third attempt comes to the end."""
+"""Times that an episode is begun: of 1,000 steps, one in a thousand of which fails, every third attempt succeeds."""
 
 Act = Callable[[NDArray[np.float32], np.random.Generator], NDArray[Any]]
-"""From one observation [obs_dim] to one action."""
+"""A policy: it maps one observation [obs_dim] to one action, by random numbers."""
+Episode = dict[str, NDArray[Any]]
+"""The steps of an episode, [S, ...] of each of obs, next_obs, action, reward, terminated and truncated."""
 
 
 @kept()
-def play(fleet: Fleet, act: Act, seed: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-    """An episode of environment 0 from `seed` on: its steps, [S, ...] each; truncated at the latest after LONGEST.
+def play(fleet: Fleet, act: Act, seed: int, rng: np.random.Generator) -> Episode:
+    """Play an episode of environment 0 from `seed` on, which is truncated at the latest after LONGEST steps.
 
     Raises UserError where the environment fails.
     """
@@ -50,7 +50,7 @@ def play(fleet: Fleet, act: Act, seed: int, rng: np.random.Generator) -> dict[st
     return {name: np.array(column) for name, column in zip(names, zip(*steps, strict=True), strict=True)}
 
 
-def play_seeded(fleet: Fleet, act: Act, seed: int, *names: object) -> dict[str, NDArray[Any]]:
+def play_seeded(fleet: Fleet, act: Act, seed: int, *names: object) -> Episode:
     """Play the episode of these names, or another one where the environment fails in it.
 
     Raises UserError where it fails again and again.
@@ -64,7 +64,7 @@ def play_seeded(fleet: Fleet, act: Act, seed: int, *names: object) -> dict[str, 
     raise UserError(f"{reason}, {ATTEMPTS} times in a row")
 
 
-def at_random(spec: "Spec") -> Act:
+def at_random(spec: Spec) -> Act:
     """Draws actions evenly, see `Uniform`."""
     uniform = Uniform(spec)
     return lambda obs, rng: uniform(obs[None], normal(rng, 1, uniform.noise))[0]

@@ -14,9 +14,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from awr_exp.envs.build import MakeEnv, clips
-from awr_exp.envs.spaces import flat
+from awr_exp.envs.spaces import entries_of
 from awr_exp.envs.worker import Local, Stopped, Worker
 from awr_exp.errors import FAILURES, named
+from awr_exp.layout import Entries, flatten
 
 NOT_FINITE = "it returned an observation or a reward that is not finite"
 LARGEST = float(np.finfo(np.float32).max)
@@ -26,7 +27,7 @@ Numbers = NDArray[np.int64]
 
 
 class Step(NamedTuple):
-    """What n environments returned, [n, ...] each; of those that did not move it means nothing.
+    """Holds what n environments returned, [n, ...] each; the numbers of those that did not move mean nothing.
 
     moved: whether the environment did what it was asked for; reasons: why it failed, by place, of those that did.
     """
@@ -42,8 +43,9 @@ class Step(NamedTuple):
 class InProcess:
     """Steps environments 0, 1, ... in this process, one after another; every call names those it is for.
 
-    numbers [n]: of these environments; seeds [n]: what their episodes begin from; actions [n, ...]: they are clipped to
-    the bounds of the environments, unless these want them as they are. Observations are flat vectors of float32.
+    numbers [n]: of these environments; seeds [n]: what their episodes begin from; actions [n, ...]: discrete ones count
+    from 0, and others are clipped to the bounds of the environments, unless these want them as they are. Observations
+    become flat vectors of float32.
 
     An environment is made when it is first reset. One that raises, or returns what is not finite or of another shape,
     has failed: it is closed, and made anew when it is next reset.
@@ -57,35 +59,43 @@ class InProcess:
 
     def __init__(self, make_env: MakeEnv, obs_dim: int) -> None:
         self.make_env, self.obs_dim, self.failures = make_env, obs_dim, 0
-        # Of what one made object observes.
+        # The shape of what one made object observes.
         self.shape: tuple[int, ...] = (obs_dim,)
         self.envs: dict[int, Any] = {}
+        # What the spaces of all of them say.
+        self.entries: Entries = ()
+        self.first_action = 0
         self.bounds: tuple[NDArray[Any], NDArray[Any]] | None = None
 
-    def _make(self) -> tuple[Any, gymnasium.Space]:
-        """An environment and the space of one action."""
-        env = flat(self.make_env())
-        return env, env.action_space
+    def _make(self) -> tuple[Any, gymnasium.Space, gymnasium.Space]:
+        """A made object, and the spaces of one observation and of one action."""
+        env = self.make_env()
+        return env, env.observation_space, env.action_space
 
     def reset(self, numbers: Numbers, seeds: Numbers) -> Step:
         def begin(own: Any, key: int) -> tuple[Any, ...]:
             if key not in self.envs:
-                self.envs[key], space = self._make()
-                bounded = clips(self.make_env) and isinstance(space, spaces.Box)
-                self.bounds = (space.low, space.high) if bounded else None  # type: ignore[attr-defined]
+                self.envs[key], observation, action = self._make()
+                self.entries = entries_of("the environment", observation)
+                self.first_action = int(action.start) if isinstance(action, spaces.Discrete) else 0
+                bounded = isinstance(action, spaces.Box) and clips(self.make_env)
+                self.bounds = (action.low, action.high) if bounded else None  # type: ignore[attr-defined]
             return self.envs[key].reset(seed=int(np.ravel(seeds[own])[0]))[0], 0.0, False, False
 
         return self._each(numbers, begin)
 
     def step(self, numbers: Numbers, actions: NDArray[Any]) -> Step:
         # Copies, for some environments change their action in place.
-        played = actions.copy()
+        played = actions + self.first_action if self.first_action else actions.copy()
         if self.bounds:
             played = np.clip(played, *self.bounds).astype(self.bounds[0].dtype, copy=False)
         return self._each(numbers, lambda own, key: self.envs[key].step(played[own])[:4])
 
     def _each(self, numbers: Numbers, call: Callable[[Any, int], tuple[Any, ...]]) -> Step:
-        """What `call` returns for the place, or places, and the key of each made object; those that fail are closed."""
+        """Make a step of what `call` returns for each made object, by its place, or places, and its key.
+
+        Objects that fail are closed.
+        """
         size, copies = len(numbers), self.copies
         obs, reward = np.full((size, self.obs_dim), np.nan, np.float32), np.zeros(size)
         terminated, truncated = np.zeros((2, size), np.bool_)
@@ -95,9 +105,10 @@ class InProcess:
             try:
                 result, gained, terminated[own], truncated[own] = call(own, key)
                 reward[own] = gained if isinstance(gained, float) else self._rewards(gained)
-                if np.shape(result) != self.shape:
-                    raise ValueError(f"its observation has the shape {np.shape(result)}, its space {self.shape}")
-                obs[own] = result
+                seen = flatten(self.entries, result) if self.entries else result
+                if np.shape(seen) != self.shape:
+                    raise ValueError(f"its observation has the shape {np.shape(seen)}, its space {self.shape}")
+                obs[own] = seen
             except FAILURES as error:
                 reasons[place] = named(error)
         moved: Any = np.isfinite(obs).all(1) & (np.abs(reward) <= LARGEST)
@@ -147,9 +158,9 @@ class Vectorized(InProcess):
         self.copies, self.shape = copies, (copies, obs_dim)
         self.ended = np.zeros(copies * forms, np.bool_)
 
-    def _make(self) -> tuple[Any, gymnasium.Space]:
+    def _make(self) -> tuple[Any, gymnasium.Space, gymnasium.Space]:
         form = self.make_env.vector(self.copies)  # type: ignore[attr-defined]
-        return form, form.single_action_space
+        return form, form.single_observation_space, form.single_action_space
 
     def reset(self, numbers: Numbers, seeds: Numbers) -> Step:
         self.ended[numbers] = False

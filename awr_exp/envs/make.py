@@ -3,39 +3,28 @@
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import Any
 
 import gymnasium
 import numpy as np
 
 from awr_exp import shell
 from awr_exp.envs import fit, source
-from awr_exp.envs.build import Make, MakeEnv, opened
-from awr_exp.envs.spaces import bare, entries_of
+from awr_exp.envs.build import Make, MakeEnv, opened, task
+from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import FAILURES, UserError, first_line
 from awr_exp.guard import foreign_module
 from awr_exp.ranges import Options, Text, checked
-
-if TYPE_CHECKING:
-    # It would bring torch into workers that only step environments.
-    from awr_exp.types import Spec
+from awr_exp.types import DataInfo, Spec
 
 log = logging.getLogger(__name__)
 
 
-class Source(Protocol):
-    """What a data set says of itself, and of the environments that it comes from and is to be evaluated in."""
-
-    id: str
-    env_spec: Any
-    eval_env_spec: Any
-    observation_space: Any
-
-
 @checked("env")
 def gym(
-    data: Source | None,
-    spec: "Spec | None",
+    data: DataInfo | None,
+    spec: Spec | None,
     id: Text,
     kwargs: Options | None = None,
     vectorized: bool = False,
@@ -55,8 +44,8 @@ def gym(
     return make
 
 
-def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:
-    """The environment that the data set is to be evaluated in; see `collecting` for the one that runs collect in.
+def from_dataset(data: DataInfo | None, spec: Spec | None) -> MakeEnv:
+    """The environment that the data set is to be evaluated in, which knows the one that runs collect in.
 
     It is found by its registered id: no code path of the metadata is followed.
     """
@@ -75,20 +64,11 @@ def from_dataset(data: Source | None, spec: "Spec | None") -> MakeEnv:
         "env_spec: %s, and what a run collects is, too",
         *(data.id, source.described(judge), source.described(own)),
     )
-    return replace(make, collects=_of(own, make.clip_actions))
+    return replace(make, collects=partial(_recorded, data, spec, own))
 
 
-def collecting(make: MakeEnv, data: Source | None, spec: "Spec | None") -> MakeEnv:
-    """What makes the environments of a run that is evaluated in those of `make`: those that its data come from.
-
-    Raises UserError where they cannot be made, or do not fit the data.
-    """
-    if data is None or getattr(make, "collects", None) is None:
-        return make
-    return _recorded(data, spec, data.env_spec)
-
-
-def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
+def _recorded(data: DataInfo, spec: Spec | None, env: Any) -> Make:
+    """What makes the environment `env` that a data set names, once it is found to be safe, there and fitting."""
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
     make = _of(env, clip)
@@ -103,7 +83,7 @@ def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
     if any(map(source.recreated, make.wrappers)):
         log.info("environment of data set '%s', with what it was recorded through: %s", data.id, source.described(env))
     _check(make, data, spec, "choose env=gym env.id=... or env=none")
-    if learnt := source.begins_anew(env.additional_wrappers):
+    if learnt := [name for name in map(source.recreated, make.wrappers) if name in source.LEARNING]:
         log.warning(
             "data set '%s' was recorded through %s, whose statistics it does not hold: they begin anew, and scores are "
             "of other numbers until they have settled",
@@ -112,8 +92,8 @@ def _recorded(data: Source, spec: "Spec | None", env: Any) -> Make:
     return make
 
 
-def _registered_limit(data: Source, env: Any, clip: bool) -> int | None:
-    """The time limit that it is registered with, in steps.
+def _registered_limit(data: DataInfo, env: Any, clip: bool) -> int | None:
+    """The time limit, in steps, that an environment is registered with, if any.
 
     Raises UserError, which says where its code may be, if nothing of that name is registered.
     """
@@ -134,11 +114,13 @@ def _registered_limit(data: Source, env: Any, clip: bool) -> int | None:
 
 def _of(env: Any, clip_actions: bool) -> Make:
     """What makes the environment that an EnvSource, or gymnasium's EnvSpec, describes."""
-    wrappers = tuple(env.additional_wrappers)
-    limit = {} if env.max_episode_steps is None else {"max_episode_steps": env.max_episode_steps}
-    return Make(
-        env.id, {**env.kwargs, **limit, **source.render_kwargs(wrappers)}, False, clip_actions, wrappers=wrappers
-    )
+    kwargs, wrappers = dict(env.kwargs), tuple(env.additional_wrappers)
+    if env.max_episode_steps is not None:
+        kwargs["max_episode_steps"] = env.max_episode_steps
+    if "AddRenderObservation" in map(source.recreated, wrappers):
+        # Pictures that are observed have to be drawn, but not shown.
+        kwargs["render_mode"] = "rgb_array"
+    return Make(env.id, kwargs, False, clip_actions, wrappers)
 
 
 def _placed(make: Make) -> source.EnvSource:
@@ -158,26 +140,24 @@ def overrides(spec: Any, clip_actions: bool = True) -> list[str]:
     return ["env=gym", shell.override("env.id", spec.id), *kwargs, *unclipped]
 
 
-def none(data: Source | None, spec: "Spec | None") -> None:
+def none(data: DataInfo | None, spec: Spec | None) -> None:
     """No environment: nothing is evaluated."""
     return None
 
 
 def _check_vectorized(make: Make) -> None:
     """Raises UserError where the environment's own vectorised form is not there, or none that we can collect in."""
-    problem, usual = None, gymnasium.vector.AutoresetMode.NEXT_STEP
     if gymnasium.spec(make.id.rpartition(":")[2]).vector_entry_point is None:
         raise UserError(f"environment '{make.id}' has no vectorised form of its own: leave out env.vectorized")
     try:
         several = make.vector(1)
     except FAILURES as error:
         raise UserError(f"environment '{make.id}' cannot be made in its vectorised form: {first_line(error)}") from None
-    single = _kind(several.env.single_observation_space, several.env.single_action_space)
     with suppress(*FAILURES):
         several.close()
-    with opened(make) as one:
-        if single != _kind(bare(one).observation_space, bare(one).action_space):
-            problem = "has observations or actions of another kind in its vectorised form"
+    problem, usual = None, gymnasium.vector.AutoresetMode.NEXT_STEP
+    if spec_of("its vectorised form", several.single_observation_space, several.single_action_space) != task(make):
+        problem = "has observations or actions of another kind in its vectorised form"
     mode = several.metadata.get("autoreset_mode", usual)
     # Some write the mode, others its name.
     if mode not in (usual, usual.value):
@@ -189,18 +169,13 @@ def _check_vectorized(make: Make) -> None:
         raise UserError(f"environment '{make.id}' {problem}: leave out env.vectorized")
 
 
-def _kind(observation: Any, action: Any) -> tuple[Any, ...]:
-    """What must be the same in all forms of a task."""
-    return entries_of("", observation) or observation, action
-
-
-def _check(make: Make, data: Source | None, spec: "Spec | None", instead: str) -> None:
+def _check(make: Make, data: DataInfo | None, spec: Spec | None, instead: str) -> None:
     """Makes the environment once, so that what is wrong with it is said before training."""
     with opened(make) as env:
         if data is None or spec is None:
             return
         named = data.eval_env_spec or data.env_spec
-        missing = source.missing(bare(env), make.wrappers or (named.additional_wrappers if named else ()))
+        missing = source.missing(env, make.wrappers or (named.additional_wrappers if named else ()))
         names = " and ".join(wrapper.name for wrapper in missing)
         if missing:
             instead = f"it was recorded through {names}, which is not there; {instead}"

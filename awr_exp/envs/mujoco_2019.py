@@ -58,7 +58,7 @@ def weighed_as_cylinders(xml: str) -> "mujoco.MjModel":
             else:
                 geom.size[1] += radius / 2
     with warnings.catch_warnings(action="ignore"):
-        # Of what is deprecated in Gymnasium's files.
+        # MuJoCo warns of what is deprecated in Gymnasium's files.
         return spec.compile()
 
 

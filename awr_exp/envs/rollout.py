@@ -43,13 +43,13 @@ class Rollout:
 
     @property
     def transitions(self) -> dict[str, NDArray[Any]]:
-        """What a replay or a recording keeps of it, by name."""
+        """The columns that a replay or a recording keeps."""
         names = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
         return {name: getattr(self, name) for name in names}
 
     @property
     def done(self) -> NDArray[np.bool_]:
-        """Whether the step ends an episode."""
+        """Whether each step ends an episode."""
         return self.terminated | self.truncated
 
 
@@ -77,14 +77,13 @@ class Driver:
 
     @kept()
     def load(self, episode: Numbers, actions: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """Begin each lane's episode again and take its actions; where they are then, [lanes, obs_dim].
+        """Begin each lane's episode again and take its actions; the observations then, [lanes, obs_dim].
 
-        Of lanes that cannot be brought back, nan. Raises BrokenEnvError.
+        They are nan in lanes that cannot be brought back. Raises BrokenEnvError.
         """
         self.episode = episode
-        # Steps of all lanes that are not yet part of a rollout, and in which of them each lane moved.
+        # Steps of all lanes that are not yet part of a rollout; the last column says which lanes moved.
         self.steps: list[tuple[NDArray[Any], ...]] = []
-        self.moved: list[NDArray[np.bool_]] = []
         self.counts = np.zeros(len(self.lanes), np.int64)
         self._begin(np.arange(len(self.lanes)))
         if self.fleet.autoreset:
@@ -115,7 +114,7 @@ class Driver:
         self.obs = self.obs.copy()
         for _ in range(ATTEMPTS):
             names = [(*self.lanes[lane], self.episode[lane]) for lane in lanes.tolist()]
-            # Of 31 bits, which every environment takes.
+            # Every environment takes a seed of 31 bits.
             seeds = np.array([child_seed(seed, "episode", number, episode) >> 32 for seed, number, episode in names])
             step = self.fleet.reset(lanes, seeds)
             self.obs[lanes] = step.obs
@@ -125,7 +124,7 @@ class Driver:
         raise self._broken()
 
     def _failed(self, lanes: Numbers, reasons: dict[int, str]) -> Numbers:
-        """Count the lanes that failed, for these reasons by place; the lanes that begin anew because of them."""
+        """Count lanes that failed, with the reasons by place; all lanes that have to begin anew because of them."""
         failed, self.failures = lanes[list(reasons)], self.failures.copy()
         self.failures[failed] += 1
         self.reasons += zip((failed // self.shape[1]).tolist(), reasons.values(), strict=True)
@@ -151,7 +150,7 @@ class Driver:
         return self._next(steps)
 
     def _step(self, action: NDArray[Any], lanes: Numbers) -> None:
-        """Step these lanes with their actions, of those of all."""
+        """Step these lanes, each with its own of the actions of all."""
         step, before = self.fleet.step(lanes, action[lanes]), self.obs
         if len(lanes) == len(self.lanes):
             self.obs, reward, terminated, truncated, moved = step[:5]
@@ -161,9 +160,8 @@ class Driver:
                 mine[lanes] = part
             self.obs, reward, terminated, truncated, moved = whole
         # None of these arrays is written to from now on.
-        own = before, action, reward, self.obs, terminated, truncated, self.episode, self.failures
+        own = before, action, reward, self.obs, terminated, truncated, self.episode, self.failures, moved
         self.steps.append(own)
-        self.moved.append(moved)
         self.counts = self.counts + moved
         if self.failures.any():
             self.failures = np.where(moved, 0, self.failures)
@@ -178,19 +176,18 @@ class Driver:
             self._begin_next(again, by_itself=False)
 
     def _next(self, steps: int) -> Rollout:
-        """The first `steps` in which each lane moved; what is left over waits."""
+        """The rollout of the first `steps` in which each lane moved; what is left over waits."""
         columns: Any = [np.stack(column) for column in zip(*self.steps, strict=True)]
-        left: NDArray[Any] = np.zeros(0, np.int64)
-        moved = np.stack(self.moved)
+        moved, left = columns.pop(), []
         if len(moved) > steps:
             chosen = np.argsort(~moved, axis=0, kind="stable")[:steps]
             np.put_along_axis(moved, chosen, False, 0)
-            left = np.flatnonzero(moved.any(1))
+            left = [(*step[:-1], own) for step, own in zip(self.steps, moved, strict=True) if own.any()]
             columns = [
                 np.take_along_axis(column, chosen.reshape(*chosen.shape, *(1,) * (column.ndim - 2)), 0)
                 for column in columns
             ]
-        self.steps, self.moved = [self.steps[row] for row in left], [moved[row] for row in left]
+        self.steps = left
         self.counts -= steps
         own: Any = [column.reshape(steps, *self.shape, *column.shape[2:]) for column in columns]
         own.append(self.reasons)

@@ -16,7 +16,7 @@ from awr_exp.networks.numpy_policy import NumpyPolicy
 log = logging.getLogger(__name__)
 
 MANY = 1_000
-"""Environments that take a while to be made."""
+"""A number of environments that takes a while to be made."""
 
 
 class SharedDriver:
@@ -55,7 +55,7 @@ class SharedDriver:
                 self._replace(share)
 
     def finish(self) -> Rollout:
-        """What was begun, of all environments, once it is there. Raises as `Driver.play` and `Worker.answer` do."""
+        """The rollout that was begun, of all environments. Raises what `Driver.play` and `Worker.answer` raise."""
         parts = []
         for share, host in enumerate(self.hosts):
             try:
@@ -77,7 +77,7 @@ class SharedDriver:
         self.hosts[share].ask(*self.request)
 
     def call(self, share: int, method: str, *arguments: Any) -> Any:
-        """What a method of a share's driver returns."""
+        """Call a method of a share's driver, and wait for what it returns."""
         self.hosts[share].ask(method, *arguments)
         return self.hosts[share].answer()
 

@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ RECREATED = (
 )
 """Gymnasium's wrappers that do again what they did, given their arguments."""
 LEARNING = ("NormalizeObservation", "NormalizeReward")
-"""Those of them whose statistics begin anew."""
+"""The wrappers among them that learn statistics, which begin anew."""
 IDLE = (
     *("AddWhiteNoise", "AutoResetWrapper", "Autoreset", "FlattenObservation", "HumanRendering", "ObstructView"),
     *("OrderEnforcing", "PassiveEnvChecker", "RecordEpisodeStatistics", "RecordVideo", "RenderCollection"),
@@ -29,7 +28,7 @@ IDLE = (
 )
 """Gymnasium's wrappers that change nothing in an episode, or nothing that is not seen to otherwise."""
 RENAMED = {"GrayScaleObservation": "GrayscaleObservation"}
-"""What they were called before, with the same arguments."""
+"""Wrappers that had other names before, with the same arguments."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class EnvSource:
 
 
 def parse(text: Any) -> EnvSource:
-    """From an EnvSpec in JSON, of any version of gymnasium. Raises ValueError, with the reason, if it is none."""
+    """An EnvSpec in JSON, of any version of gymnasium. Raises ValueError, with the reason, if it is none."""
     content = json.loads(text) if isinstance(text, str) else text
     id = content.get("id") if isinstance(content, dict) else None
     if not isinstance(id, str) or not re.fullmatch(r"[\w:./-]+", id):
@@ -81,18 +80,16 @@ def _wrapper(content: Any) -> WrapperSpec:
     return WrapperSpec(str(name), code, kwargs)
 
 
-def render_kwargs(wrappers: Sequence[WrapperSpec]) -> dict[str, str]:
-    """What an environment needs for its wrappers: one that observes pictures has them drawn, but not shown."""
-    return {"render_mode": "rgb_array"} if "AddRenderObservation" in map(recreated, wrappers) else {}
-
-
 def put_on(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> gymnasium.Env:
     """The environment in the wrappers that it was recorded through, as far as they are gymnasium's.
 
     Those that it has from the start stay the only ones of their kind. Raises ValueError, with the name, for one that
     cannot be made.
     """
-    for wrapper in _further(env, wrappers):
+    own = _classes(env)
+    # Those that it is registered with come first.
+    known = len(own) if list(map(_class, wrappers[: len(own)])) == own else 0
+    for wrapper in wrappers[known:]:
         if name := recreated(wrapper):
             kwargs = {key: _as_tuple(value) for key, value in (wrapper.kwargs or {}).items()}
             try:
@@ -103,14 +100,12 @@ def put_on(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> gymnasium.Env
 
 
 def missing(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> list[WrapperSpec]:
-    """The recorded wrappers that a flat environment should have and has not."""
-    own = Counter(_class(one) for one in env.spec.additional_wrappers) if env.spec else Counter[str]()
-    recorded = Counter[str]()
-    found = []
+    """The recorded wrappers that an environment should have and has not."""
+    own, found = _classes(env), []
     for wrapper in wrappers:
-        name = _class(wrapper)
-        recorded[name] += 1
-        if recorded[name] > own[name] and not _idle(wrapper):
+        if _class(wrapper) in own:
+            own.remove(_class(wrapper))
+        elif not _idle(wrapper):
             found.append(wrapper)
     return found
 
@@ -120,11 +115,6 @@ def reaches_out(value: Any) -> bool:
     if isinstance(value, dict | list | tuple):
         return any(map(reaches_out, value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) and (names_module(value) or names_file(value))
-
-
-def begins_anew(wrappers: Sequence[WrapperSpec]) -> list[str]:
-    """The names of the wrappers that learnt something which their data set does not hold."""
-    return [name for name in map(recreated, wrappers) if name in LEARNING]
 
 
 def described(env: Any) -> str:
@@ -137,16 +127,14 @@ def described(env: Any) -> str:
     return f"{env.id} ({more})" if more else env.id
 
 
-def _further(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> Iterator[WrapperSpec]:
-    """Without those that the environment had been registered with, which come first."""
-    own = [_class(one) for one in env.spec.additional_wrappers] if env.spec else []
-    begin = len(own) if [_class(wrapper) for wrapper in wrappers[: len(own)]] == own else 0
-    yield from wrappers[begin:]
-
-
 def _class(wrapper: WrapperSpec) -> str:
     name = wrapper.entry_point.rpartition(":")[2].removesuffix("V0")
     return RENAMED.get(name, name)
+
+
+def _classes(env: gymnasium.Env) -> list[str]:
+    """The wrappers that an environment is in, as far as it says."""
+    return list(map(_class, env.spec.additional_wrappers)) if env.spec else []
 
 
 def _of_gymnasium(wrapper: WrapperSpec) -> bool:

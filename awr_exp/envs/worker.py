@@ -25,7 +25,7 @@ TICK = 0.1
 """Seconds between looks at whether it is time to stop."""
 
 Stopped = Callable[[], object]
-"""Whether it is time to stop."""
+"""Says whether it is time to stop."""
 
 
 class WorkerError(Exception):
@@ -33,7 +33,7 @@ class WorkerError(Exception):
 
 
 class WorkerDiedError(WorkerError):
-    """It was killed, or its machine ran out of something: a new one may do."""
+    """A worker was killed, or its machine ran out of something: a new one may do."""
 
 
 class HangsError(Exception):
@@ -94,7 +94,7 @@ class Worker:
             raise self._died() from None
 
     def _died(self) -> WorkerDiedError:
-        """What it died of, as far as that is known."""
+        """An error that says what the process died of, as far as that is known."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(PATIENCE)
         code = self.process.returncode
@@ -140,7 +140,7 @@ def serve(pipe: Connection) -> None:
 
 
 def _tried(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
-    """What it returns, or what went wrong."""
+    """What the call returns, or the error that it ends with."""
     try:
         return call(), None
     except FAILURES as error:

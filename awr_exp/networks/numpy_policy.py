@@ -6,15 +6,13 @@ by their `numpy` which of these forms they have.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from awr_exp.math.observations import normalize
-
-if TYPE_CHECKING:
-    from awr_exp.types import Spec
+from awr_exp.types import Spec
 
 Array = NDArray[Any]
 NumpyNetwork = Callable[[Array], Array]
@@ -144,7 +142,7 @@ class Acting:
 class Uniform:
     """Actions drawn evenly, from a width of 2 where they have no bounds or one: what exploring begins with."""
 
-    spec: "Spec"
+    spec: Spec
 
     @property
     def noise(self) -> int:

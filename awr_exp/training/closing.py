@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from awr_exp import results, shell
-from awr_exp.data.transitions import DataInfo
 from awr_exp.errors import UserError
 from awr_exp.training import curves
 from awr_exp.training.progress import closing_table
 from awr_exp.training.run import Run
 from awr_exp.training.trainer import Trainer
+from awr_exp.types import DataInfo
 
 log = logging.getLogger(__name__)
 

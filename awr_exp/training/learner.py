@@ -140,7 +140,8 @@ class Learner:
             new = draw(names, replay.collected - newest, self.batch_size - offline)
             slots = torch.cat([old, new + replay.kept * replay.envs], -1)
         # All slots alike need no order.
-        return replay.by_age(slots) if newest else slots, self.noise(names, (count, self.batch_size))
+        slots = replay.slots(slots % replay.envs, slots // replay.envs) if newest else slots
+        return slots, self.noise(names, (count, self.batch_size))
 
     def about_observations(self, member: int) -> str | None:
         """A sentence on what is wrong with the newest observations that a member has collected, if anything is."""

@@ -207,6 +207,6 @@ def _table(experience: Any, members: int) -> dict[str, Any]:
     """Fields of `Problem` that say where transitions lie."""
     schema = experience.schema
     # Without a column of their own, the next observations are those of the rows below.
-    columns = {"next_obs": schema.columns.get("next_obs", (schema.width,))[0]}
-    columns |= {name: schema.columns[name][0] for name in ("action", "reward", "terminated")}
+    columns = {"next_obs": schema.columns.get("next_obs", schema.width)}
+    columns |= {name: schema.columns[name] for name in ("action", "reward", "terminated")}
     return columns | {"width": schema.width, "table": [experience.table(member) for member in range(members)]}

@@ -9,8 +9,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.data import export
 from awr_exp.data.replay import Replay
 from awr_exp.data.transitions import Transitions
-from awr_exp.envs.build import MakeEnv, opened
-from awr_exp.envs.make import collecting
+from awr_exp.envs.build import MakeEnv, collecting, opened
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Whole
 from awr_exp.training import memory, team
@@ -51,7 +50,7 @@ class Online(Trainer):
         callbacks: Sequence[Callback] = (),
         **options: Any,
     ) -> None:
-        place = _place(type(self).__name__.lower(), agent, make_env, data, runs)
+        place = _place(type(self).__name__.lower(), agent, make_env, runs)
         parts = team.by_thread(agent, torch.get_num_threads())
         if len(parts) > 1 and agent.numpy_policy() is not None:
             # Threads that stepped environments themselves would wait for one another.
@@ -73,16 +72,13 @@ class Online(Trainer):
         )
 
 
-def _place(
-    trainer: str, agent: Agent, make_env: MakeEnv | None, data: Transitions | None, runs: Sequence[Run]
-) -> MakeEnv:
+def _place(trainer: str, agent: Agent, make_env: MakeEnv | None, runs: Sequence[Run]) -> MakeEnv:
     """What makes the environments that a trainer collects in; UserError where it cannot train this agent, or record."""
     if make_env is None:
         raise UserError(f"trainer={trainer} collects in an environment: choose one, such as env=cartpole")
     if not agent.value_iters:
         raise UserError(f"trainer={trainer} needs an agent that learns values: choose agent=awr")
-    info: Any = data.info if data else None
-    place = collecting(make_env, info, data.spec if data else None)
+    place = collecting(make_env)
     if any(run.recorder for run in runs):
         with opened(place) as env:
             export.check_env(env)

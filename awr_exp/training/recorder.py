@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from awr_exp import config
 from awr_exp.data import export
 from awr_exp.data.recording import Recording
-from awr_exp.envs.build import MakeEnv, clips, opened, played_space, task
+from awr_exp.envs.build import MakeEnv, clips, opened, task
 from awr_exp.envs.episode import at_random, play_seeded
 from awr_exp.envs.fleet import InProcess
 from awr_exp.envs.rollout import Rollout
@@ -120,7 +120,8 @@ class Recorder:
         if self.recording is None:
             return None
         try:
-            returns = [sum(buffer.rewards) for buffer in self.recording.episodes(self.last_steps)]
+            kept = self.recording.episodes(self.last_steps)
+            returns = [float(episode["reward"].sum(dtype=np.float64)) for episode in kept]
             if not returns:
                 raise UserError(
                     "no episode to keep has ended (give a larger trainer.env_steps or recorder.checkpoint_steps, or "
@@ -131,9 +132,11 @@ class Recorder:
             about = "Steps of an online run of advantage-weighted regression, as they were collected."
             self.note.write_text(self.id)
             with opened(make_env) as env:
-                buffers = self.recording.episodes(self.last_steps)
-                actions = played_space(make_env, env)
-                if not export.create(self.id, buffers, env, actions, "AWR", scores, about):
+                episodes, texts = (
+                    self.recording.episodes(self.last_steps),
+                    {"algorithm_name": "AWR", "description": about},
+                )
+                if not export.create(self.id, episodes, self.spec, env, scores, **texts):
                     raise UserError("another one of this id is there by now: choose another recorder.dataset_id")
         except Exception as error:
             self.note.unlink(missing_ok=True)

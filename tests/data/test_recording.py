@@ -354,10 +354,10 @@ def test_episodes_are_written_one_after_another(tmp_path: Path, monkeypatch: pyt
     played(CARTPOLE, own, 8)
 
     def counted(self: Recording, last: int | None) -> Any:
-        for buffer in whole(self, last):
-            seen.append(weakref.ref(buffer))
-            yield buffer
-            del buffer
+        for episode in whole(self, last):
+            seen.append(weakref.ref(episode["obs"]))
+            yield episode
+            del episode
             assert sum(one() is not None for one in seen) <= 1
 
     monkeypatch.setattr(Recording, "episodes", counted)

@@ -43,7 +43,7 @@ def test_rows_are_the_last_ones_by_environment_and_time(steps: int, capacity: in
     kept = min(steps, capacity // E)
     assert len(replay) == kept * E
     rows = torch.arange(len(replay)).expand(K, -1)
-    batch = replay.take(replay.slots(rows), target=replay.spread(rows.float()))
+    batch = replay.take(replay.slots_of(rows), target=replay.spread(rows.float()))
     for name, tensor in content.items():
         by_env = tensor[:, steps - kept :].transpose(1, 2).flatten(1, 2)
         assert torch.equal(getattr(batch, name), by_env), name
@@ -51,10 +51,11 @@ def test_rows_are_the_last_ones_by_environment_and_time(steps: int, capacity: in
 
 
 @given(st.integers(1, 40), st.integers(E, 60))
-def test_transitions_by_age_are_all_of_each_step_together(steps: int, capacity: int) -> None:
+def test_slots_are_those_of_environments_and_steps(steps: int, capacity: int) -> None:
     replay, content = filled(steps, capacity)
     kept = min(steps, capacity // E)
-    batch = replay.take(replay.by_age(torch.arange(len(replay)).expand(K, -1)))
+    by_age = torch.arange(len(replay)).expand(K, -1)
+    batch = replay.take(replay.slots(by_age % E, by_age // E))
     assert torch.equal(batch.reward, content["reward"][:, steps - kept :].flatten(1))
 
 

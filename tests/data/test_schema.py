@@ -217,6 +217,7 @@ def test_a_recording_of_images_is_as_small_and_comes_back(tmp_path: Path) -> Non
     assert recording.path.stat().st_size == 30 * (2 * 12 + 4 * 6)
     whole = list(recording.episodes())
     assert len(whole) == ends.sum() > 1
-    assert {episode.observations.dtype for episode in whole} == {np.dtype(np.uint8)}
-    np.testing.assert_array_equal(np.concatenate([e.observations[:-1] for e in whole]).reshape(-1, 12),
-                                  parts["obs"][: sum(len(e.rewards) for e in whole), 0])  # fmt: skip
+    assert {episode["obs"].dtype for episode in whole} == {np.dtype(np.uint8)}
+    for name in ("obs", "next_obs"):
+        written = np.concatenate([episode[name] for episode in whole])
+        np.testing.assert_array_equal(written, parts[name][: len(written), 0])

@@ -326,7 +326,7 @@ def test_observations_without_a_flat_form_are_refused() -> None:
     with pytest.raises(
         UserError, match=r"the observation is a Sequence, which has no flat form; use one of Box, .*Tuple"
     ):
-        gym(None, None, "Talking-v0")
+        task(gym(None, None, "Talking-v0"))
 
 
 def test_one_that_exits_where_it_is_made_is_refused() -> None:

@@ -13,7 +13,8 @@ from gymnasium import spaces, wrappers
 from minari.data_collector import EpisodeBuffer
 
 from awr_exp.data.minari import load
-from awr_exp.envs.make import collecting, from_dataset, gym
+from awr_exp.envs.build import collecting
+from awr_exp.envs.make import from_dataset, gym
 from awr_exp.envs.source import EnvSource, parse
 from awr_exp.errors import UserError
 
@@ -100,17 +101,17 @@ def test_it_is_what_minari_recovers(kind: str, caplog: pytest.LogCaptureFixture)
     assert ours.spec.max_episode_steps == theirs.spec.max_episode_steps
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     obs, _ = theirs.reset(seed=3)
-    np.testing.assert_allclose(ours.reset(seed=3)[0], np.ravel(obs), rtol=1e-6)
+    np.testing.assert_allclose(ours.reset(seed=3)[0], obs, rtol=1e-6)
     action = theirs.action_space.high
     result, expected = ours.step(action), theirs.step(action)
-    np.testing.assert_allclose(result[0], np.ravel(expected[0]), rtol=1e-6)
+    np.testing.assert_allclose(result[0], expected[0], rtol=1e-6)
     assert result[1] == expected[1]
 
 
 def test_lists_become_the_tuples_that_they_were() -> None:
     """Where Minari gives up."""
     info, spec = record(wrappers.ReshapeObservation(pendulum(), (3, 1)))
-    assert from_dataset(info, spec)().observation_space.shape == (3,)
+    assert from_dataset(info, spec)().observation_space.shape == (3, 1)
     with pytest.raises(TypeError, match="requires shape to be a tuple"):
         minari.load_dataset(ID).recover_environment()
 
@@ -232,7 +233,7 @@ def test_it_is_evaluated_where_it_is_to_be_and_collects_where_it_was(caplog: pyt
     caplog.set_level(logging.INFO)
     info, spec = record(pendulum(), eval_env=wrappers.ClipReward(pendulum(g=2.0, max_episode_steps=50), -1.0, 0.0))
     make = from_dataset(info, spec)
-    judge, place = make(), collecting(make, info, spec)()
+    judge, place = make(), collecting(make)()
     assert judge.unwrapped.g == 2.0  # type: ignore[attr-defined]
     assert place.unwrapped.g == 10.0  # type: ignore[attr-defined]
     assert [env.spec and env.spec.max_episode_steps for env in (judge, place)] == [50, 200]
@@ -247,7 +248,7 @@ def test_one_that_is_the_same_is_not_mentioned(caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.INFO)
     info, spec = record(pendulum(), eval_env=pendulum())
     make = from_dataset(info, spec)
-    assert collecting(make, info, spec) is make
+    assert collecting(make) is make
     assert not caplog.text
 
 
@@ -258,7 +259,7 @@ def test_only_what_collects_needs_the_place_of_the_data(root: Path) -> None:
     make()
     advice = r"'Endless-v0', which is not registered .*env=gym env\.id=mazes:Endless-v0 \+env\.kwargs\.size=3 .*=200 if"
     with pytest.raises(UserError, match=advice):
-        collecting(make, info, spec)
+        collecting(make)
 
 
 @pytest.mark.parametrize("mode", ["human", "rgb_array", "rgb_array_list", "ansi", "window"])

@@ -17,7 +17,7 @@ from awr_exp import results
 from awr_exp.agents.awr import AWR
 from awr_exp.building.takeover import take_over
 from awr_exp.data.replay import Replay
-from awr_exp.data.transitions import DataInfo, Transitions
+from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import from_dataset
 from awr_exp.envs.source import EnvSource
 from awr_exp.errors import UserError
@@ -30,7 +30,7 @@ from awr_exp.training.loggers import Jsonl
 from awr_exp.training.rows import read
 from awr_exp.training.run import Run
 from awr_exp.training.schedules import Interleaved, Phased
-from awr_exp.types import Spec
+from awr_exp.types import DataInfo, Spec
 from tests.conftest import CONTINUOUS, SMALL, Cli, composed, make_awr, random_batch, train
 
 PENDULUM = Spec(3, 1, None, (-2.0,), (2.0,))
@@ -129,7 +129,7 @@ def test_batches_have_their_share_of_the_data(tmp_path: Path, drawn: Any) -> Non
         learner.step = step
         slots, _ = learner.slots("actor", 50, drawn)
         assert slots.shape == (50, 1, 16)
-        kept = replay.slots(torch.arange(len(replay)).view(3, -1)[:, : replay.kept].flatten())
+        kept = replay.slots_of(torch.arange(len(replay)).view(3, -1)[:, : replay.kept].flatten())
         assert (torch.isin(slots, kept).sum(-1) == share).all()
     even = trainer(tmp_path, agent(random_data()), random_data(), offline_share=None)
     even.learners[0].collector.collect(40)

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.agents.bc import BC
-from awr_exp.data.transitions import DataInfo, Transitions
+from awr_exp.data.transitions import Transitions
 from awr_exp.math import losses, weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
@@ -25,6 +25,7 @@ from awr_exp.training.loggers import Jsonl
 from awr_exp.training.offline import Offline
 from awr_exp.training.rows import read
 from awr_exp.training.run import Run
+from awr_exp.types import DataInfo
 from tests.conftest import CONTINUOUS, DISCRETE, NETWORK, make_awr, random_batch
 
 LENGTHS = (30, 5, 65)
