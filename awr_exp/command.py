@@ -112,7 +112,7 @@ class Check(Callback):
         try:
             place, given = config.hydra.run.dir, config.hydra.overrides.task
             run_folder.settle(config)
-            task: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            task = run_folder.task(config)
             folder = Path(config.hydra.run.dir)
             check_links(folder)
             if task.sweep.resume is not None:
@@ -125,7 +125,6 @@ class Check(Callback):
             else:
                 check(task, given)
                 run_folder.check_same(folder, given, task)
-                run_folder.expect(folder)
             run_folder.make_folder(folder, "hydra.run.dir")
         except (UserError, OmegaConfBaseException) as error:
             sys.exit(f"error: {messages.said(error)}")

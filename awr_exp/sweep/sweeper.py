@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from awr_exp import messages, ranges, results, run_folder, settings
@@ -22,6 +22,7 @@ from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Options
 from awr_exp.reading import check_links
 from awr_exp.sweep import closing
+from awr_exp.sweep.launcher import Fused, composed, place
 from awr_exp.training.progress import heard
 
 OWN_FOLDER = "leave out hydra.sweep.subdir, or let it differ, as with ${hydra.job.num}"
@@ -29,6 +30,11 @@ OWN_FOLDER = "leave out hydra.sweep.subdir, or let it differ, as with ${hydra.jo
 
 class Grid(BasicSweeper):
     """All combinations of the values given; max_batch_size: of jobs that are launched at once, None for all."""
+
+    # Hydra sets them before it sweeps.
+    config: Any
+    hydra_context: Any
+    launcher: Any
 
     def __init__(self, max_batch_size: Count | None = None, params: Options | None = None) -> None:
         super().__init__(max_batch_size, dict(params or {}))
@@ -44,7 +50,6 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Train all jobs and show them; ends the program with one line if something is wrong with any of them."""
-        assert self.config is not None
         heard()
         try:
             ranges.check_all("hydra.sweeper", ranges.arguments(type(self)), vars(self))
@@ -57,14 +62,13 @@ class Grid(BasicSweeper):
 
     def train(self, arguments: list[str], folder: Path) -> tuple[list[JobReturn], bool]:
         """What came of the jobs, and whether any failed. Raises UserError if something is wrong with the sweep."""
-        assert self.launcher is not None
         jobs = self.jobs(arguments)
         places = self.check(jobs, folder)
         self.check_launcher()
-        for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
+        for number, (overrides, own) in enumerate(zip(jobs, places, strict=True)):
             with _naming(number, overrides):
-                check_links(place)
-                run_folder.check_same(place, overrides, _task(self.compose(overrides, number)))
+                check_links(own)
+                run_folder.check_same(own, overrides, run_folder.task(self.compose(overrides, number)))
         self.make(folder)
         returns: list[JobReturn] = []
         with results.file_lock(folder):
@@ -80,10 +84,9 @@ class Grid(BasicSweeper):
             return returns, closing.show(folder, jobs, places, dict(enumerate(returns)))
 
     def check_launcher(self) -> None:
-        """Raises UserError if the launcher knows beforehand that it cannot train."""
-        check = getattr(self.launcher, "check", None)
-        if check:
-            check()
+        """Raises UserError if our own launcher knows beforehand that it cannot train."""
+        if isinstance(self.launcher, Fused):
+            self.launcher.check()
 
     def make(self, folder: Path) -> None:
         """Make the sweep's folder and keep its configuration there. Raises UserError if it cannot be written."""
@@ -93,7 +96,6 @@ class Grid(BasicSweeper):
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job. Raises UserError if there is none."""
-        assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         try:
             batches = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
@@ -107,7 +109,6 @@ class Grid(BasicSweeper):
 
     def check(self, jobs: Sequence[list[str]], folder: Path) -> list[Path]:
         """The folders of the jobs. Raises UserError that names the first whose configuration is wrong."""
-        assert self.config is not None
         resume = self.config.sweep.resume
         if resume and not (folder / "multirun.yaml").exists():
             raise UserError(f"{resume} is not the folder of a sweep: it has no multirun.yaml")
@@ -117,38 +118,20 @@ class Grid(BasicSweeper):
                 cfg = self.compose(overrides, number)
                 if cfg.resume is not None:
                     raise UserError("resume continues a single run; a sweep goes on with sweep.resume=<its folder>")
-                settings.check(_task(cfg), cfg.hydra.overrides.task)
-                place = _place(cfg)
-                if place in places:
-                    raise UserError(f"{place} is the folder of job {places[place]}, too: {OWN_FOLDER}")
-                places[place] = number
+                settings.check(run_folder.task(cfg), cfg.hydra.overrides.task)
+                if place(cfg) in places:
+                    raise UserError(f"{place(cfg)} is the folder of job {places[place(cfg)]}, too: {OWN_FOLDER}")
+                places[place(cfg)] = number
         return list(places)
-
-    def place(self, overrides: list[str], number: int) -> Path:
-        """A job's folder."""
-        return _place(self.compose(overrides, number))
 
     def compose(self, overrides: list[str], number: int) -> DictConfig:
         """A job's configuration, Hydra's part included."""
-        assert self.hydra_context is not None
-        assert self.config is not None
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(cfg):
-            cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
+        cfg = composed(self.hydra_context, self.config, overrides, number)
         HydraConfig.instance().set_config(cfg)
         return cfg
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Done by `check`, for all batches."""
-
-
-def _task(cfg: DictConfig) -> Any:
-    """A job's configuration without Hydra's part."""
-    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-
-
-def _place(cfg: DictConfig) -> Path:
-    return Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
 
 
 @contextmanager
