@@ -34,7 +34,7 @@ class Entry:
 
     @property
     def width(self) -> int:
-        """Columns that it takes."""
+        """How many columns it takes."""
         return sum(self.counts) if self.counts else math.prod(self.shape)
 
     @property
@@ -44,9 +44,9 @@ class Entry:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Entry":
-        """From `dataclasses.asdict` after a round trip through JSON, which turns tuples into lists.
+        """Make one from what `dataclasses.asdict` is after a round trip through JSON, which turns tuples into lists.
 
-        Raises ValueError or TypeError for what is none.
+        Raises ValueError or TypeError for what is no entry.
         """
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         entry = cls(**fields)
@@ -60,7 +60,7 @@ class Entry:
         return entry
 
     def columns(self, values: Any) -> NDArray[np.float32]:
-        """[..., width] of values [..., *shape]. Raises ValueError for other shapes, and for what is no choice."""
+        """Turn values [..., *shape] into columns [..., width]. Raises ValueError for other shapes and no choices."""
         array = np.asarray(values)
         lead = array.ndim - len(self.shape)
         if lead < 0 or array.shape[lead:] != self.shape:
@@ -81,7 +81,7 @@ class Entry:
         return f"{' x '.join(map(str, self.counts))} choices{first}"
 
     def values(self, columns: NDArray[np.float32]) -> NDArray[Any]:
-        """The reverse of `columns`, in the environment's own dtype."""
+        """Turn columns back into values, in the environment's own dtype."""
         lead = columns.shape[:-1]
         if not self.counts:
             return columns.reshape(*lead, *self.shape).astype(self.dtype)
@@ -102,7 +102,7 @@ Entries = tuple[Entry, ...]
 
 
 def flatten(entries: Entries, obs: Any) -> NDArray[np.float32]:
-    """An observation as the environment gives it, or a batch of them as its parts' first axes, as [..., width].
+    """Turn an observation, or a batch of them along its parts' first axes, into columns [..., width].
 
     Raises ValueError where it has another structure.
     """
@@ -125,7 +125,7 @@ def _part(obs: Any, entry: Entry) -> Any:
 
 
 def unflatten(entries: Entries, columns: NDArray[np.float32]) -> Any:
-    """The reverse of `flatten`: Dicts as dicts, Tuples as tuples."""
+    """Turn columns back into an observation, with dicts for Dicts and tuples for Tuples."""
     ends = np.cumsum([entry.width for entry in entries])[:-1]
     parts = [(entry.path, entry.values(own)) for entry, own in zip(entries, np.split(columns, ends, -1), strict=True)]
     return _nested(parts)
@@ -147,7 +147,7 @@ def described(entries: Entries) -> str:
 
 
 def column_names(entries: Entries, width: int) -> list[str]:
-    """What each column is called."""
+    """What each of an observation's columns is called."""
     if not entries:
         return [f"entry {column} of the observations" for column in range(width)]
     return [

@@ -19,7 +19,7 @@ from awr_exp.report.statistics import ENOUGH, Array, Interval
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one setting that compare. best: the group of the best setting, None where this is it."""
+    """The runs of one setting that compare with others; best: the group of the best setting, None where this is it."""
 
     setting: Setting
     name: str
@@ -74,7 +74,7 @@ class Group:
 
     @cached_property
     def weights(self) -> dict[str, float]:
-        """What was last measured of the weights and all else in training, without `train/`: means over the runs."""
+        """What was measured in training when the weights last were, by name without `train/`: means over the runs."""
         values: dict[str, list[float]] = defaultdict(list)
         for run in self.runs:
             end = max(run.series.get("train/ess", [-1]))

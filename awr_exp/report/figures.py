@@ -25,7 +25,7 @@ MOST = 14
 
 
 def score_by_beta(compared: Comparison) -> Figure:
-    """Every run as a point; the interquartile mean over beta, or over settings, with its interval from ENOUGH runs."""
+    """Draw each run as a point, and interquartile means over beta, or over settings, with intervals of ENOUGH runs."""
     figure, (axes,) = _panels(1)
     places, lines = _settings_along_x(axes, compared), _lines(compared)
     for (label, groups), colour in zip(lines, _colours(len(lines)), strict=True):
@@ -43,7 +43,7 @@ def score_by_beta(compared: Comparison) -> Figure:
 
 
 def learning_curves(compared: Comparison) -> Figure:
-    """The score over training, the mean of a setting's runs, with its bootstrap interval from ENOUGH on, or each."""
+    """Draw the score over training: each setting's mean, with its interval from ENOUGH runs on, else with its runs."""
     figure, (axes,) = _panels(1)
     metric, last = compared.metric, 1
     for (setting, label), colour in zip(compared.names.items(), _colours(len(compared.names)), strict=True):
@@ -73,7 +73,7 @@ def learning_curves(compared: Comparison) -> Figure:
 
 
 def health_by_beta(compared: Comparison) -> Figure | None:
-    """The weights' metrics at the end of training, a point a run."""
+    """Draw the metrics of the weights at the end of training, a point for each run."""
     everyone = [run for group in compared.groups for run in group.runs]
     measured = [metric for metric in HEALTH if any(metric in run.series for run in everyone)]
     if not measured:
@@ -92,7 +92,7 @@ def health_by_beta(compared: Comparison) -> Figure | None:
 
 
 def performance_profile(compared: Comparison) -> Figure | None:
-    """Share of runs that reach at least a score, a line a setting of ENOUGH runs: what is further right is better."""
+    """Draw the share of runs that reach a score, a line for each setting of ENOUGH runs; further right is better."""
     groups = [group for group in compared.groups if group.many]
     if not groups:
         return None
@@ -107,7 +107,7 @@ def performance_profile(compared: Comparison) -> Figure | None:
 
 
 def worth_of_tuning(compared: Comparison) -> Figure | None:
-    """The return to expect after so many evaluation episodes."""
+    """Draw the return to expect after so many evaluation episodes."""
     if compared.tuning is None:
         return None
     mean, low, high = compared.tuning
@@ -163,7 +163,7 @@ def _by_beta(compared: Comparison) -> bool:
 
 
 def _lines(compared: Comparison) -> list[tuple[str, list[Group]]]:
-    """Settings along beta, a named line for each choice of everything else; or each for itself."""
+    """Named lines along beta, one for each choice of everything else; where settings have no betas, each is a line."""
     if not _by_beta(compared):
         return [("", [group]) for group in compared.groups]
     lines: dict[Setting, list[Group]] = {}

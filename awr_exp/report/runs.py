@@ -55,7 +55,7 @@ class Result:
 
 
 def read(folder: Path) -> Result:
-    """Raises UserError if a file is broken, or holds what no run has."""
+    """Read the files of a run. Raises UserError if one is broken, or holds what no run has."""
     path = folder / ".hydra" / "config.yaml"
     content = read_yaml(path)
     if not isinstance(content, dict):
@@ -76,7 +76,7 @@ def read(folder: Path) -> Result:
 
 
 def _series(folder: Path) -> tuple[dict[str, Series], str]:
-    """The series of a run, by `rows.series`. Raises UserError for what no logger of ours has written."""
+    """Read the series of a run, as `rows.series` does. Raises UserError for what no logger of ours has written."""
     path = folder / METRICS
     try:
         if path.exists():

@@ -21,7 +21,7 @@ BOOKKEEPING = {
 }
 """Groups that do not make two runs different methods."""
 HOUSEKEEPING = {"report_interval", "checkpoint_interval", "compile", "workers", "vectorized", "download"}
-"""Nor do these settings of trainers, environments and data sets, and those of evaluation."""
+"""Settings of trainers, environments and data sets that do not, either; nor do those of evaluation."""
 LONGEST = 36
 """Characters of a setting that a legend, or a sentence, has room for."""
 NUMBERED = "setting "
@@ -30,7 +30,7 @@ SHOWN = 80
 
 
 def flat(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """A nested configuration by dotted names, its parts by those of their classes, references followed."""
+    """Flatten a configuration to dotted names; a part has the name of its class, and references are followed."""
     values = {
         name.removesuffix("._target_"): _plain(value)
         for name, value in results.leaves(content).items()
@@ -85,7 +85,7 @@ def _task(config: Config, options: Config) -> str:
 
 
 def _differing(configs: Sequence[Config]) -> list[str]:
-    """The names whose values differ. What a configuration lacks altogether goes without saying, as of another agent."""
+    """The names whose values differ between those that have them: another agent has other settings anyway."""
     values: dict[str, set[tuple[bool, Any]]] = {}
     for config in configs:
         for name, value in config.items():
@@ -139,7 +139,7 @@ def name(setting: Setting, full: bool = False) -> str:
 
 
 def order(setting: Setting) -> list[tuple[int, float, str]]:
-    """To sort by: numbers first, and by their size."""
+    """The key by which settings are sorted: numbers come first, by their size."""
     return [(0, float(value), "") if is_number(value) else (1, 0.0, str(value)) for _, value in setting]
 
 

@@ -32,7 +32,7 @@ def state(found: Sequence[Result]) -> str:
 
 
 def groups(compared: Comparison) -> Table:
-    """A row a setting that compares, the best first."""
+    """Make a row for each setting that compares, the best first."""
     ranked = compared.ranked
     return _table(
         {
@@ -50,7 +50,7 @@ def groups(compared: Comparison) -> Table:
 
 
 def tuning(compared: Comparison) -> Table:
-    """The return to expect after some evaluation episodes, with an interval if all settings have enough runs."""
+    """Make a row for some numbers of evaluation episodes, with intervals if all settings have enough runs for these."""
     if compared.tuning is None:
         return []
     mean, low, high = (values[[n - 1 for n in PULLS]] for values in compared.tuning)
@@ -59,7 +59,7 @@ def tuning(compared: Comparison) -> Table:
 
 
 def runs(compared: Sequence[Comparison], out: Path) -> Table:
-    """All runs, the best of each task first, with their folders as seen from `out`."""
+    """Make a row for each run, the best of each task first, with its folder as seen from `out`."""
     rows = [(one, result) for one in compared for result in one.found]
     rows.sort(key=lambda row: (row[0].task, row[1].score is None, -(row[1].score or 0.0)))
     found = [result for _, result in rows]
@@ -77,13 +77,13 @@ def runs(compared: Sequence[Comparison], out: Path) -> Table:
 
 
 def _table(columns: Mapping[str, Sequence[Any]]) -> Table:
-    """The rows of columns by their heads, without those in which there is nothing; none without any."""
+    """Make rows of columns that are given by their heads; columns in which there is nothing are left out."""
     shown = {head: cells for head, cells in columns.items() if any(cell is not None for cell in cells)}
     return [list(shown), *zip(*shown.values(), strict=True)] if shown else []
 
 
 def as_csv(compared: Sequence[Comparison]) -> str:
-    """All runs with their settings and the last of each metric, as the text of report.csv."""
+    """Write all runs with their settings and the last value of each metric, as the text of report.csv."""
     found = [(one.task, result) for one in compared for result in one.found]
     names = list(dict.fromkeys(name for _, result in found for name, _ in result.setting))
     metrics = sorted({name for _, result in found for name in result.series})

@@ -40,7 +40,7 @@ def show(
             f"{run.status}: {run.error}" if run.error else run.status,
             os.path.relpath(run.folder, folder),
         )
-        for run, name in sorted(zip(runs, results.labels(jobs), strict=True), key=lambda one: _place(one[0]))
+        for run, name in sorted(zip(runs, results.labels(jobs), strict=True), key=lambda one: _rank(one[0]))
     ]
     notes = [("sweep", str(folder))]
     depths = sorted({len(place.relative_to(folder).parts) for place in places if place.is_relative_to(folder)})
@@ -60,8 +60,8 @@ def show(
     return any(run.status == results.FAILED for run in runs)
 
 
-def _place(run: results.PastRun) -> tuple[bool, float]:
-    """To sort by, the best first. What was given up early was judged early: its return compares with no other."""
+def _rank(run: results.PastRun) -> tuple[bool, float]:
+    """The key by which runs are sorted, the best first. Pruned ones were judged early and compare with no other."""
     return run.status == results.PRUNED, -run.metrics.get(RETURN, -math.inf)
 
 

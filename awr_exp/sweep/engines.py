@@ -27,15 +27,15 @@ from awr_exp.sweep.group import Group
 log = logging.getLogger(__name__)
 
 MONTH = 30 * 24 * 60
-"""In minutes."""
+"""Minutes of a month."""
 
 Outcomes = list[Outcome]
 Engine = Callable[..., list[Outcomes]]
-"""From groups, the sweep's folder, the number of workers and the engine's own options."""
+"""Trains groups; takes them, the sweep's folder, the number of workers and the engine's own options."""
 
 
 def here(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[str, Any]) -> list[Outcomes]:
-    """One after another, in this process."""
+    """Train the groups one after another, in this process."""
     return [group.train() for group in groups]
 
 
@@ -66,7 +66,7 @@ def joblib(groups: Sequence[Group], folder: Path, workers: int, options: Mapping
 
 
 STOPPED = ".stopped"
-"""In a sweep's folder: no more groups begin."""
+"""A file of this name in a sweep's folder says that no more groups begin."""
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def _handed_on(folder: Path) -> Iterator[list[int]]:
 
 
 _working = False
-"""Whether this worker process has a group."""
+"""Whether this worker process trains a group."""
 
 
 def _until_it_trains() -> None:
@@ -205,7 +205,7 @@ ENGINES: dict[str, tuple[Engine, str, str]] = {
     "submitit_slurm": (partial(submitit, "slurm"), "submitit", "sweep"),
     "ray": (ray, "ray", "ray"),
 }
-"""The package that each needs, and the extra that brings it."""
+"""The engines by name, each with the package that it needs and the extra that brings it."""
 
 
 def find(via: str | None) -> Engine:

@@ -5,8 +5,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from awr_exp.errors import UserError
-from awr_exp.sweep.sweeper import one_line
+from awr_exp.errors import UserError, first_line
 
 
 def distribution(override: Override) -> Any:
@@ -25,7 +24,7 @@ def distribution(override: Override) -> Any:
             return kind(values[0], values[-1], step=value.step)
         return found.CategoricalDistribution(list(override.sweep_string_iterator()))
     except (ValueError, TypeError, IndexError) as error:
-        raise UserError(f"{override.input_line}: {one_line(error)}") from None
+        raise UserError(f"{override.input_line}: {first_line(error)}") from None
 
 
 def choices(one: Any) -> list[Any] | None:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from awr_exp import results
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, first_line
 from awr_exp.guard import shown
 from awr_exp.sweep.space import choices, library, point
-from awr_exp.sweep.sweeper import one_line
 
 JOURNAL = "optuna.journal"
 STUDY = "optuna.study"
@@ -32,7 +31,7 @@ def open_study(folder: Path, storage: str | None, fixed: Sequence[str]) -> Any:
         name = _name(folder, [] if storage else optuna.get_all_study_names(place))
         study = optuna.create_study(study_name=name, direction="maximize", storage=place, load_if_exists=True)
     except Exception as error:
-        raise UserError(f"the study cannot be stored: {one_line(error)}; choose another storage") from None
+        raise UserError(f"the study cannot be stored: {first_line(error)}; choose another storage") from None
     settings = dict(sorted(results.parsed(fixed).items()))
     before = study.user_attrs.get("settings", settings)
     if before != settings:
@@ -77,7 +76,7 @@ def check_space(study: Any, space: Mapping[str, Any]) -> None:
             for name, one in trial.distributions.items():
                 optuna.distributions.check_distribution_compatibility(one, space[name])
         except ValueError as error:
-            raise UserError(f"the study was started with another space: {one_line(error)}") from None
+            raise UserError(f"the study was started with another space: {first_line(error)}") from None
 
 
 def propose(study: Any, space: Mapping[str, Any], seed: int) -> Any:

@@ -11,6 +11,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
@@ -66,7 +67,7 @@ class Grid(BasicSweeper):
         places = self.check(jobs, folder)
         self.check_launcher()
         for number, (overrides, own) in enumerate(zip(jobs, places, strict=True)):
-            with _naming(number, overrides):
+            with explained(f"job {number} ({' '.join(overrides)}): "):
                 check_links(own)
                 run_folder.check_same(own, overrides, run_folder.task(self.compose(overrides, number)))
         self.make(folder)
@@ -94,14 +95,15 @@ class Grid(BasicSweeper):
         run_folder.make_folder(folder, "hydra.sweep.dir")
         OmegaConf.save(self.config, folder / "multirun.yaml")
 
+    def parse(self, arguments: Sequence[str]) -> list[Override]:
+        """The overrides of a sweep, those of its file included."""
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        return parser.parse_overrides([*self._parse_config(), *arguments])
+
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job. Raises UserError if there is none."""
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        try:
-            batches = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
-        except HydraException as error:
-            hint = "; search with hydra/sweeper=optuna" if "INTERVAL" in str(error) else ""
-            raise UserError(one_line(error) + hint) from None
+        with explained():
+            batches = self.split_arguments(self.parse(arguments), None)
         jobs = [job for batch in batches for job in batch]
         if not jobs:
             raise UserError("the sweep is empty: give at least one value, such as agent.beta=0.05,0.3,1.0")
@@ -114,7 +116,7 @@ class Grid(BasicSweeper):
             raise UserError(f"{resume} is not the folder of a sweep: it has no multirun.yaml")
         places: dict[Path, int] = {}
         for number, overrides in enumerate(jobs):
-            with _naming(number, overrides):
+            with explained(f"job {number} ({' '.join(overrides)}): "):
                 cfg = self.compose(overrides, number)
                 if cfg.resume is not None:
                     raise UserError("resume continues a single run; a sweep goes on with sweep.resume=<its folder>")
@@ -135,13 +137,14 @@ class Grid(BasicSweeper):
 
 
 @contextmanager
-def _naming(number: int, overrides: list[str]) -> Iterator[None]:
-    """Whatever is wrong inside is wrong with this job."""
+def explained(job: str = "") -> Iterator[None]:
+    """Raises UserError for whatever is wrong inside; job: which it is wrong with, as the beginning of the line."""
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        reason = error if isinstance(error, UserError) else one_line(messages.said(error))
-        raise UserError(f"job {number} ({' '.join(overrides)}): {reason}") from None
+        reason = error if isinstance(error, UserError) else messages.said(error)
+        hint = "; search with hydra/sweeper=optuna" if "INTERVAL" in str(error) else ""
+        raise UserError(f"{job}{reason}{hint}") from None
 
 
 class _Memory:
@@ -164,9 +167,3 @@ class _Memory:
     def __reduce__(self) -> Any:
         # Sent to another process, it need not carry what it remembers.
         return _Memory, (self.loader,)
-
-
-def one_line(error: object) -> str:
-    """The first line of a message, and the second if that only points to it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])

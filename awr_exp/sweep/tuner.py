@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from awr_exp import results, shell
@@ -17,7 +15,7 @@ from awr_exp.sweep import closing
 from awr_exp.sweep.launcher import Fused, place
 from awr_exp.sweep.space import distribution, edges, library
 from awr_exp.sweep.study import JOURNAL, check_space, open_study, propose
-from awr_exp.sweep.sweeper import Grid, one_line
+from awr_exp.sweep.sweeper import Grid, explained
 from awr_exp.training.progress import CLOSING
 
 log = logging.getLogger(__name__)
@@ -69,11 +67,8 @@ class Tuner(Grid):
 
     def space(self, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         """Optuna's distribution of each override that is swept, and the others. Raises UserError."""
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        try:
-            overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        except HydraException as error:
-            raise UserError(one_line(error)) from None
+        with explained():
+            overrides = self.parse(arguments)
         swept = {one.get_key_element(): distribution(one) for one in overrides if one.is_sweep_override()}
         if not swept:
             raise UserError("there is nothing to tune: give a space such as agent.beta='tag(log,interval(0.03,3.0))'")
@@ -113,7 +108,7 @@ class Tuner(Grid):
             active = self.judge(study, [*active, *new], fixed)
 
     def judge(self, study: Any, active: Sequence[Any], fixed: list[str]) -> list[Any]:
-        """Train trials to their next rungs, and tell the study what came of those that end there; the others."""
+        """Train trials to their next rungs, tell the study what came of those that end there, and return the others."""
         state = library().trial.TrialState
         jobs = {trial.number: _overrides(trial, fixed) for trial in active}
         before = study.get_trials(deepcopy=False)
