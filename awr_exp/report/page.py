@@ -32,7 +32,7 @@ def place(folders: Sequence[Path]) -> Path:
     (only, *others) = folders
     if not others and not _is_run(only) and any(path.parent == only for path in results.folders(only)):
         return only
-    return Path("outputs", "reports", f"{datetime.now():%Y-%m-%d}", f"{datetime.now():%H-%M-%S-%f}")
+    return Path("outputs/reports", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
 
 
 def _is_run(folder: Path) -> bool:
