@@ -11,8 +11,16 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import gymnasium
+import minari
+import wandb
+
+from awr_exp import experiment
+from awr_exp.training import curves
+
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["awr_exp.sweep.experiment", "awr_exp.training.curves", "gymnasium", "minari", "wandb"])
+# By what is imported here, since a name that is not found is passed over in silence.
+_FORKS.set_forkserver_preload([module.__name__ for module in (experiment, curves, gymnasium, minari, wandb)])
 
 
 def _main(arguments: tuple[str, ...], cwd: Path, env: Mapping[str, str], output: Path) -> None:

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <new>
@@ -47,6 +48,7 @@ constexpr int LANES = 16, TILE_VECTORS = 4;
 #else
 constexpr int LANES = 8, TILE_VECTORS = 2;
 #endif
+constexpr int PANEL = TILE_VECTORS * LANES;
 constexpr int TILE_ROWS = 6;  // with TILE_VECTORS: as many sums as the registers hold
 constexpr int CHUNKS = 4;
 constexpr int SPINS = 500;
@@ -79,9 +81,21 @@ struct Matrix {
     Matrix transposed() const { return {data, column, row}; }
 };
 
+// A matrix of `width` columns, which are whole vectors. As a table its rows follow each other. In panels, its first
+// PANEL columns come first, row after row, then the next: what a product reads of it is in one piece.
+struct Columns {
+    float* data;
+    int width, rows;  // rows: 0 for a table
+
+    float* at(int n) const { return rows ? data + int64_t(n - n % PANEL) * rows + n % PANEL : data + n; }
+    int64_t row(int n) const { return rows ? std::min(PANEL, width - (n - n % PANEL)) : width; }
+};
+
 // The next two: C = start + A B of M rows; B and C have rows of whole vectors, and start is one of them or null.
+// A call of the first would hand over its matrix in memory, which takes as long as a tenth of a small product.
 template <int M, int V>
-void tile(int depth, Matrix a, const float* b, int64_t b_row, const float* start, float* c, int64_t c_row) {
+[[gnu::always_inline]] inline void tile(int depth, Matrix a, const float* b, int64_t b_row, const float* start,
+                                        float* c, int64_t c_row) {
     Vector sum[M][V];
     for (int m = 0; m < M; ++m)
         for (int v = 0; v < V; ++v) sum[m][v] = start ? *(const Vector*)(start + v * LANES) : Vector{};
@@ -93,20 +107,54 @@ void tile(int depth, Matrix a, const float* b, int64_t b_row, const float* start
 }
 
 template <int V, int M = TILE_ROWS>
-void tiles(int rows, int depth, Matrix a, const float* b, int64_t b_row, const float* start, float* c, int64_t c_row) {
+void tiles(int rows, int depth, const Matrix& a, const float* b, int64_t b_row, const float* start, float* c,
+           int64_t c_row) {
     int m = 0;
     for (; m + M <= rows; m += M) tile<M, V>(depth, a.below(m), b, b_row, start, c + m * c_row, c_row);
     if constexpr (M > 1)
         if (m < rows) tiles<V, M - 1>(rows - m, depth, a.below(m), b, b_row, start, c + m * c_row, c_row);
 }
 
-// C[rows, width] = start + A[rows, depth] B[depth, width], where rows of B are b_row apart.
-void product(int rows, int width, int depth, Matrix a, const float* b, int64_t b_row, const float* start, float* c) {
+// C[rows, width] = start + A[rows, depth] B[depth, width].
+void product(int rows, int depth, const Matrix& a, const Columns& b, const float* start, const Columns& c) {
     int n = 0;
     const auto from = [&](int n) { return start ? start + n : nullptr; };
-    for (; n + TILE_VECTORS * LANES <= width; n += TILE_VECTORS * LANES)
-        tiles<TILE_VECTORS>(rows, depth, a, b + n, b_row, from(n), c + n, width);
-    for (; n < width; n += LANES) tiles<1>(rows, depth, a, b + n, b_row, from(n), c + n, width);
+    for (; n + PANEL <= c.width; n += PANEL)
+        tiles<TILE_VECTORS>(rows, depth, a, b.at(n), b.row(n), from(n), c.at(n), c.row(n));
+    for (; n < c.width; n += LANES) tiles<1>(rows, depth, a, b.at(n), b.row(n), from(n), c.at(n), c.row(n));
+}
+
+// The sum of the rows of a table.
+void sum_rows(int rows, const Columns& table, float* to) {
+    for (int n = 0; n < table.width; n += LANES) {
+        Vector sum{};
+        for (int r = 0; r < rows; ++r) sum += *(const Vector*)(table.at(n) + r * table.row(n));
+        *(Vector*)(to + n) = sum;
+    }
+}
+
+// The sum of its lanes.
+template <int N = LANES, typename Lanes = Vector>
+float total(Lanes lanes) {
+    if constexpr (N == 2)
+        return lanes[0] + lanes[1];
+    else {
+        typedef float Half __attribute__((vector_size(2 * N)));
+        Half halves[2];
+        std::memcpy(halves, &lanes, sizeof lanes);
+        return total<N / 2>(Half(halves[0] + halves[1]));
+    }
+}
+
+// C[rows, columns] = start + A B of few columns of B, which are rows of `b`; rows of A and `b` are whole vectors.
+void narrow_product(int rows, int columns, int depth, const float* a, const float* b, const float* start, float* c,
+                    int64_t c_row) {
+    for (int r = 0; r < rows; ++r, a += depth, c += c_row)
+        for (int o = 0; o < columns; ++o) {
+            Vector sum{};
+            for (int k = 0; k < depth; k += LANES) sum += *(const Vector*)(a + k) * *(const Vector*)(b + o * depth + k);
+            c[o] = start[o] + total(sum);
+        }
 }
 
 // Leaves the core to its other hyperthread for a moment.
@@ -137,14 +185,24 @@ struct Barrier {
     }
 };
 
-// [in, out] weights and [out] biases, at these places in the padded parameters; width is out, padded.
+// Weights and [out] biases, at these places in the padded parameters. The weights are [in, out] in panels, or [out, in]
+// where there are few outputs, so that vectors are full. width: out, padded.
 struct Layer {
     int in, out, width;
+    bool narrow;
     int64_t weight, bias;
+
+    Columns weights(float* parameters) const {
+        return narrow ? Columns{parameters + weight, padded(in), 0} : Columns{parameters + weight, width, in};
+    }
+    float& one(float* parameters, int i, int o) const {
+        const Columns all = weights(parameters);
+        return narrow ? all.at(i)[o * all.row(i)] : all.at(o)[i * all.row(o)];
+    }
 };
 
 // What a thread needs for a chunk. Of each layer: outputs and their gradients, [rows, width], and its weights
-// transposed, [out, in], rows padded.
+// transposed, [out, in] in panels, rows padded.
 struct Workspace {
     std::vector<Floats> output, slope, transposed;
     std::vector<float> log_std, precision;
@@ -157,6 +215,8 @@ struct Workspace {
         }
         log_std.resize(layers.back().out), precision.resize(layers.back().out);
     }
+
+    Columns backward(size_t l, const Layer& layer) { return {transposed[l], padded(layer.in), layer.out}; }
 };
 
 // Of a chunk, for the metrics.
@@ -169,8 +229,10 @@ class Descent {
     explicit Descent(const Problem& problem) : p(problem) {
         for (int64_t l = 0; l < p.layers; ++l) {
             const int in = int(p.sizes[l]), out = int(p.sizes[l + 1]), width = padded(out);
-            layers.push_back({in, out, width, size, size + int64_t(in) * width});
-            size = layers.back().bias + width;
+            const bool narrow = l && out <= LANES / 2;
+            const int64_t bias = size + (narrow ? int64_t(out) * padded(in) : int64_t(in) * width);
+            layers.push_back({in, out, width, narrow, size, bias});
+            size = bias + width;
         }
         outputs = layers.back().out;
         std_place = size;
@@ -224,14 +286,13 @@ class Descent {
         for (auto [given, own] :
              {std::pair{p.theta, &theta}, {p.mean, &mean}, {p.square, &square}, {p.average, &average}}) {
             if (!given) continue;
-            auto line = [&visit, next = given, own = own](int64_t place, int count) mutable {
-                for (int i = 0; i < count; ++i) visit(*next++, (*own)[place + i]);
-            };
+            float* next = given;
             for (const Layer& layer : layers) {
-                for (int i = 0; i < layer.in; ++i) line(layer.weight + int64_t(i) * layer.width, layer.out);
-                line(layer.bias, layer.out);
+                for (int i = 0; i < layer.in; ++i)
+                    for (int o = 0; o < layer.out; ++o) visit(*next++, layer.one(*own, i, o));
+                for (int o = 0; o < layer.out; ++o) visit(*next++, (*own)[layer.bias + o]);
             }
-            if (p.learns_std) line(std_place, outputs);
+            for (int o = 0; p.learns_std && o < outputs; ++o) visit(*next++, (*own)[std_place + o]);
         }
     }
 
@@ -268,10 +329,13 @@ class Descent {
     void prepare(Workspace& own) const {
         for (size_t l = 1; l < layers.size(); ++l) {
             const Layer& layer = layers[l];
-            const int64_t row = padded(layer.in);
-            for (int o = 0; o < layer.out; ++o)
+            if (layer.narrow) continue;
+            const Columns from = layer.weights(theta), to = own.backward(l, layer);
+            // In blocks, which stay in the cache.
+            for (int n = 0; n < layer.width; n += LANES)
                 for (int i = 0; i < layer.in; ++i)
-                    own.transposed[l][o * row + i] = theta[layer.weight + int64_t(i) * layer.width + o];
+                    for (int o = n; o < std::min(n + LANES, layer.out); ++o)
+                        to.at(i)[o * to.row(i)] = from.at(n)[i * from.row(n) + o - n];
         }
         if (p.loss != GAUSSIAN) return;
         for (int i = 0; i < outputs; ++i) {
@@ -298,9 +362,14 @@ class Descent {
     // The network's outputs for these observations.
     void forward(int rows, const float* obs, Workspace& own) const {
         for (size_t l = 0; l < layers.size(); ++l) {
-            const auto [in, out, width, weight, bias] = layers[l];
+            const Layer& layer = layers[l];
+            const int width = layer.width;
             float* output = own.output[l];
-            product(rows, width, in, input(obs, own, l), theta + weight, width, theta + bias, output);
+            if (layer.narrow)
+                narrow_product(rows, layer.out, padded(layer.in), own.output[l - 1], theta + layer.weight,
+                               theta + layer.bias, output, width);
+            else
+                product(rows, layer.in, input(obs, own, l), layer.weights(theta), theta + layer.bias, {output, width, 0});
             if (l + 1 < layers.size())
                 for (int64_t i = 0; i < int64_t(rows) * width; ++i) output[i] = output[i] < 0 ? 0 : output[i];
         }
@@ -339,16 +408,20 @@ class Descent {
         judge(part, own, c);
 
         for (size_t l = layers.size(); l-- > 0;) {
-            const auto [in, out, width, weight, bias] = layers[l];
-            const float* slope = own.slope[l];
-            product(in, width, rows, input(obs[c], own, l).transposed(), slope, width, nullptr, grad[c] + weight);
-            std::fill_n(grad[c] + bias, width, 0.0f);
-            for (int r = 0; r < rows; ++r)
-                for (int o = 0; o < width; ++o) grad[c][bias + o] += slope[int64_t(r) * width + o];
+            const Layer& layer = layers[l];
+            const int width = layer.width, wide = padded(layer.in);
+            const Columns slope{own.slope[l], width, 0}, to = layer.weights(grad[c]);
+            const Matrix by_output{slope.data, width, 1}, by_input = input(obs[c], own, l);
+            if (layer.narrow)
+                product(layer.out, rows, by_output.transposed(), {own.output[l - 1], wide, 0}, nullptr, to);
+            else
+                product(layer.in, rows, by_input.transposed(), slope, nullptr, to);
+            sum_rows(rows, slope, grad[c] + layer.bias);
             if (l == 0) break;
             float *below = own.slope[l - 1], *output = own.output[l - 1];
-            product(rows, padded(in), out, {slope, width, 1}, own.transposed[l], padded(in), nullptr, below);
-            for (int64_t i = 0; i < int64_t(rows) * padded(in); ++i) below[i] = output[i] > 0 ? below[i] : 0;
+            const Columns back = layer.narrow ? layer.weights(theta) : own.backward(l, layer);
+            product(rows, layer.out, by_output, back, nullptr, {below, wide, 0});
+            for (int64_t i = 0; i < int64_t(rows) * wide; ++i) below[i] = output[i] > 0 ? below[i] : 0;
         }
     }
 
@@ -365,10 +438,11 @@ class Descent {
         }
     }
 
-    // Into the cache, for later.
+    // Into the cache, for later: rows, and the next observations below them.
     void fetch(const int64_t* slots, int rows) const {
+        const int64_t end = std::max(p.width, p.bootstraps ? p.next_obs + layers[0].in : 0);
         for (int r = 0; r < rows; ++r)
-            for (int64_t i = 0; i < p.width; i += 16) __builtin_prefetch(p.table + slots[r] * p.width + i);
+            for (int64_t i = 0; i < end; i += 16) __builtin_prefetch(p.table + slots[r] * p.width + i);
     }
 
     // The loss of each row, and its gradient with respect to the network's output.
