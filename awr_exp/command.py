@@ -2,12 +2,8 @@
 
 import logging
 import os
-import re
 import sys
-from collections.abc import Sequence
 from datetime import datetime
-from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,52 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from awr_exp import arguments, help, messages, run_folder, shell
-from awr_exp.config import GROUPS, SWEEPS, choices, options, saved_config, to_resume
+from awr_exp.config import SWEEPS, choices, saved_config, to_resume
 from awr_exp.errors import UserError
 from awr_exp.reading import check_links
 from awr_exp.settings import check, surplus
-from awr_exp.vocabulary import near
 
 log = logging.getLogger(__name__)
 
 NAME_LENGTH = 128
-"""What W&B takes as the name of a run."""
-
-PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "ray": "ray"}
-"""Hydra's published launchers, and the extra that brings each."""
-
-
-def check_command(arguments: Sequence[str]) -> None:
-    """End with one line for a subcommand that is not there."""
-    first = arguments[0] if arguments else ""
-    if re.fullmatch(r"[^\W\d][\w-]*", first):
-        others = f"{', '.join(help.SUBCOMMANDS[:-1])} and {help.SUBCOMMANDS[-1]}"
-        sys.exit(
-            f"error: there is no command '{first}': there are {others}, and settings such as agent.beta=0.05"
-            f"{near(first, help.SUBCOMMANDS)}"
-        )
-
-
-def check_arguments(arguments: Sequence[str]) -> None:
-    """End with one line for options that are not there and launchers not installed, where Hydra writes a page."""
-    for before, argument in pairwise(["", *arguments]):
-        if before in ("-p", "--package"):
-            continue
-        group, _, option = argument.lstrip("+").partition("=")
-        plugin = f"hydra_plugins.hydra_{option.partition('_')[0]}_launcher"
-        if group == "hydra/launcher" and option in PLUGINS and not _installed(plugin):
-            sys.exit(f"error: {argument} is not installed: pip install 'awr-exp[{PLUGINS[option]}]'")
-        known = options(group) if group in GROUPS else []
-        several = option.startswith("[") and group not in ("logger", "callback", "experiment")
-        if known and (several or option in ("null", "")):
-            sys.exit(f"error: {argument}: choose {group}=<one of {', '.join(known)}> or leave it out")
-
-
-def _installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # nor is its parent
-        return False
+"""The most characters that W&B takes as the name of a run."""
 
 
 def check_complete(hydra: Any) -> None:
@@ -82,26 +41,26 @@ def resumed(cfg: DictConfig) -> DictConfig:
         return cfg
     saved = saved_config(Path(cfg.resume), cfg.trust)
     saved.resume, saved.trust = cfg.resume, cfg.trust
-    for key in _changes(Path(cfg.resume)):
+    for key in _given(cfg):
         if key == "experiment":
             raise UserError("an experiment cannot be chosen for a run that is resumed: name the values to change")
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
     return saved
 
 
-def _changes(folder: Path) -> dict[str, str]:
-    """The overrides of a command line, by what they change, that differ from the options of the run to continue."""
-    chosen, changes = choices(folder), {}
+def _given(cfg: DictConfig) -> dict[str, str]:
+    """The overrides of the command line, by what they change, without the options that a run to continue has anyway."""
+    chosen, given = choices(Path(cfg.resume)) if cfg.get("resume") else {}, {}
     for override in HydraConfig.get().overrides.task:
         key = shell.key(override).partition("@")[0]
         if key not in ("resume", "trust") and (key not in chosen or chosen[key] != arguments.value(override)):
-            changes[key] = override
-    return changes
+            given[key] = override
+    return given
 
 
 def to_go_on(folder: Path, cfg: DictConfig) -> str:
     """The command that goes on with a run as it is now."""
-    return to_resume(folder, _changes(folder).values() if cfg.resume else ())
+    return to_resume(folder, _given(cfg).values() if cfg.resume else ())
 
 
 class Check(Callback):
@@ -110,21 +69,19 @@ class Check(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         HydraConfig.instance().set_config(config)
         try:
-            place, given = config.hydra.run.dir, config.hydra.overrides.task
+            place = config.hydra.run.dir
             run_folder.settle(config)
             task = run_folder.task(config)
             folder = Path(config.hydra.run.dir)
             check_links(folder)
             if task.sweep.resume is not None:
                 raise UserError("sweep.resume goes on with a sweep: add -m and the values that it was started with")
-            if task.resume is not None:
-                typed = any(shell.key(one) == "hydra.run.dir" for one in config.hydra.overrides.hydra)
-                if typed and Path(place).resolve() != folder.resolve():
-                    raise UserError("a run that is resumed goes on in its own folder: leave out hydra.run.dir")
-                check(resumed(task), _changes(folder).values())
-            else:
-                check(task, given)
-                run_folder.check_same(folder, given, task)
+            typed = any(shell.key(one) == "hydra.run.dir" for one in config.hydra.overrides.hydra)
+            if task.resume is not None and typed and Path(place).resolve() != folder.resolve():
+                raise UserError("a run that is resumed goes on in its own folder: leave out hydra.run.dir")
+            check(resumed(task), _given(task).values())
+            if task.resume is None:
+                run_folder.check_same(folder, config.hydra.overrides.task, task)
             run_folder.make_folder(folder, "hydra.run.dir")
         except (UserError, OmegaConfBaseException) as error:
             sys.exit(f"error: {messages.said(error)}")
@@ -137,7 +94,7 @@ def content(cfg: DictConfig) -> dict[str, Any]:
     folder and what they override.
     """
     idle = surplus(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    values = check(cfg, _changes(Path(cfg.resume)).values() if cfg.get("resume") else HydraConfig.get().overrides.task)
+    values = check(cfg, _given(cfg).values())
     if idle:
         log.info("left out, since the chosen options do not have them: %s", ", ".join(idle))
     if values["resume_policy"]:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from awr_exp import guard, reading, shell
 from awr_exp.errors import UserError
+from awr_exp.vocabulary import kinds
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -31,7 +32,7 @@ def options(group: str) -> list[str]:
 def check_trusted(content: Any, origin: Path, trust: Iterable[str] = ()) -> None:
     """Refuse with UserError what a resolved configuration, or some of its places by name, has from a file beyond our
     own parts, each where it belongs, plain values, and `trust`."""
-    for name, what in guard.refusals(content, CONF):
+    for name, what in guard.refusals(content, kinds(CONF)):
         if name is None:
             raise UserError(f"{origin} {what}")
         if name not in trust:
@@ -43,7 +44,7 @@ def to_resume(folder: Path, changes: Iterable[str] = ()) -> str:
     path = folder / ".hydra" / "config.yaml"
     try:
         content = guard.resolved(reading.read_yaml(path), path)
-        names = sorted({name for name, _ in guard.refusals(content, CONF) if name})
+        names = sorted({name for name, _ in guard.refusals(content, kinds(CONF)) if name})
     except UserError:
         names = []
     trust = [shell.override("trust", names)] if names else []
@@ -63,10 +64,11 @@ def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
         raise UserError(f"{path} cannot be read: it is not a mapping")
     check_trusted(guard.resolved(content, path), path, trust)
     # Whether to go there is up to the command, and to this machine's own settings.
-    for place, name, online, here in (("dataset", "download", True, False), ("wandb", "mode", "online", "auto")):
-        node = ((content.get("logger") or {}) if place == "wandb" else content).get(place) or {}
-        if isinstance(node, dict) and node.get(name) == online:
-            node[name] = here
+    dataset, wandb = content.get("dataset") or {}, (content.get("logger") or {}).get("wandb") or {}
+    if dataset.get("download") is True:
+        dataset["download"] = False
+    if wandb.get("mode") == "online":
+        wandb["mode"] = "auto"
     return OmegaConf.create(content)
 
 

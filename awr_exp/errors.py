@@ -24,5 +24,5 @@ def printable(text: str) -> str:
 
 
 def named(error: BaseException) -> str:
-    """Its name and its whole message, in one line."""
+    """An error's name and its whole message, in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

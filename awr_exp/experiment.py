@@ -97,7 +97,7 @@ class Experiment:
         return baselines
 
     def _train_on_data(self, trainer: Config) -> list[Found]:
-        """What each run of those that stand after it begins with: its offline part, or another run's policy."""
+        """The checkpoint that each run still standing begins with: its offline part's, or another run's."""
         if self.config["resume_policy"]:
             return [_found(Path(self.config["resume_policy"])) for _ in self.standing]
         parts = [run.part("offline") for run in self.standing]
@@ -190,7 +190,7 @@ def _found(folder: Path) -> Found:
 
 
 def _callbacks(config: Config) -> list[Callback]:
-    """One's own, beside those of every trainer."""
+    """The callbacks that a configuration chooses, beside those that every trainer has."""
     made = []
     for node in (config.get("callback") or {}).values():
         made.append(build(node))

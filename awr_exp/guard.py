@@ -5,29 +5,27 @@ are parts of other kinds; the rest are plain values, which the arguments of what
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from awr_exp.errors import UserError
 from awr_exp.ranges import shown
 from awr_exp.reading import DEEPEST
-from awr_exp.vocabulary import MARKERS, REFERENCE, Kind, is_left_out, kinds
+from awr_exp.vocabulary import MARKERS, REFERENCE, Kind, is_left_out
 
 LARGEST = 20_000
-"""Values, and letters of one, that a configuration has when all references are followed; ours have some hundred."""
+"""The most values and letters that a configuration may have with all references followed; ours have some hundred."""
 
 Refusal = tuple[str | None, str]
 """What would be called or imported, where somebody may trust it by that name, and what is wrong with it."""
 
 
-def refusals(content: Any, conf: Path) -> Iterator[Refusal]:
-    """What in a configuration, or in some places of one by name, is not what may stand there."""
-    return _refusals(content, "", "", kinds(conf))
+def refusals(node: Any, known: Mapping[str, Kind], place: str = "", name: str = "") -> Iterator[Refusal]:
+    """What in a configuration, or in some places of one by name, is not what may stand there.
 
-
-def _refusals(node: Any, place: str, name: str, known: dict[str, Kind]) -> Iterator[Refusal]:
-    """What is refused of a part in `place`, whose kind is called `name`."""
+    known: the kinds of parts; place: where `node` stands, if it is a part; name: that of the kind that may stand there.
+    """
     if is_left_out(node):
         return
     kind, where = known[name], place or "configuration"
@@ -48,7 +46,7 @@ def _refusals(node: Any, place: str, name: str, known: dict[str, Kind]) -> Itera
         if key in MARKERS:
             continue
         if key in kind.parts:
-            yield from _refusals(value, path, kind.parts[key], known)
+            yield from refusals(value, known, path, kind.parts[key])
         elif own or nested or key in settings:
             yield from _of_value(key, value, path, known if own or nested else None)
         else:
@@ -60,13 +58,13 @@ def _is_own(target: Any) -> bool:
     return isinstance(target, str) and re.fullmatch(r"(?!awr_exp\.)\w+(\.\w+)+", target) is not None
 
 
-def _of_value(key: Any, value: Any, path: str, known: dict[str, Kind] | None = None) -> Iterator[Refusal]:
+def _of_value(key: Any, value: Any, path: str, known: Mapping[str, Kind] | None = None) -> Iterator[Refusal]:
     """What is refused among plain values; known: the kinds, for an own part, which may have further parts."""
     if known and isinstance(value, dict) and "_target_" in value:
         # Other own ones, and what our agents and trainers have as parts, too.
         parts = {*known["agent"].parts.values(), *known["trainer"].parts.values()} - {"trainer"}
         fits = [name for name in sorted(parts) if value["_target_"] in [*known[name].targets]]
-        yield from _refusals(value, path, fits[0] if fits else min(parts), known)
+        yield from refusals(value, known, path, fits[0] if fits else min(parts))
     elif not isinstance(key, str) or key.startswith("_"):
         yield None, f"has {shown(path)}, which is not a setting: remove it"
     elif isinstance(value, dict):
@@ -123,16 +121,17 @@ def resolved(content: Any, origin: Path) -> Any:
         if not isinstance(node, str):
             return node
         if whole := REFERENCE.fullmatch(node):
-            found = _found(content, whole[1])
+            found = value_at(content, whole[1])
             return node if found is None else follow(found, depth + 1)
-        text = REFERENCE.sub(lambda name: str(follow(_found(content, name[1]), depth + 1)), node)
+        text = REFERENCE.sub(lambda name: str(follow(value_at(content, name[1]), depth + 1)), node)
         left[0] -= len(text)
         return text
 
     return follow(content, 0)
 
 
-def _found(content: Any, name: str) -> Any:
+def value_at(content: Any, name: str) -> Any:
+    """What a configuration has in a place with a dotted name; None where there is no such place."""
     for key in name.split("."):
         content = content.get(key) if isinstance(content, dict) else None
     return content

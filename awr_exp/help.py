@@ -57,7 +57,7 @@ def _own_folders() -> list[Path]:
 
 
 def _settings(some: list[Option], chosen: list[str]) -> Iterator[str]:
-    """Of the options of a group, each once: as the chosen one has it, or else with one that has it."""
+    """The settings of a group, each once: as the chosen option has it, or else with an option that has it."""
     told: dict[str, str] = {}
     for option in sorted(some, key=lambda option: option.name not in chosen):
         only = "" if option.name in chosen else f" ({option.group}={option.name})"

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -11,20 +12,19 @@ from pathlib import Path
 GROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 UNLIMITED = sys.maxsize
-"""Bytes, where nobody says how many."""
+"""The number of bytes where nobody sets a limit."""
 
 
 def cores(groups: Path = GROUPS, proc: Path = PROC) -> int:
     """The number of cores that this process may use: its affinity's, or the share of time that its groups get."""
     # macOS and Windows cannot hold a process to some of the cores.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [quota for folder in _folders("cpu", groups, proc) if (quota := _quota(folder)) is not None]
-    return max(1, min([allowed, *(math.ceil(quota) for quota in quotas)]))
+    return max(1, math.ceil(min([allowed, *map(_quota, _folders("cpu", groups, proc))])))
 
 
 def free_memory(groups: Path = GROUPS, proc: Path = PROC) -> int:
     """Bytes that may still be taken, by the machine and by each group that limits this process."""
-    return min([_available(proc), *(_left(folder) for folder in _folders("memory", groups, proc))])
+    return min([_available(proc), *map(_left, _folders("memory", groups, proc))])
 
 
 def cache_home() -> Path | None:
@@ -75,22 +75,18 @@ def _folders(controller: str, groups: Path, proc: Path) -> Iterator[Path]:
             yield from (root / part for part in (inside, *inside.parents))
 
 
-def _quota(folder: Path) -> float | None:
-    """Cores' worth of time that a group may use, if it is limited."""
-    with suppress(OSError, ValueError, ZeroDivisionError):
-        quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
-        return int(quota) / int(period)
-    with suppress(OSError, ValueError, ZeroDivisionError):
-        share, whole = (_number(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-        return share / whole if share > 0 else None
-    return None
+def _quota(folder: Path) -> float:
+    """Cores' worth of time that a group may use; infinite if it is not limited."""
+    for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = map(int, " ".join((folder / file).read_text(encoding="utf-8") for file in files).split())
+            return quota / period if quota > 0 else math.inf
+    return math.inf
 
 
 def _available(proc: Path) -> int:
     with suppress(OSError, ValueError):
-        lines = (proc / "meminfo").read_text(encoding="utf-8").splitlines()
-        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
-        return 1024 * int(line.split()[1])
+        return 1024 * _number(proc / "meminfo", "MemAvailable:")
     return UNLIMITED
 
 
@@ -101,11 +97,12 @@ def _left(folder: Path) -> int:
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         with suppress(OSError, ValueError):  # no limit, or no such thing here
-            lines = (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
-            (kept,) = (int(line.split()[1]) for line in lines if line.startswith(f"{idle} "))
-            return max(0, _number(folder / limit) - _number(folder / used) + kept)
+            taken = _number(folder / used) - _number(folder / "memory.stat", idle)
+            return max(0, _number(folder / limit) - taken)
     return UNLIMITED
 
 
-def _number(file: Path) -> int:
-    return int(file.read_text(encoding="utf-8"))
+def _number(file: Path, name: str = "") -> int:
+    """The number in a file, or the one after a name that a line of it begins with."""
+    (found,) = re.findall(rf"^{name}\s*(\d+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return int(found)

@@ -3,6 +3,8 @@
 import logging
 import sys
 from pathlib import Path
+from runpy import run_module
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -12,6 +14,7 @@ from omegaconf import DictConfig
 
 from awr_exp import arguments, command, config, messages, results, run_folder, surroundings, sweep
 from awr_exp.errors import UserError
+from awr_exp.help import SUBCOMMANDS
 from awr_exp.training import progress
 
 log = logging.getLogger(__name__)
@@ -33,16 +36,7 @@ def run(cfg: DictConfig) -> float | None:
         if cfg.resume is None and results.finished(before := results.read(folder), content):
             log.log(progress.CLOSING, "nothing left to train: %s", folder)
             return before.metrics.get(cfg.objective)
-        # Everything heavy is imported here, so that --help and a mistake are answered at once.
-        from awr_exp import experiment
-        from awr_exp.training.run import Run
-
-        if cfg.resume is None:
-            # Meanwhile somebody else may have begun in the same folder, and kept another configuration there.
-            run_folder.check_kept(folder, HydraConfig.get().overrides.task, cfg)
-        else:
-            run_folder.note_changes(folder, cfg)
-        (outcome,) = experiment.train([Run(folder, config=content)])
+        outcome = _train(folder, cfg, content)
         failure = outcome.error
     except (SystemExit, KeyboardInterrupt):
         if content and results.begun(folder):
@@ -65,25 +59,29 @@ def run(cfg: DictConfig) -> float | None:
     raise CompactHydraException(f"error: {failure}")
 
 
+def _train(folder: Path, cfg: DictConfig, content: dict[str, Any]) -> results.Outcome:
+    """Train the run that has this folder, from a configuration and its values."""
+    # Everything heavy is imported here, so that --help and a mistake are answered at once.
+    from awr_exp import experiment
+    from awr_exp.training.run import Run
+
+    if cfg.resume is None:
+        # Meanwhile somebody else may have begun in the same folder, and kept another configuration there.
+        run_folder.check_kept(folder, HydraConfig.get().overrides.task, cfg)
+    else:
+        run_folder.note_changes(folder, cfg)
+    (outcome,) = experiment.train([Run(folder, config=content)])
+    return outcome
+
+
 def main() -> None:
-    """The command `awr-exp`; `awr-exp report`, `dashboard` and `collect` are commands of their own."""
+    """The command `awr-exp`."""
     surroundings.begin()
-    if sys.argv[1:2] == ["report"]:
-        from awr_exp.report.__main__ import main as report
-
-        return report(sys.argv[2:])
-    if sys.argv[1:2] == ["dashboard"]:
-        from awr_exp.dashboard import main as dashboard
-
-        return dashboard(sys.argv[2:])
-    if sys.argv[1:2] == ["collect"]:
-        from awr_exp.collect import main as collect
-
-        del sys.argv[1]
-        return collect()
-    command.check_command(sys.argv[1:])
+    if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
+        # As `python -m awr_exp.report` does.
+        run_module(f"awr_exp.{sys.argv.pop(1)}", run_name="__main__")
+        return
     sys.argv[1:] = arguments.to_resume(arguments.understood(sys.argv[1:]))
-    command.check_arguments(sys.argv[1:])
     with messages.plain_errors(), surroundings.interruptible():
         run()
 

@@ -11,6 +11,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from awr_exp.config import CONF, SWEEPS
 from awr_exp.errors import named
+from awr_exp.help import SUBCOMMANDS
 from awr_exp.vocabulary import names, near
 
 
@@ -57,8 +58,12 @@ def said(error: Exception) -> str:
 
 
 def _unreadable(error: OverrideParseException) -> str:
-    """What Hydra's grammar has no place for."""
+    """What is said of an override that Hydra's grammar cannot read."""
     what, reason = error.override or "''", " ".join(error.message.partition("See https://hydra.cc")[0].split())
+    if re.fullmatch(r"[^\W\d][\w-]*", what):
+        commands = f"{', '.join(SUBCOMMANDS[:-1])} and {SUBCOMMANDS[-1]}"
+        close = near(what, SUBCOMMANDS)
+        return f"there is no command '{what}': there are {commands}, and settings such as agent.beta=0.05{close}"
     if "missing EQUAL" in reason:
         return f"'{what}' is no setting: write name=value, such as agent.beta=0.05"
     if "while evaluating" in reason:
@@ -70,7 +75,7 @@ def _unreadable(error: OverrideParseException) -> str:
 
 
 def _no_such_option(error: MissingConfigException) -> str:
-    """What is missing, by the name that the user wrote, and what there is: own options, too."""
+    """What is said of an option that is not there: its name as the user wrote it, and the options there are."""
     group, _, option = str(error.missing_cfg_file).removesuffix(".yaml").rpartition("/")
     where = re.match("In '(.+?)'", str(error))
     told = f"{where[1]}.yaml: " if where and where[1] not in ("config", "hydra/config") else ""

@@ -20,7 +20,6 @@ from awr_exp.errors import UserError, first_line
 from awr_exp.layout import described
 from awr_exp.math.observations import normalize
 from awr_exp.networks.mlp import size
-from awr_exp.networks.numpy_policy import numpy_policy
 from awr_exp.networks.policy import Policy
 from awr_exp.seeding import normal, numpy_generator
 from awr_exp.surroundings import usual
@@ -30,16 +29,9 @@ from awr_exp.types import Spec
 Metadata = dict[str, Any]
 
 OF_LEARNING = {
-    "optimizer",
-    "init",
-    "input_scale",
-    "output_init",
-    "output_scale",
-    "std",
-    "std_end",
-    "bound_penalty",
-    "logit_penalty",
-}
+    "optimizer", "init", "input_scale", "output_init", "output_scale", "std", "std_end",
+    "bound_penalty", "logit_penalty",
+}  # fmt: skip
 """Metadata that may change while a policy learns: its state goes on meaning the same. Each kind of std has a shape."""
 
 
@@ -66,22 +58,28 @@ def difference(before: Metadata, now: Metadata) -> str | None:
 
 
 def _settings(metadata: Metadata, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """By dotted name."""
+    """The settings that say what a checkpoint's state means, by dotted name."""
     for name, value in metadata.items():
+        if name in OF_LEARNING:
+            continue
         if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{name}.") if name not in OF_LEARNING else ()
-        elif name not in OF_LEARNING:
+            yield from _settings(value, f"{prefix}{name}.")
+        else:
             # JSON has no tuples.
             yield prefix + name, list(value) if isinstance(value, tuple) else value
 
 
 @usual()
 def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[str] = ()) -> "TrainedPolicy":
-    """The policy of a run folder or of one checkpoint file.
+    """The trained policy of a run folder or of one checkpoint file, as a function of observations.
 
-    which: "best" by evaluation (the latest if nothing was evaluated) or "latest"; seed: of sampled actions;
-    trust: dotted names of own network or head classes that the checkpoint may call. Raises UserError if there
-    is no readable checkpoint, or if it asks for code that is neither ours nor trusted.
+        policy = awr_exp.load("outputs/runs/<date>/<time>")
+        action = policy(obs)
+
+    Observations and actions are those of the environment itself; see `TrainedPolicy`.
+    which: "best" by evaluation (the latest if nothing was evaluated) or "latest"; seed: of sampled actions, for
+    `policy(obs, deterministic=False)`; trust: dotted names of own network or head classes that the checkpoint may
+    call. Raises UserError if there is no readable checkpoint, or if it asks for code that is neither ours nor trusted.
     """
     path = Path(path)
     if which not in ("best", "latest"):
@@ -142,7 +140,7 @@ class TrainedPolicy:
 
         That of a Gaussian may be out of bounds.
         """
-        quick, width = numpy_policy(self.policy, self.theta, *self.normalizer), self.policy.head.noise
+        quick, width = self.policy.numpy(self.theta, *self.normalizer), self.policy.head.noise
 
         def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
             noise = normal(rng, 1, width) if sample else None
@@ -168,7 +166,7 @@ class TrainedPolicy:
         return np.clip(action, *self._bounds())
 
     def _bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Rounded inward: the environment's own may be of float64."""
+        """The bounds in float32, rounded inward: the environment's own may be of float64."""
         exact = np.array([self.spec.action_low, self.spec.action_high])
         low, high = exact.astype(np.float32)
         inf = np.float32(np.inf)
@@ -205,7 +203,7 @@ class TrainedPolicy:
 
     @torch.no_grad()
     def _act(self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[Any]:
-        """As when called, of flat observations, but actions may be out of bounds and count from 0; noise: [rows, n]."""
+        """Actions for flat observations, which may be out of bounds and count from 0; noise: [rows, n], or None."""
         rows = torch.as_tensor(obs, dtype=self.theta.dtype, device="cpu")
         rows = rows.reshape(1, math.prod(obs.shape[:-1]), self.spec.obs_dim)
         batch = normalize(rows, *(each.unsqueeze(1) for each in self.normalizer))

@@ -117,7 +117,7 @@ def per_member(hint: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """For people; what is long is cut."""
+    """A value as people read it; what is long is cut."""
     text = json.dumps(value, default=str)
     return text if len(text) < 60 else f"{text[:60]}…"
 
@@ -150,7 +150,7 @@ def arguments(part: Any) -> dict[str, Any]:
 
 
 def _meant(hint: Any, function: Any) -> Any:
-    """An annotation that may be a text; None where that names what is imported for type checkers alone."""
+    """What an annotation means, also one that is a text; None where it names what type checkers alone import."""
     try:
         return eval(hint, function.__globals__) if isinstance(hint, str) else hint
     except Exception:

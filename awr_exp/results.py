@@ -73,14 +73,20 @@ def write(folder: Path, content: Mapping[str, Any]) -> bool:
     return True
 
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file at once or not at all. Raises OSError."""
+def atomic_write(path: Path, content: bytes, durable: bool = False) -> None:
+    """Write a file at once or not at all; durable: whatever happens to the machine, too. Raises OSError."""
     draft = path.with_name(f".{path.name}.tmp")
     draft.unlink(missing_ok=True)
-    # A new file: what somebody has put there may be a link.
-    with draft.open("xb") as file:
-        file.write(content)
-    os.replace(draft, path)
+    try:
+        # A new file: what somebody has put there may be a link.
+        with draft.open("xb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager

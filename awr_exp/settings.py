@@ -4,18 +4,19 @@ Nothing here imports torch: a mistake is answered in a fraction of a second.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from awr_exp import ranges, shell
 from awr_exp.config import CONF, SWEEPS, options
 from awr_exp.errors import UserError, first_line
 from awr_exp.ranges import Count, NotNegative, Range, Text, Texts, Whole, shown
 from awr_exp.signatures import parameters
-from awr_exp.vocabulary import MARKERS, RUN, SWEEP, Kind, is_left_out, kinds, names, near, referred
+from awr_exp.vocabulary import MARKERS, REFERENCE, RUN, SWEEP, Kind, is_left_out, kinds, names, near
 
 COLLECTION = Kind({}, {"env": "env"}, {"policy": Text, "dataset_id": Text, "episodes": Count, "noise": NotNegative,
                                        "sample": bool, "seed": Whole, "trust": Texts})  # fmt: skip
@@ -40,7 +41,7 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
         missing += [group for group in sorted(needed) if not node.get(group)]
     if missing:
         raise UserError(f"{missing[0]} is missing: choose {missing[0]}=<one of {', '.join(options(missing[0]))}>")
-    for group, why in (_without_use(content) | _without_reference(OmegaConf.to_container(cfg))).items():
+    for group, why in (_without_use(content["trainer"]) | _without_reference(OmegaConf.to_container(cfg))).items():
         typed = [override for name, override in asked.items() if name.partition(".")[0] == group]
         if typed and not is_left_out(content.get(group)):
             raise UserError(f"{typed[0]} has no effect, since {why}")
@@ -73,38 +74,36 @@ def _check_places(content: Mapping[str, Any]) -> None:
                 raise UserError(f"{group}.{name} is {shown(node)}; it must be a part with a _target_, or left out")
 
 
-def _without_use(content: Mapping[str, Any]) -> dict[str, str]:
-    """What a trainer of ours does not take, and why."""
-    trainer = content["trainer"]
-    if not (takes := parameters(trainer["_target_"])):
-        return {}
-    name = f"trainer={trainer['_target_'].rpartition('.')[2].lower()}"
-    unused = {}
-    if "data" not in takes:
-        unused["dataset"] = f"{name} collects its own data: leave it out, or choose trainer=offline or finetune"
-        unused["baseline"] = f"{name} has no data set for a baseline: leave it out"
-    if "schedule" not in takes:
-        unused["recorder"] = f"{name} collects nothing to record: choose trainer=online or finetune"
-    if "pretrain" not in trainer:
-        unused["resume_policy"] = f"{name} begins anew: leave it out, or choose trainer=finetune"
-    return unused
+USES = {
+    "dataset": ("data", "collects its own data: leave it out, or choose trainer=offline or finetune"),
+    "baseline": ("data", "has no data set for a baseline: leave it out"),
+    "recorder": ("schedule", "collects nothing to record: choose trainer=online or finetune"),
+    "resume_policy": ("pretrain", "begins anew: leave it out, or choose trainer=finetune"),
+}
+"""What of a configuration only a trainer with a certain argument makes use of, and what is said of any other."""
+
+
+def _without_use(trainer: Mapping[str, Any]) -> dict[str, str]:
+    """What a trainer of ours makes no use of, and why."""
+    takes, name = parameters(trainer["_target_"]), _option(trainer)
+    return {
+        group: f"{name} {why}"
+        for group, (argument, why) in USES.items()
+        if takes and argument not in takes.keys() | trainer.keys()
+    }
+
+
+def _option(trainer: Mapping[str, Any]) -> str:
+    return f"trainer={trainer['_target_'].rpartition('.')[2].lower()}"
 
 
 def _without_reference(raw: Any) -> dict[str, str]:
     """The groups of parts of parts that nothing in a configuration with references refers to, and why."""
-    known = kinds(CONF)
-    owners = {group: owner for owner in ("agent", "trainer") for group in known[owner].parts.keys() & known[""].parts}
-    used: set[str] = set()
-    ahead = [node for group, node in raw.items() if group not in owners]
-    while ahead:
-        node = ahead.pop()
-        if group := referred(node, owners.keys() - used):
-            used.add(group)
-            ahead.append(raw[group])
-        ahead += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+    known, used = kinds(CONF), REFERENCE.findall(str(raw))
     return {
         group: f"the {owner} that is chosen has no {group}: leave it out, or choose another {owner}"
-        for group, owner in owners.items()
+        for owner in ("agent", "trainer")
+        for group in known[owner].parts.keys() & known[""].parts
         if group not in used
     }
 
@@ -112,7 +111,7 @@ def _without_reference(raw: Any) -> dict[str, str]:
 def _check_trainer(content: Mapping[str, Any]) -> None:
     """Raises UserError where a trainer of ours lacks something, or something ends too late for it."""
     trainer, recorder = content["trainer"], content.get("recorder") or {}
-    takes, name = parameters(trainer["_target_"]), f"trainer={trainer['_target_'].rpartition('.')[2].lower()}"
+    takes, name = parameters(trainer["_target_"]), _option(trainer)
     if "data" in takes and not content.get("dataset"):
         raise UserError(f"{name} needs a data set: choose dataset=... or trainer=online")
     if "schedule" in takes and "value_iters" not in (parameters(content["agent"]["_target_"]) or ["value_iters"]):
@@ -135,9 +134,8 @@ def surplus(content: Mapping[str, Any]) -> list[str]:
 
 def check_together(contents: Sequence[dict[str, Any]]) -> None:
     """Raises UserError where the runs of a sweep would get in each other's way."""
-    ids = [id for content in contents if (id := (content.get("recorder") or {}).get("dataset_id"))]
-    twice = next((id for id in ids if ids.count(id) > 1), None)
-    if twice:
+    ids = Counter((content.get("recorder") or {}).get("dataset_id") for content in contents)
+    if twice := next((id for id, count in ids.items() if id and count > 1), None):
         raise UserError(
             f"several runs record '{twice}': let recorder.dataset_id differ, such as 'my/run-s${{seed}}-v0'"
         )
@@ -153,7 +151,7 @@ def values(cfg: DictConfig, kind: Kind | None = None) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         name = error.full_key or "a value"
         raise UserError(f"{name} is missing: give {name}=...") from None
-    except (InterpolationResolutionError, OmegaConfBaseException) as error:
+    except OmegaConfBaseException as error:
         raise UserError(first_line(error)) from None
     check_ranges(content, kind)
     return dict(content)
@@ -182,17 +180,12 @@ def _settings(node: dict[str, Any], kind: Kind, prefix: str = "") -> Iterator[tu
     What only another part of its kind has is annotated as there.
     """
     target = node.get("_target_")
-    foreign, own = (
-        str(target or "awr_exp.").partition(".")[0] != "awr_exp",
-        kind.settings(target) if target else kind.own,
-    )
+    ours = not target or str(target).startswith("awr_exp.")
+    hints = kind.settings() | (kind.settings(target) if target else kind.own) | MARKERS
     for name, value in node.items():
-        path = f"{prefix}{name}"
-        if name in MARKERS:
-            yield path, value, MARKERS[name]
-        elif foreign or (name in kind.parts and value is None):
-            continue
-        elif isinstance(value, dict) and (name in kind.parts or "_target_" in value):
-            yield from _settings(value, kinds(CONF)[kind.parts[name]] if name in kind.parts else Kind(), f"{path}.")
-        else:
-            yield path, value, own.get(name) or kind.settings().get(name)
+        is_part = name in kind.parts or (isinstance(value, dict) and "_target_" in value)
+        if ours and is_part and isinstance(value, dict):
+            inner = kinds(CONF)[kind.parts[name]] if name in kind.parts else Kind()
+            yield from _settings(value, inner, f"{prefix}{name}.")
+        elif name in MARKERS or (ours and not (is_part and value is None)):
+            yield f"{prefix}{name}", value, hints.get(name)

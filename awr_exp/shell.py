@@ -1,5 +1,6 @@
 """Commands as a person can paste them into a shell: quoted for Hydra's grammar first, and then for the shell."""
 
+import json
 import re
 import shlex
 import shutil
@@ -12,7 +13,7 @@ PLAIN = re.compile(r"[\w./@%+:-]+", re.ASCII)
 """What neither Hydra nor a shell takes for anything but itself."""
 
 OPTIONS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
-"""Of Hydra: they say where its configuration comes from."""
+"""Hydra's options that say where its configuration comes from."""
 
 
 def override(name: str, value: Any) -> str:
@@ -67,32 +68,24 @@ def _on_path(program: str) -> bool:
 
 
 def _grammar(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(int(value))
+    if value is None or isinstance(value, bool | int):
+        return json.dumps(value)
     if isinstance(value, float):
         return repr(float(value))
+    from hydra._internal.grammar.utils import escape_special_characters
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_escaped(name)}:{_grammar(one)}" for name, one in value.items()) + "}"
+        # Hydra takes keys without quotes only.
+        entries = (f"{escape_special_characters(str(name))}:{_grammar(one)}" for name, one in value.items())
+        return "{" + ",".join(entries) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(map(_grammar, value)) + "]"
     text = str(value)
     if PLAIN.fullmatch(text) and not _is_no_text(text):
         return text
-    from hydra.core.override_parser.types import Quote, QuotedString
-
     # What OmegaConf would take for an interpolation is not meant as one.
     return QuotedString(re.sub(r"(\\*)\$\{", r"\1\1\\${", text), Quote.double).with_quotes()
-
-
-def _escaped(name: Any) -> str:
-    """A key of a mapping, which Hydra takes without quotes only."""
-    from hydra._internal.grammar.utils import escape_special_characters
-
-    return escape_special_characters(str(name))
 
 
 def _is_no_text(plain: str) -> bool:

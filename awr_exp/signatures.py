@@ -39,7 +39,7 @@ def _parameters(module: str, name: str) -> dict[str, Any]:
 
 
 def _of_function(module: str, function: ast.FunctionDef, inherited: dict[str, Any]) -> dict[str, Any]:
-    """inherited: what `super().__init__` takes."""
+    """The settings that a function takes; inherited: those that `super().__init__` does."""
     given = function.args
     defaults = [None] * (len(given.args) - len(given.defaults)) + [*given.defaults, *given.kw_defaults]
     arguments = zip([*given.args, *given.kwonlyargs], defaults, strict=True)
@@ -55,7 +55,7 @@ def _of_function(module: str, function: ast.FunctionDef, inherited: dict[str, An
 
 
 def _taken(arguments: Iterable[tuple[str, ast.expr | None, ast.expr | None]]) -> dict[str, Any]:
-    """From names, annotations and defaults; what neither is a setting nor has to be given is left out."""
+    """The settings among arguments that have these names, annotations and defaults, and what else has to be given."""
     found: dict[str, Any] = {}
     for name, annotation, default in arguments:
         try:

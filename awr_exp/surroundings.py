@@ -133,12 +133,10 @@ _shared: dict[str, Any] = {}
 
 
 def _settings() -> dict[str, Setting]:
-    """Those of the modules that are there: nothing is imported for this."""
-    return _settings_of(*(name if hasattr(sys.modules.get(name), last) else "" for name, last in LAST.items()))
-
-
-LAST = {"numpy": "seterrcall", "torch": "set_default_device"}
-"""What tells that a module is there, and whole."""
+    """The settings of Python and of the modules that are there: nothing is imported for this."""
+    # What a module defines late is there once it is imported as a whole.
+    late = {"numpy": "seterrcall", "torch": "set_default_device"}
+    return _settings_of(*(name for name, last in late.items() if hasattr(sys.modules.get(name), last)))
 
 
 @cache

@@ -11,11 +11,11 @@ from torch import Tensor
 from awr_exp import layout
 
 Metrics = dict[str, Tensor]
-"""Name to a [K] tensor on the training device."""
+"""Numbers to report by name, each a [K] tensor on the training device."""
 LossAndMetrics = tuple[Tensor, Metrics]
 """The loss [K] and what there is to report beside it."""
 Columns = dict[str, Tensor]
-"""Fields of `Batch` of all transitions, [K, N] each."""
+"""Fields of `Batch` for all transitions, [K, N] each."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import yaml
 
 from awr_exp.ranges import Range, Text, Texts, Whole, matches
+from awr_exp.reading import Loader
 from awr_exp.signatures import parameters
 
 MOST_THREADS = 1024
@@ -37,11 +38,9 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 """The settings of config.yaml, which are of no part."""
 SWEEP: dict[str, Any] = {"resume": Text | None}
-"""Those under `sweep`."""
+"""The settings under `sweep`."""
 REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
-"""To another value of the same configuration; whatever else may stand in such braces can look at the machine."""
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""That of C takes a fifth of the time, which every command spends."""
+"""A reference to another value of the configuration; what else may stand in such braces can look at the machine."""
 
 
 @dataclass
@@ -126,8 +125,9 @@ def _learn(known: dict[str, Kind], name: str, node: dict[str, Any], groups: set[
     if "_target_" in node:
         kind.targets[node["_target_"]] = node.get("_partial_", False)
     for key, value in node.items():
-        if group := referred(value, groups):
-            kind.parts[key] = group
+        reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+        if reference and reference[1] in groups:
+            kind.parts[key] = reference[1]
         elif isinstance(value, dict) and "_target_" in value:
             kind.parts[key] = f"{name}.{key}"
             _learn(known, kind.parts[key], value, groups)
@@ -138,12 +138,6 @@ def is_left_out(node: Any) -> bool:
     return not node or (isinstance(node, dict) and all(v is None and str(k)[:1] != "_" for k, v in node.items()))
 
 
-def referred(value: Any, groups: Iterable[str]) -> str | None:
-    """The group that a value refers to as a whole, such as `${network}`."""
-    found = REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    return found[1] if found and found[1] in groups else None
-
-
 def _read(path: Path, root: Path) -> Option:
     text = path.read_text(encoding="utf-8")
     group, lines = path.parent.relative_to(root).as_posix().strip("."), text.splitlines()
@@ -151,11 +145,11 @@ def _read(path: Path, root: Path) -> Option:
     package = next((line.split()[1] for line in header if line.startswith("@package")), group.replace("/", "."))
     place = "" if package == "_global_" else package
     try:
-        node = yaml.compose(text, LOADER)
+        node = yaml.compose(text, Loader)
     except yaml.YAMLError:  # of somebody's own, which Hydra says if it is chosen
         node = None
     is_mapping = isinstance(node, yaml.MappingNode)
-    content: dict[str, Any] = LOADER("").construct_document(node) if is_mapping else {}
+    content: dict[str, Any] = Loader("").construct_document(node) if is_mapping else {}
     for base in content.get("defaults", []):
         if isinstance(base, str) and base != "_self_" and (other := path.with_stem(base)).exists():
             content = _read(other, root).content | content

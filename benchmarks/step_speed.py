@@ -23,7 +23,7 @@ from awr_exp.math.advantages import LambdaReturn
 from awr_exp.math.optimizers import momentum
 from awr_exp.networks import heads
 from awr_exp.networks.mlp import MLP
-from awr_exp.training import backends, native
+from awr_exp.training import native
 from awr_exp.training import steps as steps_of
 from awr_exp.training.accelerate import Update, accelerate
 from awr_exp.types import Spec
@@ -85,7 +85,7 @@ def ours(hidden: list[int], way: str) -> dict[str, Call]:
             learn = accelerate(getattr(steps_of, f"{name}_steps"), way == "compiled", 0, torch.device("cpu"))(
                 agent, replay
             )
-        size = STEPS if way == "in C++" else backends.AT_ONCE
+        size = STEPS if way == "in C++" else steps_of.AT_ONCE
 
         def call() -> None:
             for some in torch.randint(ROWS, (STEPS, 1, BATCH)).split(size):

@@ -334,7 +334,7 @@ OPTIONS = {
 @pytest.mark.parametrize("wrong", OPTIONS)
 def test_a_wrong_option_is_answered_in_one_line(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        command.check_arguments(arguments.understood(wrong.split()))
+        arguments.understood(wrong.split())
     assert str(stop.value).startswith(f"error: {OPTIONS[wrong]}")
     assert "".join(capsys.readouterr()) == ""
 

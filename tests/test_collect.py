@@ -238,7 +238,7 @@ def test_the_policy_of_a_run_plays_where_it_was_trained(
 
 
 def test_killed_it_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["policy=built-in", "noise=0.3", "env=pendulum", "episodes=100", "dataset_id=pendulum/mine-v0"]
+    arguments = ["policy=built-in", "noise=0.3", "env=pendulum", "episodes=40", "dataset_id=pendulum/mine-v0"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(whole))
     module.collect(chosen(*arguments))
@@ -399,7 +399,7 @@ def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_pat
     online = [
         "trainer=online", "env=cartpole", "network.hidden=[16]", "logger=jsonl", "trainer.eval_episodes=1",
         "schedule.samples_per_iteration=256", "schedule.critic_steps=5", "schedule.actor_steps=10",
-        "trainer.compile=false", "trainer.env_steps=2048", "trainer.checkpoint_interval=256",
+        "trainer.compile=false", "trainer.env_steps=1536", "trainer.checkpoint_interval=256",
     ]  # fmt: skip
     record = "recorder.dataset_id=mine/online-v0"
     process = start(tmp_path, datasets, *online, record, "collect=minari", f"hydra.run.dir={tmp_path}/run")

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 import awr_exp
 from awr_exp import config
 from awr_exp.building.build import build, maker
-from awr_exp.building.stacking import _paths, _value, group_key, stack
+from awr_exp.building.stacking import group_key, own_values, stack
 from awr_exp.data.episodes import from_episodes
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
@@ -156,15 +156,12 @@ def members(cfg: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for number in range(3):
         own = copy.deepcopy(cfg) | {"seed": 3 + number}
-        for path in _paths(cfg["agent"]):
-            value = _value(cfg["agent"], path)
-            place = own["agent"]
-            for name in path[:-1]:
-                place = place[name]
+        for place, key in own_values(own["agent"]):
+            value = place[key]
             if isinstance(value, bool):
-                place[path[-1]] = value != (number == 1)
+                place[key] = value != (number == 1)
             else:
-                place[path[-1]] = [None, 1.0, 0.1][number] if value is None else value / (1, 1.5, 3)[number]
+                place[key] = [None, 1.0, 0.1][number] if value is None else value / (1, 1.5, 3)[number]
         found.append(own)
     # A sweep over any of it trains as one model.
     assert len({group_key(one) for one in found}) == 1

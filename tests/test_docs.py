@@ -95,9 +95,9 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
         return dashboard.main([*arguments, "--out", str(tmp_path / "dashboard.json")])
     overrides = [word for word in arguments if word not in ("--cfg", "job")]
     for plugin in re.findall(r"hydra/launcher=([a-z]+)", line):
-        if plugin in command.PLUGINS:
+        if plugin in command_line.PLUGINS:
             pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
-    command.check_arguments(overrides)
+    overrides = command_line.understood(overrides)
     for job in jobs(command_line.to_resume(overrides)) if module == "main" else [overrides]:
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
             cfg = compose("config" if module == "main" else "collection", job, return_hydra_config=True)

@@ -12,15 +12,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import gymnasium
+import matplotlib.backends.backend_agg
+import matplotlib.figure
 import minari
 import wandb
 
-from awr_exp import experiment
-from awr_exp.training import curves
+from awr_exp import command, experiment
+from awr_exp.report import page
 
 _FORKS = multiprocessing.get_context("forkserver")
 # By what is imported here, since a name that is not found is passed over in silence.
-_FORKS.set_forkserver_preload([module.__name__ for module in (experiment, curves, gymnasium, minari, wandb)])
+_LOADED = (
+    *(gymnasium, minari, wandb, matplotlib.figure, matplotlib.backends.backend_agg),
+    *(command, experiment, page),
+)
+_FORKS.set_forkserver_preload([module.__name__ for module in _LOADED])
 
 
 def _main(arguments: tuple[str, ...], cwd: Path, env: Mapping[str, str], output: Path) -> None:

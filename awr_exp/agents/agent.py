@@ -1,41 +1,41 @@
-"""What every agent has: an actor, normalised observations, the weighted actor step, and a state of tensors."""
+"""What every agent has: an actor, normalised observations, and the weighted actor step."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from awr_exp.agents.members import Members
 from awr_exp.math import losses
 from awr_exp.math.gradients import Loss, gradient
-from awr_exp.math.members import Hyper, Stateful, no_limit, per_member, sharded
-from awr_exp.math.observations import LIMIT, normalize
+from awr_exp.math.members import no_limit
+from awr_exp.math.normalizer import Normalizer
 from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate
-from awr_exp.networks.mlp import size
-from awr_exp.networks.numpy_policy import NumpyMLP, numpy_policy
-from awr_exp.networks.policy import MakeHead, MakeNetwork, Policy
+from awr_exp.networks.mlp import MakeNetwork
+from awr_exp.networks.numpy_policy import Acting
+from awr_exp.networks.policy import MakeHead, Policy
 from awr_exp.ranges import BelowOne, Count, PerMember, Positive, PositiveOrInf, checked
-from awr_exp.seeding import generator
 from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics, Spec
 
 AVERAGE = "actor.average"
-"""Its name in a state."""
+"""The name of the actor's average in a state."""
 VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
 """Rows, over all members, that pass a network at once outside an update: on a CPU activations stay in the cache, and
 below the size from which every allocation is new memory of the system's."""
 
 
 @checked("agent")
-class Agent:
-    """K members that share an architecture and differ in seed and hyper-parameters.
+class Agent(Members):
+    """K members that learn by one algorithm.
 
     An algorithm is four methods: `critic_update` and `actor_update` learn from a batch, `advantage` judges its actions,
     and `weights` says how much each of them counts. `update` and the schedules are orders of these four. The ones here
     are those of behaviour cloning, which has no critic and counts all actions alike.
 
-    seeds: one a member, K in all. Every hyper-parameter is a number for all members or a list of K.
+    Every hyper-parameter is a number for all members or a list of K.
     actor_iters: steps of the actor on each batch. max_grad_norm limits each network's gradient norm, a member at a
     time; None or inf does not. ema_decay: of an exponential moving average of the actor's parameters; 0: there is none.
     The policy that is evaluated and handed out has the average, see `averaged`; learning never looks at it. A member
@@ -75,15 +75,12 @@ class Agent:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.spec, self.seeds, self.optimizer, self.make_network = spec, list(seeds), optimizer, network
-        self.device, self.dtype = torch.device(device), dtype
+        super().__init__(seeds, device, dtype)
+        self.spec, self.optimizer, self.make_network = spec, optimizer, network
         # The head's bounds beside the parameters: a captured update cannot fetch them from the host.
         with self.device:
             self.policy = Policy(spec, network, head)
-        self.obs_mean = torch.zeros(self.members, spec.obs_dim, device=self.device, dtype=dtype)
-        self.obs_std = torch.ones_like(self.obs_mean)
-        self.obs_limit = torch.full_like(self.obs_mean[:, :1], torch.inf)
-        self.normalize_observations = self.hyper(normalize_observations).bool()
+        self.normalizer = Normalizer(self.hyper(normalize_observations), spec.obs_dim)
         self.max_grad_norm = self.hyper(no_limit(max_grad_norm))
         self.actor_lr, self.actor_iters = self.hyper(actor_lr), actor_iters
         self.ema_decay = self.hyper(ema_decay)
@@ -94,10 +91,6 @@ class Agent:
         sizes = " + ".join(f"{network.theta.shape[1]:,} of the {name}" for name, network in self.networks.items())
         seeds = ", ".join(map(str, self.seeds[:5])) + (", ..." if self.members > 5 else "")
         return f"{type(self).__name__}(seeds {seeds}; parameters: {sizes}; on {self.device}; {self.spec})"
-
-    @property
-    def members(self) -> int:
-        return len(self.seeds)
 
     @property
     def chunk(self) -> int:
@@ -115,35 +108,13 @@ class Agent:
             return batch.obs.new_empty(*batch.obs.shape[:2], 0)
         return batch.noise.split(list(self.noise_sizes.values()), -1)[list(self.noise_sizes).index(name)]
 
-    def hyper(self, value: Hyper) -> Tensor:
-        """[K, 1] on the agent's device."""
-        return per_member(value, self.members, self.obs_mean)
-
-    def net(self, name: str, module: Any, averaged: bool = False) -> Net:
-        """A network with fresh parameters, each member's from its seed and the network's name alone."""
-        generators = [generator(seed, "init", name) for seed in self.seeds]
-        theta = module.start(generators) if generators else torch.empty(0, size(module.shapes))
-        return Net.start(module, theta.to(self.device, self.dtype), averaged)
-
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
         """Normalise observations by these statistics [obs_dim] of the data from now on, for members that want it."""
-        self.obs_mean.copy_(torch.where(self.normalize_observations, mean, 0))
-        self.obs_std.copy_(torch.where(self.normalize_observations, std, 1))
-        self.obs_limit.copy_(torch.where(self.normalize_observations, LIMIT, torch.inf))
+        self.normalizer.fit(mean, std)
 
     def normalize(self, obs: Tensor) -> Tensor:
         """[K, B, obs_dim] or [B, obs_dim], in the data's units, to [K, B, obs_dim]."""
-        mean, std, limit = (each.unsqueeze(1) for each in (self.obs_mean, self.obs_std, self.obs_limit))
-        return normalize(obs, mean, std, limit)
-
-    def shard(self, members: slice) -> Self:
-        """An agent of the chosen members alone, in the same memory: what it learns, this one has learnt."""
-        part = sharded(self, members)
-        part.seeds = self.seeds[members]
-        for name, value in vars(self).items():
-            if hasattr(value, "shard"):
-                setattr(part, name, value.shard(members))
-        return part
+        return self.normalizer(obs)
 
     def averaged(self) -> Self:
         """An agent that acts with the average of the actor's parameters where there is one: the policy to evaluate."""
@@ -156,9 +127,9 @@ class Agent:
         """Actions [K, B, ...] for obs [K, B, obs_dim] in the data's units, as `Policy.act` has them."""
         return self.policy.act(self.actor.theta, self.normalize(obs), noise)
 
-    def numpy_policy(self) -> NumpyMLP | None:
+    def numpy_policy(self) -> Acting | None:
         """The policy as it is now in NumPy, if it has such a form."""
-        return numpy_policy(self.policy, self.actor.theta, self.obs_mean, self.obs_std, self.obs_limit)
+        return self.policy.numpy(self.actor.theta, *self.normalizer.tensors().values())
 
     def critic_update(self, batch: Batch) -> Metrics:
         """One step of what judges actions, for normalised observations; what there is to report, [K] each."""
@@ -228,41 +199,3 @@ class Agent:
         for theta in (self.actor.theta, self.actor.average):
             if theta is not None:
                 self.policy.anneal(theta, progress)
-
-    @property
-    def networks(self) -> dict[str, Net]:
-        """All networks by name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Net)}
-
-    @property
-    def parts(self) -> dict[str, Stateful]:
-        """All parts with a state of their own by name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Stateful)}
-
-    @property
-    def alive(self) -> Tensor:
-        """[K] bool: False for a member frozen by a gradient that was not finite."""
-        return torch.cat([network.alive for network in self.networks.values()], 1).bool().all(1)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything that training changes, as tensors whose first axis is the member: a row is a single run."""
-        state = {"normalizer.mean": self.obs_mean, "normalizer.std": self.obs_std, "normalizer.limit": self.obs_limit}
-        for name, owner in (self.networks | self.parts).items():
-            state |= {f"{name}.{part}": tensor for part, tensor in owner.tensors().items()}
-        return state
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over a `state_dict` in place; an average that it lacks begins where the actor is, and a part as new.
-
-        Raises ValueError that names what is missing, of another shape, or no number.
-        """
-        state = {AVERAGE: state["actor.theta"], **state} if "actor.theta" in state else state
-        for name, part in self.parts.items():
-            state = {f"{name}.{key}": tensor for key, tensor in part.tensors().items()} | state
-        for name, tensor in self.state_dict().items():
-            if name not in state or state[name].shape != tensor.shape:
-                found = tuple(state[name].shape) if name in state else "nothing"
-                raise ValueError(f"'{name}' should be {tuple(tensor.shape)}, found {found}")
-            if not state[name].is_floating_point() or state[name].isnan().any():
-                raise ValueError(f"'{name}' holds what are no numbers")
-            tensor.copy_(state[name])

@@ -39,7 +39,7 @@ class WeightedAgent(Agent):
         self.value_iters = value_iters
         self.beta, self.max_weight = self.hyper(beta), self.hyper(max_weight)
         self.weighting = started(weighting, self.beta)
-        self.beta_matters = weights.depends_on_beta(weighting, self.obs_mean)
+        self.beta_matters = weights.depends_on_beta(weighting, self.beta)
         self.gamma, self.critic_lr = self.hyper(gamma), self.hyper(critic_lr)
         self.standardize = self.hyper(standardize_advantages).bool()
 

@@ -3,6 +3,7 @@
 import re
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import hydra
@@ -54,17 +55,19 @@ def check_targets(node: Any, place: str = "") -> None:
         ahead += [(f"{place}.{key}".lstrip("."), value) for key, value in inner]
         name = node.get("_target_") if isinstance(node, dict) else None
         if isinstance(name, str) and name:
-            check_all(place, arguments(_locate(name)), node)
+            check_all(place, arguments(locate(name)), node)
 
 
 @cache
-def _locate(name: str) -> Any:
-    modules = name.split(".")
+def locate(name: str) -> Any:
+    """What a dotted name means, its modules imported. Raises UserError where it cannot be found."""
+    path, *parts = name.split(".")
     try:
-        found: Any = import_module(modules[0])
-        for count, part in enumerate(modules[1:], 2):
-            if not hasattr(found, part):
-                _import(".".join(modules[:count]))
+        found: Any = import_module(path)
+        for part in parts:
+            path = f"{path}.{part}"
+            if not hasattr(found, part) and hasattr(found, "__path__") and find_spec(path):
+                import_module(path)
             if not hasattr(found, part):
                 raise UserError(f"'{name}' cannot be found: {found.__name__} has no {part}{near(part, dir(found))}")
             found = getattr(found, part)
@@ -73,12 +76,3 @@ def _locate(name: str) -> Any:
         raise
     except Exception as error:
         raise UserError(f"'{name}' cannot be found: {named(error)}") from None
-
-
-def _import(module: str) -> None:
-    """Unless there is none of this name; what it imports itself must be there."""
-    try:
-        import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise

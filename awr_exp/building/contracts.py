@@ -8,13 +8,13 @@ import torch
 
 from awr_exp.errors import UserError, named
 from awr_exp.math.members import started
-from awr_exp.networks.heads import Head
+from awr_exp.networks.head import Head
 from awr_exp.types import Spec
 
 CONTRACTS = {
     "network": "a class (inputs, outputs, ...), named with _partial_: true, that has shapes, start(generators) and a "
     "call (theta, x), a pure function of its parameters",
-    "head": "a class (spec), named with _partial_: true, with the methods of awr_exp.networks.heads.Head",
+    "head": "a class (spec), named with _partial_: true, with the methods of awr_exp.networks.head.Head",
     "advantage": "a callable (reward, discount, next_value, last, longest) to targets [K, N], with a property one_step",
     "weighting": "a function (advantage [K, B], beta [K, 1], max_weight [K, 1]) to weights [K, B], named with "
     "_partial_: true",

@@ -4,19 +4,19 @@ Nothing is listed here: an agent's constructor says by its annotations what may 
 `awr_exp.ranges.PerMember`).
 """
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
-from functools import cache
+from contextlib import suppress
 from typing import Any
 
-from hydra.utils import get_object
-
 from awr_exp.agents.agent import Agent
+from awr_exp.building.build import locate
+from awr_exp.errors import UserError
 from awr_exp.ranges import arguments, per_member
 from awr_exp.training.trainer import Trainer
 
 Config = dict[str, Any]
-Path = tuple[str, ...]
 
 SHARED = ("dataset", "env", "trainer", "callback", "resume_policy", "device", "threads")
 """What all members have in common. Seed, loggers and objective are each member's own."""
@@ -29,10 +29,9 @@ def group_key(cfg: Config) -> str:
     """
     parts = {name: cfg.get(name) for name in SHARED}
     for name in ("agent", "baseline"):
-        node = cfg.get(name)
-        own = {path: _value(node, path) for path in _paths(node)} if node else {}
-        zero = sorted(path for path, value in own.items() if value == 0 and value is not False)
-        parts[name] = [_without(node, set(own)), zero]
+        parts[name] = copy.deepcopy(cfg.get(name))
+        for place, key in own_values(parts[name] or {}):
+            place[key] = place[key] == 0 and place[key] is not False
     parts["records"] = (cfg.get("recorder") or {}).get("dataset_id") is not None
     if not stackable(cfg):
         parts["alone"] = id(cfg)
@@ -52,55 +51,35 @@ def is_agent(node: Config) -> bool:
 
 def stack(nodes: Sequence[Config]) -> Config:
     """The configuration of an agent whose members are these: lists of K where they differ, else one value."""
-    merged: Config = json.loads(json.dumps(nodes[0]))
-    for path in _paths(nodes[0]):
-        values = [_value(node, path) for node in nodes]
+    copies = [copy.deepcopy(node) for node in nodes]
+    for found in zip(*map(own_values, copies), strict=True):
+        values = [place[key] for place, key in found]
         if any(value != values[0] for value in values):
-            place = merged
-            for name in path[:-1]:
-                place = place[name]
-            place[path[-1]] = values
-    return merged
+            place, key = found[0]
+            place[key] = values
+    return copies[0]
 
 
-def _paths(node: Config, prefix: Path = ()) -> Iterator[Path]:
-    """The places in a configuration whose values members may have of their own."""
+def own_values(node: Config) -> Iterator[tuple[Config, str]]:
+    """The values of a configuration that each member may have of its own: the mapping that one is in, and its key."""
     if not isinstance(node.get("_target_"), str):
         return
-    names = _per_member(node["_target_"])
-    for key, value in node.items():
-        if key in names:
-            yield (*prefix, key)
+    # A class says by its constructor, inherited ones included, what may be a list of K.
+    own = {name for name, hint in arguments(_object(node["_target_"])).items() if per_member(hint)}
+    for key, value in sorted(node.items()):
+        if key in own:
+            yield node, key
         elif isinstance(value, dict):
-            yield from _paths(value, (*prefix, key))
+            yield from own_values(value)
 
 
-def _per_member(target: str) -> set[str]:
-    """The parameters of a class's constructor, inherited ones included, that take a list of K."""
-    return {name for name, hint in arguments(_object(target)).items() if per_member(hint)}
-
-
-@cache
 def _object(target: str) -> Any:
     """What a `_target_` names, or None: that it does not exist is said when it is built."""
-    try:
-        return get_object(target)
-    except Exception:
-        return None
+    with suppress(UserError):
+        return locate(target)
+    return None
 
 
 def _is(node: Config, kind: type) -> bool:
     found = _object(node["_target_"])
     return isinstance(found, type) and issubclass(found, kind)
-
-
-def _value(node: Config, path: Path) -> Any:
-    for name in path:
-        node = node[name]
-    return node
-
-
-def _without(node: Config | None, paths: set[Path], prefix: Path = ()) -> Any:
-    if not isinstance(node, dict):
-        return node
-    return {key: _without(value, paths, (*prefix, key)) for key, value in node.items() if (*prefix, key) not in paths}

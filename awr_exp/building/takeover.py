@@ -19,25 +19,21 @@ Found = tuple[checkpoint.State, Metadata]
 
 
 def take_over(agent: Agent, mine: Sequence[Metadata], begin: Sequence[Found]) -> None:
-    """Begin as other runs ended, each member as one, or with a new critic where they had none; mine: each member's own
-    metadata.
+    """Let each member of an agent begin as another run ended, or with a new critic where these runs had none.
 
-    Raises UserError where what was learnt would mean something else.
+    mine: each member's own metadata. Raises UserError where what was learnt would mean something else.
     """
     states, theirs = zip(*begin, strict=True)
     check_same("the policy to begin with", theirs, mine)
-    # What was found is the averaged policy, where there is one.
-    states = tuple(state | {"actor.theta": state.get(AVERAGE, state["actor.theta"])} for state in states)
+    state = {name: torch.cat([one[name] for one in states]) for name in states[0]}
+    # The best policy was found with its averaged parameters, where there are some.
+    state["actor.theta"] = state.get(AVERAGE, state["actor.theta"])
     own = {f"{name}.{part}" for name, net in agent.networks.items() if name != "actor" for part in net.tensors()}
-    if not own & states[0].keys():
+    if not own & state.keys():
         log.info("the policy to begin with has no critic: a new one is learnt")
-        new = {name: tensor for name, tensor in agent.state_dict().items() if name in own}
-        states = tuple(
-            state | {name: tensor[member : member + 1] for name, tensor in new.items()}
-            for member, state in enumerate(states)
-        )
+        state |= {name: tensor for name, tensor in agent.state_dict().items() if name in own}
     try:
-        agent.load_state_dict({name: torch.cat([state[name] for state in states]) for name in states[0]})
+        agent.load_state_dict(state)
     except ValueError as error:
         raise UserError(f"the policy to begin with has another agent, network or task: {error}") from None
     forget_others_moments(agent, theirs, mine)
@@ -51,7 +47,7 @@ def check_same(what: str, theirs: Sequence[Metadata], mine: Sequence[Metadata]) 
 
 
 def forget_others_moments(agent: Agent, theirs: Sequence[Metadata], mine: Sequence[Metadata]) -> None:
-    """What another optimizer took down while it learnt, this one starts anew."""
+    """Start the moments of the optimizer anew where they are those of another one."""
     if theirs[0].get("optimizer", mine[0]["optimizer"]) != mine[0]["optimizer"]:
         log.info("the policy to begin with was trained with another optimizer, whose moments start anew")
         for network in agent.networks.values():

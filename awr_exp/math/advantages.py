@@ -6,13 +6,14 @@ truncated and 0 where it terminated, so a truncated episode bootstraps from its 
 special case.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from awr_exp.math.members import per_member, shard
+from awr_exp.math.members import per_member
 from awr_exp.ranges import Count, PerMember, Unit, checked
 
 
@@ -44,24 +45,6 @@ def lambda_return(
     mix = lam * (~last).to(reward.dtype)
     mix, discount = torch.broadcast_tensors(mix, discount)
     return reverse_scan(reward + discount * (1 - mix) * next_value, discount * mix, longest)
-
-
-def gae(
-    reward: Tensor,
-    discount: Tensor,
-    value: Tensor,
-    next_value: Tensor,
-    last: Tensor,
-    lam: Tensor | float,
-    longest: int | None = None,
-) -> Tensor:
-    """Generalised advantage (Schulman et al. 2016, eq. 16): the sum of (discount lambda)^l delta_{t+l}.
-
-    Equals `lambda_return` minus V(s) when both use the same critic.
-    """
-    delta = reward + discount * next_value - value
-    decay = (discount * lam * (~last).to(reward.dtype)).expand_as(delta)
-    return reverse_scan(delta, decay, longest)
 
 
 def n_step_return(reward: Tensor, discount: Tensor, next_value: Tensor, last: Tensor, n: int) -> Tensor:
@@ -102,7 +85,7 @@ class LambdaReturn:
         return self.lam == 0
 
     def shard(self, members: slice) -> "LambdaReturn":
-        return LambdaReturn(shard(self.lam, members))
+        return LambdaReturn(self.lam[members] if isinstance(self.lam, Sequence) else self.lam)
 
     def __call__(
         self, reward: Tensor, discount: Tensor, next_value: Tensor, last: Tensor, longest: int | None = None

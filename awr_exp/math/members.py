@@ -16,7 +16,7 @@ from awr_exp.ranges import PerMember
 Hyper = PerMember[float]
 """One number for all members, or one a member."""
 Limit = PerMember[float | None]
-"""The same of upper bounds; None is no bound."""
+"""One upper bound for all members, or one a member; None is no bound."""
 Switch = PerMember[bool]
 """On or off for all members, or for each."""
 
@@ -32,31 +32,28 @@ def per_member(value: Hyper, members: int, like: Tensor) -> Tensor:
 
 
 def no_limit(value: Limit) -> Hyper:
-    """None as inf."""
+    """The limits, with inf for None."""
     if isinstance(value, Sequence):
         return [float("inf") if limit is None else limit for limit in value]
     return float("inf") if value is None else value
 
 
-def rows(tensor: Tensor, members: slice) -> Tensor:
-    """The chosen members' rows in the same memory, but no view: writing to some disturbs no gradient of others."""
-    return tensor[members].data
+class Shardable:
+    """An object with tensors [K, ...] of K members, and maybe with parts that have such ones."""
+
+    def shard(self, members: slice) -> Self:
+        """A copy with the chosen members' rows, in the same memory."""
+        part = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                # Their data, and no view: writing to some members' rows disturbs no gradient of others.
+                setattr(part, name, value[members].data)
+            elif hasattr(value, "shard"):
+                setattr(part, name, value.shard(members))
+        return part
 
 
-def shard(value: T | Sequence[T], members: slice) -> T | Sequence[T]:
-    """What the chosen members have of a value that all share, or of a list of one a member."""
-    return value[members] if isinstance(value, Sequence) else value
-
-
-def sharded(owner: T, members: slice) -> T:
-    """A copy of an object with the chosen members' rows of each of its tensors [K, ...], in the same memory."""
-    part = copy.copy(owner)
-    own = {name: value for name, value in vars(owner).items() if isinstance(value, Tensor)}
-    vars(part).update({name: rows(tensor, members) for name, tensor in own.items()})
-    return part
-
-
-class Stateful:
+class Stateful(Shardable):
     """A part of an agent that learns something of each member, such as a weighting with a running scale.
 
     learnt: the names of what it learns, tensors [K, ...] that `start` makes and that are changed in place. They are
@@ -73,10 +70,6 @@ class Stateful:
     def tensors(self) -> dict[str, Tensor]:
         """What it has learnt, by name."""
         return {name: getattr(self, name) for name in self.learnt}
-
-    def shard(self, members: slice) -> Self:
-        """The chosen members' part, in the same memory."""
-        return sharded(self, members)
 
 
 def started(part: T, column: Tensor) -> T:

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awr_exp.math.members import sharded
+from awr_exp.math.members import Shardable
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 MOMENTUM = 0.9
 
 
 @dataclass
-class Net:
+class Net(Shardable):
     """The parameters of one network for K members, its optimiser's state, and maybe a moving average of them.
 
     module: what gives the parameters their meaning, with `shapes` and `start`; theta: [K, P]; mean, square: the running
@@ -39,10 +39,6 @@ class Net:
     def tensors(self) -> dict[str, Tensor]:
         """Its state by name, each with the member as first axis."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-
-    def shard(self, members: slice) -> "Net":
-        """The chosen members' parameters, in the same memory."""
-        return sharded(self, members)
 
     def averaged(self) -> "Net":
         """The same network with its average as parameters, where it has one."""

@@ -73,23 +73,19 @@ def kl_behavior(weight: Tensor) -> Tensor:
     return torch.special.xlogy(share, share).mean(-1)
 
 
-def clipped(weight: Tensor, max_weight: Tensor) -> Tensor:
-    """[K] share of the batch at the limit. The tolerance covers the rounding of exp(log(max_weight))."""
-    return (weight >= max_weight * (1 - 1e-5)).to(weight.dtype).mean(-1)
-
-
-def zero_share(weight: Tensor) -> Tensor:
-    """[K] share of the batch whose weight is practically zero beside the mean."""
-    return (weight <= PRACTICALLY_ZERO * weight.mean(-1, keepdim=True)).to(weight.dtype).mean(-1)
-
-
 def health(weight: Tensor, max_weight: Tensor) -> dict[str, Tensor]:
-    """What every run reports of its weights, [K] each: they tell a bad beta from a bad critic."""
+    """What every run reports of its weights, [K] each: they tell a bad beta from a bad critic.
+
+    clipped, zero_weight: shares of the batch at the limit, and practically zero beside the mean.
+    """
+    # The tolerance covers the rounding of exp(log(max_weight)).
+    at_limit = weight >= max_weight * (1 - 1e-5)
+    near_zero = weight <= PRACTICALLY_ZERO * weight.mean(-1, keepdim=True)
     return {
         "mean_weight": weight.mean(-1),
         "max_weight": weight.amax(-1),
         "ess": effective_sample_size(weight),
-        "clipped": clipped(weight, max_weight),
-        "zero_weight": zero_share(weight),
+        "clipped": at_limit.to(weight.dtype).mean(-1),
+        "zero_weight": near_zero.to(weight.dtype).mean(-1),
         "kl_behavior": kl_behavior(weight),
     }

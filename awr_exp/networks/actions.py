@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from awr_exp.networks.mlp import Ensemble, Shapes
-from awr_exp.networks.policy import MakeNetwork
+from awr_exp.networks.mlp import MakeNetwork, Shapes
 from awr_exp.types import Spec
 
 
@@ -29,21 +28,23 @@ class ActionInputs:
 
 
 class Q:
-    """Q(s, a) by `size` networks that begin differently, as one pure function of theta [K, P]."""
+    """Q(s, a) by `size` networks that begin differently, whose parameters are laid end to end in theta [K, P]."""
 
     def __init__(self, spec: Spec, network: MakeNetwork, size: int = 2) -> None:
-        self.as_inputs = ActionInputs(spec)
-        one = network(inputs=spec.obs_dim, extra=self.as_inputs.size, outputs=1)
-        self.networks = Ensemble(one, size)
+        self.as_inputs, self.size = ActionInputs(spec), size
+        self.network = network(inputs=spec.obs_dim, extra=self.as_inputs.size, outputs=1)
 
     @property
     def shapes(self) -> Shapes:
-        return self.networks.shapes
+        """The network's shapes, once under the number of each copy."""
+        return {f"{n}.{name}": shape for n in range(self.size) for name, shape in self.network.shapes.items()}
 
     def start(self, generators: Sequence[Generator]) -> Tensor:
         """Initial theta [K, P] on the CPU."""
-        return self.networks.start(generators)
+        return torch.cat([self.network.start(generators) for _ in range(self.size)], 1)
 
     def __call__(self, theta: Tensor, obs: Tensor, action: Tensor) -> Tensor:
         """[K, size, B] from normalised obs [K, B, obs_dim] and actions [K, B, ...] in their own units."""
-        return self.networks(theta, torch.cat([obs, self.as_inputs(action, obs)], -1)).squeeze(-1)
+        inputs = torch.cat([obs, self.as_inputs(action, obs)], -1).repeat_interleave(self.size, 0)
+        outputs = self.network(theta.unflatten(1, (self.size, -1)).flatten(0, 1), inputs)
+        return outputs.unflatten(0, (-1, self.size)).squeeze(-1)

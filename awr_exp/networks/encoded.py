@@ -1,15 +1,13 @@
 """A network of two: an encoder makes features of observations, and a trunk makes outputs of these."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from awr_exp.networks.mlp import Network, Shapes, size
+from awr_exp.networks.mlp import MakeNetwork, Shapes, size
 from awr_exp.ranges import Count, checked
-
-MakeNetwork = Callable[..., Network]
 
 
 @checked("network")

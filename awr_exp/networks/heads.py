@@ -1,85 +1,23 @@
-"""Policy heads: what a network's outputs and a few extra parameters mean as a distribution over actions.
-
-A head is a pure description. `Head(spec)` says how many outputs it needs and which extra parameters it has;
-its methods take the outputs [K, B, outputs] and the extra parameters {name: [K, *shape]}.
-"""
+"""The policy heads that there are: Gaussian, annealed, squashed, categorical."""
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from awr_exp.errors import UserError
-from awr_exp.networks.mlp import Shapes, size
-from awr_exp.ranges import NotNegative, Positive, Std, checked
-from awr_exp.types import Metrics, Spec
+from awr_exp.networks import numpy_policy
+from awr_exp.networks.head import Extra, Head, Likelihood
+from awr_exp.networks.mlp import size
+from awr_exp.ranges import NotNegative, Positive, Std
+from awr_exp.types import Spec
 
-Extra = dict[str, Tensor]
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-
-
-class Head:
-    """A distribution over actions, of which a class of one's own defines at least `outputs`, `noise`, `loss` and `act`.
-
-    outputs: numbers that it takes of the network; shapes: of its extra parameters; noise: standard normal numbers that
-    an action is drawn with; loss_noise: those that its loss takes, of a row.
-    """
-
-    outputs: int
-    noise: int
-    shapes: Shapes = {}  # noqa: RUF012
-    loss_noise = 0
-
-    def __init_subclass__(cls) -> None:
-        checked("head")(cls)
-
-    def start(self, generators: Sequence[Generator]) -> Tensor:
-        """Initial extra parameters [K, P] on the CPU, each member's from its own generator."""
-        return torch.zeros(len(generators), size(self.shapes))
-
-    def loss(self, outputs: Tensor, extra: Extra, action: Tensor, noise: Tensor) -> Tensor:
-        """How badly the actions are imitated, [K, B], such as -log pi(a|s); noise [K, B, loss_noise]."""
-        raise NotImplementedError
-
-    def report(self, outputs: Tensor, extra: Extra) -> Metrics:
-        """What there is to report of the distribution, [K] each."""
-        return {}
-
-    def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
-        """[K], what is added to the actor's loss to keep the policy in shape."""
-        return outputs.new_zeros(outputs.shape[0])
-
-    def act(self, outputs: Tensor, extra: Extra, noise: Tensor | None) -> Tensor:
-        """An action [K, B, action_dim], maybe out of bounds, or [K, B] of int64, by noise [K, B, noise].
-
-        None: the action of evaluation, such as the mode.
-        """
-        raise NotImplementedError
-
-    def anneal(self, extra: Extra, progress: float) -> None:
-        """Set in place what follows the course of online training, from 0 to 1, rather than a gradient."""
-
-
-class Likelihood(Head):
-    """A head whose density is known: it is imitated by maximum likelihood, and reports its entropy."""
-
-    def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
-        """[K, B], in the units of the action."""
-        raise NotImplementedError
-
-    def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
-        """[K, B] nats."""
-        raise NotImplementedError
-
-    def loss(self, outputs: Tensor, extra: Extra, action: Tensor, noise: Tensor) -> Tensor:
-        return -self.log_prob(outputs, extra, action)
-
-    def report(self, outputs: Tensor, extra: Extra) -> Metrics:
-        return {"entropy": self.entropy(outputs, extra).mean(-1)}
 
 
 class Gaussian(Likelihood):
@@ -134,6 +72,7 @@ class Gaussian(Likelihood):
         return (entries if self.free is None else entries * self.free.to(entries)).sum(-1)
 
     def _normal_log_prob(self, outputs: Tensor, extra: Extra, x: Tensor) -> Tensor:
+        """Of x in scaled units, [..., action_dim] to [...]."""
         mean, log_std = self._moments(outputs, extra)
         return self._total(-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std) - HALF_LOG_TWO_PI * self.choices
 
@@ -164,6 +103,27 @@ class Gaussian(Likelihood):
     def _to_action(self, x: Tensor) -> Tensor:
         return self.centre.to(x) + self.scale.to(x) * x
 
+    def numpy(self, extra: Extra, squash: bool = False) -> numpy_policy.NumpyHead:
+        std = None
+        if self.std == "state_independent":
+            std = np.exp(np.clip(extra["log_std"].numpy(), LOG_STD_MIN, LOG_STD_MAX))
+        elif self.std != "state_dependent":
+            std = np.full([1, 1, self.action_dim], self.std, np.float32)
+        centre, scale = (each.cpu().float().numpy() for each in (self.centre, self.scale))
+        return numpy_policy.Normal(std, (LOG_STD_MIN, LOG_STD_MAX), centre, scale, squash)
+
+    def native(self, extra: Extra) -> dict[str, Any] | None:
+        if self.std == "state_dependent" or self.free is not None:
+            return None
+        if self.std == "state_independent":
+            log_std = extra["log_std"].squeeze(1).clamp(LOG_STD_MIN, LOG_STD_MAX)
+        else:
+            log_std = torch.full((self.action_dim,), math.log(float(self.std)))
+        low, high = ((bound - self.centre) / self.scale for bound in (self.low, self.high))
+        units = {"centre": self.centre, "unit": self.scale, "low": low, "high": high, "log_std": log_std}
+        numbers = {"learns_std": bool(self.shapes), "penalty": self.bound_penalty, "log_unit": self.log_scale}
+        return {"loss": "gaussian", **units, **numbers}
+
 
 class AnnealedGaussian(Gaussian):
     """Explores with a standard deviation that falls evenly from std to std_end in the course of online training.
@@ -188,6 +148,12 @@ class AnnealedGaussian(Gaussian):
     def _moments(self, outputs: Tensor, extra: Extra) -> tuple[Tensor, Tensor]:
         mean, log_std = super()._moments(outputs, extra)
         return mean, log_std.detach()
+
+    numpy = Gaussian.numpy
+
+    def native(self, extra: Extra) -> dict[str, Any] | None:
+        fields = super().native(extra)
+        return None if fields is None else fields | {"learns_std": False}
 
     def anneal(self, extra: Extra, progress: float) -> None:
         extra["log_std"].fill_(math.log(self.begin + (self.end - self.begin) * min(progress, 1.0)))
@@ -218,6 +184,9 @@ class TanhGaussian(Gaussian):
 
     def _to_action(self, x: Tensor) -> Tensor:
         return super()._to_action(torch.tanh(x))
+
+    def numpy(self, extra: Extra, squash: bool = True) -> numpy_policy.NumpyHead:
+        return super().numpy(extra, squash)
 
 
 class Categorical(Likelihood):
@@ -253,6 +222,12 @@ class Categorical(Likelihood):
         # numbers is an exponential one.
         times = noise.square().unflatten(-1, (2, -1)).sum(-2)
         return (outputs - times.log()).argmax(-1)
+
+    def numpy(self, extra: Extra) -> numpy_policy.NumpyHead:
+        return numpy_policy.choose
+
+    def native(self, extra: Extra) -> dict[str, Any]:
+        return {"loss": "categorical", "penalty": self.logit_penalty}
 
 
 def auto(spec: Spec) -> Head:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from awr_exp.networks import numpy_policy
 from awr_exp.ranges import Positive, Widths, checked
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -42,6 +43,9 @@ class Network(Protocol):
 
     def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
         """[K, B, inputs + extra] -> [K, B, outputs]."""
+
+
+MakeNetwork = Callable[..., Network]
 
 
 def size(shapes: Shapes) -> int:
@@ -137,25 +141,16 @@ class MLP:
         layer = len(self.hidden)
         return torch.bmm(x, part[f"{layer}.weight"]) + part[f"{layer}.bias"]
 
+    def numpy(self, theta: Tensor) -> numpy_policy.Layers | None:
+        """The same for arrays, with a copy of theta; None where there is no such form, as of classes that inherit."""
+        if type(self) is not MLP or self.activation not in numpy_policy.ACTIVATIONS:
+            return None
+        part = {name: tensor.numpy().copy() for name, tensor in unflatten(theta, self.shapes).items()}
+        names = ("weight", "bias", "norm.weight", "norm.bias")
+        layers = [[part.get(f"{layer}.{name}") for name in names] for layer in range(len(self.hidden) + 1)]
+        return numpy_policy.Layers(layers, self.activation)
 
-@dataclass(frozen=True)
-class Ensemble:
-    """`size` networks of one kind on the same inputs, whose parameters are laid end to end: [K, size * P]."""
-
-    network: Network
-    size: int
-
-    @property
-    def shapes(self) -> Shapes:
-        """The network's shapes, once under the number of each copy."""
-        return {f"{n}.{name}": shape for n in range(self.size) for name, shape in self.network.shapes.items()}
-
-    def start(self, generators: Sequence[Generator]) -> Tensor:
-        """Initial parameters [K, size * P] on the CPU: the copies begin differently."""
-        return torch.cat([self.network.start(generators) for _ in range(self.size)], 1)
-
-    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
-        """[K, B, inputs] -> [K, size, B, outputs]."""
-        each = theta.unflatten(1, (self.size, -1)).flatten(0, 1)
-        outputs = self.network(each, x.repeat_interleave(self.size, 0))
-        return outputs.unflatten(0, (-1, self.size))
+    def native(self) -> list[int] | None:
+        """The widths of all layers, if `awr_exp.training.native` has code for such ones."""
+        usual = type(self) is MLP and self.activation == "relu" and not (self.layer_norm or self.extra)
+        return [self.inputs, *self.hidden, self.outputs] if usual else None

@@ -1,6 +1,7 @@
-"""The policy of K members in NumPy: for a handful of observations, a tensor framework takes longer to begin than this.
+"""Policies of K members in NumPy: for a handful of observations, a tensor framework takes longer to begin than this.
 
-Nothing here imports torch, so that a process which only steps environments can act by itself.
+Nothing here imports torch, so that a process which only steps environments can act by itself. Networks and heads say
+by their `numpy` which of these forms they have.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from awr_exp.math.observations import normalize
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from awr_exp.networks.policy import Policy
     from awr_exp.types import Spec
 
 Array = NDArray[Any]
+NumpyNetwork = Callable[[Array], Array]
+"""From normalised observations [K, E, obs_dim] to outputs [K, E, outputs]."""
+NumpyHead = Callable[[Array, Array | None], Array]
+"""From outputs and noise [K, E, noise] to actions [K, E, ...]; without noise, to those of evaluation."""
 
 
 class NumpyPolicy(Protocol):
@@ -51,18 +53,36 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 
 
 @dataclass(frozen=True)
+class Layers:
+    """An MLP of K members.
+
+    layers: of each layer its weight [K, in, out], its bias [K, 1, out], and the scale and shift of its layer norm,
+    [K, 1, out] or None.
+    """
+
+    layers: Sequence[Sequence[Any]]
+    activation: str
+
+    def __call__(self, x: Array) -> Array:
+        *hidden, (last_weight, last_bias, *_) = self.layers
+        for weight, bias, scale, shift in hidden:
+            x = x @ weight + bias
+            if scale is not None:
+                centred = x - x.mean(-1, keepdims=True)
+                x = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5) * scale + shift
+            x = ACTIVATIONS[self.activation](x)
+        return x @ last_weight + last_bias
+
+
+@dataclass(frozen=True)
 class Normal:
-    """The Gaussian heads: std [K, 1, action_dim], or None where its logarithm is an output; squash: by tanh."""
+    """A Gaussian head; std: [K, 1, action_dim], or None where its logarithm is an output; squash: by tanh."""
 
     std: Array | None
     clamp: tuple[float, float]
     centre: Array
     scale: Array
     squash: bool
-
-    @property
-    def noise(self) -> int:
-        return len(self.scale)
 
     def __call__(self, outputs: Array, noise: Array | None) -> Array:
         mean, std = (outputs, self.std) if self.std is not None else self._moments(outputs)
@@ -74,56 +94,50 @@ class Normal:
         return mean, np.exp(np.clip(log_std, *self.clamp))
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The categorical head."""
-
-    actions: int
-
-    @property
-    def noise(self) -> int:
-        return 2 * self.actions
-
-    def __call__(self, outputs: Array, noise: Array | None) -> NDArray[np.int64]:
-        if noise is None:
-            return outputs.argmax(-1)
-        times = np.square(noise).reshape(*noise.shape[:-1], 2, -1).sum(-2)
-        return (outputs - np.log(times)).argmax(-1)
+def choose(logits: Array, noise: Array | None) -> NDArray[np.int64]:
+    """The categorical head draws an action by its logits, or without noise takes the most probable one."""
+    if noise is None:
+        return logits.argmax(-1)
+    times = np.square(noise).reshape(*noise.shape[:-1], 2, -1).sum(-2)
+    return (logits - np.log(times)).argmax(-1)
 
 
 @dataclass(frozen=True)
-class NumpyMLP:
-    """The policy of an MLP.
+class Components:
+    """The head that is a mixture of `count` Gaussians of `width` numbers, each of which acts as `component` does."""
 
-    mean, std [K, 1, obs_dim], limit [K, 1, 1]: how observations are normalised; layers: weight [K, in, out] and bias
-    [K, 1, out] each, and of layer norms theirs [K, 1, out] or None."""
+    count: int
+    width: int
+    component: NumpyHead
+
+    def __call__(self, outputs: Array, noise: Array | None) -> Array:
+        logits, moments = np.split(outputs, [self.count], -1)
+        own, choosing = (None, None) if noise is None else np.split(noise, [self.width], -1)
+        chosen = choose(logits, choosing)[..., None, None]
+        each = moments.reshape(*moments.shape[:-1], self.count, -1)
+        return self.component(np.take_along_axis(each, chosen, -2).squeeze(-2), own)
+
+
+@dataclass(frozen=True)
+class Acting:
+    """A policy of K members: its network and head, on observations that are normalised before.
+
+    mean, std: [K, 1, obs_dim]; limit: [K, 1, 1]; noise: standard normal numbers that its head draws an action with.
+    """
 
     mean: Array
     std: Array
     limit: Array
-    layers: Sequence[tuple[Array, Array, tuple[Array, Array] | None]]
-    activation: str
-    head: Normal | Choice
+    network: NumpyNetwork
+    head: NumpyHead
+    noise: int
 
-    @property
-    def noise(self) -> int:
-        """Standard normal numbers that an action is drawn with."""
-        return self.head.noise
-
-    def __call__(self, obs: Array, noise: Array | None = None) -> NDArray[Any]:
+    def __call__(self, obs: Array, noise: Array | None = None) -> Array:
         """Actions [K, E, ...] for obs [K, E, obs_dim]: the policy's mode, or a sample by noise [K, E, ...].
 
         A Gaussian's may be out of bounds: learning from what samples were clipped to would draw the mean inward.
         """
-        x = normalize(obs, self.mean, self.std, self.limit)
-        *hidden, (weight, bias, _) = self.layers
-        for w, b, norm in hidden:
-            x = x @ w + b
-            if norm is not None:
-                centred = x - x.mean(-1, keepdims=True)
-                x = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5) * norm[0] + norm[1]
-            x = ACTIVATIONS[self.activation](x)
-        return self.head(x @ weight + bias, noise)
+        return self.head(self.network(normalize(obs, self.mean, self.std, self.limit)), noise)
 
 
 @dataclass(frozen=True)
@@ -136,7 +150,7 @@ class Uniform:
     def noise(self) -> int:
         return 2 * self.spec.action_dim
 
-    def __call__(self, obs: Array, noise: Array) -> NDArray[Any]:
+    def __call__(self, obs: Array, noise: Array) -> Array:
         # The direction of two normal numbers is evenly distributed.
         one, other = np.split(noise, 2, -1)
         share = np.arctan2(one, other) / np.float32(2 * np.pi) % 1
@@ -146,36 +160,3 @@ class Uniform:
         low = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high - 2, -1))
         high = np.where(np.isfinite(high), high, low + 2)
         return (low + (high - low) * share).astype(np.float32)
-
-
-def numpy_policy(policy: "Policy", theta: "Tensor", mean: "Tensor", std: "Tensor", limit: "Tensor") -> NumpyMLP | None:
-    """A policy with parameters theta [K, P] and the normaliser's mean and std [K, obs_dim] and limit [K, 1], copied.
-
-    None for networks and heads that have no form here, such as one's own.
-    """
-    from awr_exp.networks import heads
-    from awr_exp.networks.mlp import MLP, unflatten
-
-    network, head = policy.network, policy.head
-    theta = theta.detach().cpu().float()
-    part = {name: tensor.numpy().copy() for name, tensor in unflatten(theta, policy.shapes).items()}
-    if type(network) is not MLP or network.activation not in ACTIVATIONS:
-        return None
-    numpy_head: Normal | Choice
-    if type(head) is heads.Categorical:
-        numpy_head = Choice(head.outputs)
-    elif isinstance(head, heads.Gaussian) and type(head).__module__ == heads.__name__:
-        units = {name: getattr(head, name).cpu().float().numpy() for name in ("centre", "scale")}
-        clamp = (heads.LOG_STD_MIN, heads.LOG_STD_MAX)
-        own = np.exp(np.clip(part["log_std"], *clamp)) if "log_std" in part else None
-        if not isinstance(head.std, str):
-            own = np.full([1, 1, head.action_dim], head.std, np.float32)
-        numpy_head = Normal(own, clamp, **units, squash=type(head) is heads.TanhGaussian)
-    else:
-        return None
-    layers = []
-    for layer in range(len(network.hidden) + 1):
-        norm = (part[f"{layer}.norm.weight"], part[f"{layer}.norm.bias"]) if f"{layer}.norm.bias" in part else None
-        layers.append((part[f"{layer}.weight"], part[f"{layer}.bias"], norm))
-    centre, deviation, farthest = (t.cpu().float().unsqueeze(1).numpy().copy() for t in (mean, std, limit))
-    return NumpyMLP(centre, deviation, farthest, layers, network.activation, numpy_head)

@@ -1,15 +1,16 @@
 """pi(a|s) of K members: a network and a head over one flat parameter tensor."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from awr_exp.networks.heads import Extra, Head
-from awr_exp.networks.mlp import Network, Shapes, size, unflatten
+from awr_exp.networks.head import Extra, Head
+from awr_exp.networks.mlp import MakeNetwork, Shapes, size, unflatten
+from awr_exp.networks.numpy_policy import Acting
 from awr_exp.types import Metrics, Spec
 
-MakeNetwork = Callable[..., Network]
 MakeHead = Callable[[Spec], Head]
 
 
@@ -25,14 +26,14 @@ class Policy:
         """Initial theta [K, P] on the CPU."""
         return torch.cat([self.network.start(generators), self.head.start(generators)], 1)
 
-    def _parts(self, theta: Tensor) -> tuple[Tensor, Extra]:
+    def parts(self, theta: Tensor) -> tuple[Tensor, Extra]:
         """The network's parameters [K, P] and the head's, in the same memory."""
         extra_size = size(self.head.shapes)
         network, extra = theta.split([theta.shape[1] - extra_size, extra_size], 1)
         return network, unflatten(extra, self.head.shapes) if extra_size else {}
 
     def _head_inputs(self, theta: Tensor, obs: Tensor) -> tuple[Tensor, Extra]:
-        network, extra = self._parts(theta)
+        network, extra = self.parts(theta)
         return self.network(network, obs), extra
 
     def loss(self, theta: Tensor, obs: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Metrics]:
@@ -50,4 +51,22 @@ class Policy:
     @torch.no_grad()
     def anneal(self, theta: Tensor, progress: float) -> None:
         """Set the head's parameters that follow the course of online training, from 0 to 1, in place."""
-        self.head.anneal(self._parts(theta)[1], progress)
+        self.head.anneal(self.parts(theta)[1], progress)
+
+    def numpy(self, theta: Tensor, *normalizer: Tensor) -> Acting | None:
+        """The same in NumPy with theta as it is now; None where the network or the head has no such form.
+
+        normalizer: mean and std [K, obs_dim] and limit [K, 1] of observations.
+        """
+        own, extra = self.parts(theta.detach().cpu().float())
+        network, head = form(self.network, "numpy", own), form(self.head, "numpy", extra)
+        if network is None or head is None:
+            return None
+        mean, std, limit = (each.cpu().float().unsqueeze(1).numpy().copy() for each in normalizer)
+        return Acting(mean, std, limit, network, head, self.head.noise)
+
+
+def form(part: Any, name: str, *parameters: Any) -> Any:
+    """Another form of a network or head, made of its parameters as they are now; None where it has none."""
+    make = getattr(part, name, None)
+    return make(*parameters) if make else None

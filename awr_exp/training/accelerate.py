@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -28,7 +27,7 @@ FLOAT32_ERROR = 5e-6
 """Relative error up to which a matrix product counts as float32."""
 
 Update = Callable[..., Any]
-"""Of a batch, or of other tensors."""
+"""What learns from a batch, or from other tensors, and returns metrics."""
 
 
 def compiler() -> str | None:
@@ -48,7 +47,7 @@ def accelerate(
 ) -> Callable[..., Update]:
     """A faster form of a function: it takes an agent, and what else stays the same, and gives a function of the rest.
 
-    Or to a faster one with the same results up to rounding.
+    Results are the same up to rounding.
     mode: True, False, or "auto": for long runs where a C++ compiler (CPU) is found. Agents of the same shapes share
     what is compiled. What cannot be compiled runs as it is, with one line that says so.
     """
@@ -124,9 +123,7 @@ class Graphed:
 
 
 def _tensors(argument: Batch | Tensor) -> dict[str, Tensor]:
-    if isinstance(argument, Tensor):
-        return {"": argument}
-    content = {field.name: getattr(argument, field.name) for field in fields(argument)}
+    content = {"": argument} if isinstance(argument, Tensor) else vars(argument)
     return {name: tensor for name, tensor in content.items() if tensor is not None}
 
 

@@ -14,10 +14,12 @@ import torch
 
 from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.worker import HangsError
+from awr_exp.training import checkpoint
 from awr_exp.training.evaluate import Episodes, Evaluator
 from awr_exp.training.progress import SCREEN
 
 if TYPE_CHECKING:
+    from awr_exp.training.run import Run
     from awr_exp.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -36,13 +38,13 @@ class Callback:
     when_stopped = False
 
     def begin(self, trainer: "Trainer") -> None:
-        """Before the first step, also of a run that is resumed."""
+        """Is called before the first step, also of a run that is resumed."""
 
     def call(self, trainer: "Trainer") -> None:
-        """At a multiple of the interval."""
+        """Is called at each multiple of the interval."""
 
     def end(self, trainer: "Trainer") -> None:
-        """After the last step."""
+        """Is called after the last step."""
 
     def metadata(self, member: int) -> dict[str, Any]:
         """What a member's checkpoint keeps of it, as JSON."""
@@ -63,7 +65,8 @@ class Report(Callback):
 
     def call(self, trainer: "Trainer") -> None:
         speeds, ills = trainer.speeds(), ""
-        for member, metrics in enumerate(trainer.read()):
+        read = [metrics for learner in trainer.learners for metrics in learner.read()]
+        for member, metrics in enumerate(read):
             named = {name if "/" in name else f"train/{name}": value for name, value in metrics.items()}
             warnings = self._warnings(trainer, member, metrics)
             if "rewards" in warnings:
@@ -81,15 +84,17 @@ class Report(Callback):
     def _warnings(self, trainer: "Trainer", member: int, metrics: dict[str, float]) -> dict[str, str]:
         """Sentences by name, of what a member's metrics and experience say is wrong."""
         agent, (learner, row) = trainer.agent, trainer.places[member]
-        found = list(learner.warnings(row))
+        found: dict[str, str] = {}
         # The first report of a run is that of a raw critic, whose errors are no advantages.
         raw = trainer.step <= self.interval < trainer.total
-        if agent.value_iters and (constant := next(learner.about_rewards(row), None)):
+        if agent.value_iters and (constant := learner.about_rewards(row)):
             # Advantages are the critic's errors alone, and no beta makes sense of them.
-            found.insert(0, constant)
+            found["rewards"] = constant
         elif not raw:
-            found = [*agent.warnings(member, metrics), *found]
-        return dict(found)
+            found = dict(agent.warnings(member, metrics))
+        if coarse := learner.about_observations(row):
+            found["coarse"] = coarse
+        return found
 
 
 class Evaluate(Callback):
@@ -157,7 +162,7 @@ class Evaluate(Callback):
                     log.info("%s %d: evaluation return %.1f", trainer.unit, trainer.step, mean)
                 if mean > run.best:
                     run.best = mean
-                    trainer.save(member, best=True)
+                    checkpoint.keep(trainer, member, best=True)
         means = played.returns.mean(1)
         best = int(np.nanargmax(means))
         trainer.bar.tell(evaluation=f"return {means[best]:.1f}")
@@ -182,27 +187,28 @@ class Record(Callback):
     make_env: makes the environments that were recorded; evaluated: whether evaluations are in the same.
     """
 
-    def __init__(self, make_env: MakeEnv, recorders: Sequence[Any], evaluated: bool) -> None:
-        self.make_env, self.recorders, self.evaluated = make_env, recorders, evaluated
+    def __init__(self, make_env: MakeEnv, runs: Sequence["Run"], evaluated: bool) -> None:
+        self.make_env, self.runs, self.evaluated = make_env, runs, evaluated
 
     def end(self, trainer: "Trainer") -> None:
-        for run, recorder in zip(trainer.runs, self.recorders, strict=True):
+        for run in self.runs:
             # A member that was given up goes on recording once it is resumed.
-            if run.error is None:
+            if run.recorder and run.error is None:
                 with run.speaking():
                     # What was reached in another environment is no score of this one.
-                    unwritten = recorder.finish(self.make_env, run.best if self.evaluated else -math.inf)
+                    unwritten = run.recorder.finish(self.make_env, run.best if self.evaluated else -math.inf)
                     if unwritten is not None:
                         log.error("error: %s", unwritten)
                         run.lost = run.lost or unwritten
 
     def metadata(self, member: int) -> dict[str, Any]:
-        return {"recorder": self.recorders[member].metadata()}
+        recorder = self.runs[member].recorder
+        return {"recorder": recorder.metadata()} if recorder else {}
 
     def load(self, metadata: Sequence[dict[str, Any]]) -> None:
-        for recorder, fact in zip(self.recorders, metadata, strict=True):
-            if "recorder" in fact:
-                recorder.resume(fact["recorder"])
+        for run, fact in zip(self.runs, metadata, strict=True):
+            if run.recorder and "recorder" in fact:
+                run.recorder.resume(fact["recorder"])
 
 
 class Checkpoint(Callback):
@@ -219,4 +225,4 @@ class Checkpoint(Callback):
 
     def call(self, trainer: "Trainer") -> None:
         for member in range(trainer.agent.members):
-            trainer.save(member)
+            checkpoint.keep(trainer, member)

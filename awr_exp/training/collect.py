@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,7 @@ from awr_exp.envs.shared import SharedDriver
 from awr_exp.envs.worker import Stopped, WorkerError
 from awr_exp.errors import UserError
 from awr_exp.networks.numpy_policy import NumpyPolicy, Uniform
-from awr_exp.training.progress import speaking
-from awr_exp.training.recorder import Recorder
+from awr_exp.training.run import Run
 from awr_exp.types import Batch
 
 log = logging.getLogger(__name__)
@@ -30,7 +28,7 @@ log = logging.getLogger(__name__)
 MOST_FAILURES = 100
 """Failures of a member's environments after which its run ends, counted anew when it is resumed."""
 STATE = {"episode": "episode", "length": "length", "total": "return", "sums": "sums", "failures": "failures"}
-"""What a checkpoint has of a collector: by attribute, its name there, after "collect."."""
+"""The attributes of a collector that a checkpoint keeps, each with its name there, which follows "collect."."""
 
 
 class Collector:
@@ -38,9 +36,8 @@ class Collector:
 
     workers: processes that share the environments, or 0 to step them in this one. One that dies is started again, and
     its open episodes are played again up to where they were. reward_scale: multiplies the rewards that the replay gets;
-    recorders: one a member, if any; runs: folder and name of each, if it has one, whose log has what happens to it;
-    stopped: as workers want it. Raises UserError where the environment does not begin, or the policy has no form for
-    workers.
+    runs: one a member, if any, whose log has what happens to it and whose recorder gets its steps; stopped: as workers
+    want it. Raises UserError where the environment does not begin, or the policy has no form for workers.
     """
 
     def __init__(
@@ -50,14 +47,12 @@ class Collector:
         replay: Replay,
         workers: int = 0,
         reward_scale: float = 1.0,
-        recorders: Sequence[Recorder] = (),
-        runs: Sequence[tuple[Path, str]] = (),
+        runs: Sequence[Run] = (),
         stopped: Stopped = lambda: False,
     ) -> None:
         if workers and agent.numpy_policy() is None:
             raise UserError("this policy has no NumPy form, in which workers act: choose trainer.workers=0")
-        self.agent, self.replay, self.reward_scale = agent, replay, reward_scale
-        self.recorders, self.runs = recorders, runs
+        self.agent, self.replay, self.reward_scale, self.runs = agent, replay, reward_scale, runs
         place = agent.spec.obs_dim, agent.seeds, replay.envs
         with _said_plainly():
             self.driver = SharedDriver(make_env, *place, workers, stopped, self._bring_back)
@@ -94,8 +89,9 @@ class Collector:
             rollout = self.driver.finish()
         self._count_failures(rollout)
         begins = np.diff(rollout.episode, axis=0, prepend=[self.episode - (self.length == 0)]) > 0
-        for member, recorder in enumerate(self.recorders):
-            recorder.add(self.replay.added * self.replay.envs, rollout, member, begins[:, member])
+        for member, run in enumerate(self.runs):
+            if run.recorder:
+                run.recorder.add(self.replay.added * self.replay.envs, rollout, member, begins[:, member])
         self._follow(rollout, begins)
         # An episode that has not ended where the next one begins was cut off: the environment failed.
         self.replay.cut(torch.as_tensor(begins[0]))
@@ -105,12 +101,12 @@ class Collector:
         self.sums += np.stack([exact.sum((0, 2)), np.square(exact).sum((0, 2))], 1)
 
     def _count_failures(self, rollout: Rollout) -> None:
-        """Raises UserError where they are too many, before anything counts: the run can go on from where it was."""
+        """Raises UserError where there are too many; nothing counts then, and the run can go on from where it was."""
         failures = self.failures + rollout.failures.sum((0, 2))
         # Of each member the last.
         reasons = dict(rollout.reasons)
         for member, reason in reasons.items():
-            with speaking(*self.runs[member]) if self.runs else nullcontext():
+            with self.runs[member].speaking() if self.runs else nullcontext():
                 log.warning("an environment failed and was made anew: %s", reason)
         for member, reason in reasons.items():
             if failures[member] - self.forgiven[member] > MOST_FAILURES:
@@ -160,7 +156,8 @@ class Collector:
         mean, square = np.moveaxis(self.sums, 1, 0) / (self.replay.added * self.replay.envs)
         std = np.sqrt(np.maximum(square - np.square(mean), 0))
         std = np.where(std < 1e-6 * (1 + np.abs(mean)), 1.0, std)
-        return torch.as_tensor(mean).to(self.agent.obs_mean), torch.as_tensor(std).to(self.agent.obs_std)
+        like = self.agent.actor.theta
+        return torch.as_tensor(mean).to(like), torch.as_tensor(std).to(like)
 
     def read(self) -> list[dict[str, float]]:
         """The mean return and length of what each member finished since the last call, and its failures so far."""
@@ -227,7 +224,7 @@ class Collector:
 
 @contextmanager
 def _said_plainly() -> Iterator[None]:
-    """What environments and workers cannot do any more ends the run, in one line."""
+    """Inside, what environments and workers cannot do any more is a UserError of one line."""
     try:
         yield
     except (BrokenEnvError, WorkerError) as error:
@@ -241,6 +238,6 @@ class TorchPolicy:
         self.agent, self.noise = agent, agent.policy.head.noise
 
     def __call__(self, obs: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[Any]:
-        action = self.agent.act(*(torch.as_tensor(each).to(self.agent.obs_mean) for each in (obs, noise)))
+        action = self.agent.act(*(torch.as_tensor(each).to(self.agent.actor.theta) for each in (obs, noise)))
         # As the replay keeps it, so that the same action can be played again.
         return (action.float() if action.is_floating_point() else action).cpu().numpy()

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from awr_exp import results
 from awr_exp.training import rows
 from awr_exp.training.rows import Series
 
@@ -57,16 +59,10 @@ def _draw(folder: Path) -> Path | None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.6)
-    return _save(figure, folder / CURVES)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        figure.savefig(draft, format="png")
-        return draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    results.atomic_write(folder / CURVES, picture.getvalue())
+    return folder / CURVES
 
 
 def _line(axes: Any, series: Series, colour: str) -> None:

@@ -131,7 +131,7 @@ class Episodes:
 
     @kept()
     def begin(self) -> None:
-        """Begin those that are to be begun, but for members that are given up."""
+        """Begin the episodes that are yet to be begun, but none of members that are given up."""
         episodes = self.returns.shape[1]
         if self.given_up:
             members = list(self.given_up)
@@ -150,7 +150,7 @@ class Episodes:
 
     @kept()
     def step(self, actions: NDArray[Any]) -> None:
-        """Step those that are being played by their actions, of those of all."""
+        """Step the episodes that are being played; actions: those of all episodes."""
         if self.open.size:
             begun = time.perf_counter()
             step = self.fleet.step(self.open, actions[self.open])

@@ -1,11 +1,13 @@
 """Some members of an agent that learn together, from a data set or from what they collect."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,10 +18,9 @@ from awr_exp.data.transitions import Transitions
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.seeding import draw_noise
-from awr_exp.training import health
-from awr_exp.training.backends import Functions, Update
 from awr_exp.training.collect import Collector
 from awr_exp.training.means import Means
+from awr_exp.training.steps import Functions, Update
 
 log = logging.getLogger(__name__)
 
@@ -27,22 +28,24 @@ NEWEST = 1_000
 """Observations of one environment that are looked at for what is wrong with them."""
 
 
-class Schedule(Protocol):
+class Schedule:
     """When a learner collects and when it learns.
 
     unit: what its steps are; pace: steps between which a thread may change to another learner; updates_batches: whether
     it updates the agent batch by batch, so that the agent's `value_iters` and `actor_iters` count.
     """
 
-    unit: str
-    pace: int
-    updates_batches: bool
+    unit = "environment step"
+    pace = 1
+    updates_batches = True
 
     def turn(self, run: "Learner") -> int:
         """Collect and learn once; the steps taken, over the environments of one member together."""
+        raise NotImplementedError
 
-    def functions(self, steps: int, compile: str | bool, device: torch.device) -> Functions:
-        """What `turn` does with tensors, as fast as it gets, for a run of so many steps of all members."""
+    def functions(self, total: int, compile: str | bool, device: torch.device) -> Functions:
+        """What `turn` does with tensors, as fast as it gets, for a run of `total` steps of all members together."""
+        raise NotImplementedError
 
 
 class Learner:
@@ -70,9 +73,9 @@ class Learner:
         self.means = Means()
         self.step = self.update = self.goal = 0
         self.target: Tensor | None = None
-        """One number a transition, of a schedule that keeps targets from turn to turn."""
+        """Value targets, one number a transition, that a schedule keeps from turn to turn."""
         self.refreshed = 0
-        """The replay's `added` when they were made."""
+        """The replay's `added` when the targets were made."""
         self.error: UserError | None = None
         self.ahead: dict[int, tuple[Tensor, Tensor]] = {}
         """Rows and noise of the block of updates that a schedule is at, by its number."""
@@ -98,22 +101,21 @@ class Learner:
                 return
 
     def learn(self, name: str, rows: Tensor, noise: Tensor, *columns: Tensor) -> None:
-        """An update on each batch of rows [S, K, B] by one of the functions."""
+        """Update on each batch of rows [S, K, B] by one of the functions."""
         for metrics in self.functions[name](rows, noise, *columns):
             self.means.add(metrics)
         self.update += len(rows)
 
     @contextmanager
     def undone_if_left(self) -> Iterator[None]:
-        """What is learnt within, where it ends with an exception: a checkpoint is of whole turns."""
+        """Inside, what is learnt is undone if an exception ends it: checkpoints are of whole turns."""
         learnt = {name: tensor.clone() for name, tensor in self.agent.state_dict().items()}
-        sums = {name: value.clone() for name, value in self.means.sums.items()}
-        counts, update = dict(self.means.counts), self.update
+        means, update = copy.deepcopy(self.means), self.update
         try:
             yield
         except BaseException:
             self.agent.load_state_dict(learnt)
-            self.means.sums, self.means.counts, self.update = sums, counts, update
+            self.means, self.update = means, update
             raise
 
     def noise(self, names: Sequence[object], shape: tuple[int, int]) -> Tensor:
@@ -141,27 +143,28 @@ class Learner:
         # All slots alike need no order.
         return replay.by_age(slots) if newest else slots, self.noise(names, (count, self.batch_size))
 
-    def warnings(self, member: int) -> Iterator[tuple[str, str]]:
-        """(name, sentence) of what is wrong with a member's observations, as far as they are new."""
-        if self._collector:
-            spec, replay = self.agent.spec, self.collector.replay
-            newest = replay.schema.read(replay.table(member)[-NEWEST:, 0], "obs")
-            yield from health.of_observations(newest, layout.column_names(spec.observation, spec.obs_dim))
-
-    def about_rewards(self, member: int) -> Iterator[tuple[str, str]]:
-        """See `health.of_rewards`, of what a member learns from."""
+    def about_observations(self, member: int) -> str | None:
+        """A sentence on what is wrong with the newest observations that a member has collected, if anything is."""
         if not self._collector:
-            yield from self.fixed
-            return
+            return None
+        spec, replay = self.agent.spec, self.collector.replay
+        newest = replay.schema.read(replay.table(member)[-NEWEST:, 0], "obs").double().cpu().numpy()
+        names = layout.column_names(spec.observation, spec.obs_dim)
+        coarse = [names[column] for column in np.flatnonzero(layout.coarse(newest))] if len(newest) else []
+        return layout.about_coarse(coarse, "in the environment") if coarse else None
+
+    def about_rewards(self, member: int) -> str | None:
+        """A sentence on what is wrong with the rewards that a member learns from, if anything is."""
+        if not self._collector:
+            return self._about_rewards_of_data
         replay = self.collector.replay
         reward, terminated = (replay.schema.read(replay.table(member), name) for name in ("reward", "terminated"))
-        yield from health.of_rewards(reward, terminated, self.collector.reward_scale, online=True)
+        return _about_rewards(reward, terminated, self.collector.reward_scale, online=True)
 
     @cached_property
-    def fixed(self) -> list[tuple[str, str]]:
-        """What `about_rewards` says of a data set."""
+    def _about_rewards_of_data(self) -> str | None:
         data: Any = self.experience
-        return list(health.of_rewards(data.reward, data.terminated, data.info.reward_scale, online=False))
+        return _about_rewards(data.reward, data.terminated, data.info.reward_scale, online=False)
 
     def read(self) -> list[dict[str, float]]:
         """Each member's mean metrics since the last call."""
@@ -209,14 +212,31 @@ class Learner:
                 raise UserError(
                     "the run to resume has another replay: give its trainer.envs and trainer.replay_size"
                 ) from None
-        if self.target is not None and self.target.shape != (self.agent.members, self.experience.capacity):
-            raise ValueError("its value targets are not one number a transition")
-        if self._collector:
             self.collector.load(state)
             self.collector.finished = [fact["finished"] for fact in metadata]
+        if self.target is not None and self.target.shape != (self.agent.members, self.experience.capacity):
+            raise ValueError("its value targets are not one number a transition")
         on_device = {name: tensor.to(self.agent.device) for name, tensor in state.items() if name.startswith("sums.")}
         self.means.load(on_device, first["counts"])
 
     def close(self) -> None:
         if self._collector:
             self.collector.close()
+
+
+def _about_rewards(reward: Tensor, terminated: Tensor, scale: float, online: bool) -> str | None:
+    """A sentence on rewards [N], which `scale` multiplied, that are all alike.
+
+    They are no fault where episodes terminate [N]: how soon is then what there is to learn.
+    """
+    if not reward.numel():
+        return None
+    low, high = float(reward.min()), float(reward.max())
+    if low != high or (low != 0 and bool(terminated.any())):
+        return None
+    so_far = " so far" if online else ""
+    outcome = "nothing is learnt until one differs" if online else "the result is behaviour cloning"
+    return (
+        f"all rewards{so_far} are {low / scale + 0.0:g}, so that no action is better than another and {outcome}: "
+        "check where they come from"
+    )

@@ -17,7 +17,7 @@ from awr_exp.errors import named
 from awr_exp.ranges import Text, Texts, checked
 from awr_exp.training.redaction import command_line_has_a_secret, redact
 from awr_exp.training.rows import METRICS, finite, forget_after
-from awr_exp.training.wandb_settings import has_key, settle_cache
+from awr_exp.training.wandb_settings import possible, settle_cache
 
 log = logging.getLogger(__name__)
 
@@ -147,11 +147,8 @@ class Wandb:
         run_id: str | None = None,
         update: int = 0,
     ) -> None:
-        self.id = run_id
-        self.log_checkpoint = log_checkpoint
-        self.log_curves = log_curves
-        self._update = update
-        self._off = False
+        self.id, self.log_checkpoint, self.log_curves = run_id, log_checkpoint, log_curves
+        self._update, self._off = update, False
         self._run: Any = None
         about: dict[str, Any] = {
             "project": project,
@@ -193,21 +190,9 @@ class Wandb:
 
     def _start(self, mode: str, settings: dict[str, Any], about: dict[str, Any]) -> Any:
         """The W&B run, or None where the user wants none."""
-        if mode == "auto":
-            if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
-                return None
-            mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
-            mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
+        mode = possible(mode, out_of_reach=time.monotonic() < Wandb._out_of_reach_until)
         if mode == "disabled":
             return None
-        if mode == "online" and not has_key():
-            # W&B would ask for one, and wait.
-            log.warning("no W&B key is configured: this run is logged offline")
-            mode = "offline"
-        if mode == "online" and time.monotonic() < Wandb._out_of_reach_until:
-            # Each of many jobs would wait for the server anew.
-            log.warning("W&B was out of reach a moment ago: this run is logged offline")
-            mode = "offline"
         import wandb
 
         about["project"] = about["project"] or wandb.setup().settings.project or "awr_exp"

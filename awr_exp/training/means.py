@@ -14,7 +14,7 @@ class Means:
         self.counts: dict[str, int] = {}
 
     def add(self, metrics: Metrics, count: int = 1) -> None:
-        """metrics: of one step, or the sums of `count`."""
+        """Add the metrics of one step, or the sums of those of `count` steps."""
         known = [name for name in metrics if name in self.sums]
         if known:
             # One call for all: on small networks adding fifteen numbers one by one would be felt.

@@ -16,7 +16,7 @@ from awr_exp.training.team import COPIES
 from awr_exp.types import Spec
 
 SHARE = 0.8
-"""Of what is free now; the rest is for the allocator, the evaluation and others."""
+"""The share of what is free now that may be planned with; the rest is for the allocator, the evaluation and others."""
 ACTIVATIONS = 12
 """Tensors as large as all hidden layers of a batch that an update holds at once, measured generously."""
 
@@ -67,7 +67,7 @@ HOST = torch.device("cpu")
 
 
 def _on_device(cfg: Mapping[str, Any], spec: Spec, parameters: int, rows: int) -> Iterator[tuple[str, int]]:
-    """Bytes, by the setting that they are due to."""
+    """What is needed on the device, in bytes, by the setting that causes it."""
     trainer, schedule = cfg["trainer"], cfg["schedule"]
     batch, hidden = trainer["batch_size"], cfg["network"].get("hidden", [])
     layers, learns = NUMBER * COPIES * parameters, NUMBER * batch * 2 * Schema(spec).width
@@ -88,7 +88,7 @@ def _on_device(cfg: Mapping[str, Any], spec: Spec, parameters: int, rows: int) -
 
 
 def _on_host(cfg: Mapping[str, Any], spec: Spec) -> Iterator[tuple[str, int]]:
-    """Bytes on the host, by setting, of environments and what they are stepped with."""
+    """What environments and their workers need on the host, in bytes, by the setting that causes it."""
     trainer, each = cfg["trainer"], ENVIRONMENT + NUMBER * spec.obs_dim
     if not cfg["env"].get("_target_", "").endswith(".none"):
         yield "trainer.eval_episodes", each * trainer["eval_episodes"]
@@ -108,7 +108,7 @@ def _size(amount: int) -> str:
 
 @contextmanager
 def exhausted() -> Iterator[None]:
-    """One line says that no memory is left, whoever finds out inside."""
+    """Inside, running out of memory is a UserError, whoever finds out."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -133,7 +133,7 @@ def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.
 
     rows: of the data that all share, for which each has targets; kept: of each one's own replay.
     """
-    size = agent.obs_mean.element_size()
+    size = agent.actor.theta.element_size()
     numbers = COPIES * sum(network.theta[0].numel() for network in agent.networks.values())
     if agent.whole_episodes:
         # Whole-data targets, and their forerunners while they are made.

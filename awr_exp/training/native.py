@@ -1,8 +1,7 @@
 """Gradient steps of small networks in C++ (native.cpp): the agents' own, up to rounding, on up to four threads."""
 
 import ctypes
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,20 +14,18 @@ from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.data.replay import Replay
 from awr_exp.math.optimizers import Net, Optimizer, adam, momentum
 from awr_exp.math.weights import Weighting, constant, exp_clip, indicator, normalized
-from awr_exp.networks import heads
-from awr_exp.networks.mlp import MLP
-from awr_exp.networks.policy import Policy
+from awr_exp.networks.policy import Policy, form
 from awr_exp.training.native_library import THREADS, library
 from awr_exp.types import Batch, Metrics
 
 LARGEST = 300_000
 """Parameters of a network up to which it and its gradients stay in the cache; beyond, nothing is gained by this."""
+LOSSES = ["value", "gaussian", "categorical"]
 OPTIMIZERS: list[Optimizer] = [adam, momentum]
 WEIGHTINGS: list[Weighting] = [exp_clip, normalized, indicator, constant]
 LIKE_AWR = ("critic_update", "target", "value", "targets")
 LIKE_ALL = ("actor_update", "descend", "normalize", "normalized", "noise")
 """Methods of an agent that the compiled steps stand for, and that must be AWR's or every agent's."""
-VALUE, GAUSSIAN, CATEGORICAL = range(3)
 
 
 class Problem(ctypes.Structure):
@@ -45,9 +42,23 @@ class Problem(ctypes.Structure):
         *((name, ctypes.c_double) for name in ("log_unit", "ema_decay")),
     ]
 
+    @classmethod
+    def of(cls, member: int, fields: dict[str, Any]) -> "Problem":
+        """The problem of one member: it gets its number, or the place of its row, of each tensor [K, ...]."""
+
+        def own(name: str, value: Any) -> Any:
+            if not isinstance(value, Tensor | list):
+                return value
+            return value[member].data_ptr() if name in POINTERS else float(value[member])
+
+        return cls(**{name: own(name, value) for name, value in fields.items()})
+
+
+POINTERS = {name for name, kind, *_ in Problem._fields_ if kind is ctypes.c_void_p}
+
 
 def fits(agent: Agent) -> bool:
-    """Whether its steps are those that are compiled: of ReLU networks on the CPU, with the usual heads and losses."""
+    """Whether its steps are those that are compiled: on the CPU, with networks and heads that have a form for this."""
     critic = agent.networks.get("critic")
     learns = LIKE_AWR if critic else ()
     return (
@@ -55,10 +66,11 @@ def fits(agent: Agent) -> bool:
         and all(getattr(type(agent), name) is getattr(AWR, name) for name in (*LIKE_ALL, *learns))
         and agent.judged_by is not None
         and agent.judged_by <= {"target", "value"}
-        and all(map(_is_usual, [agent.policy.network, *([critic.module] if critic else [])]))
-        and all(network.theta.shape[1] <= LARGEST for network in agent.networks.values())
         and type(agent.policy) is Policy
-        and _has_losses(agent.policy.head)
+        and form(agent.policy.network, "native") is not None
+        and _of_head(agent) is not None
+        and (critic is None or form(critic.module, "native") is not None)
+        and all(network.theta.shape[1] <= LARGEST for network in agent.networks.values())
         and _bare(agent.optimizer) in OPTIMIZERS
         and agent.device.type == "cpu"
         and agent.dtype == torch.float32
@@ -66,19 +78,14 @@ def fits(agent: Agent) -> bool:
     )
 
 
-def _is_usual(network: Any) -> bool:
-    return type(network) is MLP and network.activation == "relu" and not network.layer_norm
+def _of_head(agent: Agent) -> dict[str, Any] | None:
+    """Fields of `Problem` that a head knows."""
+    return form(agent.policy.head, "native", agent.policy.parts(agent.actor.theta)[1])
 
 
 def _bare(part: Any) -> Any:
     """The function of a configuration's partial without arguments."""
     return part.func if isinstance(part, partial) and not part.args and not part.keywords else part
-
-
-def _has_losses(head: heads.Head) -> bool:
-    if type(head) is heads.Gaussian:
-        return head.std != "state_dependent" and head.free is None
-    return type(head) is heads.Categorical or (type(head) is heads.AnnealedGaussian and head.free is None)
 
 
 def updates(
@@ -92,7 +99,7 @@ def updates(
     own = torch.zeros(rows.shape) if target is None else _of_rows(target, rows)
     metrics: Metrics = {}
     if agent.value_iters:
-        found = _critic(agent, experience, slots, own, agent.value_iters, value, bootstraps=target is None)
+        found = _critic(agent, experience, slots, own, agent.value_iters, value=value[0], bootstraps=target is None)
         metrics |= _critic_metrics(found)
     advantage = agent.advantage(Batch.of_columns(target=own, value=value))
     if _judges_at_once(agent):
@@ -140,98 +147,68 @@ def _actor_metrics(found: Tensor) -> Metrics:
     return dict(zip(("actor_loss", "entropy"), found[..., :2].float().unbind(-1), strict=True))
 
 
-def _critic(
-    agent: Any,
-    experience: Any,
-    slots: Tensor,
-    target: Tensor,
-    repeats: int = 1,
-    values: Tensor | None = None,
-    bootstraps: bool = False,
-) -> Tensor:
-    facts: list[dict[str, Any]] = [
-        {"loss": VALUE, "value_scale": scale, "gamma": gamma, "bootstraps": bootstraps}
-        for scale, gamma in zip(agent.value_scale.flatten().tolist(), agent.gamma.flatten().tolist(), strict=True)
-    ]
-    if values is not None:
-        facts = [own | {"value": values[0, member]} for member, own in enumerate(facts)]
-    lr = agent.critic_lr
-    return _descend(agent, agent.critic, agent.critic.module, lr, experience, slots, target, repeats, facts)
+def _critic(agent: Any, experience: Any, slots: Tensor, target: Tensor, repeats: int = 1, **further: Any) -> Tensor:
+    critic = agent.critic
+    own = {"loss": "value", "value_scale": agent.value_scale, "gamma": agent.gamma, "rate": agent.critic_lr}
+    return _descend(agent, critic, critic.module, experience, slots, target, repeats, own | further)
 
 
 def _actor(agent: Agent, experience: Any, slots: Tensor, weight: Tensor, repeats: int = 1) -> Tensor:
-    facts = [_head_facts(agent.policy.head, own) for own in agent.actor.theta]
-    if agent.actor.average is not None:
-        decays = agent.ema_decay.flatten().tolist()
-        facts = [own | {"average": agent.actor.average[k], "ema_decay": decays[k]} for k, own in enumerate(facts)]
-    network: Any = agent.policy.network
-    lr = agent.actor_lr
-    return _descend(agent, agent.actor, network, lr, experience, slots, weight, repeats, facts)
-
-
-def _head_facts(head: heads.Head, theta: Tensor) -> dict[str, Any]:
-    """Fields of `Problem` that a head knows."""
-    if isinstance(head, heads.Categorical):
-        return {"loss": CATEGORICAL, "penalty": head.logit_penalty}
-    assert isinstance(head, heads.Gaussian)
-    learns = type(head) is heads.Gaussian and bool(head.shapes)
-    if head.shapes:
-        log_std = theta[-head.action_dim :].clamp(heads.LOG_STD_MIN, heads.LOG_STD_MAX)
-    else:
-        log_std = torch.full((head.action_dim,), math.log(float(head.std)))
-    low, high = ((bound - head.centre) / head.scale for bound in (head.low, head.high))
-    units = {"centre": head.centre, "unit": head.scale, "low": low, "high": high, "log_std": log_std}
-    numbers = {"loss": GAUSSIAN, "learns_std": learns, "penalty": head.bound_penalty, "log_unit": head.log_scale}
-    return {name: tensor.float().contiguous() for name, tensor in units.items()} | numbers
+    head = _of_head(agent)
+    assert head is not None
+    # Some of its tensors are those of all members.
+    of_head = {k: v.expand(agent.members, -1) if isinstance(v, Tensor) else v for k, v in head.items()}
+    own = {"rate": agent.actor_lr, "ema_decay": agent.ema_decay}
+    return _descend(agent, agent.actor, agent.policy.network, experience, slots, weight, repeats, own | of_head)
 
 
 def _descend(
     agent: Agent,
     network: Net,
-    mlp: MLP,
-    lr: Tensor,
+    module: Any,
     experience: Any,
     slots: Tensor,
     number: Tensor,
     repeats: int,
-    facts: Sequence[dict[str, Any]],
+    fields: dict[str, Any],
 ) -> Tensor:
     """Three metrics of the last of `repeats` steps on each batch in slots [S, K, B], [S, K, 3].
 
-    facts: further fields of each member's `Problem`. Raises MemoryError.
+    number: of each slot, its target or weight; fields: what else the `Problem` of this network has. Raises MemoryError.
     """
-    compiled = library()
+    compiled, widths = library(), form(module, "native")
     assert compiled is not None
+    assert widths is not None
     batches, members, batch = slots.shape
-    slots, number = slots.contiguous(), number.contiguous()
     metrics = torch.zeros(members, batches * repeats, 3, dtype=torch.float64)
-    threads = THREADS[batch, str(mlp)]
-    sizes, schema = torch.tensor([mlp.inputs, *mlp.hidden, mlp.outputs]), experience.schema
-    shared = {
-        "sizes": sizes,
-        "layers": len(sizes) - 1,
+    fields |= network.tensors() | {
+        "sizes": torch.tensor(widths).expand(members, -1),
+        "slots": slots.contiguous()[0],
+        "number": number.contiguous()[0],
+        "metrics": metrics,
+        "layers": len(widths) - 1,
         "steps": batches * repeats,
         "repeats": repeats,
         "batch": batch,
         "stride": members * batch,
         "optimizer": OPTIMIZERS.index(_bare(agent.optimizer)),
-        "width": schema.width,
-        # Without a column of their own, the next observations are those of the rows below.
-        "next_obs": schema.columns.get("next_obs", (schema.width,))[0],
-        **{name: schema.columns[name][0] for name in ("action", "reward", "terminated")},
+        "loss": LOSSES.index(fields["loss"]),
+        "max_norm": agent.max_grad_norm,
+        **{f"obs_{name}": tensor for name, tensor in agent.normalizer.tensors().items()},
+        **_table(experience, members),
     }
-    for member, own in enumerate(facts):
-        fields = shared | own
-        fields |= {name: tensor[0, member] for name, tensor in (("slots", slots), ("number", number))}
-        fields |= {name: getattr(agent, name)[member] for name in ("obs_mean", "obs_std")}
-        fields |= {"table": experience.table(member), "metrics": metrics[member]}
-        fields |= {"obs_limit": float(agent.obs_limit[member]), "rate": float(lr[member])}
-        fields |= {"max_norm": float(agent.max_grad_norm[member])}
-        fields |= {name: tensor[member] for name, tensor in network.tensors().items() if name not in own}
+    threads = THREADS[batch, tuple(widths)]
+    for member in range(members):
         with threads.chosen(torch.get_num_threads(), batches * repeats) as fields["threads"]:
-            problem = Problem(
-                **{name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
-            )
-            if compiled.descend(ctypes.byref(problem)):
+            if compiled.descend(ctypes.byref(Problem.of(member, fields))):
                 raise MemoryError("no memory is left for gradient steps")
     return metrics[:, repeats - 1 :: repeats].transpose(0, 1)
+
+
+def _table(experience: Any, members: int) -> dict[str, Any]:
+    """Fields of `Problem` that say where transitions lie."""
+    schema = experience.schema
+    # Without a column of their own, the next observations are those of the rows below.
+    columns = {"next_obs": schema.columns.get("next_obs", (schema.width,))[0]}
+    columns |= {name: schema.columns[name][0] for name in ("action", "reward", "terminated")}
+    return columns | {"width": schema.width, "table": [experience.table(member) for member in range(members)]}

@@ -93,7 +93,7 @@ class Threads:
 
     def __init__(self) -> None:
         self.seconds: dict[int, float] = {}
-        """Of a step, by the number of threads: a moving average."""
+        """A moving average of the seconds that a step takes, by the number of threads."""
         self.calls = 0
 
     @contextmanager
@@ -111,4 +111,4 @@ class Threads:
 
 
 THREADS: dict[Any, Threads] = defaultdict(Threads)
-"""By batch size and network."""
+"""Each batch size and network has its own."""

@@ -51,43 +51,39 @@ class Online(Trainer):
         callbacks: Sequence[Callback] = (),
         **options: Any,
     ) -> None:
-        name = f"trainer={type(self).__name__.lower()}"
-        if make_env is None:
-            raise UserError(f"{name} collects in an environment: choose one, such as env=cartpole")
-        if not agent.value_iters:
-            raise UserError(f"{name} needs an agent that learns values: choose agent=awr")
+        place = _place(type(self).__name__.lower(), agent, make_env, data, runs)
         parts = team.by_thread(agent, torch.get_num_threads())
         if len(parts) > 1 and agent.numpy_policy() is not None:
             # Threads that stepped environments themselves would wait for one another.
             workers = max(1, workers // len(parts))
         schedule.check(env_steps, envs, workers, data is not None)
-        info: Any = data.info if data else None
-        place = collecting(make_env, info, data.spec if data else None)
-        recorders = [run.recorder for run in runs if run.recorder]
-        if recorders:
-            with opened(place) as env:
-                export.check_env(env)
-            callbacks = [*callbacks, Record(place, recorders, evaluated=place is make_env)]
         memory.check_replay(agent.spec, agent.members, (len(data) if data else 0) + replay_size, agent.device)
         functions = schedule.functions(env_steps * agent.members, compile, agent.device)
-        reward_scale = data.info.reward_scale if data else 1.0
+        scale, anneal_steps = data.info.reward_scale if data else 1.0, anneal_steps or env_steps
 
         def learner(members: slice) -> Learner:
-            own, mine = agent.shard(members), list(runs)[members]
+            own = agent.shard(members)
             replay = Replay(agent.spec, own.members, envs, replay_size, agent.device, data)
-            collector = Collector(
-                place,
-                own,
-                replay,
-                workers,
-                reward_scale,
-                recorders[members],
-                [(run.folder, run.name) for run in mine],
-                self.stopped,
-            )
-            steps = anneal_steps or env_steps
-            return Learner(own, replay, schedule, functions, batch_size, collector, steps, offline_share)
+            collector = Collector(place, own, replay, workers, scale, runs[members], self.stopped)
+            return Learner(own, replay, schedule, functions, batch_size, collector, anneal_steps, offline_share)
 
+        callbacks = [*callbacks, Record(place, runs, evaluated=place is make_env)]
         super().__init__(
             agent, schedule, learner, parts, make_env, runs, env_steps, callbacks=callbacks, data=data, **options
         )
+
+
+def _place(
+    trainer: str, agent: Agent, make_env: MakeEnv | None, data: Transitions | None, runs: Sequence[Run]
+) -> MakeEnv:
+    """What makes the environments that a trainer collects in; UserError where it cannot train this agent, or record."""
+    if make_env is None:
+        raise UserError(f"trainer={trainer} collects in an environment: choose one, such as env=cartpole")
+    if not agent.value_iters:
+        raise UserError(f"trainer={trainer} needs an agent that learns values: choose agent=awr")
+    info: Any = data.info if data else None
+    place = collecting(make_env, info, data.spec if data else None)
+    if any(run.recorder for run in runs):
+        with opened(place) as env:
+            export.check_env(env)
+    return place

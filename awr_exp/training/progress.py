@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich import get_console
@@ -15,7 +14,7 @@ from rich.text import Text
 
 
 class _Rate(ProgressColumn):
-    """Updates a second."""
+    """Shows the updates a second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.0f}/s" if task.speed else "–/s", no_wrap=True)
@@ -48,9 +47,7 @@ class Bar:
         _bar = self
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         global _bar
         _bar = None
         self.progress.stop()
@@ -58,15 +55,13 @@ class Bar:
     def advance(self, done: int) -> None:
         self.progress.update(self.task, completed=done)
 
-    def tell(self, evaluation: str | None = None, health: str | None = None) -> None:
-        if evaluation is not None:
-            self.progress.update(self.task, evaluation=evaluation)
-        if health is not None:
-            self.progress.update(self.task, health=health)
+    def tell(self, **texts: Any) -> None:
+        """Change what it says at its end: `evaluation` or `health`."""
+        self.progress.update(self.task, **texts)
 
 
 _bar: Bar | None = None
-"""The one that is on the terminal."""
+"""The bar that is on the terminal, if there is one."""
 
 
 @contextmanager
@@ -96,7 +91,7 @@ def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]
 
 
 def _print(*objects: Any, **options: Any) -> None:
-    """On the terminal, or on nothing where that is a full disk or a pipe whose end is closed."""
+    """Print on the terminal, or nowhere where that is a full disk or a pipe whose end is closed."""
     with suppress(OSError, SystemExit):
         get_console().print(*objects, **options)
 

@@ -24,7 +24,7 @@ from awr_exp.types import Spec
 log = logging.getLogger(__name__)
 
 REFERENCE_EPISODES = 20
-"""Played at random for the data set's ref_min_score."""
+"""Episodes that are played at random for the data set's ref_min_score."""
 
 
 @checked("recorder")
@@ -56,9 +56,9 @@ class Recorder:
             self.windows = [(begin, begin + checkpoint_steps) for begin in checkpoints]
         self.recording: Recording | None = None
         self.open, self.ended = np.zeros(envs, np.bool_), False
-        """Of each environment, whether its open episode is one to keep."""
+        """Says of each environment whether its open episode is one to keep."""
         self.note = folder / "recorded.txt"
-        """Names the data set, from just before it is written on."""
+        """This file names the data set, from just before it is written on."""
         if export.exists(dataset_id) and self.note.exists() and self.note.read_bytes() == dataset_id.encode():
             log.info("data set %s is written: what comes from now on is not recorded", dataset_id)
             # Of a run that was killed in between.
@@ -87,7 +87,7 @@ class Recorder:
             log.warning("recording ended before: what comes from now on is not recorded")
 
     def add(self, step: int, rollout: Rollout, member: int, first: NDArray[np.bool_]) -> None:
-        """A rollout that begins at environment step `step`; first [S, E]: where episodes begin."""
+        """Keep a rollout that begins at environment step `step`; first [S, E]: where episodes begin."""
         if self.recording is None or self.ended:
             return
         # Each row is a step of every environment.

@@ -2,9 +2,10 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+from awr_exp import results
 
 METRICS = "metrics.jsonl"
 
@@ -68,14 +69,5 @@ def forget_after(path: Path, place: tuple[int, int]) -> None:
     # Without its newline even a parsable last line may be torn: 12 of 123.
     complete = [line for line in before.splitlines(keepends=True) if line.endswith(b"\n")]
     after = b"".join(line for line in complete if (row := _row(line)) and (row["update"], row["env_steps"]) <= place)
-    if after == before:
-        return
-    draft = path.with_name(path.name + ".tmp")
-    try:
-        with draft.open("wb") as file:
-            file.write(after)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    if after != before:
+        results.atomic_write(path, after, durable=True)

@@ -11,8 +11,8 @@ from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Whole, checked
 from awr_exp.seeding import draw_rows, shuffle_rows
 from awr_exp.training import native, steps
-from awr_exp.training.backends import Functions, in_runs, one_by_one
-from awr_exp.training.learner import Learner
+from awr_exp.training.learner import Learner, Schedule
+from awr_exp.training.steps import Functions, in_runs, one_by_one
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +21,12 @@ ROW_BLOCK = 64
 
 
 def up_to_whole(steps: int, envs: int) -> int:
-    """The environment steps of as many whole steps of all environments as have so many."""
+    """`steps` rounded up to a whole number of steps of all environments."""
     return math.ceil(steps / envs) * envs
 
 
 @dataclass(frozen=True)
-class FixedData:
+class FixedData(Schedule):
     """Offline: one update of the agent on one batch of a data set a turn, and nothing is collected.
 
     refresh_interval: updates between refreshes of the targets of estimators that walk whole episodes.
@@ -36,7 +36,6 @@ class FixedData:
 
     unit = "update"
     pace = 16
-    updates_batches = True
 
     def turn(self, run: Learner) -> int:
         agent, data = run.agent, run.experience
@@ -61,13 +60,13 @@ class FixedData:
         rows, noise = run.ahead[block]
         return rows[place:], noise[place:]
 
-    def functions(self, updates: int, compile: str | bool, device: torch.device) -> Functions:
-        return {"batch": one_by_one(steps.update, steps.sampled, compile, updates, device)}
+    def functions(self, total: int, compile: str | bool, device: torch.device) -> Functions:
+        return {"batch": one_by_one(steps.update, steps.sampled, compile, total, device)}
 
 
 @checked("schedule")
 @dataclass(frozen=True)
-class Phased:
+class Phased(Schedule):
     """Peng et al. 2019, algorithm 1: collect, fit V to the whole replay, then pi.
 
     samples_per_iteration: environment steps an iteration, rounded up to whole steps of all environments, with which
@@ -82,8 +81,6 @@ class Phased:
     normalizer_samples: Count = 100_000
     overlap: bool = False
 
-    unit = "environment step"
-    pace = 1
     updates_batches = False
 
     def check(self, env_steps: int, envs: int, workers: int, data: bool) -> None:
@@ -116,7 +113,7 @@ class Phased:
         return (replay.added - before) * replay.envs
 
     def learn(self, run: Learner, share: float) -> None:
-        """This share of the gradient steps of an iteration."""
+        """Take this share of the gradient steps of an iteration."""
         agent, replay = run.agent, run.collector.replay
         targets = agent.targets(replay)
         self._descend(run, "critic", math.ceil(share * self.critic_steps), *([targets["target"]] if targets else []))
@@ -126,13 +123,13 @@ class Phased:
         run.means.add(agent.health(advantage, weight))
 
     def _descend(self, run: Learner, name: str, count: int, *columns: Tensor) -> None:
-        """`count` steps on shuffled minibatches of the whole replay, with these targets or weights [K, N]."""
+        """Take `count` steps on shuffled minibatches of the whole replay, with these targets or weights [K, N]."""
         drawn = run.slots(name, count, shuffle_rows)
         run.means.add(run.functions[name](*drawn, *map(run.collector.replay.spread, columns)), count)
         run.update += count
 
-    def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
-        updates = env_steps * (self.critic_steps + self.actor_steps) // self.samples_per_iteration
+    def functions(self, total: int, compile: str | bool, device: torch.device) -> Functions:
+        updates = total * (self.critic_steps + self.actor_steps) // self.samples_per_iteration
         return {
             "critic": in_runs(steps.critic_steps, native.critic_steps, compile, updates, device),
             "actor": in_runs(steps.actor_steps, native.actor_steps, compile, updates, device),
@@ -141,7 +138,7 @@ class Phased:
 
 @checked("schedule")
 @dataclass(frozen=True)
-class Interleaved:
+class Interleaved(Schedule):
     """One update of the agent on one batch every `update_interval` environment steps.
 
     learning_starts: steps before the first update. Without data to begin with, their actions are random, and the
@@ -152,10 +149,6 @@ class Interleaved:
     learning_starts: Whole = 1_000
     update_interval: Count = 1
     refresh_interval: Count = 1_000
-
-    unit = "environment step"
-    pace = 1
-    updates_batches = True
 
     def check(self, env_steps: int, envs: int, workers: int, data: bool) -> None:
         """Raises UserError where nothing can be learnt in so many steps of so many environments, or without data."""
@@ -194,7 +187,7 @@ class Interleaved:
         return replay.envs
 
     def learn(self, run: Learner, count: int) -> None:
-        """`count` updates."""
+        """Update `count` times."""
         if run.agent.whole_episodes:
             self.refresh(run)
         targets = () if run.target is None else (run.target,)
@@ -210,6 +203,5 @@ class Interleaved:
             assert targets is not None
             run.target, run.refreshed = replay.spread(targets["target"]), replay.added
 
-    def functions(self, env_steps: int, compile: str | bool, device: torch.device) -> Functions:
-        updates = env_steps // self.update_interval
-        return {"batch": one_by_one(steps.batch_step, steps.slots_of, compile, updates, device)}
+    def functions(self, total: int, compile: str | bool, device: torch.device) -> Functions:
+        return {"batch": one_by_one(steps.batch_step, steps.slots_of, compile, total // self.update_interval, device)}

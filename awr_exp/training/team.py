@@ -7,7 +7,6 @@ the cores than several threads inside one small matrix product.
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from threading import Lock
 
 import torch
@@ -18,22 +17,19 @@ from awr_exp.training.learner import Learner
 CACHE = 1_500_000
 """Bytes of parameters, their gradient and their moments that a learner may hold: what one core keeps close."""
 COPIES = 4
-"""theta, its gradient and two moments."""
+"""What training holds of the size of the parameters: theta, its gradient and two moments."""
 FEW = 8
 """Members a thread from which one more or less makes little difference."""
 
 
-def sizes(members: int, member_bytes: int, workers: int) -> list[int]:
-    """How many members each learner gets: as many as fit the cache, but a learner for every worker.
+def parts_by_cache(members: int, member_bytes: int, workers: int) -> list[slice]:
+    """Members in parts that fit the cache, and one for every worker at least.
 
     Learners of one size share the compiled update, so an even split is taken where there is one not much smaller.
     """
     most = max(1, min(CACHE // max(1, member_bytes), members // min(workers, members)))
-    even = next((size for size in range(most, most // 2, -1) if members % size == 0), None)
-    if even:
-        return [even] * (members // even)
-    count = -(-members // most)
-    return [members // count + (part < members % count) for part in range(count)]
+    even = next((size for size in range(most, most // 2, -1) if members % size == 0), most)
+    return _parts(members, -(-members // even))
 
 
 def by_cache(agent: Agent, workers: int) -> list[slice]:
@@ -44,7 +40,7 @@ def by_cache(agent: Agent, workers: int) -> list[slice]:
     if agent.device.type != "cpu":
         return [slice(0, agent.members)]
     numbers = sum(network.theta[0].numel() * network.theta.element_size() for network in agent.networks.values())
-    return _slices(torch.tensor([0, *sizes(agent.members, COPIES * numbers, workers)]).cumsum(0).tolist())
+    return parts_by_cache(agent.members, COPIES * numbers, workers)
 
 
 def by_thread(agent: Agent, threads: int) -> list[slice]:
@@ -55,11 +51,12 @@ def by_thread(agent: Agent, threads: int) -> list[slice]:
     count = min(threads, agent.members) if agent.device.type == "cpu" else 1
     if agent.members % count and agent.members < FEW * count:
         count = agent.members
-    return _slices([part * agent.members // count for part in range(count + 1)])
+    return _parts(agent.members, count)
 
 
-def _slices(ends: Sequence[int]) -> list[slice]:
-    return [slice(start, stop) for start, stop in pairwise(ends)]
+def _parts(members: int, count: int) -> list[slice]:
+    """Members in so many parts of about the same size."""
+    return [slice(part * members // count, (part + 1) * members // count) for part in range(count)]
 
 
 class Team:

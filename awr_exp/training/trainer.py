@@ -13,7 +13,7 @@ from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, checked
-from awr_exp.training import health, keeping
+from awr_exp.training import checkpoint
 from awr_exp.training.callbacks import Callback, Checkpoint, Evaluate, Report
 from awr_exp.training.learner import Learner, Schedule
 from awr_exp.training.progress import Bar
@@ -93,9 +93,11 @@ class Trainer:
 
         On SIGTERM or SIGINT, checkpoint and exit with 128 plus the signal's number.
         """
-        if self.schedule.updates_batches:
-            for _, sentence in health.at_start(self.agent.value_iters):
-                log.warning("warning: %s", sentence)
+        if self.schedule.updates_batches and self.agent.value_iters == 1:
+            log.warning(
+                "warning: value_iters=1: the critic takes one step a batch and lags behind the policy; "
+                "try agent.value_iters=5"
+            )
         with ExitStack() as stack:
             self.team = stack.enter_context(Team(self.learners, torch.get_num_threads()))
             stack.enter_context(closing(self))
@@ -106,22 +108,23 @@ class Trainer:
             self.started = (time.perf_counter(), self.update, self.step)
             for callback in self.callbacks:
                 callback.begin(self)
-            for callback in self.callbacks:
-                if callback.owed or (callback.when_stopped and self.stopped()):
-                    callback.call(self)
-            self.leave()
+            self.call(lambda callback: callback.owed)
             while self.step < self.total and any(self.going_on):
                 self.before = self.step
                 self.step = self.train(self.next_stop())
-                for callback in self.callbacks:
-                    if self.due(callback.interval) or (callback.when_stopped and self.stopped()):
-                        callback.call(self)
-                self.leave()
+                self.call(lambda callback: self.due(callback.interval))
         # All is trained: a signal waits for what there is to write, a second one does not.
         with signals() as self.received:
             for callback in self.callbacks:
                 callback.end(self)
             self.leave()
+
+    def call(self, due: Callable[[Callback], bool]) -> None:
+        """Call the callbacks that are due, and exit if it is time to stop: everything is saved then."""
+        for callback in self.callbacks:
+            if due(callback) or (callback.when_stopped and self.stopped()):
+                callback.call(self)
+        self.leave()
 
     def train(self, goal: int) -> int:
         """Learn until `step` is `goal`, or a little past it, or `stopped`; the new step."""
@@ -137,7 +140,7 @@ class Trainer:
         return step
 
     def divided(self, part: Learner) -> list[Learner]:
-        """The members of a learner that gave up, each by itself and from where it was: it may be the fault of one."""
+        """A learner, or, if it gave up, its members each by itself from where it was: it may be the fault of one."""
         members = [member for member, (learner, _) in enumerate(self.places) if learner is part]
         if part.error is None or len(members) == 1 or not any(self.going_on[member] for member in members):
             return [part]
@@ -177,17 +180,13 @@ class Trainer:
             speeds["collect/env_steps_per_second"] = (self.step - step) / seconds
         return speeds
 
-    def read(self) -> list[dict[str, float]]:
-        """Each member's mean metrics since the last call."""
-        return [metrics for learner in self.learners for metrics in learner.read()]
-
     def counts(self, member: int) -> tuple[int, int]:
         """Updates and environment steps of a member: those of all, unless it was given up before."""
         learner, _ = self.places[member]
         return learner.update, learner.step if self.schedule.unit != "update" else 0
 
     def log(self, member: int, metrics: dict[str, float]) -> None:
-        """Metrics of a member, which has not been given up, to its logger."""
+        """Hand metrics of a member to its logger, unless it has been given up."""
         run = self.runs[member]
         if run.error is not None:
             return
@@ -200,7 +199,7 @@ class Trainer:
             self.fail(member, error)
 
     def warn(self, member: int, name: str, sentence: str) -> None:
-        """Say it once in the member's log, and on the terminal only for the first member that it holds of."""
+        """Say a sentence once in the member's log, and on the terminal only for the first member that it holds of."""
         run = self.runs[member]
         if name not in run.said:
             level = logging.INFO if any(name in other.said for other in self.runs) else logging.WARNING
@@ -212,7 +211,7 @@ class Trainer:
         """Give up a member: its last sound state is kept, and the others go on."""
         run = self.runs[member]
         if run.error is None:
-            self.save(member)
+            checkpoint.keep(self, member)
             run.error = error
             with run.speaking():
                 log.error("error: %s", error)
@@ -228,16 +227,12 @@ class Trainer:
                 )
                 self.fail(member, UserError(said))
 
-    def save(self, member: int, best: bool = False) -> None:
-        """Write a checkpoint of a member; best: the one of its best evaluation, with nothing to go on from."""
-        keeping.keep(self, member, best)
-
     def resume(self) -> None:
         """Go on from the newest checkpoints of the runs, which must be of the same update and step.
 
         Raises UserError where one has none, or where the data or the agent is another one.
         """
-        keeping.resume(self)
+        checkpoint.resume(self)
 
     def close(self) -> None:
         """Let go of what only training needs."""

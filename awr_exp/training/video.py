@@ -1,20 +1,20 @@
 """A callback that shows how policies act: a GIF of one episode each."""
 
 import logging
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 import torch
 
 from awr_exp.agents.agent import Agent
-from awr_exp.envs.build import Make, MakeEnv, clips
-from awr_exp.envs.episode import play
+from awr_exp.envs.build import Make
 from awr_exp.envs.fleet import InProcess
 from awr_exp.errors import first_line
 from awr_exp.ranges import Count, checked
+from awr_exp.surroundings import kept
 from awr_exp.training.callbacks import Callback, Evaluate
 from awr_exp.training.evaluate import FIRST_SEED
 
@@ -50,58 +50,30 @@ class Video(Callback):
         try:
             for member, run in enumerate(trainer.runs):
                 if run.error is None:
-                    film = _Film(self.make_env, self.frames)
-                    _play(trainer.agent.averaged().shard(slice(member, member + 1)), film)
-                    film.save(run.folder / "video" / f"{trainer.step:010d}.gif")
+                    own = trainer.agent.averaged().shard(slice(member, member + 1))
+                    self._film(own, run.folder / "video" / f"{trainer.step:010d}.gif")
         except Exception as error:
             log.warning("there are no more videos of this run: %s", first_line(error))
             self.interval = None
 
-
-def _play(agent: Agent, film: "_Film") -> None:
-    """One episode of the agent's only member."""
-
-    def act(obs: Any, rng: np.random.Generator) -> Any:
-        own = torch.as_tensor(obs).to(agent.device, agent.dtype)
-        return agent.act(own[None, None])[0, 0].cpu().numpy()
-
-    fleet = InProcess(film, agent.spec.obs_dim)
-    try:
-        play(fleet, act, FIRST_SEED, np.random.default_rng(0))
-    finally:
-        fleet.close()
-
-
-class _Film:
-    """Makes an environment of which each step is kept as a picture, up to `most` of them, where its episode ends."""
-
-    def __init__(self, make_env: MakeEnv, most: int) -> None:
-        self.make_env, self.most, self.clip_actions = make_env, most, clips(make_env)
-        self.pictures: list[Any] = []
-        self.rate = 30
-
-    def __call__(self) -> gymnasium.Env:
-        env = self.make_env()
-        self.rate = env.metadata.get("render_fps", self.rate)
-        return _Filmed(env, self)
-
-    def save(self, path: Path) -> None:
-        """Raises ValueError where the environment draws nothing."""
+    @kept()
+    def _film(self, agent: Agent, path: Path) -> None:
+        """Film an episode of the agent's only member. Raises ValueError where there is nothing to see of it."""
+        pictures: list[Any] = []
+        number = np.zeros(1, np.int64)
+        with closing(InProcess(self.make_env, agent.spec.obs_dim)) as fleet:
+            step = fleet.reset(number, np.array([FIRST_SEED]))
+            while not step.reasons and not (step.terminated[0] or step.truncated[0] or len(pictures) == self.frames):
+                obs = torch.as_tensor(step.obs).to(agent.device, agent.dtype)
+                step = fleet.step(number, agent.act(obs[None])[0].cpu().numpy())
+                pictures += [] if step.reasons else [fleet.envs[0].render()]
+            if step.reasons:
+                raise ValueError(f"the environment failed: {step.reasons[0]}")
+            if not isinstance(pictures[0], np.ndarray):
+                raise ValueError("the environment draws nothing with render_mode=rgb_array")
+            rate = fleet.envs[0].metadata.get("render_fps", 30)
         from PIL import Image
 
-        if not isinstance(self.pictures[0], np.ndarray):
-            raise ValueError("the environment draws nothing with render_mode=rgb_array")
-        first, *others = map(Image.fromarray, self.pictures)
+        first, *others = map(Image.fromarray, pictures)
         path.parent.mkdir(exist_ok=True)
-        first.save(path, save_all=True, append_images=others, duration=1_000 // self.rate, loop=0)
-
-
-class _Filmed(gymnasium.Wrapper):
-    def __init__(self, env: gymnasium.Env, film: _Film) -> None:
-        super().__init__(env)
-        self.film = film
-
-    def step(self, action: Any) -> Any:
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        self.film.pictures.append(self.env.render())
-        return obs, reward, terminated, truncated or len(self.film.pictures) >= self.film.most, info
+        first.save(path, save_all=True, append_images=others, duration=1_000 // rate, loop=0)

@@ -32,3 +32,23 @@ def has_key() -> bool:
     except (wandb.errors.AuthenticationError, ValueError) as error:  # the second of a variable that means nothing
         log.warning("W&B cannot be used online: %s", named(error))
         return False
+
+
+def possible(mode: str, out_of_reach: bool) -> str:
+    """What a mode comes to: "auto" is what W&B's variables say, and online needs a key and a server within reach."""
+    if mode == "auto":
+        if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
+            return "disabled"
+        mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+        mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
+    if mode != "online":
+        return mode
+    if not has_key():
+        # W&B would ask for one, and wait.
+        log.warning("no W&B key is configured: this run is logged offline")
+        return "offline"
+    if out_of_reach:
+        # Each of many jobs would wait for the server anew.
+        log.warning("W&B was out of reach a moment ago: this run is logged offline")
+        return "offline"
+    return "online"

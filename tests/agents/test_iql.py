@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from torch.testing import assert_close
 from awr_exp.agents.iql import IQL
 from awr_exp.math import losses, weights
 from awr_exp.networks import heads
-from awr_exp.networks.mlp import MLP, Ensemble, unflatten
+from awr_exp.networks.actions import Q
+from awr_exp.networks.mlp import MLP, unflatten
 from awr_exp.types import Batch, Spec
 from tests.agents.test_agents import sequential
 from tests.conftest import CONTINUOUS, NETWORK, random_batch
@@ -28,7 +30,7 @@ def test_one_member_is_the_plain_algorithm() -> None:
     agent = make_iql(beta=0.5, max_weight=3.0, gamma=0.9, expectile=0.8, target_rate=0.1, critic_lr=1e-3)
     value = sequential(unflatten(agent.critic.theta, agent.critic.module.shapes))
     each = agent.q.theta.unflatten(1, (2, -1)).squeeze(0)
-    qs = [sequential(unflatten(theta.unsqueeze(0), agent.q.module.networks.network.shapes)) for theta in each]
+    qs = [sequential(unflatten(theta.unsqueeze(0), agent.q.module.network.shapes)) for theta in each]
     slow = copy.deepcopy(qs)
     parts = unflatten(agent.actor.theta, agent.policy.shapes)
     actor, log_std = sequential(parts), nn.Parameter(parts["log_std"][0, 0].clone())
@@ -106,12 +108,12 @@ def test_values_and_policy_of_a_bandit_are_known() -> None:
     assert_close(logits.softmax(-1), expected, atol=0.02, rtol=0)
 
 
-def test_an_ensemble_is_its_networks_side_by_side() -> None:
-    network = MLP(3, 2, (5,))
-    both = Ensemble(network, 2)
+def test_q_is_its_networks_side_by_side() -> None:
+    both = Q(CONTINUOUS, partial(MLP, hidden=(5,)))
     theta = both.start([torch.Generator().manual_seed(seed) for seed in (4, 5)])
-    x = torch.randn(2, 7, 3)
+    obs, action = torch.randn(2, 7, 3), torch.randn(2, 7, 2)
+    x = torch.cat([obs, both.as_inputs(action, obs)], -1)
     for number, own in enumerate(theta.chunk(2, 1)):
-        assert_close(both(theta, x)[:, number], network(own, x))
+        assert_close(both(theta, obs, action)[:, number], both.network(own, x).squeeze(-1))
     assert not torch.equal(*theta.chunk(2, 1))
     assert sum(torch.Size(shape).numel() for shape in both.shapes.values()) == theta.shape[1]

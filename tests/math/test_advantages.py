@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from awr_exp.math.advantages import LambdaReturn, NStep, gae, lambda_return, n_step_return, reverse_scan
+from awr_exp.math.advantages import LambdaReturn, NStep, lambda_return, n_step_return, reverse_scan
 
 GAMMA = 0.9
 
@@ -64,6 +64,11 @@ def test_lambda_return_is_the_geometric_mean_of_n_step_returns(seed: int, rows: 
     for n in range(1, rows + 1):
         mixed = mixed + (1 - lam) * lam ** (n - 1) * walk(data, n)
     assert_close(lambda_return(**data, lam=lam), mixed)
+
+
+def gae(reward: Tensor, discount: Tensor, value: Tensor, next_value: Tensor, last: Tensor, lam: float) -> Tensor:
+    """Generalised advantage (Schulman et al. 2016, eq. 16): the sum of (discount lambda)^l delta_{t+l}."""
+    return reverse_scan(reward + discount * next_value - value, discount * lam * ~last)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.floats(0, 1))

@@ -66,8 +66,8 @@ def test_effective_sample_size_counts_equal_rows() -> None:
 def test_shares_of_the_limit_and_of_nothing() -> None:
     limit = torch.tensor([[20.0]])
     weight = weights.exp_clip(torch.tensor([[9.0, 9.0, 0.0, -9.0]]), torch.tensor([[0.3]]), limit)
-    assert_close(weights.clipped(weight, limit), torch.tensor([0.5]))
-    assert_close(weights.zero_share(weight), torch.tensor([0.25]))
+    found = weights.health(weight, limit)
+    assert (found["clipped"].tolist(), found["zero_weight"].tolist()) == ([0.5], [0.25])
 
 
 def test_standardize() -> None:

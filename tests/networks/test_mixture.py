@@ -17,7 +17,8 @@ SCALE = AffineTransform(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 3.0]))  # t
 def test_it_has_the_density_of_a_mixture() -> None:
     head = Mixture(CONTINUOUS, 3)
     outputs, action = torch.randn(2, 6, head.outputs, generator=G), torch.randn(2, 6, 2, generator=G)
-    logits, mean, log_std = head._components(outputs)
+    logits, each = head._components(outputs)
+    mean, log_std = head._moments(each, {})
     oracle = MixtureSameFamily(Categorical(logits=logits), Independent(Normal(mean, log_std.exp()), 1))
     expected = oracle.log_prob(SCALE.inv(action)) - math.log(3)
     assert_close(head.log_prob(outputs, {}, action), expected)

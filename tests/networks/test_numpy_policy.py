@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from awr_exp.networks import heads
+from awr_exp.networks.mixture import Mixture
 from awr_exp.networks.mlp import ACTIVATIONS, MLP
 from awr_exp.networks.numpy_policy import Uniform
 from awr_exp.policy import TrainedPolicy
@@ -26,6 +27,7 @@ HEADS = {
     "unbounded": (Spec(3, 2, None, (-np.inf, -1.0), (np.inf, 1.0)), heads.Gaussian),
     "equal": (Spec(3, 2, None, (-1.0, 0.5), (1.0, 0.5)), heads.Gaussian),
     "categorical": (DISCRETE, heads.Categorical),
+    "mixture": (CONTINUOUS, partial(Mixture, components=3)),
 }
 
 

@@ -8,7 +8,7 @@ from awr_exp.agents.awr import AWR
 from awr_exp.building.build import build
 from awr_exp.building.stacking import group_key, stack
 from awr_exp.math.advantages import LambdaReturn
-from awr_exp.training.team import CACHE, sizes
+from awr_exp.training.team import CACHE, parts_by_cache
 from tests.conftest import CONTINUOUS, composed
 
 
@@ -73,7 +73,9 @@ def test_a_stack_has_lists_only_where_members_differ() -> None:
 
 @given(members=st.integers(1, 200), kilobytes=st.integers(1, 5000), workers=st.integers(1, 64))
 def test_blocks_fit_the_cache_and_keep_every_worker_busy(members: int, kilobytes: int, workers: int) -> None:
-    found = sizes(members, 1000 * kilobytes, workers)
+    parts = parts_by_cache(members, 1000 * kilobytes, workers)
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+    found = [part.stop - part.start for part in parts]
     assert sum(found) == members
     assert len(found) >= min(members, workers)
     assert max(found) == 1 or max(found) * 1000 * kilobytes <= CACHE

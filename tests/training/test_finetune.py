@@ -147,7 +147,7 @@ def test_it_is_evaluated_first_keeps_its_normaliser_and_resumes(tmp_path: Path, 
     whole.run()
     rows = [row for row in read(tmp_path / "whole") if row["name"] == "eval/return_mean"]
     assert (rows[0]["env_steps"], rows[0]["value"]) == (0, pytest.approx(first))
-    assert torch.equal(whole.agent.obs_mean[0], data.obs_statistics()[0])
+    assert torch.equal(whole.agent.normalizer.mean[0], data.obs_statistics()[0])
     (learner,) = whole.learners
     assert learner.collector.replay.newest(10).reward.min() > -1.7
     trainer(tmp_path / "cut", agent(data, lam), data, schedule, env_steps=180).run()

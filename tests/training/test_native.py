@@ -22,8 +22,9 @@ from awr_exp.math import optimizers, weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.math.running import ExpRunningScale
 from awr_exp.networks import heads
+from awr_exp.networks.mixture import Mixture
 from awr_exp.networks.mlp import MLP
-from awr_exp.training import backends, native, native_library, schedules, steps
+from awr_exp.training import native, native_library, schedules, steps
 from awr_exp.training.accelerate import compiler
 from awr_exp.training.loggers import Jsonl
 from awr_exp.training.offline import Offline
@@ -75,7 +76,7 @@ def problem(
         **({"dtype": torch.float32, "actor_lr": LR, "critic_lr": LR, "normalize_values": True} | options),
     )
     agent.fit_normalizer(torch.tensor([0.1, 0.0, -0.3]), torch.tensor([0.5, 0.8, 2.0]))
-    agent.obs_limit.fill_(1.5)
+    agent.normalizer.limit.fill_(1.5)
     replay = Replay(spec, members, 2, 200)
     data = random_batch(DISCRETE if spec.discrete else CONTINUOUS, members, 2 * 100, dtype=torch.float32)
     replay.extend(type(data)(**{k: v.unflatten(1, (100, 2)) for k, v in vars(data).items() if v is not None}))
@@ -208,6 +209,7 @@ class Halved(AWR):
         {"network": partial(MLP, hidden=(8,), activation="tanh")},
         {"network": partial(MLP, hidden=(8,), layer_norm=True)},
         {"head": heads.TanhGaussian},
+        {"head": Mixture},
         {"head": partial(heads.Gaussian, std="state_dependent")},
         {"optimizer": lambda parameters, grad, scale, rate: None},
         {"dtype": torch.float64},
@@ -357,7 +359,7 @@ def test_whole_updates_are_the_agents_own(name: str, collected: bool) -> None:
 
 def test_a_run_on_a_data_set_in_cpp_stops_where_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through every interval, and from a checkpoint that lies between them, to the bit."""
-    monkeypatch.setattr(backends, "WORTHWHILE", 1)
+    monkeypatch.setattr(steps, "WORTHWHILE", 1)
 
     def begun(folder: str, **options: Any) -> Offline:
         own = AGENTS["td_lambda"]().shard(slice(0, 1))

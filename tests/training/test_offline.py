@@ -19,7 +19,7 @@ from awr_exp.math import losses, weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.policy import MakeHead
-from awr_exp.training import checkpoint, health
+from awr_exp.training import checkpoint
 from awr_exp.training.accelerate import FLOAT32_ERROR, Graphed, accelerate, fast_float32_products
 from awr_exp.training.loggers import Jsonl
 from awr_exp.training.offline import Offline
@@ -276,11 +276,6 @@ def test_each_ill_has_one_sentence(
     found = dict(agent.warnings(0, HEALTHY | metrics))
     assert list(found) == [name] * bool(name)
     assert all(re.search(advice, sentence) and "\n" not in sentence for sentence in found.values())
-
-
-def test_the_settings_alone_may_be_ill() -> None:
-    assert [name for name, _ in health.at_start(1)] == ["value_iters"]
-    assert not list(health.at_start(5))
 
 
 def top_tenth(advantage: torch.Tensor, beta: torch.Tensor, max_weight: torch.Tensor) -> torch.Tensor:

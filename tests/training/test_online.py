@@ -630,7 +630,7 @@ UNLUCKY = {child_seed(0, "episode", env, number) >> 32 for env in range(3) for n
 
 def test_failures_of_a_member_are_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What another one collects and counts, and its log, is the same as where nothing fails."""
-    both, runs = [], [(tmp_path / "unlucky", "unlucky"), (tmp_path / "other", "other")]
+    both, runs = [], [Run(tmp_path / name, name) for name in ("unlucky", "other")]
     logged = logging.FileHandler(tmp_path / "unlucky.log")
     logged.addFilter(OfRun(tmp_path / "unlucky"))
     logging.getLogger().addHandler(logged)

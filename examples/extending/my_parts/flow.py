@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from awr_exp.networks.actions import ActionInputs
-from awr_exp.networks.heads import Extra, Head
+from awr_exp.networks.head import Extra, Head
 from awr_exp.networks.mlp import MLP, size
 from awr_exp.types import Spec
 

@@ -1,0 +1,34 @@
+"""What K members normalise their observations by."""
+
+import torch
+from torch import Tensor
+
+from awr_exp.math.members import Stateful
+from awr_exp.math.observations import LIMIT, normalize
+
+
+class Normalizer(Stateful):
+    """Maps observations to units of the data's standard deviation from its mean, for members that want it.
+
+    mean, std: [K, obs_dim]; limit: [K, 1], see `observations.LIMIT`; wanted: [K, 1], nonzero for members that want it.
+    Before it is fitted, and for the other members, observations stay as they are.
+    """
+
+    learnt = ("mean", "std", "limit")
+
+    def __init__(self, wanted: Tensor, obs_dim: int) -> None:
+        self.wanted = wanted.bool()
+        self.mean = wanted.new_zeros(len(wanted), obs_dim)
+        self.std = torch.ones_like(self.mean)
+        self.limit = torch.full_like(wanted, torch.inf)
+
+    def fit(self, mean: Tensor, std: Tensor) -> None:
+        """Normalise by these statistics [obs_dim], or [K, obs_dim], of the data from now on."""
+        self.mean.copy_(torch.where(self.wanted, mean, 0))
+        self.std.copy_(torch.where(self.wanted, std, 1))
+        self.limit.copy_(torch.where(self.wanted, LIMIT, torch.inf))
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        """[K, B, obs_dim] or [B, obs_dim], in the data's units, to [K, B, obs_dim]."""
+        mean, std, limit = (each.unsqueeze(1) for each in (self.mean, self.std, self.limit))
+        return normalize(obs, mean, std, limit)

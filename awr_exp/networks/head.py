@@ -1,0 +1,83 @@
+"""What a policy head is: what a network's outputs and a few extra parameters mean as a distribution over actions.
+
+A head is a pure description. `Head(spec)` says how many outputs it needs and which extra parameters it has;
+its methods take the outputs [K, B, outputs] and the extra parameters {name: [K, *shape]}.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from awr_exp.networks.mlp import Shapes, size
+from awr_exp.ranges import checked
+from awr_exp.types import Metrics
+
+Extra = dict[str, Tensor]
+
+
+class Head:
+    """A distribution over actions, of which a class of one's own defines at least `outputs`, `noise`, `loss` and `act`.
+
+    outputs: numbers that it takes of the network; shapes: of its extra parameters; noise: standard normal numbers that
+    an action is drawn with; loss_noise: those that its loss takes, of a row.
+
+    A head may have further forms, of which each is None where there is none: `numpy(extra)` acts as `act` does for
+    arrays, see `awr_exp.networks.numpy_policy`, and `native(extra)` is what the C++ of `awr_exp.training.native` has to
+    know of it. They are not inherited, since who inherits the rest may act otherwise.
+    """
+
+    outputs: int
+    noise: int
+    shapes: Shapes = {}  # noqa: RUF012
+    loss_noise = 0
+
+    def __init_subclass__(cls) -> None:
+        for name in ("numpy", "native"):
+            if name not in vars(cls):
+                setattr(cls, name, None)
+        checked("head")(cls)
+
+    def start(self, generators: Sequence[Generator]) -> Tensor:
+        """Initial extra parameters [K, P] on the CPU, each member's from its own generator."""
+        return torch.zeros(len(generators), size(self.shapes))
+
+    def loss(self, outputs: Tensor, extra: Extra, action: Tensor, noise: Tensor) -> Tensor:
+        """How badly the actions are imitated, [K, B], such as -log pi(a|s); noise [K, B, loss_noise]."""
+        raise NotImplementedError
+
+    def report(self, outputs: Tensor, extra: Extra) -> Metrics:
+        """What there is to report of the distribution, [K] each."""
+        return {}
+
+    def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
+        """[K], what is added to the actor's loss to keep the policy in shape."""
+        return outputs.new_zeros(outputs.shape[0])
+
+    def act(self, outputs: Tensor, extra: Extra, noise: Tensor | None) -> Tensor:
+        """An action [K, B, action_dim], maybe out of bounds, or [K, B] of int64, by noise [K, B, noise].
+
+        None: the action of evaluation, such as the mode.
+        """
+        raise NotImplementedError
+
+    def anneal(self, extra: Extra, progress: float) -> None:
+        """Set in place what follows the course of online training, from 0 to 1, rather than a gradient."""
+
+
+class Likelihood(Head):
+    """A head whose density is known: it is imitated by maximum likelihood, and reports its entropy."""
+
+    def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        """[K, B], in the units of the action."""
+        raise NotImplementedError
+
+    def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
+        """[K, B] nats."""
+        raise NotImplementedError
+
+    def loss(self, outputs: Tensor, extra: Extra, action: Tensor, noise: Tensor) -> Tensor:
+        return -self.log_prob(outputs, extra, action)
+
+    def report(self, outputs: Tensor, extra: Extra) -> Metrics:
+        return {"entropy": self.entropy(outputs, extra).mean(-1)}
