@@ -71,7 +71,7 @@ class Check(Callback):
         try:
             place = config.hydra.run.dir
             run_folder.settle(config)
-            task: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            task = run_folder.task(config)
             folder = Path(config.hydra.run.dir)
             check_links(folder)
             if task.sweep.resume is not None:
@@ -82,7 +82,6 @@ class Check(Callback):
             check(resumed(task), _given(task).values())
             if task.resume is None:
                 run_folder.check_same(folder, config.hydra.overrides.task, task)
-                run_folder.expect(folder)
             run_folder.make_folder(folder, "hydra.run.dir")
         except (UserError, OmegaConfBaseException) as error:
             sys.exit(f"error: {messages.said(error)}")

@@ -9,25 +9,19 @@ from typing import Any
 from awr_exp.errors import UserError
 
 BETA = "agent.beta"
-SECTIONS: dict[str, dict[str, list[str]]] = {
-    "Returns": {
-        "return by beta": ["eval/return_mean"],
-        "normalised score by beta": ["eval/normalized_score"],
-    },
-    "Critic": {
-        "value loss": ["train/value_loss"],
-        "explained variance": ["train/explained_variance"],
-    },
+SECTIONS = {
+    "Returns": {"return by beta": "eval/return_mean", "normalised score by beta": "eval/normalized_score"},
+    "Critic": {"value loss": "train/value_loss", "explained variance": "train/explained_variance"},
     "Advantages and weights": {
-        "mean_advantage": ["train/mean_advantage"],
-        "mean_weight": ["train/mean_weight"],
-        "effective sample size": ["train/ess"],
-        "share clipped": ["train/clipped"],
-        "share practically zero": ["train/zero_weight"],
+        "mean_advantage": "train/mean_advantage",
+        "mean_weight": "train/mean_weight",
+        "effective sample size": "train/ess",
+        "share clipped": "train/clipped",
+        "share practically zero": "train/zero_weight",
     },
-    "Throughput": {"updates per second": ["train/updates_per_second"]},
+    "Throughput": {"updates per second": "train/updates_per_second"},
 }
-"""Section, panel, metrics."""
+"""The metric of each panel, by section and title."""
 
 
 def workspace(entity: str, project: str, group: str | None = None) -> Any:
@@ -41,24 +35,21 @@ def workspace(entity: str, project: str, group: str | None = None) -> Any:
     except ImportError:
         raise UserError("a dashboard needs wandb-workspaces: pip install 'awr-exp[dashboard]'") from None
 
+    spread: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
     beta = panels.Config(BETA)
 
-    def panel(title: str, metrics: list[Any]) -> Any:
-        spread: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
-        return panels.LinePlot(title=title, x="trainer/update", y=metrics, groupby=beta, **spread)
+    def section(name: str, content: dict[str, str]) -> Any:
+        plots: list[Any] = [
+            panels.LinePlot(title=title, x="trainer/update", y=[metric], groupby=beta, **spread)
+            for title, metric in content.items()
+        ]
+        return workspaces.Section(name=name, is_open=True, panels=plots)
 
     return workspaces.Workspace(
         entity=entity,
         project=project,
         name=f"awr_exp {group}" if group else "awr_exp",
-        sections=[
-            workspaces.Section(
-                name=section,
-                is_open=True,
-                panels=[panel(title, metrics) for title, metrics in content.items()],
-            )
-            for section, content in SECTIONS.items()
-        ],
+        sections=[section(name, content) for name, content in SECTIONS.items()],
         runset_settings=workspaces.RunsetSettings(
             groupby=[workspaces.Config(BETA)],
             filters=workspaces.And(workspaces.Metric("Group") == group) if group else [],

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 class Entry:
     """A part of an observation that has other ones beside it or is no vector.
 
-    path: the keys of Dicts, as text, and the numbers in Tuples that lead to it; shape: of its values. Of values that
-    are choices, each choice is a column: counts: how many there are of each value; starts: the first of each.
-    dtype: of the environment's own values.
+    path: the keys of Dicts, as text, and the numbers in Tuples that lead to it; shape: of its values; dtype: of the
+    environment's own values. Where values are choices, each choice is a column: counts: how many choices each value
+    has; starts: the first of these.
     """
 
     path: tuple[str | int, ...]
@@ -34,7 +34,7 @@ class Entry:
 
     @property
     def width(self) -> int:
-        """Columns that it takes."""
+        """How many columns it takes."""
         return sum(self.counts) if self.counts else math.prod(self.shape)
 
     @property
@@ -44,9 +44,9 @@ class Entry:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Entry":
-        """From `dataclasses.asdict` after a round trip through JSON, which turns tuples into lists.
+        """Make one from what `dataclasses.asdict` is after a round trip through JSON, which turns tuples into lists.
 
-        Raises ValueError or TypeError for what is none.
+        Raises ValueError or TypeError for what is no entry.
         """
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         entry = cls(**fields)
@@ -60,7 +60,7 @@ class Entry:
         return entry
 
     def columns(self, values: Any) -> NDArray[np.float32]:
-        """[..., width] of values [..., *shape]. Raises ValueError for other shapes, and for what is no choice."""
+        """Turn values [..., *shape] into columns [..., width]. Raises ValueError for other shapes and no choices."""
         array = np.asarray(values)
         lead = array.ndim - len(self.shape)
         if lead < 0 or array.shape[lead:] != self.shape:
@@ -77,11 +77,11 @@ class Entry:
         return out
 
     def _choices(self) -> str:
-        first = "" if not any(self.starts) else f" that begin at {', '.join(map(str, self.starts))}"
+        first = f" that begin at {', '.join(map(str, self.starts))}" if any(self.starts) else ""
         return f"{' x '.join(map(str, self.counts))} choices{first}"
 
     def values(self, columns: NDArray[np.float32]) -> NDArray[Any]:
-        """The reverse of `columns`, in the environment's own dtype."""
+        """Turn columns back into values, in the environment's own dtype."""
         lead = columns.shape[:-1]
         if not self.counts:
             return columns.reshape(*lead, *self.shape).astype(self.dtype)
@@ -98,11 +98,11 @@ MOST = 1 << 40
 """Numbers in one part of an observation that no machine holds."""
 
 Entries = tuple[Entry, ...]
-"""Of an observation, in their order; none where it is a vector already."""
+"""The parts of an observation in their order; there are none where it is a vector already."""
 
 
 def flatten(entries: Entries, obs: Any) -> NDArray[np.float32]:
-    """An observation as the environment gives it, or a batch of them as its parts' first axes, as [..., width].
+    """Turn an observation, or a batch of them along its parts' first axes, into columns [..., width].
 
     Raises ValueError where it has another structure.
     """
@@ -115,19 +115,17 @@ def flatten(entries: Entries, obs: Any) -> NDArray[np.float32]:
 
 def _part(obs: Any, entry: Entry) -> Any:
     for depth, step in enumerate(entry.path):
-        if isinstance(step, int):
-            found = isinstance(obs, tuple | list) and step < len(obs)
-            obs = obs[step] if found else None
-        else:
-            known = {str(key): value for key, value in obs.items()} if isinstance(obs, Mapping) else {}
-            found, obs = step in known, known.get(step)
-        if not found:
+        known: dict[str | int, Any] = dict(enumerate(obs)) if isinstance(obs, tuple | list) else {}
+        if isinstance(obs, Mapping):
+            known = {str(key): value for key, value in obs.items()}
+        if step not in known:
             raise ValueError(f"it has no {'/'.join(map(str, entry.path[: depth + 1]))}")
+        obs = known[step]
     return obs
 
 
 def unflatten(entries: Entries, columns: NDArray[np.float32]) -> Any:
-    """The reverse of `flatten`: Dicts as dicts, Tuples as tuples."""
+    """Turn columns back into an observation, with dicts for Dicts and tuples for Tuples."""
     ends = np.cumsum([entry.width for entry in entries])[:-1]
     parts = [(entry.path, entry.values(own)) for entry, own in zip(entries, np.split(columns, ends, -1), strict=True)]
     return _nested(parts)
@@ -144,12 +142,12 @@ def _nested(parts: Sequence[tuple[tuple[str | int, ...], Any]]) -> Any:
 
 
 def described(entries: Entries) -> str:
-    """Its parts with their shapes, or how many choices they are."""
+    """The parts by name, with their shapes, or with how many choices there are of each value."""
     return ", ".join(f"{entry.name} {list(entry.counts or entry.shape)}" for entry in entries)
 
 
 def column_names(entries: Entries, width: int) -> list[str]:
-    """What each column is called."""
+    """What each of an observation's columns is called."""
     if not entries:
         return [f"entry {column} of the observations" for column in range(width)]
     return [
@@ -160,7 +158,10 @@ def column_names(entries: Entries, width: int) -> list[str]:
 
 
 def coarse(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Of which columns [N, W], as exact as they are known, float32 can hardly tell the values apart, as of a clock."""
+    """Whether float32 can hardly tell the values of a column apart, as those of a clock: [W] of columns [N, W].
+
+    columns: as exact as they are known.
+    """
     with np.errstate(invalid="ignore", over="ignore"):
         largest = np.abs(columns).max(0)
         step = np.spacing(largest.astype(np.float32))
@@ -168,7 +169,7 @@ def coarse(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def about_coarse(names: list[str], where: str) -> str:
-    """What is said of such columns."""
+    """The warning of columns that are coarse; where: in what a constant can be subtracted from them."""
     varies, them = ("varies", "it") if len(names) == 1 else ("vary", "them")
     return (
         f"{', '.join(names)} {varies} little around a large mean, and float32 can hardly tell the values apart: "

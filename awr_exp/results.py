@@ -9,36 +9,50 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
+from awr_exp import ranges
 from awr_exp.errors import UserError, printable
+from awr_exp.ranges import Range, Whole
 from awr_exp.reading import read_json, read_yaml
 
 log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 CHANGED = ".hydra/resumed.yaml"
-FINISHED, FAILED, STOPPED, UNFINISHED, PRUNED = "finished", "failed", "stopped", "unfinished", "pruned"
 LARGEST = 1e100
-"""Numbers are below: those of a run in float32 end at 3e38."""
+"""Numbers of a result are below; those of a run in float32 end at 3e38."""
+
+
+def _usable(value: Any) -> bool:
+    """Whether it is a number below LARGEST, or stands for none: null, nan or an infinity."""
+    return value is None or (type(value) in (int, float) and not LARGEST <= abs(value) < math.inf)
+
+
+Status = Literal["finished", "failed", "stopped", "unfinished", "pruned"]
+FINISHED, FAILED, STOPPED, UNFINISHED, PRUNED = get_args(Status)
+Said = Annotated[str, Range(lambda v: isinstance(v, str), "a text")]
+Numbers = Annotated[Sequence[float], Range(ranges.list_of(_usable), "a list of numbers")]
+Metrics = Annotated[
+    Mapping[str, float], Range(lambda v: isinstance(v, dict) and all(map(_usable, v.values())), "numbers by name")
+]
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """A run's folder, the overrides that it was started with, and how it ended.
+    """A run's folder, and how the run ended.
 
     status: finished, failed (see error), stopped by a signal, pruned by a search, or unfinished: still running, or
     killed. metrics: the last of each that is a finite number; returns: of the episodes of the last evaluation.
     """
 
     folder: Path
-    overrides: Mapping[str, str]
-    status: str = UNFINISHED
-    error: str | None = None
-    update: int = 0
-    env_steps: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    returns: Sequence[float] = ()
+    status: Status = UNFINISHED
+    error: Said | None = None
+    update: Whole = 0
+    env_steps: Whole = 0
+    metrics: Metrics = field(default_factory=dict)
+    returns: Numbers = ()
 
 
 @dataclass(frozen=True)
@@ -91,64 +105,44 @@ def file_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def read(folder: Path, started_with: Mapping[str, str] | None = None) -> PastRun:
+def read(folder: Path) -> PastRun:
     """What is known of the run in `folder`; files that are missing or broken say nothing."""
-    started_with = (overrides(folder) or {}) if started_with is None else started_with
     try:
-        return load(folder, started_with)
+        return load(folder)
     except UserError:
-        return PastRun(folder, started_with)
+        return PastRun(folder)
 
 
-def load(folder: Path, started_with: Mapping[str, str]) -> PastRun:
+def load(folder: Path) -> PastRun:
     """What is known of the run in `folder`. Raises UserError if there is a result and it is not one."""
     path = folder / RESULT
     if not path.exists():
-        return PastRun(folder, started_with)
+        return PastRun(folder)
     content = read_json(path)
-
-    def known(name: str, is_right: bool, what: str) -> Any:
-        if not is_right:
-            raise UserError(f"{path} cannot be read: its {name} is not {what}")
-        return content.get(name)
-
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read: it is not a mapping")
-    status, error, metrics = content.get("status"), content.get("error"), content.get("metrics")
-    returns = content.get("returns") or []
-    counts = {name: known(name, _count(content.get(name, 0)), "a count") or 0 for name in ("update", "env_steps")}
+    known = {"update": 0, "env_steps": 0, **content, "returns": content.get("returns") or []}
+    for name, hint in ranges.arguments(PastRun).items():
+        ranges.check(f"{path} cannot be read: its {name}", known.get(name), hint)
     return PastRun(
         folder,
-        started_with,
-        known("status", status in (FINISHED, FAILED, STOPPED, UNFINISHED, PRUNED), "that of a run"),
-        known("error", error is None or isinstance(error, str), "a text") and printable(str(error)),
-        metrics=_finite(known("metrics", isinstance(metrics, dict) and all(map(_number, metrics.values())), "numbers")),
-        returns=list(_finite(dict(enumerate(known("returns", _numbers(returns), "a list of numbers") or ()))).values()),
-        **counts,
+        known["status"],
+        printable(known["error"]) if known.get("error") else None,
+        known["update"],
+        known["env_steps"],
+        {name: value for name, value in known["metrics"].items() if _is_finite(value)},
+        list(filter(_is_finite, known["returns"])),
     )
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def mark(folder: Path, status: str) -> None:
     """Change the status of the result in `folder`, if it has one."""
     with suppress(UserError):
         write(folder, read_json(folder / RESULT) | {"status": status})
-
-
-def _number(value: Any) -> bool:
-    """Whether it is one that can be used, or none at all such as nan."""
-    return value is None or (type(value) in (int, float) and not LARGEST <= abs(value) < math.inf)
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_number, value))
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _finite(values: Mapping[Any, Any]) -> dict[Any, float]:
-    return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
 
 
 def overrides(folder: Path) -> dict[str, str] | None:
@@ -201,15 +195,12 @@ def folders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: [(len(part), part) for part in path.parts])
 
 
-def varied(found: list[PastRun]) -> list[str]:
-    """The overrides in which runs differ."""
-    names = {name: None for run in found for name in run.overrides}
-    return [name for name in names if len({run.overrides.get(name) for run in found}) > 1]
-
-
-def label(run: PastRun, names: list[str]) -> str:
-    """A run by what sets it apart, such as "agent.beta=0.1 seed=2"."""
-    return " ".join(f"{name}={_short(run.overrides[name])}" for name in names if name in run.overrides)
+def labels(jobs: Iterable[Iterable[str]]) -> list[str]:
+    """What sets each job apart from the others by its overrides, such as "agent.beta=0.1 seed=2"."""
+    known = [parsed(overrides) for overrides in jobs]
+    names = dict.fromkeys(name for job in known for name in job)
+    varied = [name for name in names if len({job.get(name) for job in known}) > 1]
+    return [" ".join(f"{name}={_short(job[name])}" for name in varied if name in job) for job in known]
 
 
 def _short(value: str) -> str:
@@ -218,3 +209,11 @@ def _short(value: str) -> str:
         return value if len(value) < 8 else f"{float(value):.4g}"
     except ValueError:
         return value
+
+
+def leaves(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a configuration by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found

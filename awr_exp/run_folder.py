@@ -33,38 +33,45 @@ def check_same(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
 
 def check_kept(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
     """Raises UserError if the configuration that is kept in the folder is not this one."""
-    folder = folder.absolute()
-    hint = "give the same command to go on with it, or choose another folder"
+    if difference := _difference(folder.absolute(), overrides, cfg):
+        # The folder is not this process's to remove, even if it has made it.
+        _new.clear()
+        raise UserError(difference)
+
+
+def _difference(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> str | None:
+    """In what the run that is kept in the folder differs from this one, or None where it is the same."""
     try:
-        before = _settings(read_yaml(folder / HYDRA / "config.yaml"))
+        changes = _changes(read_yaml(folder / HYDRA / "config.yaml"), cfg)
     except (UserError, AttributeError):
-        raise _of_others(f"{folder} holds a run whose configuration is not there: choose another folder") from None
-    now = _settings(OmegaConf.to_container(cfg))
-    name = next((name for name in sorted(now | before) if now.get(name) != before.get(name)), None)
-    if name is None:
-        return
+        return f"{folder} holds a run whose configuration is not there: choose another folder"
+    if not changes:
+        return None
+    hint = "give the same command to go on with it, or choose another folder"
     was = results.overrides(folder)
     if was is not None and was != results.parsed(overrides):
         said = " ".join(f"{key}={value}" for key, value in was.items()) or "the defaults"
-        raise _of_others(f"{folder} was started as {said}: {hint}")
-    raise _of_others(f"{folder} was started with {name}={before.get(name)}, not {now.get(name)}: {hint}")
+        return f"{folder} was started as {said}: {hint}"
+    name, (before, now) = next(iter(changes.items()))
+    return f"{folder} was started with {name}={before}, not {now}: {hint}"
 
 
-def _of_others(text: str) -> UserError:
-    """The folder is not this process's to remove, even if it has made it."""
-    _new.clear()
-    return UserError(text)
+def _changes(before: Any, cfg: DictConfig) -> dict[str, tuple[Any, Any]]:
+    """The settings that make another run of a configuration, with their values before and now."""
+    was, now = _settings(before), _settings(OmegaConf.to_container(cfg))
+    return {name: (was.get(name), now.get(name)) for name in sorted(was | now) if was.get(name) != now.get(name)}
 
 
-def _settings(node: Any, prefix: str = "") -> dict[str, Any]:
-    """By dotted name, as they are written: all that makes a run what it is."""
-    found: dict[str, Any] = {}
-    for name, value in node.items():
-        if isinstance(value, dict) and value:
-            found |= _settings(value, f"{prefix}{name}.")
-        elif value not in (None, {}) and f"{prefix}{name}".partition(".")[0] not in ("resume", "sweep", "trust"):
-            found[prefix + name] = value
-    return found
+def _settings(content: Any) -> dict[str, Any]:
+    """The values that make a run what it is, by dotted name and as they are written."""
+    found = results.leaves(content).items()
+    others = ("resume", "sweep", "trust")
+    return {name: value for name, value in found if value is not None and name.partition(".")[0] not in others}
+
+
+def task(cfg: DictConfig) -> Any:
+    """A configuration without Hydra's part."""
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
 def settle(config: DictConfig) -> None:
@@ -96,13 +103,7 @@ def settle(config: DictConfig) -> None:
 
 
 _new: list[Path] = []
-"""The folders that this process makes for its run, the run's own first."""
-
-
-def expect(folder: Path) -> None:
-    """Remember which folders have to be made for this one, for `forget`."""
-    path = folder.absolute()
-    _new[:] = [one for one in (path, *path.parents) if not one.exists()]
+"""The folders that this process has made for its run, the run's own first."""
 
 
 def forget(folder: Path) -> None:
@@ -117,9 +118,9 @@ def forget(folder: Path) -> None:
 
 def note_changes(folder: Path, cfg: DictConfig) -> None:
     """Keep which settings a run that is resumed has changed: what it was started with no longer says what it is."""
-    was = _settings(OmegaConf.to_container(saved_config(folder, cfg.trust)))
-    now, known = _settings(OmegaConf.to_container(cfg)), results.changed(folder)
-    changes = {name: str(now.get(name)) for name in sorted(now | was) if now.get(name) != was.get(name)}
+    known = results.changed(folder)
+    before = OmegaConf.to_container(saved_config(folder, cfg.trust))
+    changes = {name: str(now) for name, (_, now) in _changes(before, cfg).items()}
     if lost := [f"{name}={value}" for name, value in known.items() if name not in changes]:
         log.warning("it was resumed with %s before, and now without: give that again to keep it", " ".join(lost))
     if changes.keys() - known.keys():
@@ -132,7 +133,9 @@ def _say(text: str) -> None:
 
 
 def make_folder(folder: Path, setting: str) -> None:
-    """Raises UserError, which names the setting, where a folder cannot be made or written."""
+    """Make a folder, if it is not there. Raises UserError, which names the setting, where it cannot be written."""
+    path = folder.absolute()
+    _new[:] = [one for one in (path, *path.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -24,7 +24,7 @@ def curves(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     found: dict[str, list[list[tuple[int, float]]]] = {}
     for run in results.runs(folder):
         rows = [(row["update"], row["value"]) for row in read(run.folder) if row["name"] == "eval/return_mean"]
-        found.setdefault(run.overrides["agent"], []).append(rows)
+        found.setdefault((results.overrides(run.folder) or {})["agent"], []).append(rows)
     return {name: (np.array(runs)[0, :, 0], np.array(runs)[:, :, 1]) for name, runs in found.items()}
 
 

@@ -58,6 +58,7 @@ FOREIGN = {
     "gymnasium": {"data", "envs", "training", "collect"},
     "minari": {"data"},
     "rich": {"training"},
+    "jinja2": {"report"},
 }
 
 

@@ -1,27 +1,110 @@
 """Runs in folders become comparable: those of one task are judged by one metric at one budget."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.math.temperature import Judgement, judge
-from awr_exp.report import runs, settings
-from awr_exp.report.runs import RETURN, SCORE, Result, is_number
-from awr_exp.report.settings import BETA, GOALS, Setting
+from awr_exp.report import runs, settings, statistics
+from awr_exp.report.runs import RETURN, SCORE, Result
+from awr_exp.report.settings import BETA, GOALS, Setting, is_number
+from awr_exp.report.statistics import ENOUGH, Array, Interval
 
-Groups = Mapping[Setting, Sequence[Result]]
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one setting that compare with others; best: the group of the best setting, None where this is it."""
+
+    setting: Setting
+    name: str
+    runs: Sequence[Result]
+    best: "Group | None" = None
+
+    @property
+    def title(self) -> str:
+        """Its name, and in full what a number stands for."""
+        numbered = settings.is_numbered(self.name)
+        return f"{self.name}: {settings.name(self.setting, full=True)}" if numbered else self.name
+
+    @cached_property
+    def scores(self) -> Array:
+        return np.array([run.score for run in self.runs], dtype=np.float64)
+
+    @cached_property
+    def iqm(self) -> float:
+        return float(statistics.iqm(self.scores))
+
+    @property
+    def many(self) -> bool:
+        """Whether these are enough runs for intervals."""
+        return len(self.runs) >= ENOUGH
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """The interval of the interquartile mean."""
+        return statistics.bootstrap(self.scores) if self.many else None
+
+    @property
+    def ahead(self) -> float | None:
+        """The share of pairs of runs in which the best setting's is better."""
+        return statistics.probability_of_improvement(self.best.scores, self.scores) if self.best else None
+
+    @cached_property
+    def ahead_interval(self) -> Interval | None:
+        if self.best is None or not (self.best.many and self.many):
+            return None
+        return statistics.improvement_interval(self.best.scores, self.scores)
+
+    @property
+    def beta(self) -> float | None:
+        """Its beta, where that is among what runs differ in."""
+        value = dict(self.setting).get(BETA)
+        return float(value) if is_number(value) else None
+
+    @property
+    def others(self) -> Setting:
+        """The setting without beta."""
+        return tuple(pair for pair in self.setting if pair[0] != BETA)
+
+    @cached_property
+    def weights(self) -> dict[str, float]:
+        """What was measured in training when the weights last were, by name without `train/`: means over the runs."""
+        values: dict[str, list[float]] = defaultdict(list)
+        for run in self.runs:
+            end = max(run.series.get("train/ess", [-1]))
+            for name, series in run.series.items():
+                if name.startswith("train/") and end in series:
+                    values[name.removeprefix("train/")].append(series[end])
+        return {name: sum(found) / len(found) for name, found in values.items()}
+
+    @cached_property
+    def judgement(self) -> Judgement | None:
+        """What is wrong with the weights at the end; None where nothing is, or where there are none."""
+        config = self.runs[0].config
+        beta, limit = config.get(BETA), config.get("agent.max_weight")
+        if not is_number(beta):
+            return None
+        # These are known not to heed it; whoever writes a weighting is believed to.
+        heeds = config.get("weighting") not in ("indicator", "constant")
+        standardized = config.get("agent.standardize_advantages") is True
+        return judge(self.weights, beta if heeds else None, limit if is_number(limit) else None, standardized)
+
+    @property
+    def health(self) -> str:
+        """The judgement in a word or two, or nothing where there are no weights."""
+        weighted = "ess" in self.weights and is_number(self.runs[0].config.get(BETA))
+        return self.judgement.state if self.judgement else "healthy" if weighted else ""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs of one task: which compare, at which budget, and by which metric.
-
-    found: all of them; groups: those that compare, by setting; names: of all settings.
-    """
+    """The runs of one task, the budget at which they are compared, and the metric by which they are; found: all."""
 
     task: str
     metric: str
@@ -30,45 +113,49 @@ class Comparison:
     found: Sequence[Result]
 
     @cached_property
-    def groups(self) -> dict[Setting, list[Result]]:
-        together: dict[Setting, list[Result]] = defaultdict(list)
+    def names(self) -> dict[Setting, str]:
+        """The names of all settings, in their order."""
+        every = dict.fromkeys(result.setting for result in self.found)
+        return settings.labels(sorted(every, key=settings.order))
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The settings that compare, in their order."""
+        together: dict[Setting, list[Result]] = {setting: [] for setting in self.names}
         for result in self.found:
             # One that repeats another of the same seed shows nothing of chance.
             twin = any((one.seed, one.score) == (result.seed, result.score) for one in together[result.setting])
             if result.score is not None and not twin:
                 together[result.setting].append(result)
-        together = {setting: mine for setting, mine in together.items() if mine}
-        return dict(sorted(together.items(), key=lambda item: settings.order(item[0])))
+        groups = [Group(setting, self.names[setting], mine) for setting, mine in together.items() if mine]
+        best = max(groups, key=lambda group: group.iqm, default=None)
+        return [group if group is best else replace(group, best=best) for group in groups]
 
     @cached_property
-    def names(self) -> dict[Setting, str]:
-        every = dict.fromkeys(result.setting for result in self.found)
-        return settings.labels(sorted(every, key=settings.order))
+    def ranked(self) -> list[Group]:
+        """The settings that compare, the best interquartile mean first."""
+        return sorted(self.groups, key=lambda group: -group.iqm)
+
+    @property
+    def sure(self) -> bool:
+        """Whether all settings have enough runs for intervals."""
+        return all(group.many for group in self.groups)
+
+    @cached_property
+    def policies(self) -> list[Array]:
+        """The returns of each trained policy's last evaluation."""
+        found = [run.run.returns for group in self.groups for run in group.runs]
+        return [np.array(returns, dtype=np.float64) for returns in found if returns]
+
+    @cached_property
+    def tuning(self) -> tuple[Array, Array, Array] | None:
+        """The return to expect after 1, 2, ... evaluation episodes, and its interval; None of a single policy."""
+        return statistics.tuning_budget(self.policies) if len(self.policies) > 1 else None
 
     @property
     def kind(self) -> str:
         """What the score is, in words."""
         return {RETURN: "return", SCORE: "normalised score"}.get(self.metric, self.metric)
-
-    def judgement(self, setting: Setting) -> tuple[Judgement | None, bool]:
-        """The judgement of the weights at the end of a setting's runs, by their mean metrics; whether there are any."""
-        mine = self.groups[setting]
-        ends = [max(run.series["train/ess"]) if "train/ess" in run.series else -1 for run in mine]
-        values: dict[str, list[float]] = defaultdict(list)
-        for run, end in zip(mine, ends, strict=True):
-            for name, series in run.series.items():
-                if name.startswith("train/") and end in series:
-                    values[name.removeprefix("train/")].append(series[end])
-        means = {name: sum(found) / len(found) for name, found in values.items()}
-        config = mine[0].config
-        beta, limit = config.get(BETA), config.get("agent.max_weight")
-        if "ess" not in means or not is_number(beta):
-            return None, False
-        # Of the weightings that are known not to heed it; whoever writes an own one is believed to.
-        heeds = config.get("weighting") not in ("indicator", "constant")
-        standardized = config.get("agent.standardize_advantages") is True
-        limit = float(limit) if is_number(limit) else None  # type: ignore[arg-type]
-        return judge(means, float(beta) if heeds else None, limit, standardized), True  # type: ignore[arg-type]
 
 
 def load(folders: Sequence[Path]) -> tuple[list[Comparison], list[str]]:
@@ -88,20 +175,20 @@ def load(folders: Sequence[Path]) -> tuple[list[Comparison], list[str]]:
             loaded.append(runs.read(place))
         except UserError as error:
             left_out.append(f"{place} is left out: {error}")
+    told = ", ".join(map(str, folders))
     if not loaded:
         more = f" (and {len(left_out) - 1} more)" if left_out[1:] else ""
-        raise UserError(f"{', '.join(map(str, folders))} holds no results that can be read{more}: {left_out[0]}")
+        raise UserError(f"{told} holds no results that can be read{more}: {left_out[0]}")
     by_task: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result, task in zip(loaded, settings.tasks([result.config for result in loaded]), strict=True):
-        by_task[task, result.unit].append(replace(result, task=task))
-    compared = [compare(by_task[key]) for key in sorted(by_task)]
+        by_task[task, result.unit].append(result)
+    compared = [compare(task, found) for (task, _), found in sorted(by_task.items(), key=lambda item: item[0])]
     if not any(one.groups for one in compared):
-        places_text = ", ".join(map(str, folders))
-        raise UserError(f"{places_text} holds no evaluation yet: train on, or with an environment (env=from_dataset)")
+        raise UserError(f"{told} holds no evaluation yet: train on, or with an environment (env=from_dataset)")
     return compared, left_out
 
 
-def compare(found: Sequence[Result]) -> Comparison:
+def compare(task: str, found: Sequence[Result]) -> Comparison:
     """The runs of one task, by what they were to maximise, at the budget that the longest of them have finished.
 
     Before any has finished, at what all have reached.
@@ -111,20 +198,17 @@ def compare(found: Sequence[Result]) -> Comparison:
     if not any(metric in result.series for result in found):
         metric = RETURN
     varied = settings.varied([result.config for result in found])
-    found = [
-        replace(result, setting=settings.of(result.config, varied), budget=_budget(result, metric)) for result in found
-    ]
-    done = [result.budget for result in found if result.finished and result.budget is not None]
+    found = [replace(r, setting=settings.of(r.config, varied), budget=_budget(r, metric)) for r in found]
+    done = [r.budget for r in found if r.finished and r.budget is not None]
     on_the_way = [r.budget for r in found if r.run.status != results.FAILED and r.budget is not None]
     budget = max(done) if done else min(on_the_way or [r.budget for r in found if r.budget is not None], default=0)
 
     def score(result: Result) -> float | None:
         if result.budget is None or result.budget < budget or (done and result.budget > budget):
             return None
-        return result.last(metric) if done else result.at(metric, budget)
+        return result.last(metric) if done else result.last(metric, until=budget)
 
-    found = [replace(result, score=score(result)) for result in found]
-    return Comparison(found[0].task, metric, found[0].unit, budget, found)
+    return Comparison(task, metric, found[0].unit, budget, [replace(r, score=score(r)) for r in found])
 
 
 def _budget(result: Result, metric: str) -> int | None:
@@ -138,6 +222,6 @@ def _budget(result: Result, metric: str) -> int | None:
     reached = (result.run.env_steps if online else result.run.update) if result.finished else 0
     reached = reached or max(result.series[metric])
     turn = [result.config.get(name) for name in ("schedule.samples_per_iteration", "trainer.envs")]
-    over = sum(value for value in turn if is_number(value)) if online else 1  # type: ignore[misc]
-    goal = result.config.get(GOALS[online])
+    over = sum(filter(is_number, turn)) if online else 1
+    goal = next(result.config.get(name) for name, unit in GOALS.items() if unit == result.unit)
     return goal if goal is not None and goal <= reached < goal + over else reached

@@ -1,6 +1,6 @@
 """The pictures of a comparison. Each function draws on a figure of its own, or says that there is nothing to draw."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from awr_exp.report import statistics
-from awr_exp.report.comparison import Comparison, Groups
-from awr_exp.report.runs import RETURN, Result
+from awr_exp.report.comparison import Comparison, Group
+from awr_exp.report.runs import RETURN
 from awr_exp.report.settings import LONGEST, Setting, name
-from awr_exp.report.statistics import ENOUGH
+from awr_exp.report.statistics import ENOUGH, bootstrap
 
 HEALTH = {
     "train/ess": "effective sample size",
@@ -22,131 +22,116 @@ HEALTH = {
 REFERENCES = {"dataset/return_mean": ("data", "#777777"), "baseline/return_mean": ("baseline", "#cc6633")}
 MOST = 14
 """Settings that a legend or an axis can name."""
-Budget = dict[int, tuple[float, statistics.Interval | None]]
-"""From evaluation episodes to the return to expect after them, and its interval, if all settings have ENOUGH runs."""
-PULLS = 60
-"""Evaluation episodes up to which the worth of tuning is drawn."""
 
 
 def score_by_beta(compared: Comparison) -> Figure:
-    """Every run as a point; the interquartile mean over beta, or over settings, with its interval from ENOUGH runs."""
+    """Draw each run as a point, and interquartile means over beta, or over settings, with intervals of ENOUGH runs."""
     figure, (axes,) = _panels(1)
-    place = _places(compared)
-    lines = _lines(compared)
-    for (label, settings), colour in zip(lines, _colours(len(lines)), strict=True):
-        values = [_scores(compared.groups[setting]) for setting in settings]
-        x = [place(setting) for setting in settings]
-        for at, points in zip(x, values, strict=True):
-            axes.plot([at] * len(points), points, "o", color=colour, alpha=0.35, markersize=4, zorder=2)
-        mean = [float(statistics.iqm(points)) for points in values]
-        edges = [statistics.bootstrap(p) if len(p) >= ENOUGH else (m, m) for p, m in zip(values, mean, strict=True)]
-        error = np.abs(np.array(edges).T - mean)
-        error[:, [len(points) < ENOUGH for points in values]] = np.nan
+    places, lines = _settings_along_x(axes, compared), _lines(compared)
+    for (label, groups), colour in zip(lines, _colours(len(lines)), strict=True):
+        x = [places[group.setting] for group in groups]
+        for at, group in zip(x, groups, strict=True):
+            axes.plot([at] * len(group.runs), group.scores, "o", color=colour, alpha=0.35, markersize=4, zorder=2)
+        mean = [group.iqm for group in groups]
+        error = np.abs(np.array([group.interval or (np.nan, np.nan) for group in groups]).T - mean)
         style = {"color": colour, "marker": "D", "markersize": 5, "capsize": 3, "zorder": 3}
         axes.errorbar(x, mean, error, label=_text(label) or None, **style)
     _roomy(axes)
-    _x_axis(axes, compared)
-    if compared.metric == RETURN:
-        _references(axes, compared.found)
-    axes.set_ylabel(_text(compared.kind))
-    _legend(axes)
+    _references(axes, compared)
+    _explain(axes, y=_text(compared.kind))
     return figure
 
 
 def learning_curves(compared: Comparison) -> Figure:
-    """The score over training, the mean of a setting's runs, with its bootstrap interval from ENOUGH on, or each."""
+    """Draw the score over training: each setting's mean, with its interval from ENOUGH runs on, else with its runs."""
     figure, (axes,) = _panels(1)
-    together = {setting: [r for r in compared.found if r.setting == setting] for setting in compared.names}
-    last = max(step for r in compared.found for step in r.series.get(compared.metric, {0: 0.0}))
-    for (setting, found), colour in zip(together.items(), _colours(len(together)), strict=True):
-        curves = [r.series[compared.metric] for r in found if compared.metric in r.series]
+    metric, last = compared.metric, 1
+    for (setting, label), colour in zip(compared.names.items(), _colours(len(compared.names)), strict=True):
+        mine = [run for run in compared.found if run.setting == setting]
+        curves = [run.series[metric] for run in mine if metric in run.series]
+        if not curves:
+            continue
         steps = sorted(set().union(*curves))
+        last = max(last, steps[-1])
         # Seeds may be at different points of a running sweep: each point takes those that are there.
         points = [np.array([curve[step] for curve in curves if step in curve]) for step in steps]
-        if not points:
-            continue
-        label = _text(compared.names[setting])
-        axes.plot(steps, [p.mean() for p in points], color=colour, marker="o", markersize=3, label=label)
-        if len(curves) < ENOUGH:
-            for curve in curves if len(curves) > 1 else ():
-                axes.plot(sorted(curve), [curve[s] for s in sorted(curve)], color=colour, alpha=0.3, linewidth=0.8)
-            continue
-        many = [step for step, p in zip(steps, points, strict=True) if len(p) >= ENOUGH]
-        edges = [statistics.bootstrap(p, lambda v: v.mean(-1)) for p in points if len(p) >= ENOUGH]
-        axes.fill_between(many, *np.array(edges).T, color=colour, alpha=0.12, linewidth=0)
+        axes.plot(steps, [p.mean() for p in points], color=colour, marker="o", markersize=3, label=_text(label))
+        edges = [
+            (step, *bootstrap(p, lambda v: v.mean(-1)))
+            for step, p in zip(steps, points, strict=True)
+            if len(p) >= ENOUGH
+        ]
+        if edges:
+            axes.fill_between(*np.array(edges).T, color=colour, alpha=0.12, linewidth=0)
+        for curve in curves if 1 < len(curves) < ENOUGH else ():
+            axes.plot(sorted(curve), [curve[s] for s in sorted(curve)], color=colour, alpha=0.3, linewidth=0.8)
     _roomy(axes)
-    axes.set_xlim(0, 1.03 * max(last, 1))
-    if compared.metric == RETURN:
-        _references(axes, compared.found)
-    axes.set_xlabel(compared.unit)
-    axes.set_ylabel(_text(compared.kind))
-    _legend(axes)
+    axes.set_xlim(0, 1.03 * last)
+    _references(axes, compared)
+    _explain(axes, compared.unit, _text(compared.kind))
     return figure
 
 
 def health_by_beta(compared: Comparison) -> Figure | None:
-    """The weights' metrics at the end of training, a point a run."""
-    everyone = [result for found in compared.groups.values() for result in found]
-    measured = {metric: title for metric, title in HEALTH.items() if any(r.last(metric) is not None for r in everyone)}
+    """Draw the metrics of the weights at the end of training, a point for each run."""
+    everyone = [run for group in compared.groups for run in group.runs]
+    measured = [metric for metric in HEALTH if any(metric in run.series for run in everyone)]
     if not measured:
         return None
     figure, panels = _panels(len(measured), height=2.6)
-    place = _places(compared)
-    for (metric, title), axes in zip(measured.items(), panels, strict=True):
-        for setting, found in compared.groups.items():
-            values = [value for r in found if (value := r.last(metric)) is not None]
-            axes.plot([place(setting)] * len(values), values, "o", color="#338866", alpha=0.5, markersize=4)
+    for metric, axes in zip(measured, panels, strict=True):
+        places = _settings_along_x(axes, compared)
+        runs = [run for run in everyone if metric in run.series]
+        x, y = [places[run.setting] for run in runs], [run.last(metric) for run in runs]
+        axes.plot(x, y, "o", color="#338866", alpha=0.5, markersize=4)
         _roomy(axes)
-        _x_axis(axes, compared)
-        axes.set_title(title, fontsize="medium")
+        axes.set_title(HEALTH[metric], fontsize="medium")
         if metric != "train/mean_weight":
             axes.set_ylim(-0.03, 1.05)
     return figure
 
 
 def performance_profile(compared: Comparison) -> Figure | None:
-    """Share of runs that reach at least a score, a line a setting of ENOUGH runs: what is further right is better."""
-    groups = {s: _scores(found) for s, found in compared.groups.items() if len(found) >= ENOUGH}
+    """Draw the share of runs that reach a score, a line for each setting of ENOUGH runs; further right is better."""
+    groups = [group for group in compared.groups if group.many]
     if not groups:
         return None
     figure, (axes,) = _panels(1)
-    thresholds = np.linspace(*_widened(np.concatenate(list(groups.values()))), 101)
-    for (setting, scores), colour in zip(groups.items(), _colours(len(groups)), strict=True):
-        share, low, high = statistics.profile(scores, thresholds)
-        axes.plot(thresholds, share, color=colour, label=_text(compared.names[setting]))
+    thresholds = np.linspace(*_widened(np.concatenate([group.scores for group in groups])), 101)
+    for group, colour in zip(groups, _colours(len(groups)), strict=True):
+        share, low, high = statistics.profile(group.scores, thresholds)
+        axes.plot(thresholds, share, color=colour, label=_text(group.name))
         axes.fill_between(thresholds, low, high, color=colour, alpha=0.1, linewidth=0)
-    axes.set_xlabel(_text(compared.kind))
-    axes.set_ylabel("share of runs above")
-    _legend(axes)
+    _explain(axes, _text(compared.kind), "share of runs above")
     return figure
 
 
-def worth_of_tuning(compared: Comparison) -> tuple[Figure, Budget] | None:
-    """The return to expect after so many evaluation episodes, and the same as numbers."""
-    runs = [result for found in compared.groups.values() for result in found]
-    policies = [returns for r in runs if (returns := r.returns) is not None]
-    if len(policies) < 2:
+def worth_of_tuning(compared: Comparison) -> Figure | None:
+    """Draw the return to expect after so many evaluation episodes."""
+    if compared.tuning is None:
         return None
-    mean, low, high = statistics.tuning_budget(policies, PULLS)
+    mean, low, high = compared.tuning
     figure, (axes,) = _panels(1)
-    pulls = np.arange(1, PULLS + 1)
+    pulls = np.arange(1, len(mean) + 1)
     axes.plot(pulls, mean, color="#3366aa")
-    if many := all(len(found) >= ENOUGH for found in compared.groups.values()):
+    if compared.sure:
         axes.fill_between(pulls, low, high, color="#3366aa", alpha=0.15, linewidth=0)
-    values = [policy.mean() for policy in policies]
+    values = [policy.mean() for policy in compared.policies]
     for value, label, style in ((max(values), "best policy", ":"), (float(np.mean(values)), "any policy", "--")):
         axes.axhline(value, color="#777777", linestyle=style, linewidth=1, label=f"{label} {value:.4g}")
     _roomy(axes)
-    axes.set_xlabel("evaluation episodes before choosing")
-    axes.set_ylabel("return of the chosen policy")
-    _legend(axes)
-    edges = zip(low.tolist(), high.tolist(), strict=True)
-    rows = [(float(value), edge if many else None) for value, edge in zip(mean, edges, strict=True)]
-    return figure, {n: rows[n - 1] for n in (1, 5, 10, 20, 50)}
+    _explain(axes, "evaluation episodes before choosing", "return of the chosen policy")
+    return figure
 
 
-def _scores(found: Sequence[Result]) -> statistics.Array:
-    return np.array([r.score for r in found], dtype=np.float64)
+FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
+    "beta": score_by_beta,
+    "curves": learning_curves,
+    "health": health_by_beta,
+    "profile": performance_profile,
+    "tuning": worth_of_tuning,
+}
+"""The pictures of a page, by the names of their files."""
 
 
 def _panels(count: int, height: float = 3.6) -> tuple[Figure, list[Any]]:
@@ -173,44 +158,38 @@ def _text(words: str) -> str:
 
 def _by_beta(compared: Comparison) -> bool:
     """Whether settings lie along beta; else each has a place of its own."""
-    betas = [found[0].beta for found in compared.groups.values()]
-    return None not in betas and len(set(betas)) > 1
+    betas = {group.beta for group in compared.groups}
+    return None not in betas and len(betas) > 1
 
 
-def _lines(compared: Comparison) -> list[tuple[str, list[Setting]]]:
-    """Settings along beta, a named line for each choice of everything else; or each for itself."""
+def _lines(compared: Comparison) -> list[tuple[str, list[Group]]]:
+    """Named lines along beta, one for each choice of everything else; where settings have no betas, each is a line."""
     if not _by_beta(compared):
-        return [("", [setting]) for setting in compared.groups]
-    lines: dict[Setting, list[Setting]] = {}
-    for setting, found in compared.groups.items():
-        lines.setdefault(found[0].others, []).append(setting)
-    return [(name(others) if others else "", settings) for others, settings in lines.items()]
+        return [("", [group]) for group in compared.groups]
+    lines: dict[Setting, list[Group]] = {}
+    for group in compared.groups:
+        lines.setdefault(group.others, []).append(group)
+    return [(name(others) if others else "", groups) for others, groups in lines.items()]
 
 
-def _places(compared: Comparison) -> Callable[[Setting], float]:
-    """The place of each setting on the axis: its beta, or its number where there is none."""
+def _settings_along_x(axes: Any, compared: Comparison) -> dict[Setting, float]:
+    """Prepare the horizontal axis, and return each setting's place on it: its beta, or its number."""
     groups = compared.groups
     if _by_beta(compared):
-        return lambda setting: groups[setting][0].beta or 0.0
-    return list(groups).index
-
-
-def _x_axis(axes: Any, compared: Comparison) -> None:
-    groups: Groups = compared.groups
-    if not _by_beta(compared):
-        if len(groups) > MOST:
-            axes.set_xlabel("settings, as in the table")
-        else:
-            names = [_text(compared.names[setting]) for setting in groups]
-            axes.set_xticks(range(len(groups)), names, rotation=20, ha="right")
-        axes.set_xlim(-0.5, len(groups) - 0.5)
-        return
-    axes.set_xscale("log")
-    ticks = sorted({found[0].beta or 0.0 for found in groups.values()})
-    if len(ticks) <= MOST:
-        axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
-        axes.set_xticks([], minor=True)
-    axes.set_xlabel("beta")
+        places = {group.setting: group.beta or 0.0 for group in groups}
+        ticks = sorted(set(places.values()))
+        axes.set_xscale("log")
+        axes.set_xlabel("beta")
+        if len(ticks) <= MOST:
+            axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
+            axes.set_xticks([], minor=True)
+        return places
+    if len(groups) > MOST:
+        axes.set_xlabel("settings, as in the table")
+    else:
+        axes.set_xticks(range(len(groups)), [_text(group.name) for group in groups], rotation=20, ha="right")
+    axes.set_xlim(-0.5, len(groups) - 0.5)
+    return {group.setting: float(number) for number, group in enumerate(groups)}
 
 
 def _widened(values: Any) -> tuple[float, float]:
@@ -227,9 +206,10 @@ def _roomy(axes: Any) -> None:
         axes.set_ylim(*_widened([low, high]))
 
 
-def _references(axes: Any, found: Sequence[Result]) -> None:
-    for metric, (label, colour) in REFERENCES.items():
-        values = [value for r in found if (value := r.last(metric)) is not None]
+def _references(axes: Any, compared: Comparison) -> None:
+    """Lines at the returns of the data and of the baseline, where the picture is of returns."""
+    for metric, (label, colour) in REFERENCES.items() if compared.metric == RETURN else ():
+        values = [value for run in compared.found if (value := run.last(metric)) is not None]
         if not values:
             continue
         level, (low, high) = float(np.mean(values)), axes.get_ylim()
@@ -240,7 +220,9 @@ def _references(axes: Any, found: Sequence[Result]) -> None:
             axes.plot([], [], " ", label=f"{label} {level:.4g} ({'below' if level < low else 'above'})")
 
 
-def _legend(axes: Any) -> None:
+def _explain(axes: Any, x: str = "", y: str = "") -> None:
+    """Name the axes, and what is drawn, where a legend has room for it."""
+    axes.set(**({"xlabel": x} if x else {}), ylabel=y)
     handles, labels = axes.get_legend_handles_labels()
     if labels and len(labels) <= MOST:
         axes.legend(handles, labels, frameon=False, fontsize="small", ncols=1 + len(labels) // 8)

@@ -1,15 +1,14 @@
 """What the files of one run say, as far as a report is concerned; or why nothing can be believed of them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from awr_exp import results
+from awr_exp import ranges, results
 from awr_exp.errors import UserError
+from awr_exp.ranges import Count, Range
 from awr_exp.reading import LARGEST, read_yaml
 from awr_exp.report import settings
 from awr_exp.report.settings import BETA, GOALS, Config, Setting
@@ -19,24 +18,25 @@ from awr_exp.training.rows import METRICS, Series
 RETURN, SCORE = "eval/return_mean", "eval/normalized_score"
 LARGEST_FILE, LONGEST_LINE = 2**30, 2**12
 """Bytes of metrics.jsonl, whose rows have about a hundred."""
+Beta = Annotated[float, Range(lambda v: settings.is_number(v) and v > 0, "a positive, finite number")]
 
 
 @dataclass(frozen=True)
 class Result:
     """A run as far as the report is concerned.
 
-    config: all its values by dotted names; task: data set and environment; series: of each metric; unit: what these are
-    counted in; budget: of which it had so many when it was last judged, or None; setting: the values in which the runs
-    of its task differ; score: its objective then; None where that was not measured, or not at the budget of others.
+    config: all its values by dotted names; series: of each metric; unit: what these are counted in. Of the comparison
+    that the run is part of: setting: the values in which the runs of its task differ; budget: how many units it had
+    when it was last judged, or None; score: its objective then, None where that was not measured, or not at the
+    budget of others.
     """
 
     run: results.PastRun
     config: Config
-    task: str
     series: Mapping[str, Series]
     unit: str
-    budget: int | None = None
     setting: Setting = ()
+    budget: int | None = None
     score: float | None = None
 
     @property
@@ -48,77 +48,39 @@ class Result:
         """Whether it came as far as it was to, if only for a first judgement."""
         return self.run.status in (results.FINISHED, results.PRUNED)
 
-    @property
-    def beta(self) -> float | None:
-        """If it is among that in which runs differ."""
-        return next((float(value) for name, value in self.setting if name == BETA and is_number(value)), None)
-
-    @property
-    def others(self) -> Setting:
-        """The setting without beta."""
-        return tuple(pair for pair in self.setting if pair[0] != BETA)
-
-    def last(self, name: str) -> float | None:
-        """The last value of a metric that is a number."""
-        values = self.series.get(name)
+    def last(self, name: str, until: float = math.inf) -> float | None:
+        """The last value of a metric that is a number, up to a place in training."""
+        values = {step: value for step, value in self.series.get(name, {}).items() if step <= until}
         return values[max(values)] if values else None
-
-    def at(self, name: str, budget: int) -> float | None:
-        """The last value of a metric until then."""
-        values = {step: value for step, value in self.series.get(name, {}).items() if step <= budget}
-        return values[max(values)] if values else None
-
-    @property
-    def returns(self) -> NDArray[np.float64] | None:
-        """The last evaluation's returns; three stand in for them where only their mean and spread are known."""
-        if self.run.returns:
-            return np.array(self.run.returns, dtype=np.float64)
-        mean, std = self.last(RETURN), self.last("eval/return_std") or 0.0
-        # Of the same mean and standard deviation.
-        return None if mean is None else mean + std * np.sqrt(1.5) * np.array([-1.0, 0.0, 1.0])
 
 
 def read(folder: Path) -> Result:
-    """Raises UserError if a file is broken, or holds what no run has."""
+    """Read the files of a run. Raises UserError if one is broken, or holds what no run has."""
     path = folder / ".hydra" / "config.yaml"
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read: it is not a mapping")
     config = settings.flat(content)
+    known: dict[str, Any] = dict.fromkeys(GOALS, Count | None)
     agent = content.get("agent")
     # What beta is to somebody's own agent is theirs to say.
     if isinstance(agent, dict) and "beta" in agent and str(agent.get("_target_", "awr_exp.")).startswith("awr_exp."):
-        _check(path, BETA, config.get(BETA), is_number(config.get(BETA)), "a positive, finite number")
-    for name in GOALS:
-        goal = config.get(name)
-        _check(path, name, goal, goal is None or type(goal) is int, "a whole number of at least 1")
+        known[BETA] = Beta
+    for name, hint in known.items():
+        ranges.check(f"{path} cannot be read: {name}", config.get(name), hint)
     if others := [f"{name}={value}" for name, value in results.changed(folder).items() if settings.is_setting(name)]:
         raise UserError(f"{folder} was resumed with {' '.join(others)}, so that it is of no one setting")
     series, unit = _series(folder)
-    named = [
-        {"updates": "updates", "env_steps": "environment steps"}[g.partition(".")[2]] for g in GOALS if g in config
-    ]
-    run = results.load(folder, results.overrides(folder) or {})
-    return Result(run, config, "", series, named[0] if named else unit)
-
-
-def _check(path: Path, name: str, value: Any, is_right: bool, wanted: str) -> None:
-    if not is_right or (value is not None and value <= 0):
-        text = str(value)
-        raise UserError(f"{path} has {name}={text[:40]}{'…' * (len(text) > 40)}, which must be {wanted}")
+    unit = next((unit for name, unit in GOALS.items() if name in config), unit)
+    return Result(results.load(folder), config, series, unit)
 
 
 def _series(folder: Path) -> tuple[dict[str, Series], str]:
-    """The series of a run, by `rows.series`. Raises UserError for what no logger of ours has written."""
+    """Read the series of a run, as `rows.series` does. Raises UserError for what no logger of ours has written."""
     path = folder / METRICS
     try:
-        # Of a pipe one would wait for the other end.
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} cannot be read: it is no file")
-        if path.exists() and path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path} cannot be read: it is larger than {LARGEST_FILE} bytes")
-        if path.exists() and any(len(line) > LONGEST_LINE for line in path.read_bytes().splitlines()):
-            raise UserError(f"{path} cannot be read: it has a line that is longer than {LONGEST_LINE} bytes")
+        if path.exists():
+            _check_lines(path)
         series, unit = rows.series(folder)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -130,5 +92,12 @@ def _series(folder: Path) -> tuple[dict[str, Series], str]:
     return series, unit
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < results.LARGEST
+def _check_lines(path: Path) -> None:
+    """Raises UserError for what is no file, or is too large to be one of rows."""
+    # Of a pipe one would wait for the other end.
+    if not path.is_file():
+        raise UserError(f"{path} cannot be read: it is no file")
+    if path.stat().st_size > LARGEST_FILE:
+        raise UserError(f"{path} cannot be read: it is larger than {LARGEST_FILE} bytes")
+    if any(len(line) > LONGEST_LINE for line in path.read_bytes().splitlines()):
+        raise UserError(f"{path} cannot be read: it has a line that is longer than {LONGEST_LINE} bytes")

@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
+
+from awr_exp import results
 
 Setting = tuple[tuple[str, Any], ...]
 """Names and values, in a fixed order."""
@@ -12,24 +13,15 @@ Config = Mapping[str, Any]
 """Dotted names to plain values."""
 
 BETA = "agent.beta"
-GOALS = ("trainer.updates", "trainer.env_steps")
-"""How long a run is: not in what two methods differ, but where they can be compared."""
+GOALS = {"trainer.updates": "updates", "trainer.env_steps": "environment steps"}
+"""How long a run is, and in what: not in what two methods differ, but where they can be compared."""
 BOOKKEEPING = {
-    "seed",
-    "resume",
-    "trust",
-    "objective",
-    "device",
-    "threads",
-    "logger",
-    "sweep",
-    "recorder",
-    "baseline",
-    "hydra",
+    *("seed", "resume", "trust", "objective", "device", "threads"),
+    *("logger", "sweep", "recorder", "baseline", "hydra"),
 }
 """Groups that do not make two runs different methods."""
 HOUSEKEEPING = {"report_interval", "checkpoint_interval", "compile", "workers", "vectorized", "download"}
-"""Nor do these settings of trainers, environments and data sets, and those of evaluation."""
+"""Settings of trainers, environments and data sets that do not, either; nor do those of evaluation."""
 LONGEST = 36
 """Characters of a setting that a legend, or a sentence, has room for."""
 NUMBERED = "setting "
@@ -37,20 +29,14 @@ SHOWN = 80
 """Characters of a value."""
 
 
-def flat(node: Mapping[Any, Any]) -> dict[str, Any]:
-    """A nested configuration by dotted names, its parts by those of their classes, references followed."""
-    values = _flat(node, "")
+def flat(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """Flatten a configuration to dotted names; a part has the name of its class, and references are followed."""
+    values = {
+        name.removesuffix("._target_"): _plain(value)
+        for name, value in results.leaves(content).items()
+        if name.rpartition(".")[2] not in ("_partial_", "_convert_", "_recursive_")
+    }
     return {name: _followed(value, values) for name, value in values.items()}
-
-
-def _flat(node: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            values |= _flat(value, f"{prefix}{key}.")
-        elif key not in ("_partial_", "_convert_", "_recursive_"):
-            values[f"{prefix}{key}".removesuffix("._target_")] = _plain(value)
-    return values
 
 
 def _plain(value: Any) -> Any:
@@ -71,13 +57,18 @@ def _followed(value: Any, values: Config) -> Any:
     return value
 
 
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value can be counted with, and drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < results.LARGEST
+
+
 def tasks(configs: Sequence[Config]) -> list[str]:
     """What each run learns from and is judged in, with options of its environment that are its own or that differ."""
     envs = [
         {name: value for name, value in config.items() if name.startswith("env.") and not _is_bookkeeping(name)}
         for config in configs
     ]
-    differing = set(varied(envs, tasks=False))
+    differing = set(_differing(envs))
     return [
         _task(config, {n: v for n, v in env.items() if n in differing or n.startswith("env.kwargs.")})
         for config, env in zip(configs, envs, strict=True)
@@ -93,34 +84,29 @@ def _task(config: Config, options: Config) -> str:
     return " ".join([*words, *shown])
 
 
-def varied(configs: Sequence[Config], tasks: bool = True) -> list[str]:
-    """The names of settings whose values differ; tasks: leaves out what makes the task.
-
-    What a configuration lacks altogether goes without saying: another agent has other settings.
-    """
-    values: dict[str, set[tuple[bool, Any]]] = defaultdict(set)
+def _differing(configs: Sequence[Config]) -> list[str]:
+    """The names whose values differ between those that have them: another agent has other settings anyway."""
+    values: dict[str, set[tuple[bool, Any]]] = {}
     for config in configs:
         for name, value in config.items():
             # 1 is 1.0, but not true.
-            values[name].add((isinstance(value, bool), value))
-    names = [name for name, found in values.items() if len(found) > 1]
-    return [name for name in names if not tasks or (is_setting(name) and _is_of_methods(name, configs))]
+            values.setdefault(name, set()).add((isinstance(value, bool), value))
+    return [name for name, found in values.items() if len(found) > 1]
+
+
+def varied(configs: Sequence[Config]) -> list[str]:
+    """The settings in which the methods of one task differ."""
+    seeds = {str(config.get("seed")) for config in configs}
+    begins = {(str(config.get("seed")), str(config.get("resume_policy"))) for config in configs}
+    # Where each seed begins with a policy of its own, these differ as the seeds do.
+    others = {"resume_policy"} if len(begins) == len(seeds) else set()
+    return [name for name in _differing(configs) if is_setting(name) and name not in others]
 
 
 def is_setting(name: str) -> bool:
     """Whether it can make two runs of a task different methods."""
     of_task = name in ("dataset", "dataset.id", "env") or name.startswith("env.")
     return not (of_task or name in GOALS or _is_bookkeeping(name))
-
-
-def _is_of_methods(name: str, configs: Sequence[Config]) -> bool:
-    if name == "resume_policy":
-        # Often each seed has its own, and then they differ as the seeds do.
-        by_seed: dict[str, set[str]] = defaultdict(set)
-        for config in configs:
-            by_seed[str(config.get("seed"))].add(str(config.get(name)))
-        return any(len(found) > 1 for found in by_seed.values())
-    return True
 
 
 def _is_bookkeeping(name: str) -> bool:
@@ -142,8 +128,8 @@ def labels(settings: Sequence[Setting]) -> dict[Setting, str]:
     return {setting: f"{NUMBERED}{number}" for number, setting in enumerate(settings, 1)}
 
 
-def is_number(label: str) -> bool:
-    """Whether a label says nothing of what its setting is."""
+def is_numbered(label: str) -> bool:
+    """Whether a label is a number, which says nothing of what its setting is."""
     return label.startswith(NUMBERED)
 
 
@@ -153,13 +139,8 @@ def name(setting: Setting, full: bool = False) -> str:
 
 
 def order(setting: Setting) -> list[tuple[int, float, str]]:
-    """To sort by: numbers first, and by their size."""
-    return [
-        (0, float(value), "")
-        if isinstance(value, int | float) and not isinstance(value, bool)
-        else (1, 0.0, str(value))
-        for _, value in setting
-    ]
+    """The key by which settings are sorted: numbers come first, by their size."""
+    return [(0, float(value), "") if is_number(value) else (1, 0.0, str(value)) for _, value in setting]
 
 
 def _text(value: Any, full: bool = False) -> str:

@@ -9,9 +9,12 @@ Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
 RESAMPLES = 2_000
-LEVEL = 0.95
+EDGES = (0.025, 0.975)
+"""Of intervals, which have the middle 95 % of all samples."""
 ENOUGH = 5
 """Runs from which the bootstrap says something: of fewer, its intervals miss the truth far more often than they say."""
+PULLS, POOLS, TRIALS, EXPLORATION = 60, 100, 40, 2.0
+"""Of the worth of tuning: evaluation episodes at most, draws of policies, bandits of each draw, and their curiosity."""
 
 
 def iqm(values: Array) -> Array:
@@ -21,8 +24,8 @@ def iqm(values: Array) -> Array:
 
 
 def interval(samples: Array) -> Interval:
-    """The middle LEVEL of bootstrap samples."""
-    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    """The interval of bootstrap samples."""
+    low, high = np.quantile(samples, EDGES)
     return float(low), float(high)
 
 
@@ -56,53 +59,53 @@ def profile(scores: Array, thresholds: Array) -> tuple[Array, Array, Array]:
     """Share of runs above each threshold, and its interval point by point."""
     drawn = resampled(scores)
     samples = np.stack([(drawn > threshold).mean(-1) for threshold in thresholds], -1)
-    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = np.quantile(samples, EDGES, axis=0)
     return (scores[:, None] > thresholds).mean(0), low, high
 
 
-def tuning_budget(
-    returns: Sequence[Array], pulls: int, pools: int = 100, trials: int = 40, exploration: float = 2.0, seed: int = 0
-) -> tuple[Array, Array, Array]:
+def tuning_budget(returns: Sequence[Array], pulls: int = PULLS) -> tuple[Array, Array, Array]:
     """What the policy is worth that one would choose after 1, 2, ... `pulls` evaluation episodes (Jackson et al. 2025).
 
-    returns: of the episodes of each trained policy, whose mean counts as its true value. An upper-confidence-bound
-    bandit (exploration as in their evaluation, returns scaled to [0, 1]) decides which policy plays the next episode,
-    drawn from its returns; the choice is the best mean so far. Yields the mean over trials with these policies, and
-    the interval that comes from which ones happened to be trained: `pools` times, as many are drawn with replacement.
+    returns: of the episodes of each trained policy, whose mean counts as its true value. Yields the mean over TRIALS
+    with these policies, and the interval that comes from which ones happened to be trained: POOLS times, as many are
+    drawn with replacement.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     arms = len(returns)
-    value = np.array([policy.mean() for policy in returns])
-    low, high = min(map(np.min, returns)), max(map(np.max, returns))
-    scale = (high - low) or 1.0
-    # Policies may have been evaluated on different numbers of episodes.
-    longest = max(map(len, returns))
-    episodes = np.stack([np.resize(policy, longest) for policy in returns])
-    counts = np.array(list(map(len, returns)))
-
     # First the policies as they are, as often again, then the resampled ones.
-    as_they_are = np.tile(np.arange(arms), (pools, 1))
-    pool = np.repeat(np.concatenate([as_they_are, rng.integers(arms, size=(pools, arms))]), trials, 0)
-    repeats = len(pool)
-    played, total = np.zeros((repeats, arms)), np.zeros((repeats, arms))
-    everyone = np.arange(repeats)
-    chosen = np.empty((pulls, repeats))
+    as_they_are = np.tile(np.arange(arms), (POOLS, 1))
+    pools = np.concatenate([as_they_are, rng.integers(arms, size=(POOLS, arms))])
+    chosen = _played(returns, np.repeat(pools, TRIALS, 0), pulls, rng).reshape(pulls, 2 * POOLS, TRIALS).mean(2)
+    low, high = np.quantile(chosen[:, POOLS:], EDGES, axis=1)
+    mean = chosen[:, :POOLS].mean(1)
+    # No resampled pool has a better best policy than the real one, so the band ends where the mean does.
+    return mean, np.minimum(low, mean), np.maximum(high, mean)
+
+
+def _played(returns: Sequence[Array], pools: NDArray[np.int64], pulls: int, rng: np.random.Generator) -> Array:
+    """The values [pulls, N] of the policies that upper-confidence-bound bandits think the best; pools: [N, arms].
+
+    Each decides which policy of its pool plays the next episode, which is drawn from that one's returns. These are
+    scaled to [0, 1], and the exploration is that of Jackson et al.
+    """
+    value = np.array([policy.mean() for policy in returns])
+    counts = np.array([len(policy) for policy in returns])
+    # Policies may have been evaluated on different numbers of episodes.
+    episodes = np.stack([np.resize(policy, counts.max()) for policy in returns])
+    episodes = (episodes - episodes.min()) / (np.ptp(episodes) or 1.0)
+    played, mean = np.zeros(pools.shape), np.zeros(pools.shape)
+    everyone = np.arange(len(pools))
+    chosen = np.empty((pulls, len(pools)))
     for pull in range(pulls):
-        mean = total / np.maximum(played, 1)
-        bonus = np.sqrt(exploration * np.log(pull + 1) / np.maximum(played, 1))
+        bonus = np.sqrt(EXPLORATION * np.log(pull + 1) / np.maximum(played, 1))
         # Who has not played yet comes first; the noise breaks ties.
         index = np.where(played == 0, np.inf, mean + bonus)
-        noise = rng.random((repeats, arms))
-        tied = index == index.max(1, keepdims=True)
-        arm = np.where(tied, noise, -1).argmax(1)
-        policy = pool[everyone, arm]
-        drawn = episodes[policy, (rng.random(repeats) * counts[policy]).astype(int)]
-        total[everyone, arm] += (drawn - low) / scale
+        noise = rng.random(pools.shape)
+        arm = np.where(index == index.max(1, keepdims=True), noise, -1).argmax(1)
+        policy = pools[everyone, arm]
+        drawn = episodes[policy, (rng.random(len(pools)) * counts[policy]).astype(int)]
         played[everyone, arm] += 1
-        best = np.where(played > 0, total / np.maximum(played, 1), -np.inf).argmax(1)
-        chosen[pull] = value[pool[everyone, best]]
-    by_pool = chosen.reshape(pulls, 2 * pools, trials).mean(2)
-    edges = np.quantile(by_pool[:, pools:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
-    mean = by_pool[:, :pools].mean(1)
-    # No resampled pool has a better best policy than the real one, so the band ends where the mean does.
-    return mean, np.minimum(edges[0], mean), np.maximum(edges[1], mean)
+        mean[everyone, arm] += (drawn - mean[everyone, arm]) / played[everyone, arm]
+        best = np.where(played > 0, mean, -np.inf).argmax(1)
+        chosen[pull] = value[pools[everyone, best]]
+    return chosen

@@ -1,23 +1,23 @@
-"""The tables of a report: what compares, all runs, and all runs as CSV."""
+"""The tables of a report, each as its rows, of which the first is the head: what compares, and all runs."""
 
 import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from awr_exp.report import settings, verdict
 from awr_exp.report.comparison import Comparison
-from awr_exp.report.figures import Budget
 from awr_exp.report.runs import RETURN, SCORE, Result
 from awr_exp.report.statistics import Interval
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How what a spreadsheet computes begins."""
+"""How a text begins that a spreadsheet would compute."""
 METRICS = (RETURN, SCORE, "train/ess", "train/mean_weight", "train/clipped", "train/explained_variance")
+PULLS = (1, 5, 10, 20, 50)
+"""Evaluation episodes of the table of tuning."""
+Table = Sequence[Sequence[Any]]
 
 
 def state(found: Sequence[Result]) -> str:
@@ -31,91 +31,76 @@ def state(found: Sequence[Result]) -> str:
     return f"{text}."
 
 
-def aggregates(compared: Comparison, rows: Sequence[verdict.Row]) -> str:
-    """A row a setting that compares; columns without content are left out."""
-    columns = {
-        "setting": [_named(compared, row.setting) for row in rows],
-        "runs": [str(row.runs) for row in rows],
-        f"IQM of {compared.kind}": [_number(row.iqm) for row in rows],
-        "95% interval of the IQM": [_range(row.interval) for row in rows],
-        "least": [_number(row.low) for row in rows],
-        "best": [_number(row.high) for row in rows],
-        "P(first beats it)": [_number(row.ahead) for row in rows],
-        "95% interval of P": [_range(row.ahead_interval) for row in rows],
-        "weights": [(row.judgement.state if row.judgement else "healthy") if row.weighted else "" for row in rows],
-    }
-    shown = {head: cells for head, cells in columns.items() if any(cells)}
-    return _table(list(shown), zip(*shown.values(), strict=True))
+def groups(compared: Comparison) -> Table:
+    """Make a row for each setting that compares, the best first."""
+    ranked = compared.ranked
+    return _table(
+        {
+            "setting": [group.title for group in ranked],
+            "runs": [len(group.runs) for group in ranked],
+            f"IQM of {compared.kind}": [group.iqm for group in ranked],
+            "95% interval of the IQM": [_range(group.interval) for group in ranked],
+            "least": [group.scores.min() for group in ranked],
+            "best": [group.scores.max() for group in ranked],
+            "P(first beats it)": [group.ahead for group in ranked],
+            "95% interval of P": [_range(group.ahead_interval) for group in ranked],
+            "weights": [group.health or None for group in ranked],
+        }
+    )
 
 
-def _named(compared: Comparison, setting: settings.Setting) -> str:
-    """Its name, and in full what a number stands for."""
-    name = compared.names[setting]
-    return f"{name}: {settings.name(setting, full=True)}" if settings.is_number(name) else name
+def tuning(compared: Comparison) -> Table:
+    """Make a row for some numbers of evaluation episodes, with intervals if all settings have enough runs for these."""
+    if compared.tuning is None:
+        return []
+    mean, low, high = (values[[n - 1 for n in PULLS]] for values in compared.tuning)
+    ranges = [_range(edges) if compared.sure else None for edges in zip(low, high, strict=True)]
+    return _table({"evaluation episodes": PULLS, "return to expect": mean.tolist(), "95% interval": ranges})
 
 
-def budget(rows: Budget) -> str:
-    """The worth of tuning."""
-    sure = any(edges for _, edges in rows.values())
-    body = [[str(n), _number(mean), *([_range(edges)] if sure else [])] for n, (mean, edges) in rows.items()]
-    return _table(["evaluation episodes", "return to expect", *(["95% interval"] if sure else [])], body)
-
-
-def runs(compared: Sequence[Comparison], out: Path) -> str:
-    """All runs, the best of each task first, with their folders as seen from `out`."""
-    head = ["run", "setting", "task", "seed", "status", *(name.partition("/")[2] for name in METRICS), "judged at"]
+def runs(compared: Sequence[Comparison], out: Path) -> Table:
+    """Make a row for each run, the best of each task first, with its folder as seen from `out`."""
     rows = [(one, result) for one in compared for result in one.found]
-    body = [
-        [
-            os.path.relpath(result.run.folder, out),
-            one.names[result.setting],
-            result.task,
-            str(result.seed),
-            f"{result.run.status}: {result.run.error}" if result.run.error else result.run.status,
-            *(_number(result.last(name)) for name in METRICS),
-            "" if result.budget is None else f"{result.budget} {result.unit}",
-        ]
-        for one, result in sorted(rows, key=lambda row: (row[0].task, row[1].score is None, -(row[1].score or 0.0)))
-    ]
-    return _table(head, body)
+    rows.sort(key=lambda row: (row[0].task, row[1].score is None, -(row[1].score or 0.0)))
+    found = [result for _, result in rows]
+    return _table(
+        {
+            "run": [os.path.relpath(result.run.folder, out) for result in found],
+            "setting": [one.names[result.setting] for one, result in rows],
+            "task": [one.task for one, _ in rows],
+            "seed": [result.seed for result in found],
+            "status": [": ".join(filter(None, (result.run.status, result.run.error))) for result in found],
+            **{name.partition("/")[2]: [result.last(name) for result in found] for name in METRICS},
+            "judged at": [None if r.budget is None else f"{r.budget} {r.unit}" for r in found],
+        }
+    )
 
 
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    def cell(text: str) -> str:
-        number = text.replace(".", "").replace("-", "").replace("e", "").replace("+", "").isdigit()
-        return f"<td{' class=number' if number else ''}>{escape(text)}</td>"
-
-    heads = "".join(f"<th>{escape(name)}</th>" for name in head)
-    rows = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in body)
-    table = f'<table class="sortable"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-    return f'<div class="scroll">{table}</div>'
+def _table(columns: Mapping[str, Sequence[Any]]) -> Table:
+    """Make rows of columns that are given by their heads; columns in which there is nothing are left out."""
+    shown = {head: cells for head, cells in columns.items() if any(cell is not None for cell in cells)}
+    return [list(shown), *zip(*shown.values(), strict=True)] if shown else []
 
 
-def rows(found: Sequence[Result]) -> str:
-    """Of report.csv: all runs, their settings and the last of each metric."""
-    names = list(dict.fromkeys(name for result in found for name, _ in result.setting))
-    metrics = sorted({name for result in found for name in result.series})
+def as_csv(compared: Sequence[Comparison]) -> str:
+    """Write all runs with their settings and the last value of each metric, as the text of report.csv."""
+    found = [(one.task, result) for one in compared for result in one.found]
+    names = list(dict.fromkeys(name for _, result in found for name, _ in result.setting))
+    metrics = sorted({name for _, result in found for name in result.series})
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    body: list[list[Any]] = [["folder", "status", "error", "task", "seed", *names, *metrics]]
-    for result in found:
+    table.writerow(map(_cell, ["folder", "status", "error", "task", "seed", *names, *metrics]))
+    for task, result in found:
+        about = [result.run.folder, result.run.status, result.run.error, task, result.seed]
         setting = dict(result.setting)
-        about = [result.run.folder, result.run.status, result.run.error, result.task, result.seed]
-        body.append([*about, *(setting.get(name) for name in names), *map(result.last, metrics)])
-    table.writerows(map(_cell, row) for row in body)
+        table.writerow(map(_cell, [*about, *map(setting.get, names), *map(result.last, metrics)]))
     return text.getvalue()
 
 
 def _cell(value: Any) -> Any:
     """The value as it is, but for texts that a spreadsheet would take for a formula."""
-    if isinstance(value, int | float) or value is None:
-        return value
-    return f"'{value}" if str(value).startswith(FORMULA) else value
+    return f"'{value}" if isinstance(value, str | Path) and str(value).startswith(FORMULA) else value
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-def _range(edges: Interval | None) -> str:
-    return "" if edges is None else f"{edges[0]:.4g} to {edges[1]:.4g}"
+def _range(edges: Interval | None) -> str | None:
+    return None if edges is None else f"{edges[0]:.4g} to {edges[1]:.4g}"

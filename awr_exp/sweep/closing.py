@@ -28,21 +28,19 @@ def show(
 
     jobs, places: the overrides and the folder of each; returns: what came back of those that were launched, by number.
     """
-    runs = [results.read(place, results.parsed(job)) for place, job in zip(places, jobs, strict=True)]
+    runs = [results.read(place) for place in places]
     for number, result in returns.items():
         if result.status == JobStatus.FAILED:
             error = str(result._return_value).removeprefix("error: ")
             runs[number] = replace(runs[number], status=results.FAILED, error=error)
-    names = results.varied(runs)
     rows = [
         (
-            results.label(run, names) or run.folder.name,
+            name or run.folder.name,
             f"{run.metrics[RETURN]:10.1f}" if RETURN in run.metrics else f"{'–':>10}",
             f"{run.status}: {run.error}" if run.error else run.status,
             os.path.relpath(run.folder, folder),
         )
-        # What was given up early was judged early: its return compares with no other.
-        for run in sorted(runs, key=lambda run: (run.status == results.PRUNED, -run.metrics.get(RETURN, -math.inf)))
+        for run, name in sorted(zip(runs, results.labels(jobs), strict=True), key=lambda one: _rank(one[0]))
     ]
     notes = [("sweep", str(folder))]
     depths = sorted({len(place.relative_to(folder).parts) for place in places if place.is_relative_to(folder)})
@@ -60,6 +58,11 @@ def show(
         notes.append(("report", str(page)))
     closing_table([("job", "return", "status", "folder"), *rows], notes)
     return any(run.status == results.FAILED for run in runs)
+
+
+def _rank(run: results.PastRun) -> tuple[bool, float]:
+    """The key by which runs are sorted, the best first. Pruned ones were judged early and compare with no other."""
+    return run.status == results.PRUNED, -run.metrics.get(RETURN, -math.inf)
 
 
 def _report(folder: Path) -> Path | None:

@@ -10,7 +10,8 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,15 +27,15 @@ from awr_exp.sweep.group import Group
 log = logging.getLogger(__name__)
 
 MONTH = 30 * 24 * 60
-"""In minutes."""
+"""Minutes of a month."""
 
 Outcomes = list[Outcome]
 Engine = Callable[..., list[Outcomes]]
-"""From groups, the sweep's folder, the number of workers and the engine's own options."""
+"""Trains groups; takes them, the sweep's folder, the number of workers and the engine's own options."""
 
 
 def here(groups: Sequence[Group], folder: Path, workers: int, options: Mapping[str, Any]) -> list[Outcomes]:
-    """One after another, in this process."""
+    """Train the groups one after another, in this process."""
     return [group.train() for group in groups]
 
 
@@ -65,7 +66,7 @@ def joblib(groups: Sequence[Group], folder: Path, workers: int, options: Mapping
 
 
 STOPPED = ".stopped"
-"""In a sweep's folder: no more groups begin."""
+"""A file of this name in a sweep's folder says that no more groups begin."""
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def _handed_on(folder: Path) -> Iterator[list[int]]:
 
 
 _working = False
-"""Whether this worker process has a group."""
+"""Whether this worker process trains a group."""
 
 
 def _until_it_trains() -> None:
@@ -138,9 +139,9 @@ def submitit(
         place = folder / ".submitit" / secrets.token_hex(8)
         executor = engine.AutoExecutor(folder=place / "%j", cluster=cluster)
         executor.update_parameters(**({"name": "awr_exp"} | (_this_machine() if local else {}) | dict(options)))
-        # A job of a cluster uses the cores that it is given there.
-        with _threads(len(groups)) if local else nullcontext():
-            jobs = [executor.submit(Requeued(), group) for group in groups]
+        # A job of a cluster uses the cores that it is given there; those of this machine share its cores.
+        threads = max(1, cores() // max(1, len(groups))) if local else None
+        jobs = [executor.submit(Requeued(threads), group) for group in groups]
     except Exception as error:
         raise UserError(f"hydra.launcher.via=submitit_{cluster}: {first_line(error)}") from None
     return [_result(job.result, group, folder) for job, group in zip(jobs, groups, strict=True)]
@@ -153,10 +154,15 @@ def _this_machine() -> dict[str, int]:
     return {"timeout_min": MONTH, "gpus_per_node": torch.cuda.device_count()}
 
 
+@dataclass(frozen=True)
 class Requeued:
-    """Trains a group; queued again it goes on, for the group finds its checkpoints."""
+    """Trains a group; queued again it goes on, for the group finds its checkpoints. threads: at most, where known."""
+
+    threads: int | None
 
     def __call__(self, group: Group) -> Outcomes:
+        if self.threads is not None:
+            os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))
         return group.train()
 
     def checkpoint(self, group: Group) -> Any:
@@ -199,7 +205,7 @@ ENGINES: dict[str, tuple[Engine, str, str]] = {
     "submitit_slurm": (partial(submitit, "slurm"), "submitit", "sweep"),
     "ray": (ray, "ray", "ray"),
 }
-"""The package that each needs, and the extra that brings it."""
+"""The engines by name, each with the package that it needs and the extra that brings it."""
 
 
 def find(via: str | None) -> Engine:
@@ -235,19 +241,7 @@ def _lost(group: Group, folder: Path, error: BaseException) -> Outcomes:
 
 def _unfinished(group: Group, folder: Path, reason: str) -> Outcomes:
     """The outcomes of a group whose process ended early: of each job what it had finished, or how to go on."""
-    found = [results.read(place, {}) for place in group.folders]
+    found = [results.read(place) for place in group.folders]
     resume = shell.words(shell.override("sweep.resume", folder.absolute()))
     error = UserError(f"{reason}: the same command with {resume} goes on")
     return [Outcome(dict(run.metrics), None if run.status == results.FINISHED else error) for run in found]
-
-
-@contextmanager
-def _threads(processes: int) -> Iterator[None]:
-    """Processes started inside share the cores: too many threads on one core are a cliff, not a slope."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = before or str(max(1, cores() // max(1, processes)))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]

@@ -2,9 +2,10 @@
 
 import logging
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Group:
-    """contents: checked configurations; names: what each job is called; logging, verbose: as Hydra's job_logging."""
+    """The jobs of a group, by their checked configurations, their folders and what each is called.
+
+    logging, verbose: as Hydra's job_logging.
+    """
 
     contents: Sequence[dict[str, Any]]
     folders: Sequence[Path]
@@ -43,7 +47,7 @@ class Group:
         reached: dict[tuple[tuple[int, int], ...], list[int]] = {}
         with self._logs():
             for number, folder in enumerate(self.folders):
-                before = results.read(folder, {})
+                before = results.read(folder)
                 if results.finished(before, self.contents[number]):
                     outcomes[number] = Outcome(dict(before.metrics))
                     continue
@@ -63,27 +67,12 @@ class Group:
 
         runs = [Run(self.folders[number], self.names[number], self.contents[number]) for number in members]
         log.info("training %s", "; ".join(run.name for run in runs))
-        outcomes: list[Outcome] = []
-        with self._failing(outcomes, len(members)):
-            for part in task.parts([run.config for run in runs]):
-                trained: list[Outcome] = []
-                with self._failing(trained, len(runs[part])):
-                    trained += experiment.train(runs[part])
-                outcomes += trained
-        return outcomes
 
-    @contextmanager
-    def _failing(self, outcomes: list[Outcome], count: int) -> Iterator[None]:
-        """What is raised inside becomes the outcome of all `count` jobs."""
-        try:
-            yield
-        except UserError as error:
-            log.error("error: %s", error)
-            outcomes[:] = [Outcome({}, error)] * count
-        except Exception as error:
-            log.exception("these jobs failed; please report it if the reason is not yours")
-            # As a text: an exception of a library may not survive the way back to another process.
-            outcomes[:] = [Outcome({}, RuntimeError(f"{type(error).__name__}: {error}"))] * count
+        def train() -> list[Outcome]:
+            parts = [runs[part] for part in task.parts([run.config for run in runs])]
+            return [outcome for part in parts for outcome in _outcomes(partial(experiment.train, part), len(part))]
+
+        return _outcomes(train, len(runs))
 
     @contextmanager
     def _logs(self) -> Iterator[None]:
@@ -111,6 +100,20 @@ class Group:
             for file in files:
                 root.removeHandler(file)
                 file.close()
+
+
+def _outcomes(train: Callable[[], list[Outcome]], count: int) -> list[Outcome]:
+    """What comes of `count` jobs that train together; what is raised becomes the outcome of all of them."""
+    try:
+        return train()
+    except UserError as error:
+        log.error("error: %s", error)
+        failure: Exception = error
+    except Exception as error:
+        log.exception("these jobs failed; please report it if the reason is not yours")
+        # As a text: an exception of a library may not survive the way back to another process.
+        failure = RuntimeError(f"{type(error).__name__}: {error}")
+    return [Outcome({}, failure)] * count
 
 
 def _allow_many_files() -> None:

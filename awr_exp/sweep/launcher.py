@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,18 +27,34 @@ from awr_exp.training import progress
 log = logging.getLogger(__name__)
 
 
+def composed(context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int) -> DictConfig:
+    """The configuration of a sweep's job, Hydra's part included."""
+    cfg = context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(cfg):
+        cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
+    return cfg
+
+
+def place(cfg: DictConfig) -> Path:
+    """The folder of a job."""
+    return Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
+
+
 @dataclass
 class Job:
-    """A job whose folder is there, with its `.hydra/`; `result` is what Hydra gets back in the end."""
+    """A job whose folder is there, with its `.hydra/`; `result` is what Hydra gets back in the end.
+
+    name: what sets it apart; content: its checked configuration, empty if the job has failed.
+    """
 
     config: DictConfig
     result: JobReturn
     folder: Path
-    content: dict[str, Any]
-    name: str = ""
+    name: str
+    content: dict[str, Any] = field(default_factory=dict)
 
-    def finish(self, value: Any) -> None:
-        self.result.return_value = value
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        self.result.return_value = metrics.get(self.content["objective"])
         self.result.status = JobStatus.COMPLETED
 
     def fail(self, error: Exception) -> None:
@@ -93,19 +109,14 @@ class Fused(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         progress.heard()
         folder = Path(self.config.hydra.sweep.dir)
-        jobs = [self.open(overrides, number) for number, overrides in numbered.items()]
-        found = [
-            results.read(job.folder, results.parsed(overrides))
-            for job, overrides in zip(jobs, numbered.values(), strict=True)
-        ]
-        varied = results.varied(found)
+        names = results.labels(numbered.values())
+        jobs = [self.open(*job, name) for job, name in zip(numbered.items(), names, strict=True)]
         alike: dict[str, list[Job]] = {}
-        for job, run in zip(jobs, found, strict=True):
-            job.name = results.label(run, varied)
+        for job in jobs:
             if job.result.status == JobStatus.FAILED:
                 continue
-            if results.finished(run, job.content):
-                job.finish(run.metrics.get(job.content["objective"]))
+            if results.finished(run := results.read(job.folder), job.content):
+                job.finish(run.metrics)
             else:
                 alike.setdefault(stacking.group_key(job.content), []).append(job)
         ready = divided(list(alike.values()), self.workers, self.max_members)
@@ -119,15 +130,12 @@ class Fused(Launcher):
         progress.heard()
         return [job.result for job in jobs]
 
-    def open(self, overrides: Sequence[str], number: int) -> Job:
+    def open(self, number: int, overrides: Sequence[str], name: str) -> Job:
         """Compose a job and make its folder, the way that Hydra does it for a single one."""
-        cfg = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(cfg):
-            cfg.hydra.job.id = str(number)
-            cfg.hydra.job.num = number
-        folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
+        cfg = composed(self.context, self.config, overrides, number)
+        job = Job(cfg, JobReturn(overrides=list(overrides)), place(cfg), name)
         try:
-            result = run_job(
+            job.result = run_job(
                 task_function=command.content,
                 config=cfg,
                 job_dir_key="hydra.sweep.dir",
@@ -137,15 +145,13 @@ class Fused(Launcher):
                 configure_logging=False,
             )
         except OSError as error:
-            failed = Job(cfg, JobReturn(overrides=list(overrides)), folder, {})
-            failed.fail(UserError(f"{folder} cannot be written: {error.strerror or error}"))
-            return failed
-        if result.status == JobStatus.FAILED:
-            failed = Job(cfg, result, folder, {})
-            failed.fail(result._return_value)
-            return failed
-        content, result.status = result.return_value, JobStatus.UNKNOWN
-        return Job(cfg, result, folder, content)
+            job.fail(UserError(f"{job.folder} cannot be written: {error.strerror or error}"))
+            return job
+        if job.result.status == JobStatus.FAILED:
+            job.fail(job.result._return_value)
+        else:
+            job.content, job.result.status = job.result.return_value, JobStatus.UNKNOWN
+        return job
 
     def train(self, groups: Sequence[Sequence[Job]], engine: Callable[..., list[list[Outcome]]]) -> None:
         """Hand the groups to the engine and its outcomes to the jobs."""
@@ -155,7 +161,7 @@ class Fused(Launcher):
         outcomes = engine([_group(jobs) for jobs in groups])
         for job, outcome in zip(chain(*groups), chain(*outcomes), strict=True):
             if outcome.error is None:
-                job.finish(outcome.metrics.get(job.content["objective"]))
+                job.finish(outcome.metrics)
             else:
                 job.fail(outcome.error)
             callbacks.on_job_end(config=job.config, job_return=job.result)

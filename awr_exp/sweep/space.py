@@ -1,13 +1,11 @@
-"""The space of a search: what Optuna draws from, and what of it has been tried."""
+"""The space of a search: what Optuna draws from."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from awr_exp.errors import UserError
-from awr_exp.guard import shown
-from awr_exp.sweep.sweeper import one_line
+from awr_exp.errors import UserError, first_line
 
 
 def distribution(override: Override) -> Any:
@@ -26,7 +24,7 @@ def distribution(override: Override) -> Any:
             return kind(values[0], values[-1], step=value.step)
         return found.CategoricalDistribution(list(override.sweep_string_iterator()))
     except (ValueError, TypeError, IndexError) as error:
-        raise UserError(f"{override.input_line}: {one_line(error)}") from None
+        raise UserError(f"{override.input_line}: {first_line(error)}") from None
 
 
 def choices(one: Any) -> list[Any] | None:
@@ -39,6 +37,7 @@ def choices(one: Any) -> list[Any] | None:
 
 
 def point(params: Mapping[str, Any], space: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values of parameters, in the order of the space, as they are compared."""
     return tuple(_rounded(params.get(name)) for name in space)
 
 
@@ -48,41 +47,9 @@ def _rounded(value: Any) -> Any:
 
 def edges(space: Mapping[str, Any]) -> list[list[str]]:
     """Overrides at the low and at the high end of every distribution."""
-
-    def ends(one: Any) -> list[Any]:
-        return list(one.choices) if hasattr(one, "choices") else [one.low, one.high]
-
-    longest = max(len(ends(one)) for one in space.values())
-    rows = [{name: ends(one)[min(i, len(ends(one)) - 1)] for name, one in space.items()} for i in range(longest)]
-    return [[f"{name}={value}" for name, value in row.items()] for row in rows]
-
-
-def check_space(study: Any, space: Mapping[str, Any]) -> None:
-    """Raises UserError where earlier trials are of another space; fails the last if it was killed while asked for.
-
-    A study may come from somebody else, and what its trials have becomes overrides.
-    """
-    for trial in study.get_trials(deepcopy=False):
-        # What was asked for by hand comes without a distribution.
-        for name, value in (trial.system_attrs.get("fixed_params", {}) | trial.params).items():
-            choices = getattr(space.get(name), "choices", None)
-            if name not in space or not (value in choices if choices else type(value) in (int, float)):
-                raise UserError(f"the study was started with another space: {name} was {shown(value)}")
-    optuna = library()
-    state = optuna.trial.TrialState
-    trials = study.get_trials(states=[state.RUNNING, state.PRUNED, state.COMPLETE])
-    for number, trial in enumerate(trials, 1):
-        begun = trial.distributions.keys()
-        if number == len(trials) and trial.state == state.RUNNING and begun < space.keys():
-            study.tell(trial.number, state=state.FAIL)
-            return
-        try:
-            if begun != space.keys():
-                raise ValueError(f"of {', '.join(begun)}")
-            for name, one in trial.distributions.items():
-                optuna.distributions.check_distribution_compatibility(one, space[name])
-        except ValueError as error:
-            raise UserError(f"the study was started with another space: {one_line(error)}") from None
+    ends = {name: list(getattr(one, "choices", ())) or [one.low, one.high] for name, one in space.items()}
+    longest = max(map(len, ends.values()))
+    return [[f"{name}={own[min(i, len(own) - 1)]}" for name, own in ends.items()] for i in range(longest)]
 
 
 def library() -> Any:

@@ -11,10 +11,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from awr_exp import messages, ranges, results, run_folder, settings
@@ -22,6 +23,7 @@ from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Options
 from awr_exp.reading import check_links
 from awr_exp.sweep import closing
+from awr_exp.sweep.launcher import Fused, composed, place
 from awr_exp.training.progress import heard
 
 OWN_FOLDER = "leave out hydra.sweep.subdir, or let it differ, as with ${hydra.job.num}"
@@ -29,6 +31,11 @@ OWN_FOLDER = "leave out hydra.sweep.subdir, or let it differ, as with ${hydra.jo
 
 class Grid(BasicSweeper):
     """All combinations of the values given; max_batch_size: of jobs that are launched at once, None for all."""
+
+    # Hydra sets them before it sweeps.
+    config: Any
+    hydra_context: Any
+    launcher: Any
 
     def __init__(self, max_batch_size: Count | None = None, params: Options | None = None) -> None:
         super().__init__(max_batch_size, dict(params or {}))
@@ -44,7 +51,6 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Train all jobs and show them; ends the program with one line if something is wrong with any of them."""
-        assert self.config is not None
         heard()
         try:
             ranges.check_all("hydra.sweeper", ranges.arguments(type(self)), vars(self))
@@ -57,14 +63,13 @@ class Grid(BasicSweeper):
 
     def train(self, arguments: list[str], folder: Path) -> tuple[list[JobReturn], bool]:
         """What came of the jobs, and whether any failed. Raises UserError if something is wrong with the sweep."""
-        assert self.launcher is not None
         jobs = self.jobs(arguments)
         places = self.check(jobs, folder)
         self.check_launcher()
-        for number, (overrides, place) in enumerate(zip(jobs, places, strict=True)):
-            with _naming(number, overrides):
-                check_links(place)
-                run_folder.check_same(place, overrides, _task(self.compose(overrides, number)))
+        for number, (overrides, own) in enumerate(zip(jobs, places, strict=True)):
+            with explained(f"job {number} ({' '.join(overrides)}): "):
+                check_links(own)
+                run_folder.check_same(own, overrides, run_folder.task(self.compose(overrides, number)))
         self.make(folder)
         returns: list[JobReturn] = []
         with results.file_lock(folder):
@@ -80,10 +85,9 @@ class Grid(BasicSweeper):
             return returns, closing.show(folder, jobs, places, dict(enumerate(returns)))
 
     def check_launcher(self) -> None:
-        """Raises UserError if the launcher knows beforehand that it cannot train."""
-        check = getattr(self.launcher, "check", None)
-        if check:
-            check()
+        """Raises UserError if our own launcher knows beforehand that it cannot train."""
+        if isinstance(self.launcher, Fused):
+            self.launcher.check()
 
     def make(self, folder: Path) -> None:
         """Make the sweep's folder and keep its configuration there. Raises UserError if it cannot be written."""
@@ -91,15 +95,15 @@ class Grid(BasicSweeper):
         run_folder.make_folder(folder, "hydra.sweep.dir")
         OmegaConf.save(self.config, folder / "multirun.yaml")
 
+    def parse(self, arguments: Sequence[str]) -> list[Override]:
+        """The overrides of a sweep, those of its file included."""
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        return parser.parse_overrides([*self._parse_config(), *arguments])
+
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job. Raises UserError if there is none."""
-        assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        try:
-            batches = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
-        except HydraException as error:
-            hint = "; search with hydra/sweeper=optuna" if "INTERVAL" in str(error) else ""
-            raise UserError(one_line(error) + hint) from None
+        with explained():
+            batches = self.split_arguments(self.parse(arguments), None)
         jobs = [job for batch in batches for job in batch]
         if not jobs:
             raise UserError("the sweep is empty: give at least one value, such as agent.beta=0.05,0.3,1.0")
@@ -107,34 +111,24 @@ class Grid(BasicSweeper):
 
     def check(self, jobs: Sequence[list[str]], folder: Path) -> list[Path]:
         """The folders of the jobs. Raises UserError that names the first whose configuration is wrong."""
-        assert self.config is not None
         resume = self.config.sweep.resume
         if resume and not (folder / "multirun.yaml").exists():
             raise UserError(f"{resume} is not the folder of a sweep: it has no multirun.yaml")
         places: dict[Path, int] = {}
         for number, overrides in enumerate(jobs):
-            with _naming(number, overrides):
+            with explained(f"job {number} ({' '.join(overrides)}): "):
                 cfg = self.compose(overrides, number)
                 if cfg.resume is not None:
                     raise UserError("resume continues a single run; a sweep goes on with sweep.resume=<its folder>")
-                settings.check(_task(cfg), cfg.hydra.overrides.task)
-                place = _place(cfg)
-                if place in places:
-                    raise UserError(f"{place} is the folder of job {places[place]}, too: {OWN_FOLDER}")
-                places[place] = number
+                settings.check(run_folder.task(cfg), cfg.hydra.overrides.task)
+                if place(cfg) in places:
+                    raise UserError(f"{place(cfg)} is the folder of job {places[place(cfg)]}, too: {OWN_FOLDER}")
+                places[place(cfg)] = number
         return list(places)
-
-    def place(self, overrides: list[str], number: int) -> Path:
-        """A job's folder."""
-        return _place(self.compose(overrides, number))
 
     def compose(self, overrides: list[str], number: int) -> DictConfig:
         """A job's configuration, Hydra's part included."""
-        assert self.hydra_context is not None
-        assert self.config is not None
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(cfg):
-            cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
+        cfg = composed(self.hydra_context, self.config, overrides, number)
         HydraConfig.instance().set_config(cfg)
         return cfg
 
@@ -142,23 +136,15 @@ class Grid(BasicSweeper):
         """Done by `check`, for all batches."""
 
 
-def _task(cfg: DictConfig) -> Any:
-    """A job's configuration without Hydra's part."""
-    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-
-
-def _place(cfg: DictConfig) -> Path:
-    return Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
-
-
 @contextmanager
-def _naming(number: int, overrides: list[str]) -> Iterator[None]:
-    """Whatever is wrong inside is wrong with this job."""
+def explained(job: str = "") -> Iterator[None]:
+    """Raises UserError for whatever is wrong inside; job: which it is wrong with, as the beginning of the line."""
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        reason = error if isinstance(error, UserError) else one_line(messages.said(error))
-        raise UserError(f"job {number} ({' '.join(overrides)}): {reason}") from None
+        reason = error if isinstance(error, UserError) else messages.said(error)
+        hint = "; search with hydra/sweeper=optuna" if "INTERVAL" in str(error) else ""
+        raise UserError(f"{job}{reason}{hint}") from None
 
 
 class _Memory:
@@ -181,9 +167,3 @@ class _Memory:
     def __reduce__(self) -> Any:
         # Sent to another process, it need not carry what it remembers.
         return _Memory, (self.loader,)
-
-
-def one_line(error: object) -> str:
-    """The first line of a message, and the second if that only points to it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])

@@ -2,31 +2,23 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Options, Text, Whole
 from awr_exp.sweep import closing
-from awr_exp.sweep.space import check_space, choices, distribution, edges, library, point
-from awr_exp.sweep.sweeper import Grid, one_line
+from awr_exp.sweep.launcher import Fused, place
+from awr_exp.sweep.space import distribution, edges, library
+from awr_exp.sweep.study import JOURNAL, check_space, open_study, propose
+from awr_exp.sweep.sweeper import Grid, explained
 from awr_exp.training.progress import CLOSING
 
 log = logging.getLogger(__name__)
-
-JOURNAL = "optuna.journal"
-STUDY = "optuna.study"
-"""The file with the study's name."""
-
-ATTEMPTS = 8
-"""Proposals of the sampler that may have been tried before, until one is taken that was not."""
 
 HALVING = 2
 """From one rung to the next the updates, or environment steps, double, and half of the trials go on."""
@@ -65,7 +57,7 @@ class Tuner(Grid):
         self.make(folder)
         self.returns: dict[int, JobReturn] = {}
         with results.file_lock(folder):
-            study = self.study(folder, fixed)
+            study = open_study(folder, self.storage, fixed)
             check_space(study, space)
             try:
                 self.search(study, space, fixed)
@@ -75,12 +67,8 @@ class Tuner(Grid):
 
     def space(self, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         """Optuna's distribution of each override that is swept, and the others. Raises UserError."""
-        assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        try:
-            overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        except HydraException as error:
-            raise UserError(one_line(error)) from None
+        with explained():
+            overrides = self.parse(arguments)
         swept = {one.get_key_element(): distribution(one) for one in overrides if one.is_sweep_override()}
         if not swept:
             raise UserError("there is nothing to tune: give a space such as agent.beta='tag(log,interval(0.03,3.0))'")
@@ -105,111 +93,50 @@ class Tuner(Grid):
             except UserError as error:
                 raise UserError(f"of the first of {self.rungs} hydra.sweeper.rungs: {error}, or fewer rungs") from None
 
-    def study(self, folder: Path, fixed: list[str]) -> Any:
-        """The study in its storage, an earlier one if it is there. Raises UserError if that was of other settings."""
-        optuna = library()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        journal = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
-        try:
-            storage = self.storage or optuna.storages.JournalStorage(journal)
-            name = self.name(folder, [] if self.storage else optuna.get_all_study_names(storage))
-            study = optuna.create_study(study_name=name, direction="maximize", storage=storage, load_if_exists=True)
-        except Exception as error:
-            raise UserError(f"the study cannot be stored: {one_line(error)}; choose another storage") from None
-        settings = dict(sorted(results.parsed(fixed).items()))
-        before = study.user_attrs.get("settings", settings)
-        if before != settings:
-            was = " ".join(f"{key}={value}" for key, value in before.items()) if isinstance(before, dict) else "others"
-            raise UserError(f"the study in {folder} was started with {was}: give the same command to go on with it")
-        study.set_user_attr("settings", settings)
-        return study
-
-    def name(self, folder: Path, known: Sequence[str]) -> str:
-        """The name of the study, which stays when its folder moves; known: those in a storage of the folder's own."""
-        path = folder / STUDY
-        if not path.exists():
-            # A storage may hold the studies of several sweeps.
-            fresh = "/".join(folder.resolve().parts[-2:])
-            results.atomic_write(path, f"{known[0] if len(known) == 1 else fresh}\n".encode())
-        return path.read_text().strip()
-
-    def ask(self, study: Any, space: Mapping[str, Any]) -> Any:
-        """A trial of what none before it had, or None where all there is has been tried."""
-        optuna = library()
-        before = study.get_trials(deepcopy=False)
-        # Seeded by its number, a trial is the same however often the search was interrupted before it.
-        # Here, since it would double what a mistake takes.
-        import numpy as np
-
-        seeds = np.random.SeedSequence([self.seed, len(before)]).generate_state(ATTEMPTS).tolist()
-        # Trials of one batch are asked for before any of them has a result.
-        samplers = [optuna.samplers.TPESampler(seed=seed, constant_liar=True) for seed in seeds]
-        if any(choices(one) is None for one in space.values()):
-            study.sampler = samplers[0]
-            return study.ask(dict(space))
-        tried = {point(trial.params, space) for trial in before}
-        for sampler in samplers:
-            # In a copy, for what has been asked for cannot be taken back.
-            copy = optuna.create_study(direction="maximize", sampler=sampler)
-            copy.add_trials(before)
-            params = copy.ask(dict(space)).params
-            if point(params, space) not in tried:
-                break
-        else:
-            all_of_them = product(*(choices(one) or () for one in space.values()))
-            new = next((one for one in all_of_them if one not in tried), None)
-            if new is None:
-                return None
-            params = dict(zip(space, new, strict=True))
-        study.enqueue_trial(params)
-        return study.ask(dict(space))
-
     def search(self, study: Any, space: Mapping[str, Any], fixed: list[str]) -> None:
         """Fill the places, train everybody to the next rung, let go of the hopeless, and again."""
-        optuna = library()
-        state = optuna.trial.TrialState
         # Those that an interrupted search left behind go on where they were.
-        active = [optuna.trial.Trial(study, trial._trial_id) for trial in study.get_trials(states=[state.RUNNING])]
+        running = study.get_trials(states=[library().trial.TrialState.RUNNING])
+        active = [library().trial.Trial(study, trial._trial_id) for trial in running]
         while True:
             free = min(self.batch_size - len(active), self.n_trials - len(study.get_trials(deepcopy=False)))
-            new = [trial for _ in range(free) if (trial := self.ask(study, space)) is not None]
+            new = [trial for _ in range(free) if (trial := propose(study, space, self.seed)) is not None]
             if len(new) < free:
                 log.info("all combinations have been tried")
-            active += new
-            if not active:
+            if not (active or new):
                 return
-            rungs = {trial.number: len(_reports(study, trial)) for trial in active}
-            done = self.launch(
-                {
-                    trial.number: self.shortened(_overrides(trial, fixed), trial.number, rungs[trial.number])
-                    for trial in active
-                }
-            )
-            self.returns |= done
-            alive = []
-            for trial in active:
-                result = done[trial.number]
-                if result.status == JobStatus.FAILED:
-                    # One whose process was lost is left running: the next search in this folder goes on with it.
-                    place = self.place(_overrides(trial, fixed), trial.number)
-                    if results.read(place, {}).status == results.FAILED:
-                        study.tell(trial, state=state.FAIL)
-                    continue
+            active = self.judge(study, [*active, *new], fixed)
+
+    def judge(self, study: Any, active: Sequence[Any], fixed: list[str]) -> list[Any]:
+        """Train trials to their next rungs, tell the study what came of those that end there, and return the others."""
+        state = library().trial.TrialState
+        jobs = {trial.number: _overrides(trial, fixed) for trial in active}
+        before = study.get_trials(deepcopy=False)
+        rungs = {number: len(before[number].intermediate_values) for number in jobs}
+        done = self.launch({number: self.shortened(job, number, rungs[number]) for number, job in jobs.items()})
+        self.returns |= done
+        alive = []
+        for trial in active:
+            result, folder = done[trial.number], place(self.compose(jobs[trial.number], trial.number))
+            if result.status != JobStatus.FAILED:
                 if result.return_value is None:
                     raise UserError(_unmeasured(result.cfg))
                 trial.report(float(result.return_value), rungs[trial.number] + 1)
-                alive.append(trial)
-            # All have reported by now, so that each is judged beside the others of its batch and all before it.
-            active = []
-            for trial in alive:
-                rung, value = rungs[trial.number] + 1, float(done[trial.number].return_value)
-                if rung >= self.rungs:
-                    study.tell(trial, value)
-                elif promising(value, _at(study, rung)):
-                    active.append(trial)
-                else:
-                    results.mark(self.place(_overrides(trial, fixed), trial.number), results.PRUNED)
-                    study.tell(trial, state=state.PRUNED)
+                alive.append((trial, rungs[trial.number] + 1, float(result.return_value), folder))
+            elif results.read(folder).status == results.FAILED:
+                # One whose process was lost is left running: the next search in this folder goes on with it.
+                study.tell(trial, state=state.FAIL)
+        # All have reported by now, so that each is judged beside the others of its batch and all before it.
+        going_on = []
+        for trial, rung, value, folder in alive:
+            if rung >= self.rungs:
+                study.tell(trial, value)
+            elif promising(value, _at(study, rung)):
+                going_on.append(trial)
+            else:
+                results.mark(folder, results.PRUNED)
+                study.tell(trial, state=state.PRUNED)
+        return going_on
 
     def shortened(self, overrides: list[str], number: int, rung: int) -> list[str]:
         """The overrides of job `number` up to its next rung."""
@@ -226,10 +153,8 @@ class Tuner(Grid):
 
     def launch(self, jobs: Mapping[int, list[str]]) -> dict[int, JobReturn]:
         """Train jobs under their own numbers: together if the launcher can, else one after another."""
-        assert self.launcher is not None
-        numbered = getattr(self.launcher, "launch_numbered", None)
-        if numbered:
-            return dict(zip(jobs, numbered(jobs), strict=True))
+        if isinstance(self.launcher, Fused):
+            return dict(zip(jobs, self.launcher.launch_numbered(jobs), strict=True))
         return {number: self.launcher.launch([job], initial_job_idx=number)[0] for number, job in jobs.items()}
 
     def show(self, study: Any, fixed: list[str], folder: Path) -> bool:
@@ -237,7 +162,7 @@ class Tuner(Grid):
         optuna = library()
         trials = study.get_trials(deepcopy=False)
         jobs = [_overrides(trial, fixed) for trial in trials]
-        places = [self.place(job, number) for number, job in enumerate(jobs)]
+        places = [place(self.compose(job, number)) for number, job in enumerate(jobs)]
         failed = closing.show(folder, jobs, places, self.returns)
         if any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
             best = [job for job in jobs[study.best_trial.number] if not job.startswith("sweep.")]
@@ -256,11 +181,6 @@ def promising(value: float, others: Sequence[float]) -> bool:
 def _overrides(trial: Any, fixed: Sequence[str]) -> list[str]:
     """All overrides of a trial."""
     return [*fixed, *(f"{name}={value}" for name, value in trial.params.items())]
-
-
-def _reports(study: Any, trial: Any) -> Mapping[int, float]:
-    values: Mapping[int, float] = study.get_trials(deepcopy=False)[trial.number].intermediate_values
-    return values
 
 
 def _unmeasured(cfg: Any) -> str:

@@ -160,8 +160,8 @@ def test_an_own_agents_beta_is_its_own_affair(tmp_path: Path) -> None:
         make_run(tmp_path / str(number), 0.1, 0, float(number), agent={"_target_": "mine.Agent", "beta": beta})
     ((compared,), left_out) = comparison.load([tmp_path])
     assert left_out == []
-    assert verdict.answer(compared, verdict.aggregate(compared)).startswith("Use beta=[1, 2]")
-    page._section(compared)
+    assert verdict.answer(compared).startswith("Use beta=[1, 2]")
+    page.write([tmp_path], tmp_path / "out")
 
 
 ODD = [
@@ -262,9 +262,8 @@ def test_anything_is_a_report_or_one_line(tmp_path_factory: pytest.TempPathFacto
     except UserError:
         return
     assert len(left_out) == len(set(left_out))
-    tables.rows([run for one in compared for run in one.found])
+    tables.as_csv(compared)
     for one in compared:
-        rows = verdict.aggregate(one)
-        assert verdict.answer(one, rows)
-        tables.aggregates(one, rows)
+        assert verdict.answer(one)
+        tables.groups(one)
     assert all(results.read(folder / str(number)).status for number in range(2))

@@ -67,8 +67,7 @@ def read_one(*folders: Path) -> comparison.Comparison:
 
 def report(*folders: Path) -> str:
     """The answer of a report on runs of one task."""
-    compared = read_one(*folders)
-    return verdict.answer(compared, verdict.aggregate(compared))
+    return verdict.answer(read_one(*folders))
 
 
 def change(folder: Path, name: str, **values: Any) -> None:
@@ -126,17 +125,17 @@ def test_few_runs_are_points_and_have_no_interval(tmp_path: Path, seeds: int, su
     for number in range(2 * seeds):
         make_run(tmp_path / str(number), 0.1 if number < seeds else 1.0, number % seeds, float(number))
     compared = read_one(tmp_path)
-    rows = verdict.aggregate(compared)
-    answer = verdict.answer(compared, rows)
+    answer = verdict.answer(compared)
     assert f"{seeds} runs from {seeds} to {2 * seeds - 1}" in answer
     assert ("Fairly sure" in answer) == sure
     assert ("all its runs are better than those of beta=0.1, but 2 of a setting are few" in answer) != sure
     assert "cannot tell" not in answer
     assert "95%" not in answer
-    assert [row.interval or row.ahead_interval for row in rows] == [None, None]
-    _, shown, pictures = page._section(compared)
-    assert "95%" not in shown
-    assert list(pictures) == ["beta", "curves", "health", "tuning"]
+    assert [group.interval or group.ahead_interval for group in compared.groups] == [None, None]
+    path, _ = page.write([tmp_path], tmp_path / "out")
+    assert "95%" not in path.read_text()
+    pictures = sorted(picture.stem for picture in (tmp_path / "out" / "report").iterdir())
+    assert pictures == ["beta", "curves", "health", "tuning"]
 
 
 def test_a_best_beta_at_the_edge_asks_for_more(sweep: Path) -> None:
@@ -215,8 +214,8 @@ def test_saturated_weights_are_told_from_healthy_ones(sweep: Path) -> None:
         with_weights(sweep / str(number), **SWITCH | {"train/clipped": 0.95 if number < 5 else 0.1, "train/ess": 0.97})
         config = sweep / str(number) / ".hydra" / "config.yaml"
         config.write_text(config.read_text().replace("agent:\n", "agent:\n  max_weight: 20\n"))
-    rows = verdict.aggregate(read_one(sweep))
-    assert [row.judgement and row.judgement.state for row in rows] == [None, None, "saturated"]
+    groups = read_one(sweep).ranked
+    assert [group.judgement and group.judgement.state for group in groups] == [None, None, "saturated"]
     text = page.write([sweep], sweep)[0].read_text()
     assert text.count("<td>healthy</td>") == 2
     assert text.count("<td>saturated</td>") == 1
@@ -525,7 +524,7 @@ def test_settings_are_what_differs(tmp_path: Path) -> None:
     make_run(tmp_path / "1", 0.1, 1, 2.0, network={"hidden": [64]})
     compared = read_one(tmp_path)
     assert [settings.name(one.setting) for one in compared.found] == ["network.hidden=[8, 8]", "network.hidden=[64]"]
-    assert [row.iqm for row in verdict.aggregate(compared)] == [2.0, 1.0]
+    assert [group.iqm for group in compared.ranked] == [2.0, 1.0]
 
 
 def test_how_the_data_are_used_is_a_setting(tmp_path: Path) -> None:

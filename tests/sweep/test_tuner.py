@@ -20,7 +20,8 @@ from awr_exp.training.rows import read
 from tests.conftest import SMALL, Cli, start, trainer_of
 
 optuna = pytest.importorskip("optuna")
-from awr_exp.sweep.space import check_space, distribution  # noqa: E402
+from awr_exp.sweep.space import distribution  # noqa: E402
+from awr_exp.sweep.study import check_space, open_study, propose  # noqa: E402
 from awr_exp.sweep.tuner import Tuner, _unmeasured, promising  # noqa: E402
 
 SEARCH = [
@@ -106,12 +107,10 @@ def test_trials_that_count_environment_steps_are_judged_at_those(cli: Cli, tmp_p
 
 def asked(folder: Path, space: dict[str, Any], count: int) -> list[tuple[Any, ...]]:
     """What a search of two processes proposes, the second of which goes on with `count` more trials."""
-    tuner: Any = SimpleNamespace(seed=0, storage=None)
-    tuner.name = lambda *arguments: Tuner.name(tuner, *arguments)
     for _ in range(2):
-        study = Tuner.study(tuner, folder, ["agent.gamma=0.9"])
+        study = open_study(folder, None, ["agent.gamma=0.9"])
         for _ in range(count):
-            trial = Tuner.ask(tuner, study, space)
+            trial = propose(study, space, seed=0)
             if trial is not None:
                 study.tell(trial, -float(trial.number))
     return [tuple(trial.params.values()) for trial in study.get_trials()]
@@ -209,7 +208,7 @@ def test_a_killed_search_goes_on(cli: Cli, tmp_path: Path, datasets: Path) -> No
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    first = {run.folder.name: run.overrides["agent.beta"] for run in results.runs(sweep)}
+    first = {run.folder.name: (results.overrides(run.folder) or {})["agent.beta"] for run in results.runs(sweep)}
     changed = cli("-m", *options, "agent.gamma=0.5", f"sweep.resume={sweep}")
     assert changed.returncode == 1
     assert "was started with" in changed.stdout
@@ -220,7 +219,7 @@ def test_a_killed_search_goes_on(cli: Cli, tmp_path: Path, datasets: Path) -> No
     assert done.returncode == 0, done.stdout
     runs = {run.folder.name: run for run in results.runs(sweep)}
     assert len(runs) == 5
-    assert {name: runs[name].overrides["agent.beta"] for name in first} == first
+    assert {name: (results.overrides(sweep / name) or {})["agent.beta"] for name in first} == first
     assert {run.status for run in runs.values()} == {"finished", "pruned"}
 
 
