@@ -79,11 +79,11 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("options", "owner", "method", "call"),
-    [(ONLINE, Report, "call", 3), (FINETUNE, Online, "save", 1), (FINETUNE, Online, "train", 1)],
+    [(ONLINE, Report, "call", 3), (FINETUNE, checkpoint, "keep", 1), (FINETUNE, Online, "train", 1)],
 )
 def test_rows_of_a_killed_run_are_there_once_though_the_update_stays_0(
     options: list[str],
-    owner: type,
+    owner: Any,
     method: str,
     call: int,
     tmp_path: Path,
