@@ -29,6 +29,7 @@ from awr_exp import command, config, sweep
 from awr_exp.agents.awr import AWR
 from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
 from awr_exp.errors import UserError
+from awr_exp.machine import cores
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
@@ -104,6 +105,11 @@ class Crashing(gymnasium.Wrapper):
     def _crash(self) -> None:
         if self.left == 0:
             raise RuntimeError("the simulator crashed")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores, since tests wait for commands and for deadlines."""
+    return cores() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -206,10 +212,14 @@ def _register() -> None:
 def train(cfgs: Sequence[dict[str, Any]], folders: Sequence[Path], names: Sequence[str] = ()) -> list[Outcome]:
     """Train configurations as the members of one agent, each in its folder."""
     from awr_exp import experiment
+    from awr_exp.training import curves
     from awr_exp.training.run import Run
 
     names = names or [""] * len(cfgs)
-    return experiment.train([Run(*parts) for parts in zip(folders, names, cfgs, strict=True)])
+    with pytest.MonkeyPatch.context() as patch:
+        # A picture takes as long as many of these runs; commands draw theirs.
+        patch.setattr(curves, "draw", lambda folder: None)
+        return experiment.train([Run(*parts) for parts in zip(folders, names, cfgs, strict=True)])
 
 
 def composed(*overrides: str) -> dict[str, Any]:
