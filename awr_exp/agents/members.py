@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from awr_exp.math.members import Hyper, Shardable, Stateful, per_member
-from awr_exp.math.normalizer import Normalizer
 from awr_exp.math.optimizers import Net
 from awr_exp.networks.mlp import size
 from awr_exp.seeding import generator
@@ -64,7 +63,7 @@ class Members(Shardable):
         """
         begun = {f"{name}.average": state[f"{name}.theta"] for name in self.networks if f"{name}.theta" in state}
         for name, part in vars(self).items():
-            if isinstance(part, Stateful) and not isinstance(part, Normalizer):
+            if isinstance(part, Stateful) and part.begins_anew:
                 begun |= {f"{name}.{key}": tensor for key, tensor in part.tensors().items()}
         state = begun | state
         for name, tensor in self.state_dict().items():

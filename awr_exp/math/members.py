@@ -58,10 +58,11 @@ class Stateful(Shardable):
 
     learnt: the names of what it learns, tensors [K, ...] that `start` makes and that are changed in place. They are
     saved, resumed and divided among members as parameters are. Its other tensors [K, ...] are divided alone: they are
-    hyper-parameters of members.
+    hyper-parameters of members. begins_anew: whether it begins anew where a state has nothing of it.
     """
 
     learnt: tuple[str, ...] = ()
+    begins_anew = True
 
     def start(self, column: Tensor) -> Self:
         """A copy with its tensors as they are at the start, for the K members of a column [K, 1], and on its device."""

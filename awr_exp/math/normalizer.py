@@ -15,6 +15,8 @@ class Normalizer(Stateful):
     """
 
     learnt = ("mean", "std", "limit")
+    # All that is learnt depends on it.
+    begins_anew = False
 
     def __init__(self, wanted: Tensor, obs_dim: int) -> None:
         self.wanted = wanted.bool()
