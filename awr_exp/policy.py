@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from awr_exp.layout import described
 from awr_exp.math.observations import normalize
 from awr_exp.networks.mlp import size
 from awr_exp.networks.policy import Policy
+from awr_exp.results import leaves
 from awr_exp.seeding import normal, numpy_generator
 from awr_exp.surroundings import usual
 from awr_exp.training import checkpoint
@@ -53,20 +54,18 @@ def policy_metadata(spec: Spec, agent: dict[str, Any], reward_scale: float = 1.0
 
 def difference(before: Metadata, now: Metadata) -> str | None:
     """The first of policy_metadata by which a checkpoint's state would mean something else now, and how, or None."""
-    old, new = dict(_settings(before)), dict(_settings(now))
+    old, new = _settings(before), _settings(now)
     return next((f"{name}={old[name]}, not {new[name]}" for name in new if old.get(name, new[name]) != new[name]), None)
 
 
-def _settings(metadata: Metadata, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _settings(metadata: Metadata) -> dict[str, Any]:
     """The settings that say what a checkpoint's state means, by dotted name."""
-    for name, value in metadata.items():
-        if name in OF_LEARNING:
-            continue
-        if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{name}.")
-        else:
-            # JSON has no tuples.
-            yield prefix + name, list(value) if isinstance(value, tuple) else value
+    return {
+        # JSON has no tuples.
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in leaves(metadata).items()
+        if OF_LEARNING.isdisjoint(name.split("."))
+    }
 
 
 @usual()
