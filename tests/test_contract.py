@@ -25,7 +25,7 @@ from awr_exp.building.stacking import group_key, own_values, stack
 from awr_exp.data.episodes import from_episodes
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
-from awr_exp.policy import policy_metadata
+from awr_exp.metadata import policy_metadata
 from awr_exp.training import checkpoint, native
 from awr_exp.training.accelerate import compiler
 from awr_exp.training.run import Run
@@ -135,7 +135,10 @@ def make(cfgs: list[dict[str, Any]], folder: Path, spec: Spec, dtype: torch.dtyp
     """A trainer of the members that these configurations are."""
     nodes = [cfg["agent"] for cfg in cfgs]
     agent = build(stack(nodes), spec=spec, seeds=[cfg["seed"] for cfg in cfgs], dtype=dtype)
-    runs = [Run(folder / str(cfg["seed"]), metadata=policy_metadata(spec, cfg["agent"]), logger=Rows()) for cfg in cfgs]
+    metadata = [policy_metadata(spec, node) | agent.facts for node in nodes]
+    runs = [
+        Run(folder / str(cfg["seed"]), metadata=own, logger=Rows()) for cfg, own in zip(cfgs, metadata, strict=True)
+    ]
     offline = "updates" in cfgs[0]["trainer"]
     source: dict[str, Any] = {"make_env": None if offline else MakeWalk(spec.discrete)}
     if offline:
