@@ -211,7 +211,8 @@ def fits(head: str, task: str, agent: str = "bc") -> bool:
 def combinations() -> Iterator[Any]:
     """Schedule, agent, task and another option, of all that claims to work.
 
-    All agents and schedules are tried with one head, and each other option in one place, by turns; the rest is slow.
+    Every agent is tried with one head offline and by one other schedule, and each other option in one place, by turns;
+    the rest is slow.
     """
     others = [
         *(f"head={head}" for head in HEADS),
@@ -227,7 +228,9 @@ def combinations() -> Iterator[Any]:
         for agent, schedule in places:
             for task in TASKS:
                 if fits(name, task, agent) if group == "head" else task == "continuous":
-                    now = option == "head=auto" or (agent, schedule) == places[number % len(places)]
+                    turn = SCHEDULES[1 + AGENTS.index(agent) % (len(SCHEDULES) - 1)]
+                    now = option == "head=auto" and (schedule in (OFFLINE, turn) or agent in ("awr", "iql"))
+                    now = now or (agent, schedule) == places[number % len(places)]
                     marks = () if now else pytest.mark.slow
                     combination = schedule, agent, task, option
                     yield pytest.param(combination, marks=marks, id=" ".join(combination))
