@@ -2,12 +2,12 @@
 
 python benchmarks/offline_table.py [--sets pendulum_mixed my/data-v0 ...] [--agents iql awr ...] [--updates 15000] ...
 
-A set is one of ours by its name, or the id of any Minari data set of this machine; `--download` fetches
-those of the hub. Each agent is trained on three seeds with its default settings, and where it has a temperature again on a grid of five
-betas around the default one; all of an agent's runs on a set are members of one model. A score is the mean of a run's
-last three evaluations, from 0 for the set's random reference to 1 for its expert one. The table has the mean over seeds
-and the lowest and the highest one; below are member-updates a second. What was trained before is not trained again, so
-a table that is stopped goes on. Rows are kept as JSON beside it.
+A set is one of ours by its name, or the id of any Minari data set of this machine; `--download` fetches those of the
+hub. Each agent is trained on three seeds with its default settings, and where it has a temperature again on a grid of
+five betas around the default one; all of an agent's runs on a set are members of one model. A score is the mean of a
+run's last three evaluations, from 0 for the set's random reference to 1 for its expert one. The table has the mean over
+seeds and the lowest and the highest one; below are member-updates a second. What was trained before is not trained
+again, so a table that is stopped goes on. Rows are kept as JSON beside it.
 """
 
 import argparse
@@ -79,14 +79,8 @@ def train(data: str, agents: Sequence[str], asked: argparse.Namespace) -> list[R
                 continue
             place = asked.folder / data.replace("/", "_") / agent / name
             swept = [f"agent.beta={','.join(f'{one:g}' for one in grid)}"] if grid else []
-            command = [
-                *chosen,
-                f"agent={agent}",
-                layers(agent, asked.hidden),
-                *swept,
-                *asked.overrides,
-                f"hydra.sweep.dir={place}",
-            ]
+            own = [f"agent={agent}", layers(agent, asked.hidden), *swept, f"hydra.sweep.dir={place}"]
+            command = [*chosen, *own, *asked.overrides]
             again = [f"sweep.resume={place}"] if place.exists() else []
             subprocess.run([sys.executable, "-m", "awr_exp.main", "-m", *command, *again], check=False)
             found += list(rows(place, data, agent))
@@ -97,7 +91,7 @@ def rows(place: Path, data: str, agent: str) -> Iterable[Row]:
     runs = [run for run in results.runs(place) if run.status == results.FINISHED]
     for run in runs:
         chosen = results.overrides(run.folder) or {}
-        seen = {name: [] for name in ("eval/normalized_score", "eval/return_mean")}
+        seen: dict[str, list[float]] = {name: [] for name in ("eval/normalized_score", "eval/return_mean")}
         for row in read(run.folder):
             if row["name"] in seen:
                 seen[row["name"]].append(row["value"])
