@@ -367,7 +367,7 @@ def test_a_compiled_agent_learns_what_an_eager_one_does(
 
     monkeypatch.setattr(torch, "compile", whole)
     monkeypatch.setattr(native, "fits", lambda agent: False)
-    weighting = ["weighting=exp_running_scale"] if has_values(agent) else []
+    weighting = ["weighting=adaptive_ess"] if has_values(agent) else []
     cfg = configuration(schedule, f"agent={agent}", f"head={head}", *weighting)
     cfg["agent"] |= {name: 1 for name in ("value_iters",) if name in cfg["agent"]}
     agree(cfg, TASKS[task], tmp_path / task, torch.float64, 1e-6)
@@ -383,7 +383,7 @@ def test_what_is_learnt_in_cpp_is_what_the_agent_learns(
 ) -> None:
     if schedule != OFFLINE and not has_values(agent):
         return
-    weighting = ["weighting=exp_running_scale"] if has_values(agent) else []
+    weighting = ["weighting=adaptive_kl"] if has_values(agent) else []
     cfg = configuration(schedule, f"agent={agent}", f"head={head}", *weighting)
     if native.fits(build(cfg["agent"], spec=TASKS[task], seeds=[0])):
         # What follows must not come from the other way of compiling.

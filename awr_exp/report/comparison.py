@@ -90,9 +90,10 @@ class Group:
         beta, limit = config.get(BETA), config.get("agent.max_weight")
         if not is_number(beta):
             return None
-        # These are known not to heed it; whoever writes a weighting is believed to.
-        heeds = config.get("weighting") not in ("indicator", "constant")
-        standardized = config.get("agent.standardize_advantages") is True
+        # These are known not to heed it, and some solve for their own; whoever writes a weighting is believed to.
+        heeds = config.get("weighting") not in ("indicator", "constant", "Quantile") and "beta" not in self.weights
+        own_unit = config.get("weighting") in ("ExpRunningScale", "Sigmoid")
+        standardized = own_unit or config.get("agent.standardize_advantages") is True
         return judge(self.weights, beta if heeds else None, limit if is_number(limit) else None, standardized)
 
     @property
