@@ -215,7 +215,8 @@ def test_standardised_advantages_spread_by_one(tmp_path: Path) -> None:
 def test_a_beta_is_judged_by_what_it_does(
     tmp_path: Path, weighting: str, solved: dict[str, float], said: str | None
 ) -> None:
-    make_run(tmp_path / "0", 0.05, 0, 1.0, weighting={"_target_": f"awr_exp.math.{weighting}"})
+    part = {"_target_": f"awr_exp.math.{weighting}"}
+    make_run(tmp_path / "0", 0.05, 0, 1.0, weighting=part, agent=of_agent(0.05))
     with_weights(tmp_path / "0", **SWITCH | {"train/std_advantage": 500.0} | solved)
     text = report(tmp_path)
     assert said is None or said in text
