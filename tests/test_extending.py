@@ -32,7 +32,7 @@ SMALL = [
     "trainer.updates=60", "trainer.report_interval=10", "trainer.eval_interval=10", "trainer.checkpoint_interval=10",
     "trainer.eval_episodes=2",
 ]  # fmt: skip
-TRUST = ["my_parts.flow.Flow", "my_parts.residual.Residual"]
+TRUST = ["my_parts.laplace.Laplace", "my_parts.residual.Residual"]
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,14 @@ def test_a_run_of_own_parts_goes_on_to_the_bit_by_the_command_that_is_printed(
     place: Path, datasets: Path, cli: Cli
 ) -> None:
     line = stopped(place, datasets, *SMALL, "hydra.run.dir=run")
-    for name in ("awac.AWAC", "flow.Flow", "residual.Residual", "steady.Steady", "table.read", "patience.Patience"):
+    for name in (
+        "awac.AWAC",
+        "laplace.Laplace",
+        "residual.Residual",
+        "steady.Steady",
+        "table.read",
+        "patience.Patience",
+    ):
         assert f"my_parts.{name}" in line
     assert "my_parts.corridor" in line
     program, dash, module, *arguments = shlex.split(line)
@@ -131,7 +138,7 @@ def test_they_go_on_from_their_own_offline_part_and_a_video_that_nothing_draws_e
     }  # fmt: skip
     options = [f"trainer.{name}={value}" for name, value in small.items()]
     done = cli(
-        "--config-dir", "conf", "agent=awac", "head=flow", "network=residual", "weighting=steady", "dataset=table",
+        "--config-dir", "conf", "agent=awac", "head=laplace", "network=residual", "weighting=steady", "dataset=table",
         "dataset.path=log.csv", "env=corridor", *online, *options, "schedule.learning_starts=20", "logger=jsonl",
         "schedule.update_interval=10", "threads=1", "hydra.run.dir=run",
     )  # fmt: skip

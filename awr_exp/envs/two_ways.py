@@ -41,7 +41,7 @@ def moved(place: NDArray[np.float64], action: Any) -> tuple[NDArray[np.float64],
 
 
 class TwoWays(gymnasium.Env):
-    """The action is a speed across the current; the return is 1 if the boat reaches the goal, after 10 steps, else 0."""
+    """The action is a speed across the current; the return is 1 if the boat is in the goal after 10 steps, else 0."""
 
     observation_space, action_space = OBSERVATION, ACTION
 

@@ -109,18 +109,20 @@ class Continuous(Head):
         self.choices = int((self.scale > 0).sum())
         self.free = (self.scale > 0).float() if self.choices < spec.action_dim else None
 
-    def _in_units(self, action: Tensor, like: Tensor) -> Tensor:
+    def in_units(self, action: Tensor, like: Tensor) -> Tensor:
+        """Actions [..., action_dim] in units; like: a tensor of the device and the dtype that constants are to have."""
         return (action - self.centre.to(like)) / self.unit.to(like)
 
-    def _to_action(self, x: Tensor) -> Tensor:
+    def to_action(self, x: Tensor) -> Tensor:
+        """The actions that are x [..., action_dim] in units."""
         return self.centre.to(x) + self.scale.to(x) * x
 
-    def _total(self, entries: Tensor) -> Tensor:
+    def total(self, entries: Tensor) -> Tensor:
         """[..., action_dim] to [...], of those entries that there is a choice of."""
         return (entries if self.free is None else entries * self.free.to(entries)).sum(-1)
 
-    def _need_bounds(self, name: str) -> None:
-        """Raises UserError, which names the head, where an action has no bound."""
+    def need_bounds(self, name: str) -> None:
+        """Raises UserError, which calls the head by its name, where an action is unbounded."""
         if not bool((self.low.isfinite() & self.high.isfinite()).all()):
             raise UserError(
                 f"head={name} needs finite action bounds on both sides; use head=gaussian for other actions"

@@ -50,29 +50,29 @@ class Gaussian(Continuous, Likelihood):
     def _normal_log_prob(self, outputs: Tensor, extra: Extra, x: Tensor) -> Tensor:
         """Of x in scaled units, [..., action_dim] to [...]."""
         mean, log_std = self._moments(outputs, extra)
-        return self._total(-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std) - HALF_LOG_TWO_PI * self.choices
+        return self.total(-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std) - HALF_LOG_TWO_PI * self.choices
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         """[K, B], in the units of the action."""
-        return self._normal_log_prob(outputs, extra, self._in_units(action, outputs)) - self.log_scale
+        return self._normal_log_prob(outputs, extra, self.in_units(action, outputs)) - self.log_scale
 
     def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
         """[K, B] nats; of the Gaussian before squashing where there is a tanh, which has no closed form."""
         mean, log_std = self._moments(outputs, extra)
         per_entry = log_std + 0.5 + HALF_LOG_TWO_PI
-        return self._total(per_entry.expand_as(mean)) + self.log_scale
+        return self.total(per_entry.expand_as(mean)) + self.log_scale
 
     def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
         if not self.bound_penalty:
             return super().penalty(outputs, extra)
         mean, _ = self._moments(outputs, extra)
-        low, high = (self._in_units(bound.to(outputs), outputs) for bound in (self.low, self.high))
+        low, high = (self.in_units(bound.to(outputs), outputs) for bound in (self.low, self.high))
         outside = mean - mean.clamp(low, high)
-        return 0.5 * self.bound_penalty * self._total(outside.square()).mean(-1)
+        return 0.5 * self.bound_penalty * self.total(outside.square()).mean(-1)
 
     def act(self, outputs: Tensor, extra: Extra, noise: Tensor | None) -> Tensor:
         mean, log_std = self._moments(outputs, extra)
-        return self._to_action(mean if noise is None else mean + log_std.exp() * noise)
+        return self.to_action(mean if noise is None else mean + log_std.exp() * noise)
 
     def numpy(self, extra: Extra, squash: bool = False) -> numpy_policy.NumpyHead:
         std = None
@@ -141,16 +141,16 @@ class TanhGaussian(Gaussian):
 
     def __init__(self, spec: Spec, std: Std = "state_dependent") -> None:
         super().__init__(spec, std)
-        self._need_bounds("tanh_gaussian")
+        self.need_bounds("tanh_gaussian")
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
-        x = torch.atanh(self._in_units(action, outputs).clamp(-self.EDGE, self.EDGE))
+        x = torch.atanh(self.in_units(action, outputs).clamp(-self.EDGE, self.EDGE))
         # log(1 - tanh(x)^2), in the form that does not cancel.
         log_slope = 2 * (math.log(2) - x - F.softplus(-2 * x))
-        return self._normal_log_prob(outputs, extra, x) - self._total(log_slope) - self.log_scale
+        return self._normal_log_prob(outputs, extra, x) - self.total(log_slope) - self.log_scale
 
-    def _to_action(self, x: Tensor) -> Tensor:
-        return super()._to_action(torch.tanh(x))
+    def to_action(self, x: Tensor) -> Tensor:
+        return super().to_action(torch.tanh(x))
 
     def numpy(self, extra: Extra, squash: bool = True) -> numpy_policy.NumpyHead:
         return super().numpy(extra, squash)

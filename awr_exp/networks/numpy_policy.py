@@ -118,21 +118,33 @@ class Components:
 
 @dataclass(frozen=True)
 class Moving:
-    """The head that moves noise to an action in `steps` steps of Euler; begin: what it moves for evaluation.
+    """The head that moves noise to an action in `steps` steps of Euler; candidates [N, action_dim]: for evaluation.
 
     velocity: from features, places and times [K, E, ...] to velocities [K, E, action_dim].
     """
 
     velocity: NumpyNetwork
     steps: int
-    begin: Array
+    candidates: Array
     centre: Array
     scale: Array
+    unit: Array
     low: Array
     high: Array
 
     def __call__(self, outputs: Array, noise: Array | None) -> Array:
-        place = np.broadcast_to(self.begin, (*outputs.shape[:-1], len(self.begin))) if noise is None else noise
+        if noise is not None:
+            return self._moved(outputs, noise)
+        members, rows, _ = outputs.shape
+        count, width = self.candidates.shape
+        begin = np.broadcast_to(np.tile(self.candidates, (rows, 1)), (members, rows * count, width))
+        actions = self._moved(outputs.repeat(count, 1), begin).reshape(members, rows, count, width)
+        x = (actions - self.centre) / self.unit
+        distance = np.square(x[..., None, :] - x[..., None, :, :]).sum(-1)
+        chosen = np.sort(distance, -1)[..., count // 4].argmin(-1)
+        return np.take_along_axis(actions, chosen[..., None, None], -2).squeeze(-2)
+
+    def _moved(self, outputs: Array, place: Array) -> Array:
         for step in range(self.steps):
             time = np.full_like(place[..., :1], step / self.steps)
             place = place + self.velocity(np.concatenate([outputs, place, time], -1)) / self.steps
