@@ -11,11 +11,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 
 import awr_exp
 from awr_exp import results
 from awr_exp.data.builtin import two_ways
-from awr_exp.envs.two_ways import HARBOUR, ROCK, begun, moved
+from awr_exp.envs.two_ways import GOAL, HARBOUR, ROCK, START, begun, moved
 
 SWEEP = Path("outputs/sweeps/two_ways")
 HEADS = {"gaussian": "one Gaussian", "mixture": "mixture", "flow": "flow", "categorical_bins": "bins"}
@@ -45,32 +46,24 @@ def draw(folder: Path) -> None:
         runs.setdefault((results.overrides(run.folder) or {})["head"], []).append(run)
     figure, axes = plt.subplots(2, len(HEADS), figsize=(10, 4.2), height_ratios=(2, 1), constrained_layout=True)
     data = two_ways()
-    obs, action = (column.squeeze(0).numpy() for column in first_steps(data))
+    batch = data.sample(torch.arange(len(data)).unsqueeze(0))
+    obs, action = batch.obs[0].numpy(), batch.action[0].numpy()
     for (name, title), above, below in zip(HEADS.items(), *axes, strict=True):
         policy = awr_exp.load(runs[name][0].folder)
         above.add_patch(plt.Circle((0, 0), ROCK, color="0.75"))
-        above.plot([1, 1], [-HARBOUR, HARBOUR], color="C2", linewidth=4)
+        above.plot([GOAL, GOAL], [-HARBOUR, HARBOUR], color="C2", linewidth=4)
         above.plot(*obs.T, ".", color="0.6", markersize=1, zorder=0)
         for path in paths(policy):
             above.plot(*path.T, color="C0", linewidth=0.7)
         returns = ", ".join(f"{run.metrics['eval/return_mean']:.2f}" for run in runs[name])
         above.set(title=f"{title}: {returns}", xlim=(-1.1, 1.1), ylim=(-1, 1), aspect="equal", xticks=[], yticks=[])
-        at_start = obs[:, 0] == -1
-        bins = np.linspace(-1, 1, 42)
-        drawn = policy(np.tile(np.float32([-1, 0]), (5_000, 1)), deterministic=False)
-        below.hist(action[at_start].ravel(), bins, density=True, color="0.75")
-        below.hist(drawn.ravel(), bins, density=True, histtype="step", color="C0")
-        below.axvline(float(policy(np.float32([-1, 0]))[0]), color="C1")
+        start, edges = np.float32([START, 0]), np.linspace(-1, 1, 42)
+        drawn = policy(np.tile(start, (5_000, 1)), deterministic=False)
+        below.hist(action[obs[:, 0] == START].ravel(), edges, density=True, color="0.75")
+        below.hist(drawn.ravel(), edges, density=True, histtype="step", color="C0")
+        below.axvline(policy(start).item(), color="C1")
         below.set(xlabel="first action", yticks=[])
     figure.savefig(PICTURE, dpi=100)
-
-
-def first_steps(data: Any) -> tuple[Any, Any]:
-    """Observations and actions of the whole data set."""
-    import torch
-
-    batch = data.sample(torch.arange(len(data)).unsqueeze(0))
-    return batch.obs, batch.action
 
 
 if __name__ == "__main__":

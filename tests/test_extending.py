@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.testing import assert_close
 
 import awr_exp
 from awr_exp import results
@@ -62,6 +63,23 @@ def test_they_are_compiled_together(
     monkeypatch.setattr(torch, "compile", lambda function, **_: compile(function, fullgraph=True, backend="eager"))
     agree(own(OFFLINE, *(f"{group}={option}" for group, option in OWN)), CONTINUOUS, tmp_path, torch.float64, 1e-6)
     assert "compilation failed" not in caplog.text
+
+
+def test_the_laplace_head_is_that_distribution() -> None:
+    from my_parts.laplace import Laplace
+
+    head, g = Laplace(CONTINUOUS), torch.Generator().manual_seed(0)
+    outputs = torch.tensor([0.2, -0.3]).expand(1, 20_000, 2)
+    extra = {"log_width": torch.tensor([[[-1.0, 0.5]]])}
+    oracle = torch.distributions.Laplace(outputs, extra["log_width"].exp())
+    x = torch.randn(1, 20_000, 2, generator=g)
+    log_prob = head.log_prob(outputs, extra, head.to_action(x))
+    assert_close(log_prob, oracle.log_prob(x).sum(-1) - np.log(3))
+    assert_close(head.entropy(outputs, extra), oracle.entropy().sum(-1) + np.log(3))
+    drawn = head.in_units(head.act(outputs, extra, torch.randn(1, 20_000, head.noise, generator=g)), outputs)
+    assert_close(drawn.mean(1), outputs[:, 0], atol=0.05, rtol=0)
+    assert_close(drawn.std(1), oracle.stddev[:, 0], atol=0.05, rtol=0)
+    assert_close((drawn - outputs).abs().mean(1), oracle.scale[:, 0], atol=0.05, rtol=0)
 
 
 @pytest.fixture
