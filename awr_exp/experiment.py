@@ -18,7 +18,7 @@ from awr_exp.building.takeover import Found, check_same, forget_others_moments, 
 from awr_exp.building.task import check_memory, open_task
 from awr_exp.envs.build import collecting, task
 from awr_exp.errors import UserError
-from awr_exp.policy import policy_metadata
+from awr_exp.metadata import policy_metadata
 from awr_exp.results import Outcome
 from awr_exp.surroundings import usual
 from awr_exp.training import accelerate, checkpoint, closing, memory
@@ -112,13 +112,15 @@ class Experiment:
     def _fit(self, name: str, node: Config, runs: Sequence[Run], title: str, begin: Sequence[Found] = ()) -> None:
         """Train a part of the runs' configurations by a trainer; begin: checkpoints of other runs to begin with."""
         own = title == "training"
+        best_of = self.config["policy"]["best_of"] if own and self.config.get("policy") else 1
         done = [checkpoint.latest(run.folder, tensors=False) for run in runs]
         before = [found[1] for found in done if found]
         nodes = [run.config[name] for run in runs]
         agent = build(stacking.stack(nodes), spec=self.spec, seeds=[r.config["seed"] for r in runs], device=self.device)
         contracts.check_made("agent", nodes[0], agent, Agent)
         for run, one in zip(runs, nodes, strict=True):
-            run.metadata = policy_metadata(self.spec, one, self.data.info.reward_scale if self.data else 1.0)
+            scale = self.data.info.reward_scale if self.data else 1.0
+            run.metadata = policy_metadata(self.spec, one, scale) | agent.facts | ({"best_of": best_of} if own else {})
         metadata = [run.metadata for run in runs]
         resumes = all(done)
         if resumes:
@@ -128,7 +130,8 @@ class Experiment:
         elif self.data:
             agent.fit_normalizer(*self.data.obs_statistics())
         # Runs get their loggers later: one that cannot be built, or resumed, should not begin a record of itself.
-        trainer = self._trainer(node, agent, runs, title=title, callbacks=_callbacks(self.config) if own else [])
+        callbacks = _callbacks(self.config) if own else []
+        trainer = self._trainer(node, agent, runs, title=title, callbacks=callbacks, best_of=best_of)
         try:
             if resumes:
                 trainer.resume()

@@ -1,9 +1,8 @@
 """A trained policy as a function of NumPy observations: `awr_exp.load(run_folder)`."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,68 +18,33 @@ from awr_exp.config import check_trusted
 from awr_exp.errors import UserError, first_line
 from awr_exp.layout import described
 from awr_exp.math.observations import normalize
+from awr_exp.networks.actions import Q
 from awr_exp.networks.mlp import size
 from awr_exp.networks.policy import Policy
-from awr_exp.results import leaves
+from awr_exp.ranges import Count, check
 from awr_exp.seeding import normal, numpy_generator
 from awr_exp.surroundings import usual
 from awr_exp.training import checkpoint
 from awr_exp.types import Spec
 
-Metadata = dict[str, Any]
-
-OF_LEARNING = {
-    "optimizer", "init", "input_scale", "output_init", "output_scale", "std", "std_end",
-    "bound_penalty", "logit_penalty", "steps", "candidates",
-}  # fmt: skip
-"""Metadata that may change while a policy learns: its state goes on meaning the same. Each kind of std has a shape."""
-
-
-def policy_metadata(spec: Spec, agent: dict[str, Any], reward_scale: float = 1.0) -> Metadata:
-    """What a checkpoint must know of what its state means: the task's shapes, the networks, and what is normalised.
-
-    With the first two it can be loaded without the run's folder. optimizer: whose moments those are; gamma, where its
-    critic is in units of 1 / (1 - gamma); reward_scale, of what it learns values of.
-    """
-    others = ("optimizer", "normalize_observations", "normalize_values")
-    known = {name: agent[name] for name in others if name in agent}
-    if agent.get("normalize_values"):
-        known["gamma"] = agent["gamma"]
-    if "gamma" in agent:
-        known["reward_scale"] = float(reward_scale)
-    # As it will come back: JSON has no tuples.
-    return {"spec": json.loads(json.dumps(asdict(spec))), "network": agent["network"], "head": agent["head"], **known}
-
-
-def difference(before: Metadata, now: Metadata) -> str | None:
-    """The first of policy_metadata by which a checkpoint's state would mean something else now, and how, or None."""
-    old, new = _settings(before), _settings(now)
-    return next((f"{name}={old[name]}, not {new[name]}" for name in new if old.get(name, new[name]) != new[name]), None)
-
-
-def _settings(metadata: Metadata) -> dict[str, Any]:
-    """The settings that say what a checkpoint's state means, by dotted name."""
-    return {
-        # JSON has no tuples.
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in leaves(metadata).items()
-        if OF_LEARNING.isdisjoint(name.split("."))
-    }
-
 
 @usual()
-def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[str] = ()) -> "TrainedPolicy":
+def load(
+    path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[str] = (), best_of: Count | None = None
+) -> "TrainedPolicy":
     """The trained policy of a run folder or of one checkpoint file, as a function of observations.
 
         policy = awr_exp.load("outputs/runs/<date>/<time>")
         action = policy(obs)
 
     Observations and actions are those of the environment itself; see `TrainedPolicy`.
-    which: "best" by evaluation (the latest if nothing was evaluated) or "latest"; seed: of sampled actions, for
-    `policy(obs, deterministic=False)`; trust: dotted names of own network or head classes that the checkpoint may
-    call. Raises UserError if there is no readable checkpoint, or if it asks for code that is neither ours nor trusted.
+    which: "best" by evaluation (the latest if nothing was evaluated) or "latest"; seed: of sampled actions; trust:
+    dotted names of own network or head classes that the checkpoint may call; best_of: how many samples it chooses the
+    best from, by its Q; 1: it takes the mode instead; None: as it was evaluated. Raises UserError if there is no
+    readable checkpoint, if it asks for code that is neither ours nor trusted, or if it has no Q to choose by.
     """
     path = Path(path)
+    check("best_of", best_of, Count | None)
     if which not in ("best", "latest"):
         raise UserError(f"which is '{which}'; it must be best or latest")
     if path.is_file():
@@ -97,11 +61,33 @@ def load(path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[s
     try:
         settings.check_ranges(nodes)
         spec = Spec.from_json(metadata["spec"])
-        policy = Policy(spec, **{part: instantiate(node, _convert_="all") for part, node in nodes.items()})
+        parts = {part: instantiate(node, _convert_="all") for part, node in nodes.items()}
+        policy = Policy(spec, **parts, conditioned=metadata.get("conditioned", False))
+        count = metadata.get("best_of", 1) if best_of is None else best_of
+        judge = Judge.of(Q(spec, parts["network"], metadata.get("ensemble", 0)), state, count) if count > 1 else None
         check_tensors(spec, policy, state)
     except (UserError, InstantiationException, TypeError, ValueError) as error:
         raise UserError(f"the policy of {path} cannot be built: {first_line(error)}") from error
-    return TrainedPolicy(spec, policy, state, seed, f"{path}, update {metadata.get('update')}")
+    return TrainedPolicy(spec, policy, state, seed, f"{path}, update {metadata.get('update')}", judge)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Which of `count` sampled actions a policy takes: the one that Q, with its parameters theta [1, P], finds best."""
+
+    q: Q
+    theta: torch.Tensor
+    count: int
+
+    @classmethod
+    def of(cls, q: Q, state: checkpoint.State, count: int) -> "Judge":
+        """The judge that a checkpoint has. Raises UserError where it has none."""
+        theta, wanted = state.get("q.average"), (1, size(q.shapes))
+        if not q.size or theta is None:
+            raise UserError(f"best_of={count} needs a Q to judge actions by, and its agent learns none")
+        if theta.shape != wanted or theta.isnan().any():
+            raise UserError(f"its 'q.average' should be {wanted} numbers, found {tuple(theta.shape)}")
+        return cls(q, theta, count)
 
 
 def check_tensors(spec: Spec, policy: Policy, state: checkpoint.State) -> None:
@@ -124,8 +110,16 @@ class TrainedPolicy:
     the random numbers that the original would.
     """
 
-    def __init__(self, spec: Spec, policy: Policy, state: checkpoint.State, seed: int, source: str = "") -> None:
-        self.spec, self.policy, self.source = spec, policy, source
+    def __init__(
+        self,
+        spec: Spec,
+        policy: Policy,
+        state: checkpoint.State,
+        seed: int,
+        source: str = "",
+        judge: Judge | None = None,
+    ) -> None:
+        self.spec, self.policy, self.source, self.judge = spec, policy, source, judge
         self.theta = state.get(AVERAGE, state["actor.theta"])
         self.normalizer = [state[f"normalizer.{name}"] for name in ("mean", "std", "limit")]
         self.rng = numpy_generator(seed, "policy")
@@ -139,10 +133,10 @@ class TrainedPolicy:
 
         That of a Gaussian may be out of bounds.
         """
-        quick, width = self.policy.numpy(self.theta, *self.normalizer), self.policy.head.noise
+        quick = None if self.judge and not sample else self.policy.numpy(self.theta, *self.normalizer)
 
         def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
-            noise = normal(rng, 1, width) if sample else None
+            noise = self._noise(rng, 1, sample)
             if quick is None:
                 return self._act(obs, noise)
             return quick(obs[None, None], None if noise is None else noise[None])[0, 0]
@@ -154,12 +148,13 @@ class TrainedPolicy:
 
         obs: one observation as `env.step` returns it, or a batch: an array or list [..., obs_dim]; of an environment
         with Dicts or Tuples those, of single values or of whole batches (as a vectorised environment gives them), a
-        list of Dicts or tuples, or the flat vectors that they become, [..., obs_dim]. deterministic: the mode instead
-        of a sample. Raises UserError for anything else, and for numbers that are not finite.
+        list of Dicts or tuples, or the flat vectors that they become, [..., obs_dim]. deterministic: as it is
+        evaluated, by the mode or the best of several samples, instead of a sample. Raises UserError for anything else,
+        and for numbers that are not finite.
         """
         flat = self._flat(obs)
         rows = math.prod(flat.shape[:-1])
-        action = self._act(flat, None if deterministic else normal(self.rng, rows, self.policy.head.noise))
+        action = self._act(flat, self._noise(self.rng, rows, not deterministic))
         if self.spec.discrete:
             return action + self.spec.action_start
         return np.clip(action, *self._bounds())
@@ -200,12 +195,23 @@ class TrainedPolicy:
                 raise
             return flat
 
+    def _noise(self, rng: np.random.Generator, rows: int, sample: bool) -> NDArray[np.float32] | None:
+        """What actions are drawn with, [rows, n]; [count, rows, n] where the best of several is to be chosen."""
+        width = self.policy.head.noise
+        if sample or self.judge is None:
+            return normal(rng, rows, width) if sample else None
+        return normal(rng, self.judge.count * rows, width).reshape(self.judge.count, rows, width)
+
     @torch.no_grad()
     def _act(self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[Any]:
-        """Actions for flat observations, which may be out of bounds and count from 0; noise: [rows, n], or None."""
+        """Actions for flat observations, which may be out of bounds and count from 0; noise: as `_noise` makes it."""
         rows = torch.as_tensor(obs, dtype=self.theta.dtype, device="cpu")
         rows = rows.reshape(1, math.prod(obs.shape[:-1]), self.spec.obs_dim)
         batch = normalize(rows, *(each.unsqueeze(1) for each in self.normalizer))
         drawn = None if noise is None else torch.as_tensor(noise[None], dtype=self.theta.dtype, device="cpu")
-        action = self.policy.act(self.theta, batch, drawn)
+        if drawn is not None and drawn.dim() == 4:
+            assert self.judge is not None
+            action = self.judge.q.best(self.judge.theta, batch, self.policy.samples(self.theta, batch, drawn))
+        else:
+            action = self.policy.act(self.theta, batch, drawn)
         return action[0].unflatten(0, obs.shape[:-1]).numpy() if obs.ndim > 1 else action[0, 0].numpy()

@@ -61,6 +61,7 @@ def matches(pattern: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
+Number = Annotated[float, Range(_number, "a finite number")]
 Positive = Annotated[float, Range(lambda v: _number(v) and v > 0, "a positive, finite number")]
 PositiveOrInf = Annotated[float, Range(lambda v: isinstance(v, Real) and v is not True and v > 0, "a positive number")]
 NotNegative = Annotated[float, Range(lambda v: _number(v) and v >= 0, "a number of at least 0")]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import yaml
 
-from awr_exp.ranges import Range, Text, Texts, Whole, matches
+from awr_exp.ranges import Count, Range, Text, Texts, Whole, matches
 from awr_exp.reading import Loader
 from awr_exp.signatures import parameters
 
@@ -37,6 +37,8 @@ RUN: dict[str, Any] = {
     "objective": Text | None,
 }  # fmt: skip
 """The settings of config.yaml, which are of no part."""
+POLICY: dict[str, Any] = {"best_of": Count}
+"""The settings under `policy`."""
 SWEEP: dict[str, Any] = {"resume": Text | None}
 """The settings under `sweep`."""
 REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
@@ -110,7 +112,8 @@ def kinds(conf: Path) -> dict[str, Kind]:
     chosen = [one for one in options(conf) if "/" not in one.group and one.group not in ("", "experiment")]
     groups = {one.group for one in chosen}
     # A baseline is an agent, and what a run begins with is trained by a trainer of its own.
-    known = {"": Kind(own=RUN, parts={"sweep": "sweep", "baseline": "agent"}), "sweep": Kind(own=SWEEP)}
+    known = {"": Kind(own=RUN, parts={"sweep": "sweep", "policy": "policy", "baseline": "agent"})}
+    known |= {"policy": Kind(own=POLICY), "sweep": Kind(own=SWEEP)}
     known["trainer"] = Kind(parts={"pretrain": "trainer"})
     for option in chosen:
         for place, node in ({option.place: option.content} if option.place else option.content).items():

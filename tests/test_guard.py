@@ -27,7 +27,7 @@ import awr_exp
 from awr_exp import command, config, guard, machine, reading, results, vocabulary
 from awr_exp.data import export, minari
 from awr_exp.errors import UserError
-from awr_exp.policy import policy_metadata
+from awr_exp.metadata import policy_metadata
 from awr_exp.report import page
 from awr_exp.sweep import engines
 from awr_exp.training import accelerate, native_library

@@ -27,6 +27,7 @@ ORDER = [
     "envs",
     "data",
     "results",
+    "metadata",
     "config",
     "settings",
     "help",

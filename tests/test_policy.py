@@ -19,9 +19,10 @@ from awr_exp.data.replay import Replay
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError
+from awr_exp.metadata import difference, policy_metadata
 from awr_exp.networks import heads
 from awr_exp.networks.policy import Policy
-from awr_exp.policy import TrainedPolicy, policy_metadata
+from awr_exp.policy import TrainedPolicy
 from awr_exp.training import checkpoint
 from awr_exp.types import DataInfo, Spec
 from tests.conftest import NETWORK, make_awr
@@ -193,7 +194,7 @@ def test_a_checkpoint_keeps_what_observations_and_actions_mean(spec: Spec, tmp_p
     assert policy.spec == spec
     found = checkpoint.latest(tmp_path / "moved")
     assert found is not None
-    assert module.difference(found[1], policy_metadata(spec, nodes)) is None
+    assert difference(found[1], policy_metadata(spec, nodes)) is None
     obs = {"agent": [0.2, 0.4], "goal": 1} if spec is PARTS else OBS
     np.testing.assert_array_equal(policy(obs), before(obs))
     assert repr(policy) == f"TrainedPolicy({tmp_path}/moved, update 3: {spec})"

@@ -34,6 +34,7 @@ RANGED = [(target, name) for target in sorted(TARGETS) for name, hint in signatu
 """Every setting of a part of ours."""
 WRONG: dict[str, Any] = {
     "a positive": -1,
+    "a finite number": "much",
     "a number of at least 0": -0.5,
     "a number of at least 0 and below 1": 1,
     "a finite number of at least 1": 0.5,

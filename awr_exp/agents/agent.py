@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -44,8 +44,12 @@ class Agent(Members):
 
     whole_episodes = False
     """Whether its targets are of whole episodes, as `targets` makes them; a batch suffices otherwise."""
+    conditioned = False
+    """Whether its policy is told what kind of action is wanted, see `Policy`, instead of weighing them."""
     value_iters = 0
     """Steps of the critic on each batch."""
+    reads_next_action = False
+    """Whether its batches have to say what was done next, see `Batch.next_action`."""
     judged_by: frozenset[str] | None = frozenset()
     """The fields of a batch that `advantage` looks at, where it does without observations; None: all of it."""
 
@@ -79,7 +83,7 @@ class Agent(Members):
         self.spec, self.optimizer, self.make_network = spec, optimizer, network
         # The head's bounds beside the parameters: a captured update cannot fetch them from the host.
         with self.device:
-            self.policy = Policy(spec, network, head)
+            self.policy = Policy(spec, network, head, self.conditioned)
         self.normalizer = Normalizer(self.hyper(normalize_observations), spec.obs_dim)
         self.max_grad_norm = self.hyper(no_limit(max_grad_norm))
         self.actor_lr, self.actor_iters = self.hyper(actor_lr), actor_iters
@@ -93,6 +97,21 @@ class Agent(Members):
         return f"{type(self).__name__}(seeds {seeds}; parameters: {sizes}; on {self.device}; {self.spec})"
 
     @property
+    def lags(self) -> bool:
+        """Whether its critic takes too few steps on each batch to keep up with the policy."""
+        return False
+
+    @property
+    def judge(self) -> Net | None:
+        """The Q by which `policy.best_of` chooses among actions, or None where it has none."""
+        return None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the metadata of its checkpoints say beside its configuration: how its policy and Q are made."""
+        return {"conditioned": self.policy.conditioned, "ensemble": self.judge.module.size if self.judge else 0}
+
+    @property
     def chunk(self) -> int:
         """Rows of each member that pass a network at once outside an update."""
         return max(1, VALUE_CHUNK[self.device.type] // self.members)
@@ -103,8 +122,13 @@ class Agent(Members):
         return sum(self.noise_sizes.values())
 
     def noise(self, batch: Batch, name: str) -> Tensor:
-        """The part of a batch's noise that `noise_sizes` has under this name, [K, B, its size]."""
+        """The part of a batch's noise that `noise_sizes` has under this name, [K, B, its size].
+
+        Raises ValueError where a batch has none of what the agent samples with.
+        """
         if batch.noise is None:
+            if self.noise_sizes[name]:
+                raise ValueError(f"this agent samples: give Batch.noise, [K, B, {self.noise_size}] normal numbers")
             return batch.obs.new_empty(*batch.obs.shape[:2], 0)
         return batch.noise.split(list(self.noise_sizes.values()), -1)[list(self.noise_sizes).index(name)]
 
@@ -143,21 +167,32 @@ class Agent(Members):
         """How much actions with these advantages [K, N] count, [K, N]."""
         return torch.ones_like(advantage)
 
-    def actor_update(self, batch: Batch, weight: Tensor) -> Metrics:
-        """One step on L_pi = mean(w loss(a|s)) for normalised observations: the actor's of every agent.
+    def condition(self, batch: Batch, weight: Tensor) -> Tensor:
+        """What a policy that is conditioned is told of the actions with these weights, [K, B]; see `Policy`."""
+        raise NotImplementedError
 
-        Most heads' loss is - log pi(a|s) (Peng et al. 2019, eq. 14).
-        """
-        noise = self.noise(batch, "actor")
+    def actor_update(self, batch: Batch, weight: Tensor) -> Metrics:
+        """One step of the actor on `actor_loss`, after which its average follows."""
 
         def loss(theta: Tensor) -> LossAndMetrics:
-            loss, penalty, report = self.policy.loss(theta, batch.obs, batch.action, noise)
-            return losses.weighted(loss, weight) + penalty, report
+            return self.actor_loss(theta, batch, weight)
 
         actor_loss, report = self.descend(self.actor, loss, self.actor_lr)
         if self.actor.average is not None:
             self.actor.move_average(averaging_rate(self.ema_decay, self.actor.step))
         return {"actor_loss": actor_loss, **report}
+
+    def actor_loss(self, theta: Tensor, batch: Batch, weight: Tensor) -> LossAndMetrics:
+        """L_pi = mean(w loss(a|s)), [K], for normalised observations and weights [K, B].
+
+        Most heads' loss is - log pi(a|s) (Peng et al. 2019, eq. 14).
+        """
+        condition = None
+        if self.conditioned:
+            condition, weight = self.condition(batch, weight), torch.ones_like(weight)
+        noise = self.noise(batch, "actor")
+        loss, penalty, report = self.policy.loss(theta, batch.obs, batch.action, noise, condition)
+        return losses.weighted(loss, weight) + penalty, report
 
     def targets(self, episodes: Episodes) -> Columns | None:
         """`target` and `value` of all data, [K, N], or None where a batch suffices."""

@@ -9,7 +9,7 @@ from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.errors import UserError
 from awr_exp.math import losses
 from awr_exp.math.advantages import Estimator
-from awr_exp.ranges import PerMember, Positive
+from awr_exp.ranges import Count, PerMember, Positive
 from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics
 
 
@@ -18,8 +18,8 @@ class AWR(WeightedAgent):
 
     advantage: the estimator of the target; normalize_values: the critic's network and loss are in units of
     1 / (1 - gamma), the largest return of rewards up to 1; critic_output_scale: output_scale of the critic's network,
-    or None for that of the network. options: other arguments of WeightedAgent. Raises UserError if that unit is
-    infinite.
+    or None for that of the network; value_iters: steps of the critic on each batch. options: other arguments of
+    WeightedAgent. Raises UserError if that unit is infinite.
     """
 
     judged_by = frozenset({"target", "value"})
@@ -30,9 +30,10 @@ class AWR(WeightedAgent):
         advantage: Estimator,
         normalize_values: PerMember[bool] = False,
         critic_output_scale: Positive | None = None,
+        value_iters: Count = 5,
         **options: Any,
     ) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, value_iters=value_iters, **options)
         normalized = self.hyper(normalize_values).bool()
         if bool((normalized & (self.gamma == 1)).any()):
             raise UserError("agent.normalize_values divides by 1 - gamma: choose agent.gamma below 1")
@@ -40,6 +41,10 @@ class AWR(WeightedAgent):
         self.estimator, self.whole_episodes = advantage, not advantage.one_step
         own = {} if critic_output_scale is None else {"output_scale": critic_output_scale}
         self.critic = self.net("critic", self.make_network(inputs=self.spec.obs_dim, outputs=1, **own))
+
+    @property
+    def lags(self) -> bool:
+        return self.value_iters == 1
 
     def value(self, obs: Tensor, theta: Tensor | None = None) -> Tensor:
         """V(s), [K, B], of normalised obs [K, B, obs_dim], by the critic's parameters or other ones."""
@@ -72,12 +77,9 @@ class AWR(WeightedAgent):
 
     @torch.no_grad()
     def targets(self, episodes: Episodes) -> Columns:
-        """The estimator's targets with today's critic, and V(s), vectorised over all episodes."""
+        """The estimator's targets with today's critic, and V(s)."""
 
         def value(obs: Tensor) -> Tensor:
             return self.value(self.normalize(obs.to(self.device, self.dtype)))
 
-        values, next_values = episodes.values(value, self.chunk)
-        discount, reward = self.gamma * ~episodes.terminated, episodes.reward.to(values)
-        target = self.estimator(reward, discount, next_values, episodes.last, longest=episodes.longest)
-        return {"target": target, "value": values}
+        return self.returns(episodes, value, self.estimator)

@@ -4,56 +4,44 @@ from typing import Any
 
 from torch import Tensor
 
+from awr_exp.agents.q import QAgent
 from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.math import losses
-from awr_exp.networks.actions import Q
-from awr_exp.ranges import InsideUnit, PerMember, Unit
+from awr_exp.ranges import InsideUnit, PerMember
 from awr_exp.types import Batch, LossAndMetrics, Metrics
 
 
-class IQL(WeightedAgent):
+class IQL(QAgent, WeightedAgent):
     """V by expectile regression on a slow Q, twin Q toward r + gamma V(s'), and AWR's actor on Q - V.
 
-    expectile: of V, from 0.5 (the mean of the data's actions) to below 1 (the best of them); target_rate: share of the
-    way by which the slow Q follows Q in each step. options: other arguments of WeightedAgent.
+    expectile: of V, from 0.5 (the mean of the data's actions) to below 1 (the best of them). options: other arguments
+    of QAgent and WeightedAgent.
     """
 
-    def __init__(
-        self, *args: Any, expectile: PerMember[InsideUnit] = 0.7, target_rate: PerMember[Unit] = 0.005, **options: Any
-    ) -> None:
+    def __init__(self, *args: Any, expectile: PerMember[InsideUnit] = 0.7, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.expectile, self.target_rate = self.hyper(expectile), self.hyper(target_rate)
+        self.expectile = self.hyper(expectile)
         self.critic = self.net("critic", self.make_network(inputs=self.spec.obs_dim, outputs=1))
-        with self.device:
-            self.q = self.net("q", Q(self.spec, self.make_network), averaged=True)
 
     def value(self, obs: Tensor, theta: Tensor) -> Tensor:
         """V(s), [K, B]."""
         return self.critic.module(theta, obs).squeeze(-1)
 
-    def slow_q(self, batch: Batch) -> Tensor:
-        """The smaller slow Q(s, a), [K, B]."""
-        return self.q.module(self.q.averaged().theta, batch.obs, batch.action).amin(1)
+    def value_update(self, batch: Batch) -> Metrics:
+        """One step of V toward an upper expectile of the slow Q (eq. 5)."""
+        slow = self.slow_q(batch.obs, batch.action)
 
-    def critic_update(self, batch: Batch) -> Metrics:
-        """A step of V (eq. 5), one of Q (eq. 6), and the slow Q follows."""
-        slow = self.slow_q(batch)
-
-        def loss_v(theta: Tensor) -> LossAndMetrics:
+        def loss(theta: Tensor) -> LossAndMetrics:
             value = self.value(batch.obs, theta)
             return losses.expectile(slow - value, self.expectile), {"mean_value": value.detach().mean(-1)}
 
-        value_loss, report_v = self.descend(self.critic, loss_v, self.critic_lr)
-        target = batch.reward + self.gamma * ~batch.terminated * self.value(batch.next_obs, self.critic.theta)
+        value_loss, report = self.descend(self.critic, loss, self.critic_lr)
+        return {"value_loss": value_loss, **report}
 
-        def loss_q(theta: Tensor) -> LossAndMetrics:
-            qs = self.q.module(theta, batch.obs, batch.action)
-            report = {"explained_variance": losses.explained_variance(qs.detach().mean(1), target)}
-            return (qs - target.unsqueeze(1)).square().mean(-1).sum(-1), report
-
-        q_loss, report_q = self.descend(self.q, loss_q, self.critic_lr)
-        self.q.move_average(self.target_rate)
-        return {"value_loss": value_loss, "q_loss": q_loss, **report_v, **report_q}
+    def critic_update(self, batch: Batch) -> Metrics:
+        """A step of V (eq. 5), then one of Q (eq. 6)."""
+        report = self.value_update(batch)
+        return report | self.q_update(batch, self.value(batch.next_obs, self.critic.theta))
 
     def advantage(self, batch: Batch) -> Tensor:
-        return self.slow_q(batch) - self.value(batch.obs, self.critic.theta)
+        return self.slow_q(batch.obs, batch.action) - self.value(batch.obs, self.critic.theta)

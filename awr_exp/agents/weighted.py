@@ -6,21 +6,21 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from awr_exp.agents.agent import Agent
+from awr_exp.agents.critic import CriticAgent
 from awr_exp.math import weights
 from awr_exp.math.members import started
 from awr_exp.math.temperature import judge
 from awr_exp.math.weights import Weighting
-from awr_exp.ranges import AtLeastOne, Count, PerMember, Positive, Unit
-from awr_exp.types import Metrics
+from awr_exp.ranges import AtLeastOne, PerMember, Positive
+from awr_exp.types import Batch, Metrics
 
 
-class WeightedAgent(Agent):
+class WeightedAgent(CriticAgent):
     """An agent whose actor is a regression weighted with w(A).
 
     weighting: from A, beta and max_weight to w; beta: temperature, divides the advantage; max_weight: largest weight;
-    gamma: discount; value_iters: steps of the critic on each batch; standardize_advantages: give A mean 0 and standard
-    deviation 1 in each batch before the weighting. options: other arguments of Agent.
+    standardize_advantages: give A mean 0 and standard deviation 1 in each batch before the weighting. options: other
+    arguments of CriticAgent.
     """
 
     def __init__(
@@ -29,24 +29,27 @@ class WeightedAgent(Agent):
         weighting: Weighting,
         beta: PerMember[Annotated[Positive, "it divides the advantage"]] = 0.3,
         max_weight: PerMember[AtLeastOne] = 20.0,
-        gamma: PerMember[Unit] = 0.99,
-        critic_lr: PerMember[Positive] = 3e-4,
-        value_iters: Count = 5,
         standardize_advantages: PerMember[bool] = False,
         **options: Any,
     ) -> None:
+        # The policy is made accordingly.
+        self.conditioned = weights.conditions(weighting)
         super().__init__(*args, **options)
-        self.value_iters = value_iters
         self.beta, self.max_weight = self.hyper(beta), self.hyper(max_weight)
         self.weighting = started(weighting, self.beta)
         self.beta_matters = weights.depends_on_beta(weighting, self.beta)
-        self.gamma, self.critic_lr = self.hyper(gamma), self.hyper(critic_lr)
         self.standardize = self.hyper(standardize_advantages).bool()
+        if self.conditioned:
+            self.noise_sizes["condition"] = 1
 
     def weights(self, advantage: Tensor) -> Tensor:
         """w(A), [K, N], of advantages that are standardised among themselves where that is asked for."""
         scaled = torch.where(self.standardize, weights.standardize(advantage), advantage)
         return self.weighting(scaled, self.beta, self.max_weight)
+
+    def condition(self, batch: Batch, weight: Tensor) -> Tensor:
+        told: Any = self.weighting
+        return told.condition(weight, self.noise(batch, "condition").squeeze(-1))
 
     def health(self, advantage: Tensor, weight: Tensor) -> Metrics:
         return {

@@ -8,7 +8,7 @@ import torch
 
 from awr_exp.agents.agent import AVERAGE, Agent
 from awr_exp.errors import UserError
-from awr_exp.policy import difference
+from awr_exp.metadata import difference
 from awr_exp.training import checkpoint
 
 log = logging.getLogger(__name__)

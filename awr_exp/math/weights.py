@@ -42,6 +42,11 @@ def constant(advantage: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
     return torch.ones_like(advantage)
 
 
+def conditions(weighting: Weighting) -> bool:
+    """Whether a weighting tells the policy what kind of action it sees instead of weighing it, see `conditioned`."""
+    return bool(getattr(weighting, "conditions", False))
+
+
 def depends_on_beta(weighting: Weighting, like: Tensor) -> bool:
     """Whether beta does anything to the weights, tried on some advantages for the members of `like` [K, ...]."""
     advantage, one = torch.linspace(-3, 3, 64).to(like).expand(len(like), -1), torch.ones_like(like[:, :1])

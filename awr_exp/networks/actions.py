@@ -19,12 +19,29 @@ class ActionInputs:
         wide = (low < high) & (high - low).isfinite()
         self.centre = torch.where(wide, (low + high) / 2, 0)
         self.unit = torch.where(wide, (high - low) / 2, 1)
+        self.low, self.high = low, high
 
     def __call__(self, action: Tensor, like: Tensor) -> Tensor:
         """[K, B, size] of the dtype of `like` from actions [K, B, action_dim], or [K, B] of int64."""
         if self.num_actions is not None:
             return F.one_hot(action, self.num_actions).to(like)
         return (action - self.centre.to(like)) / self.unit.to(like)
+
+    def back(self, scaled: Tensor) -> Tensor:
+        """Continuous actions in their own units from these."""
+        return self.centre.to(scaled) + self.unit.to(scaled) * scaled
+
+    def chance(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Continuous actions that are drawn evenly, by normal noise [..., action_dim], and the log of their density.
+
+        Those without finite bounds are drawn from -1 to 1.
+        """
+        density = -(2 * self.unit.to(noise)).log().sum()
+        return self.back(torch.erf(noise / 2**0.5)), density.expand(noise.shape[:-1])
+
+    def inside(self, action: Tensor) -> Tensor:
+        """Actions as the environment will take them: cut off at the bounds, where there are some."""
+        return action if self.num_actions is not None else action.clamp(self.low.to(action), self.high.to(action))
 
 
 class Q:
@@ -48,3 +65,14 @@ class Q:
         inputs = torch.cat([obs, self.as_inputs(action, obs)], -1).repeat_interleave(self.size, 0)
         outputs = self.network(theta.unflatten(1, (self.size, -1)).flatten(0, 1), inputs)
         return outputs.unflatten(0, (-1, self.size)).squeeze(-1)
+
+    def of_each(self, theta: Tensor, obs: Tensor, actions: Tensor) -> Tensor:
+        """[K, size, n, B] of n actions [K, n, B, ...] in each state."""
+        count = actions.shape[1]
+        return self(theta, obs.repeat(1, count, 1), actions.flatten(1, 2)).unflatten(-1, (count, -1))
+
+    def best(self, theta: Tensor, obs: Tensor, actions: Tensor) -> Tensor:
+        """Of n actions [K, n, B, ...] in each state the one with the largest Q, of which the smallest counts."""
+        actions = self.as_inputs.inside(actions)
+        chosen = self.of_each(theta, obs, actions).amin(1).argmax(1, keepdim=True)
+        return actions.gather(1, chosen.view(*chosen.shape, *[1] * (actions.dim() - 3)).expand_as(actions[:, :1]))[:, 0]

@@ -18,6 +18,9 @@ class CategoricalBins(Continuous, Likelihood):
     centre of the most probable part. Raises UserError where an action is unbounded.
     """
 
+    # Which part is the most probable is chosen, and that choice has no gradient.
+    differentiable = False
+
     def __init__(self, spec: Spec, bins: Count = 21) -> None:
         super().__init__(spec)
         self.need_bounds("categorical_bins")

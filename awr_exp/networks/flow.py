@@ -25,6 +25,9 @@ class Flow(Continuous):
     fourth of the others are the nearest to it.
     """
 
+    # The way to an action has one, but which of the candidates evaluation takes is chosen.
+    differentiable = False
+
     def __init__(
         self,
         spec: Spec,

@@ -178,6 +178,16 @@ def _evenly(noise: Array) -> Array:
 
 
 @dataclass(frozen=True)
+class AskedForGood:
+    """A network of a policy that is told what kind of action is wanted, by its last input: good ones."""
+
+    network: NumpyNetwork
+
+    def __call__(self, x: Array) -> Array:
+        return self.network(np.concatenate([x, np.ones_like(x[..., :1])], -1))
+
+
+@dataclass(frozen=True)
 class Acting:
     """A policy of K members: its network and head, on observations that are normalised before.
 

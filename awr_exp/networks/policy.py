@@ -8,18 +8,23 @@ from torch import Generator, Tensor
 
 from awr_exp.networks.head import Extra, Head
 from awr_exp.networks.mlp import MakeNetwork, Shapes, size, unflatten
-from awr_exp.networks.numpy_policy import Acting
+from awr_exp.networks.numpy_policy import Acting, AskedForGood
 from awr_exp.types import Metrics, Spec
 
 MakeHead = Callable[[Spec], Head]
 
 
 class Policy:
-    """theta [K, P] is the network's parameters followed by the head's; obs [K, B, obs_dim] is normalised."""
+    """theta [K, P] is the network's parameters followed by the head's; obs [K, B, obs_dim] is normalised.
 
-    def __init__(self, spec: Spec, network: MakeNetwork, head: MakeHead) -> None:
-        self.head = head(spec)
-        self.network = network(inputs=spec.obs_dim, outputs=self.head.outputs)
+    conditioned: whether it is told what kind of action is wanted by one more input of the network: 1 good ones, -1
+    others, 0 any. It acts as if asked for good ones.
+    """
+
+    def __init__(self, spec: Spec, network: MakeNetwork, head: MakeHead, conditioned: bool = False) -> None:
+        self.head, self.conditioned = head(spec), conditioned
+        told = {"extra": 1} if conditioned else {}
+        self.network = network(inputs=spec.obs_dim, outputs=self.head.outputs, **told)
         self.shapes: Shapes = {**self.network.shapes, **self.head.shapes}
 
     def start(self, generators: Sequence[Generator]) -> Tensor:
@@ -32,13 +37,21 @@ class Policy:
         network, extra = theta.split([theta.shape[1] - extra_size, extra_size], 1)
         return network, unflatten(extra, self.head.shapes) if extra_size else {}
 
-    def _head_inputs(self, theta: Tensor, obs: Tensor) -> tuple[Tensor, Extra]:
+    def _head_inputs(self, theta: Tensor, obs: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Extra]:
         network, extra = self.parts(theta)
+        if self.conditioned:
+            told = torch.ones_like(obs[..., :1]) if condition is None else condition.unsqueeze(-1)
+            obs = torch.cat([obs, told], -1)
         return self.network(network, obs), extra
 
-    def loss(self, theta: Tensor, obs: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Metrics]:
-        """The head's loss of the actions by noise [K, B, head.loss_noise], [K, B]; its penalty, [K], and its report."""
-        inputs = self._head_inputs(theta, obs)
+    def loss(
+        self, theta: Tensor, obs: Tensor, action: Tensor, noise: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Metrics]:
+        """The head's loss of the actions by noise [K, B, head.loss_noise], [K, B]; its penalty, [K], and its report.
+
+        condition: what it is told of each action, [K, B], where it is conditioned.
+        """
+        inputs = self._head_inputs(theta, obs, condition)
         return self.head.loss(*inputs, action, noise), self.head.penalty(*inputs), self.head.report(*inputs)
 
     def act(self, theta: Tensor, obs: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -47,6 +60,30 @@ class Policy:
         noise: standard normal numbers [K, B, head.noise] to draw them with, or None for those of evaluation.
         """
         return self.head.act(*self._head_inputs(theta, obs), noise)
+
+    def _several(self, theta: Tensor, obs: Tensor, count: int) -> tuple[Tensor, Extra]:
+        """What the head takes, [K, count * B, ...], for several actions in each state; the network runs once."""
+        outputs, extra = self._head_inputs(theta, obs)
+        return outputs.unsqueeze(1).expand(-1, count, -1, -1).flatten(1, 2), extra
+
+    def samples(self, theta: Tensor, obs: Tensor, noise: Tensor) -> Tensor:
+        """Several actions in each state, [K, n, B, ...], by noise [K, n, B, head.noise]."""
+        inputs = self._several(theta, obs, noise.shape[1])
+        return self.head.act(*inputs, noise.flatten(1, 2)).unflatten(1, noise.shape[1:3])
+
+    def draws(self, theta: Tensor, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`samples`, and the logarithm of the density of each, [K, n, B]."""
+        inputs = self._several(theta, obs, noise.shape[1])
+        actions = self.head.act(*inputs, noise.flatten(1, 2))
+        log_prob = self.head.log_prob(*inputs, actions)
+        return actions.unflatten(1, noise.shape[1:3]), log_prob.unflatten(1, noise.shape[1:3])
+
+    def choices(self, theta: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """All n actions of a discrete task in each state, [K, n, B], and the logarithm of the probability of each."""
+        actions = torch.arange(self.head.outputs, device=obs.device).repeat_interleave(obs.shape[1])
+        actions = actions.expand(len(theta), -1)
+        log_prob = self.head.log_prob(*self._several(theta, obs, self.head.outputs), actions)
+        return actions.unflatten(1, (-1, obs.shape[1])), log_prob.unflatten(1, (-1, obs.shape[1]))
 
     @torch.no_grad()
     def anneal(self, theta: Tensor, progress: float) -> None:
@@ -62,6 +99,8 @@ class Policy:
         network, head = form(self.network, "numpy", own), form(self.head, "numpy", extra)
         if network is None or head is None:
             return None
+        if self.conditioned:
+            network = AskedForGood(network)
         mean, std, limit = (each.cpu().float().unsqueeze(1).numpy().copy() for each in normalizer)
         return Acting(mean, std, limit, network, head, self.head.noise)
 

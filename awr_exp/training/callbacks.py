@@ -122,7 +122,7 @@ class Evaluate(Callback):
         assert self.evaluator is not None
         begun, self.owed = time.perf_counter(), True
         try:
-            played = self.evaluator.play(trainer.agent.averaged(), trainer.going_on)
+            played = self.evaluator.play(trainer.policy(), trainer.going_on)
         except HangsError as hangs:
             log.warning("%s", hangs)
             return

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from awr_exp import reading
 from awr_exp.errors import UserError, first_line
-from awr_exp.ranges import Options, Range, Whole, list_of, matches, of
+from awr_exp.ranges import Count, Options, Range, Whole, list_of, matches, of
 
 if TYPE_CHECKING:
     from awr_exp.training.trainer import Trainer
@@ -107,6 +107,9 @@ METADATA: dict[str, Any] = {
     "returns": _numbers,
     "began": _numbers,
     "owed": of(bool),
+    "conditioned": of(bool),
+    "best_of": of(Count),
+    "ensemble": of(Whole),
     "unit": Range(lambda v: isinstance(v, str), "a text"),
     # What a folder may be called by.
     "run_id": Range(lambda v: v is None or matches(r"[-\w]{1,128}")(v), "the id of a W&B run"),

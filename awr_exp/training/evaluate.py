@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from awr_exp.agents.agent import Agent
+from awr_exp.agents.best_of import Evaluated
 from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.episode import ATTEMPTS, LONGEST
 from awr_exp.envs.fleet import Fleet, InProcess, Numbers, Step, Workers
@@ -31,7 +31,7 @@ WORTHWHILE = 1.0
 
 
 class Evaluator:
-    """Plays `episodes` whole episodes a member with the mode of its policy, all environments in step.
+    """Plays `episodes` whole episodes a member with its policy, all environments in step.
 
     Where stepping them takes long, `workers` processes share it from the second evaluation on, for the same returns.
     An episode in which the environment fails is begun anew in another one, and no other episode is touched: from the
@@ -46,7 +46,7 @@ class Evaluator:
         self.fleet: Fleet | None = None
 
     @kept()
-    def play(self, agent: Agent, chosen: Sequence[bool] | None = None) -> "Episodes":
+    def play(self, agent: Evaluated, chosen: Sequence[bool] | None = None) -> "Episodes":
         """The episodes of all members, or of the chosen ones; of the others, nan returns.
 
         A member of which an episode fails ATTEMPTS times is given up, and has nan returns, too. Raises HangsError
@@ -76,7 +76,7 @@ class Evaluator:
                 self.workers = 1
         return played
 
-    def _play(self, agent: Agent, numbers: Numbers, failures: list[list[str]]) -> "Episodes":
+    def _play(self, agent: Evaluated, numbers: Numbers, failures: list[list[str]]) -> "Episodes":
         """Play the episodes of these numbers; failures: gets the reasons, by member.
 
         Raises WorkerError where a member would have to be given up for what is in workers: here its environment may do.

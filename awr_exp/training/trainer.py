@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 import torch
 
 from awr_exp.agents.agent import Agent
+from awr_exp.agents.best_of import BestOf, Evaluated
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.worker import HangsError
@@ -32,7 +33,7 @@ class Trainer:
     evaluations, if there are any; runs: one a member; total: steps of the schedule, which all intervals count, too:
     updates of the agent or environment steps; callbacks: what else is done between steps; data: what is learnt from, if
     that is there from the start; evaluates_first: whether the policy is evaluated before it learns; title: of the bar
-    on the terminal.
+    on the terminal; best_of: samples of the policy of which evaluations take the best by its Q, or 1 for its mode.
     """
 
     def __init_subclass__(cls) -> None:
@@ -55,9 +56,10 @@ class Trainer:
         data: Transitions | None = None,
         evaluates_first: bool = False,
         title: str = "training",
+        best_of: Count = 1,
     ) -> None:
         self.agent, self.runs, self.schedule, self.data = agent, list(runs), schedule, data
-        self.total, self.title = total, title
+        self.total, self.title, self.best_of = total, title, best_of
         self.callbacks: list[Callback] = [Report(report_interval)]
         if make_env:
             self.callbacks.append(Evaluate(eval_interval, eval_episodes, make_env, evaluates_first))
@@ -68,7 +70,13 @@ class Trainer:
         self.evaluating = 0.0
         """Seconds of evaluation so far, which count as no training."""
         self.resumed = False
+        self.policy()
         self.learner, self.learners = learner, [learner(members) for members in parts]
+
+    def policy(self) -> Evaluated:
+        """The policy as it is evaluated now."""
+        agent = self.agent.averaged()
+        return agent if self.best_of == 1 else BestOf(agent, self.best_of, "evaluation", self.step)
 
     @property
     def unit(self) -> str:
@@ -93,7 +101,7 @@ class Trainer:
 
         On SIGTERM or SIGINT, checkpoint and exit with 128 plus the signal's number.
         """
-        if self.schedule.updates_batches and self.agent.value_iters == 1:
+        if self.schedule.updates_batches and self.agent.lags:
             log.warning(
                 "warning: value_iters=1: the critic takes one step a batch and lags behind the policy; "
                 "try agent.value_iters=5"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from awr_exp.agents.agent import Agent
+from awr_exp.agents.best_of import Evaluated
 from awr_exp.envs.build import Make
 from awr_exp.envs.fleet import InProcess
 from awr_exp.errors import first_line
@@ -50,14 +50,14 @@ class Video(Callback):
         try:
             for member, run in enumerate(trainer.runs):
                 if run.error is None:
-                    own = trainer.agent.averaged().shard(slice(member, member + 1))
+                    own = trainer.policy().shard(slice(member, member + 1))
                     self._film(own, run.folder / "video" / f"{trainer.step:010d}.gif")
         except Exception as error:
             log.warning("there are no more videos of this run: %s", first_line(error))
             self.interval = None
 
     @kept()
-    def _film(self, agent: Agent, path: Path) -> None:
+    def _film(self, agent: Evaluated, path: Path) -> None:
         """Film an episode of the agent's only member. Raises ValueError where there is nothing to see of it."""
         pictures: list[Any] = []
         number = np.zeros(1, np.int64)

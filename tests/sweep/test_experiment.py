@@ -11,7 +11,7 @@ import torch
 
 from awr_exp import experiment, results
 from awr_exp.errors import UserError
-from awr_exp.policy import difference, policy_metadata
+from awr_exp.metadata import difference, policy_metadata
 from awr_exp.sweep.group import Group
 from awr_exp.training import checkpoint, memory
 from awr_exp.training.callbacks import Report

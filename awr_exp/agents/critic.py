@@ -1,0 +1,34 @@
+"""What agents share that judge actions: a discount, and how fast and how often their critic learns."""
+
+from typing import Any
+
+from awr_exp.agents.agent import Agent
+from awr_exp.math.advantages import Estimator
+from awr_exp.ranges import Count, PerMember, Positive, Unit
+from awr_exp.types import Columns, Episodes, Value
+
+
+class CriticAgent(Agent):
+    """An agent with a critic.
+
+    gamma: discount; critic_lr: learning rate of the critic; value_iters: its steps on each batch. options: other
+    arguments of Agent.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        gamma: PerMember[Unit] = 0.99,
+        critic_lr: PerMember[Positive] = 3e-4,
+        value_iters: Count = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self.gamma, self.critic_lr, self.value_iters = self.hyper(gamma), self.hyper(critic_lr), value_iters
+
+    def returns(self, episodes: Episodes, value: Value, estimator: Estimator) -> Columns:
+        """The estimator's targets by V(s), and V(s) itself, [K, N], vectorised over all episodes."""
+        values, next_values = episodes.values(value, self.chunk)
+        discount, reward = self.gamma * ~episodes.terminated, episodes.reward.to(values)
+        target = estimator(reward, discount, next_values, episodes.last, longest=episodes.longest)
+        return {"target": target, "value": values}
