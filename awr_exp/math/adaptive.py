@@ -18,6 +18,8 @@ GRID = 256
 """Order statistics of the advantages that are remembered, whatever the size of a batch."""
 POINTS = 12
 """Betas that are tried at once, in each of two rounds; the second one is between two of the first."""
+AT_ONCE = 10_000
+"""Order statistics, of all batches in one call, for which beta is solved at once: what is tried stays in the cache."""
 SMALL, LARGE = 1e-3, 1e2
 """Ends of the betas that are tried, as shares of the distance of the advantages from the best one."""
 
@@ -48,9 +50,11 @@ class Adaptive(Running):
 
     def weigh(self, advantage: Tensor, average: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
         best = average[..., -1:]
-        solved = self.solved(average - best)
+        behind = average - best
+        parts = behind.split(max(1, AT_ONCE // behind[0].numel())) if behind.dim() > 2 else [behind]
+        solved = torch.cat([self.solved(part) for part in parts])
         self.reported = {"beta": solved.squeeze(-1)}
-        log_mean = ((average - best) / solved).exp().mean(-1, keepdim=True).log()
+        log_mean = (behind / solved).exp().mean(-1, keepdim=True).log()
         return torch.minimum((advantage - best) / solved - log_mean, max_weight.log()).exp()
 
     def solved(self, behind: Tensor) -> Tensor:
