@@ -111,7 +111,7 @@ def test_a_run_of_own_parts_goes_on_to_the_bit_by_the_command_that_is_printed(
 ) -> None:
     line = stopped(place, datasets, *SMALL, "hydra.run.dir=run")
     for name in (
-        "awac.AWAC",
+        "xql.XQL",
         "laplace.Laplace",
         "residual.Residual",
         "steady.Steady",
@@ -143,7 +143,7 @@ def test_a_sweep_over_their_own_arguments_trains_as_one(place: Path, cli: Cli) -
     assert "jobs to train: 4, groups: 1," in done.stdout
     runs = results.runs(place / "sweep")
     assert [run.status for run in runs] == ["finished"] * 4
-    assert len({run.metrics["train/q_loss"] for run in runs}) == 4
+    assert len({run.metrics["train/actor_loss"] for run in runs}) == 4
 
 
 def test_they_go_on_from_their_own_offline_part_and_a_video_that_nothing_draws_ends_no_run(
@@ -156,7 +156,7 @@ def test_they_go_on_from_their_own_offline_part_and_a_video_that_nothing_draws_e
     }  # fmt: skip
     options = [f"trainer.{name}={value}" for name, value in small.items()]
     done = cli(
-        "--config-dir", "conf", "agent=awac", "head=laplace", "network=residual", "weighting=steady", "dataset=table",
+        "--config-dir", "conf", "agent=xql", "head=laplace", "network=residual", "weighting=steady", "dataset=table",
         "dataset.path=log.csv", "env=corridor", *online, *options, "schedule.learning_starts=20", "logger=jsonl",
         "schedule.update_interval=10", "threads=1", "hydra.run.dir=run",
     )  # fmt: skip
