@@ -69,7 +69,7 @@ def _train(folder: Path, cfg: DictConfig, content: dict[str, Any]) -> results.Ou
         # Meanwhile somebody else may have begun in the same folder, and kept another configuration there.
         run_folder.check_kept(folder, HydraConfig.get().overrides.task, cfg)
     else:
-        run_folder.note_changes(folder, cfg)
+        run_folder.note_changes(folder, HydraConfig.get().overrides.task, cfg)
     (outcome,) = experiment.train([Run(folder, config=content)])
     return outcome
 

@@ -19,7 +19,7 @@ from awr_exp.errors import UserError, first_line
 from awr_exp.layout import described
 from awr_exp.math.observations import normalize
 from awr_exp.networks.actions import Q
-from awr_exp.networks.mlp import size
+from awr_exp.networks.mlp import MakeNetwork, size
 from awr_exp.networks.policy import Policy
 from awr_exp.ranges import Count, check
 from awr_exp.seeding import normal, numpy_generator
@@ -64,7 +64,7 @@ def load(
         parts = {part: instantiate(node, _convert_="all") for part, node in nodes.items()}
         policy = Policy(spec, **parts, conditioned=metadata.get("conditioned", False))
         count = metadata.get("best_of", 1) if best_of is None else best_of
-        judge = Judge.of(Q(spec, parts["network"], metadata.get("ensemble", 0)), state, count) if count > 1 else None
+        judge = Judge.of(spec, parts["network"], state, count) if count > 1 else None
         check_tensors(spec, policy, state)
     except (UserError, InstantiationException, TypeError, ValueError) as error:
         raise UserError(f"the policy of {path} cannot be built: {first_line(error)}") from error
@@ -80,14 +80,15 @@ class Judge:
     count: int
 
     @classmethod
-    def of(cls, q: Q, state: checkpoint.State, count: int) -> "Judge":
+    def of(cls, spec: Spec, network: MakeNetwork, state: checkpoint.State, count: int) -> "Judge":
         """The judge that a checkpoint has. Raises UserError where it has none."""
-        theta, wanted = state.get("q.average"), (1, size(q.shapes))
-        if not q.size or theta is None:
+        theta = state.get("q.average")
+        if theta is None:
             raise UserError(f"best_of={count} needs a Q to judge actions by, and its agent learns none")
-        if theta.shape != wanted or theta.isnan().any():
-            raise UserError(f"its 'q.average' should be {wanted} numbers, found {tuple(theta.shape)}")
-        return cls(q, theta, count)
+        width = size(Q(spec, network, 1).shapes)
+        if theta.dim() != 2 or len(theta) != 1 or not theta.numel() or theta.shape[1] % width or theta.isnan().any():
+            raise UserError(f"its 'q.average' should be (1, a multiple of {width}) numbers, found {tuple(theta.shape)}")
+        return cls(Q(spec, network, theta.shape[1] // width), theta, count)
 
 
 def check_tensors(spec: Spec, policy: Policy, state: checkpoint.State) -> None:

@@ -42,7 +42,7 @@ def check_kept(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
 def _difference(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> str | None:
     """In what the run that is kept in the folder differs from this one, or None where it is the same."""
     try:
-        changes = _changes(read_yaml(folder / HYDRA / "config.yaml"), cfg)
+        changes = _changes(read_yaml(folder / HYDRA / "config.yaml"), cfg, overrides)
     except (UserError, AttributeError):
         return f"{folder} holds a run whose configuration is not there: choose another folder"
     if not changes:
@@ -56,10 +56,26 @@ def _difference(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> str 
     return f"{folder} was started with {name}={before}, not {now}: {hint}"
 
 
-def _changes(before: Any, cfg: DictConfig) -> dict[str, tuple[Any, Any]]:
-    """The settings that make another run of a configuration, with their values before and now."""
-    was, now = _settings(before), _settings(OmegaConf.to_container(cfg))
-    return {name: (was.get(name), now.get(name)) for name in sorted(was | now) if was.get(name) != now.get(name)}
+def _changes(before: Any, cfg: DictConfig, overrides: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+    """The settings that make another run of a configuration, with their values before and now.
+
+    One that the configuration before has no place for is of a later version, and makes no other run unless it is among
+    the overrides.
+    """
+    was, now, known = _settings(before), _settings(OmegaConf.to_container(cfg)), results.leaves(before)
+    typed = results.parsed(overrides)
+    changed = [name for name in sorted(was | now) if was.get(name) != now.get(name)]
+    return {
+        name: (was.get(name), now.get(name))
+        for name in changed
+        if any(place in known or place in typed for place in _places(name))
+    }
+
+
+def _places(name: str) -> list[str]:
+    """A dotted name and the places that it is in."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
 
 
 def _settings(content: Any) -> dict[str, Any]:
@@ -116,11 +132,11 @@ def forget(folder: Path) -> None:
             parent.rmdir()
 
 
-def note_changes(folder: Path, cfg: DictConfig) -> None:
+def note_changes(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
     """Keep which settings a run that is resumed has changed: what it was started with no longer says what it is."""
     known = results.changed(folder)
     before = OmegaConf.to_container(saved_config(folder, cfg.trust))
-    changes = {name: str(now) for name, (_, now) in _changes(before, cfg).items()}
+    changes = {name: str(now) for name, (_, now) in _changes(before, cfg, overrides).items()}
     if lost := [f"{name}={value}" for name, value in known.items() if name not in changes]:
         log.warning("it was resumed with %s before, and now without: give that again to keep it", " ".join(lost))
     if changes.keys() - known.keys():

@@ -108,8 +108,8 @@ class Agent(Members):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the metadata of its checkpoints say beside its configuration: how its policy and Q are made."""
-        return {"conditioned": self.policy.conditioned, "ensemble": self.judge.module.size if self.judge else 0}
+        """What the metadata of its checkpoints say beside its configuration: how its policy is made."""
+        return {"conditioned": self.policy.conditioned}
 
     @property
     def chunk(self) -> int:

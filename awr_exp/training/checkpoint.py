@@ -109,7 +109,6 @@ METADATA: dict[str, Any] = {
     "owed": of(bool),
     "conditioned": of(bool),
     "best_of": of(Count),
-    "ensemble": of(Whole),
     "unit": Range(lambda v: isinstance(v, str), "a text"),
     # What a folder may be called by.
     "run_id": Range(lambda v: v is None or matches(r"[-\w]{1,128}")(v), "the id of a W&B run"),
