@@ -26,11 +26,11 @@ NARROW = 0.1
 APART = 1.5
 """Distance of the policy's actions from the data's in their spreads; of those of any other state it is 1.41."""
 OUTDONE = 0.25
-"""Spreads of the data's returns by which samples of the policy may be better than what is evaluated."""
+"""Spreads of the data's returns by which samples of the policy may be better than what is evaluated, but for chance."""
 FALLEN = 1.0
 """Spreads of the last evaluation's returns by which the best one may be better."""
-WORSE = -0.3
-"""Spreads of the data's returns by which the policy may be worse than their mean."""
+WORSE = -0.2
+"""Spreads of the data's returns by which the policy may be worse than their mean, but for chance."""
 
 
 @dataclass(frozen=True)

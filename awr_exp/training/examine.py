@@ -3,10 +3,12 @@
 import logging
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
@@ -62,8 +64,15 @@ def _of_returns(run: "Run", data: Transitions | None) -> dict[str, float]:
         return {}
     found = {"best_return_mean": run.best}
     if data and data.info.return_std:
-        found["lead"] = (float(np.mean(run.returns)) - data.info.return_mean) / data.info.return_std
+        # What it is at the most, but for chance.
+        sure = np.mean(run.returns) + 2 * _standard_error(run.returns)
+        found["lead"] = float(sure - data.info.return_mean) / data.info.return_std
     return found
+
+
+def _standard_error(returns: Sequence[float] | NDArray[np.float64]) -> float:
+    """Of the mean of returns; nan of a single one, of which nobody knows."""
+    return float(np.std(returns, ddof=1)) / len(returns) ** 0.5 if len(returns) > 1 else math.nan
 
 
 def _sampled(trainer: "Trainer", steps: facts.Steps) -> Found:
@@ -77,10 +86,10 @@ def _sampled(trainer: "Trainer", steps: facts.Steps) -> Found:
     for member, run in enumerate(trainer.runs):
         returns = played.returns[member, :EPISODES]
         own = {"sampled_return_mean": float(returns.mean())}
-        lead = returns - np.array(run.returns[: len(returns)] or math.nan)
-        if trainer.data and len(lead) > 1 and trainer.data.info.return_std:
+        lead = returns - np.array(run.returns[: len(returns)])
+        if trainer.data and trainer.data.info.return_std:
             # What it is at the least, but for chance.
-            sure = lead.mean() - 2 * lead.std(ddof=1) / len(lead) ** 0.5
+            sure = lead.mean() - 2 * _standard_error(lead)
             own["sampled_lead"] = float(sure) / trainer.data.info.return_std
         if likeness and not played.failures[member] and (change := acting.changes(member, played, steps)):
             own["foreign_steps"] = likeness.foreign(*change)
