@@ -147,6 +147,28 @@ def first(metrics: Mapping[str, float], config: Mapping[str, Any]) -> str:
     return (said(diagnose(metrics, config)) or ["nothing found"])[0]
 
 
+NUMBERS = {
+    "unlike": "steps unlike the data", "V": "squared error of V / variance of A", "explained": "explained variance",
+    "best": "score of the data's best tenth", "lead": "lead of the data's best tenth",
+    "A / beta": "spread of the advantages / beta", "ess": "effective sample size", "clipped": "clipped weights",
+    "dead": "dead weights", "distance": "distance of the policy from the data",
+    "samples": "lead of samples over the mode", "fall": "fall from the best evaluation",
+    "policy": "lead over the data's mean return",
+}  # fmt: skip
+"""The findings by the heads of the table."""
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The runs in Markdown, Pendulum's number before CartPole's."""
+    lines = [["run", *NUMBERS], ["---"] * (len(NUMBERS) + 1)]
+    for name in RUNS:
+        runs = [diagnose(**found[f"{task}, {name}"]) if f"{task}, {name}" in found else [] for task in TASKS]
+        own = [{one.name: one for one in run} for run in runs]
+        cells = [[f"{run[title].value:.2g}" if title in run else "–" for run in own] for title in NUMBERS.values()]
+        lines.append([name, *(" / ".join(cell) if set(cell) != {"–"} else "" for cell in cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 if __name__ == "__main__":
     found: dict[str, dict[str, Any]] = {}
     torch.set_num_threads(1)
@@ -161,3 +183,4 @@ if __name__ == "__main__":
                     found[f"{task}, {name}"] = {"metrics": own, "config": config}
                     print(f"{task}, {name}: {first(metrics, config)[:60]}", flush=True)
     FILE.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found))

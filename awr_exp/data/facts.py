@@ -33,15 +33,19 @@ def coverage(data: Transitions) -> dict[str, float]:
     if len(chosen) < FEWEST:
         return {}
     returns = info.episode_returns[chosen]
-    # What episodes from near starts return, too, is no merit of the actions.
-    own = np.sort(returns - _of_neighbours(_starts(data, chosen), returns))
-    lead = float(own[-len(own) // FEWEST :].mean() - own.mean())
+    # What episodes from near starts return, too, is no merit of the actions; but neighbours may also be bad by chance.
+    lead = min(_lead(returns), _lead(returns - _of_neighbours(_starts(data, chosen), returns)))
     low, high = (info.normalized_score(end) for end in (0.0, 1.0))
     if low is None or high is None:
         size = float(np.abs(returns).mean())
         return {"coverage": lead / size} if size else {}
     lead *= high - low
     return {"coverage": lead, "reach": low + (high - low) * info.return_mean + lead}
+
+
+def _lead(values: NDArray[np.float64]) -> float:
+    """By how much the mean of the best tenth is better than that of all."""
+    return float(np.sort(values)[-len(values) // FEWEST :].mean() - values.mean())
 
 
 def _starts(data: Transitions, chosen: NDArray[np.int64]) -> Tensor:
