@@ -164,9 +164,13 @@ def table(found: Mapping[str, Any]) -> str:
     for name in RUNS:
         runs = [diagnose(**found[f"{task}, {name}"]) if f"{task}, {name}" in found else [] for task in TASKS]
         own = [{one.name: one for one in run} for run in runs]
-        cells = [[f"{run[title].value:.2g}" if title in run else "–" for run in own] for title in NUMBERS.values()]
+        cells = [[_shown(run[title].value) if title in run else "–" for run in own] for title in NUMBERS.values()]
         lines.append([name, *(" / ".join(cell) if set(cell) != {"–"} else "" for cell in cells)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _shown(number: float) -> str:
+    return f"{number:.0f}" if abs(number) >= 10 else f"{number:.2g}"
 
 
 if __name__ == "__main__":

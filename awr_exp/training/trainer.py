@@ -60,7 +60,6 @@ class Trainer:
     ) -> None:
         self.agent, self.runs, self.schedule, self.data = agent, list(runs), schedule, data
         self.total, self.title, self.best_of = total, title, best_of
-        self.policy()
         self.evaluates = Evaluate(eval_interval, eval_episodes, make_env, evaluates_first) if make_env else None
         evaluates = [self.evaluates] if self.evaluates else []
         self.callbacks: list[Callback] = [
@@ -72,6 +71,7 @@ class Trainer:
         self.evaluating = 0.0
         """Seconds of evaluation so far, which count as no training."""
         self.resumed = False
+        self.policy()
         self.learner, self.learners = learner, [learner(members) for members in parts]
 
     def policy(self) -> Evaluated:
