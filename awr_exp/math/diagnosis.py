@@ -23,8 +23,11 @@ POOR = 0.25
 """Score of the best tenth of the data below which there is nothing good in them."""
 NARROW = 0.1
 """Lead of the best tenth of the data over their mean below which there is nothing to choose from."""
-APART = 1.5
-"""Distance of the policy's actions from the data's in their spreads; of those of any other state it is 1.41."""
+APART = 2.5
+"""Distance of the policy's actions from the data's in their spreads.
+
+Of those of any other state it is 1.41, and of a policy that acts at the bounds, on data that are even within them, 2.
+"""
 OUTDONE = 0.25
 """Spreads of the data's returns by which samples of the policy may be better than what is evaluated, but for chance."""
 FALLEN = 1.0
@@ -168,8 +171,8 @@ def _policy(metrics: Metrics) -> Iterator[Finding]:
     distance = metrics.get("diagnosis/policy_distance")
     yield from _check(
         "distance of the policy from the data", distance, f"up to {APART:g}", (distance or 0) > APART,
-        f"the policy's actions are {distance or 0:.2g} spreads from the data's, further than those of any other state "
-        "would be: how good they are is a guess; try a larger agent.beta, or whatever else keeps it near the data",
+        f"the policy's actions are {distance or 0:.2g} spreads from the data's, where those of any other state would "
+        "be 1.4: how good they are is a guess; try a larger agent.beta, or whatever else keeps it near the data",
     )  # fmt: skip
     lead = metrics.get("diagnosis/sampled_lead")
     yield from _check(

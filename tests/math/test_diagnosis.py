@@ -34,7 +34,7 @@ def test_the_cause_of_a_run_comes_first(
 @pytest.mark.parametrize(
     ("metrics", "starts"),
     [
-        ({"diagnosis/policy_distance": 1.6}, "the policy's actions are 1.6 spreads"),
+        ({"diagnosis/policy_distance": 2.6}, "the policy's actions are 2.6 spreads"),
         ({"diagnosis/sampled_lead": 0.5}, "samples of the policy"),
         (
             {"diagnosis/best_return_mean": 500.0, "eval/return_mean": 9.0, "eval/return_std": 1.0},
@@ -59,7 +59,7 @@ def test_each_ill_has_its_sentence(metrics: dict[str, float], starts: str) -> No
 
 def test_a_cause_comes_before_what_it_causes() -> None:
     ills = {
-        "diagnosis/lead": -1.0, "diagnosis/policy_distance": 2.0, "train/ess": 0.01, "diagnosis/coverage": 0.0,
+        "diagnosis/lead": -1.0, "diagnosis/policy_distance": 3.0, "train/ess": 0.01, "diagnosis/coverage": 0.0,
         "train/value_loss": 1e3, "diagnosis/foreign_steps": 0.9,
     }  # fmt: skip
     begins = ["90% of the", "the critic lags", "the data's", "the weights coll", "the policy's", "the policy is"]
