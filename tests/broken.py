@@ -134,12 +134,13 @@ for _task, _id in (("pendulum", "Pendulum-v1"), ("cartpole", "CartPole-v1")):
 
 
 def of_run(task: str, name: str, folder: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """The last metrics of a run of a name, and its configuration."""
+    """The last metrics of a run of a name, and what of its configuration they are judged by."""
     overrides = [one.format(task=task) for one in RUNS[name][0]]
     cfg = composed(f"dataset={task}_mixed", *COMMON, *overrides)
     (outcome,) = train([cfg], [folder])
     assert outcome.error is None
-    return dict(outcome.metrics), cfg
+    config = {name: value for name, value in results.leaves(cfg).items() if name.startswith(("agent.", "weighting."))}
+    return {name: float(f"{value:.5g}") for name, value in outcome.metrics.items()}, config
 
 
 def first(metrics: Mapping[str, float], config: Mapping[str, Any]) -> str:
@@ -181,10 +182,8 @@ if __name__ == "__main__":
         for task in TASKS:
             for name in RUNS:
                 if (task, name) not in NEVER:
-                    metrics, cfg = of_run(task, name, Path(root, task, name))
-                    config = {k: v for k, v in results.leaves(cfg).items() if k.split(".")[0] in ("agent", "weighting")}
-                    own = {k: float(f"{v:.5g}") for k, v in metrics.items() if "/" in k}
-                    found[f"{task}, {name}"] = {"metrics": own, "config": config}
+                    metrics, config = of_run(task, name, Path(root, task, name))
+                    found[f"{task}, {name}"] = {"metrics": metrics, "config": config}
                     print(f"{task}, {name}: {first(metrics, config)[:60]}", flush=True)
     FILE.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
