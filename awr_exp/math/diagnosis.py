@@ -11,6 +11,10 @@ from typing import Any, TypeGuard
 from awr_exp.math.temperature import COLLAPSED, ENDS, EQUAL, Judgement, judge
 
 Metrics = Mapping[str, float]
+WITHOUT_BETA = ("indicator", "constant", "Quantile", "Conditioned")
+"""Weightings that are known not to heed beta; whoever writes one is believed to."""
+OWN_UNIT = ("ExpRunningScale", "Sigmoid")
+"""Weightings by which beta is in spreads of the advantages, whatever these are."""
 FOREIGN = 0.3
 """Share of evaluated steps unlike the data's above which they are of another environment, or far from the data."""
 BEHIND = 1.5
@@ -76,11 +80,22 @@ def judgement(metrics: Metrics, config: Mapping[str, Any]) -> Judgement | None:
     if beta is None:
         return None
     own = {name.removeprefix("train/"): value for name, value in metrics.items() if name.startswith("train/")}
-    weighting = str(config.get("weighting._target_", config.get("weighting"))).rpartition(".")[2]
-    # These are known not to heed it; whoever writes a weighting is believed to.
-    heeds = weighting not in ("indicator", "constant")
-    limit = limit if _is_number(limit) else None
-    return judge(own, beta if heeds else None, limit, config.get("agent.standardize_advantages") is True)
+    weighting, limit = _weighting(config), limit if _is_number(limit) else None
+    # Some solve for a beta of their own.
+    heeds = weighting not in WITHOUT_BETA and "beta" not in own
+    return judge(own, beta if heeds else None, limit, _in_spreads(config))
+
+
+def _weighting(config: Mapping[str, Any]) -> str:
+    """The name of the function or class of the weighting."""
+    places = ("agent.weighting._target_", "agent.weighting", "weighting._target_", "weighting")
+    known = (config[place] for place in places if isinstance(config.get(place), str))
+    return next((name.rpartition(".")[2] for name in known if not name.startswith("${")), "")
+
+
+def _in_spreads(config: Mapping[str, Any]) -> bool:
+    """Whether beta is in units of the spread of the advantages."""
+    return _weighting(config) in OWN_UNIT or config.get("agent.standardize_advantages") is True
 
 
 def _beta(metrics: Metrics, config: Mapping[str, Any]) -> float | None:
@@ -160,8 +175,7 @@ SAME = {"all equal": "a switch", "collapsed": "nearly equal"}
 def _weights(metrics: Metrics, config: Mapping[str, Any], beta: float, found: Judgement | None) -> Iterator[Finding]:
     own = dict(metrics)
     if "train/std_advantage" in metrics:
-        standardized = config.get("agent.standardize_advantages") is True
-        own["std"] = 1.0 if standardized else metrics["train/std_advantage"]
+        own["std"] = 1.0 if _in_spreads(config) else metrics["train/std_advantage"]
     state, sentence = (SAME.get(found.state, found.state), f"{found.fact}; {found.advice}") if found else ("", "")
     for name, (title, healthy, value) in ROWS.items():
         yield from _check(title, value(own, beta), healthy, name == state, sentence)

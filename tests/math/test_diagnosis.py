@@ -44,8 +44,9 @@ def test_the_cause_of_a_run_comes_first(
         ({"train/ess": 0.01}, "the weights collapsed"),
         ({"train/ess": 0.98, "train/clipped": 0.95, "train/zero_weight": 0.0}, "the weights are saturated"),
         ({"train/mean_weight": 0.0, "train/ess": 0.0, "train/clipped": 0.0}, "all weights are 0"),
-        # What it has of its own: a temperature that it solves for.
-        ({"train/beta": 100.0, "train/ess": 0.999}, "beta 100 is very large"),
+        ({"train/ess": 0.999}, "all weights are nearly equal"),
+        # Of a beta that a weighting solves for, and holds where it wants it, there is no advice.
+        ({"train/beta": 100.0, "train/ess": 0.999}, ""),
         # One that is exact, and one whose targets are all alike, have nothing left to explain.
         ({"train/explained_variance": 1.0}, ""),
         ({"train/explained_variance": 0.0, "train/std_advantage": 0.1, "train/mean_value": 30.0}, ""),
@@ -74,6 +75,21 @@ def test_what_a_run_lacks_is_not_judged(lacks: str) -> None:
     assert said(diagnose(left, CONFIG)) == []
     assert len(diagnose(left, CONFIG)) < len(diagnose(HEALTHY, CONFIG))
     assert said(diagnose(HEALTHY, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("weighting", "starts"),
+    [
+        ("awr_exp.math.weights.exp_clip", "the weights collapsed"),
+        ("awr_exp.math.weights.indicator", ""),
+        ("${weighting}", "the weights collapsed"),
+    ],
+)
+def test_a_weighting_that_heeds_no_beta_is_not_blamed_for_it(weighting: str, starts: str) -> None:
+    config = {"agent.beta": 0.3, "agent.weighting": weighting}
+    found = said(diagnose(HEALTHY | {"train/ess": 0.01}, config))
+    assert bool(found) == bool(starts)
+    assert all(sentence.startswith(starts) for sentence in found)
 
 
 def test_a_finding_has_its_number_and_range() -> None:
