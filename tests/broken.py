@@ -185,5 +185,6 @@ if __name__ == "__main__":
                     metrics, config = of_run(task, name, Path(root, task, name))
                     found[f"{task}, {name}"] = {"metrics": metrics, "config": config}
                     print(f"{task}, {name}: {first(metrics, config)[:60]}", flush=True)
-    FILE.write_text(json.dumps(found, indent=1) + "\n")
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(run)}" for name, run in found.items())
+    FILE.write_text(f"{{\n{lines}\n}}\n")
     print(table(found))
