@@ -23,6 +23,7 @@ from awr_exp.results import Outcome
 from awr_exp.surroundings import usual
 from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.callbacks import Callback
+from awr_exp.training.examine import Examine
 from awr_exp.training.loggers import Jsonl, Logger, Many
 from awr_exp.training.run import Run
 
@@ -130,7 +131,7 @@ class Experiment:
         elif self.data:
             agent.fit_normalizer(*self.data.obs_statistics())
         # Runs get their loggers later: one that cannot be built, or resumed, should not begin a record of itself.
-        callbacks = _callbacks(self.config) if own else []
+        callbacks = [*_callbacks(self.config), Examine()] if own else []
         trainer = self._trainer(node, agent, runs, title=title, callbacks=callbacks, best_of=best_of)
         try:
             if resumes:

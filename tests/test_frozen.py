@@ -62,7 +62,8 @@ def reported(cfgs: list[list[str]], folder: Path) -> list[list[list[float | str]
         [
             [row["update"], row["env_steps"], row["name"], row["value"]]
             for row in read(one)
-            if "per_second" not in row["name"]
+            # What is measured when all is over changes nothing of it.
+            if "per_second" not in row["name"] and not row["name"].startswith("diagnosis/")
         ]
         for one in folders
     ]

@@ -10,16 +10,13 @@ import numpy as np
 
 from awr_exp import results
 from awr_exp.errors import UserError
-from awr_exp.math.temperature import Judgement, judge
+from awr_exp.math import diagnosis
+from awr_exp.math.diagnosis import Finding
+from awr_exp.math.temperature import Judgement
 from awr_exp.report import runs, settings, statistics
 from awr_exp.report.runs import RETURN, SCORE, Result
 from awr_exp.report.settings import BETA, GOALS, Setting, is_number
 from awr_exp.report.statistics import ENOUGH, Array, Interval
-
-WITHOUT_BETA = ("indicator", "constant", "Quantile", "Conditioned")
-"""Weightings that are known not to heed beta; whoever writes one is believed to."""
-OWN_UNIT = ("ExpRunningScale", "Sigmoid")
-"""Weightings by which beta is in spreads of the advantages, whatever these are."""
 
 
 @dataclass(frozen=True)
@@ -78,33 +75,31 @@ class Group:
         return tuple(pair for pair in self.setting if pair[0] != BETA)
 
     @cached_property
-    def weights(self) -> dict[str, float]:
-        """What was measured in training when the weights last were, by name without `train/`: means over the runs."""
+    def metrics(self) -> dict[str, float]:
+        """The last of each metric, means over the runs; of training, what was measured when the weights last were."""
         values: dict[str, list[float]] = defaultdict(list)
         for run in self.runs:
             end = max(run.series.get("train/ess", [-1]))
             for name, series in run.series.items():
-                if name.startswith("train/") and end in series:
-                    values[name.removeprefix("train/")].append(series[end])
+                trained = name.startswith("train/") and end >= 0
+                if not trained or end in series:
+                    values[name].append(series[end if trained else max(series)])
         return {name: sum(found) / len(found) for name, found in values.items()}
 
     @cached_property
     def judgement(self) -> Judgement | None:
         """What is wrong with the weights at the end; None where nothing is, or where there are none."""
-        config = self.runs[0].config
-        beta, limit = config.get(BETA), config.get("agent.max_weight")
-        if not is_number(beta):
-            return None
-        weighting = config.get("agent.weighting") or config.get("weighting")
-        # Some solve for a beta of their own.
-        heeds = weighting not in WITHOUT_BETA and "beta" not in self.weights
-        standardized = weighting in OWN_UNIT or config.get("agent.standardize_advantages") is True
-        return judge(self.weights, beta if heeds else None, limit if is_number(limit) else None, standardized)
+        return diagnosis.judgement(self.metrics, self.runs[0].config)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """All that can be judged of why it learns, in the order of causes."""
+        return diagnosis.diagnose(self.metrics, self.runs[0].config)
 
     @property
     def health(self) -> str:
         """The judgement in a word or two, or nothing where there are no weights."""
-        weighted = "ess" in self.weights and is_number(self.runs[0].config.get(BETA))
+        weighted = "train/ess" in self.metrics and is_number(self.runs[0].config.get(BETA))
         return self.judgement.state if self.judgement else "healthy" if weighted else ""
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from awr_exp.math import diagnosis
+from awr_exp.math.diagnosis import Finding
 from awr_exp.report.comparison import Comparison
 from awr_exp.report.runs import RETURN, SCORE, Result
 from awr_exp.report.statistics import Interval
@@ -47,6 +49,26 @@ def groups(compared: Comparison) -> Table:
             "weights": [group.health or None for group in ranked],
         }
     )
+
+
+def diagnoses(compared: Comparison) -> Table:
+    """Make a row for each setting of which anything can be judged: why it does not learn, the likeliest cause first."""
+    groups = [group for group in compared.ranked if group.findings]
+    said = ["; then: ".join(diagnosis.said(group.findings)) or "nothing found" for group in groups]
+    return _table({"setting": [group.title for group in groups], "diagnosis": said})
+
+
+def findings(compared: Comparison) -> Table:
+    """Make a row for each number that tells why a setting learns, with a column for each setting, the best first."""
+    found = {group.name: {one.name: one for one in group.findings} for group in compared.ranked}
+    every = {one.name: one.healthy for mine in found.values() for one in mine.values()}
+    columns = {name: [_marked(mine.get(row)) for row in every] for name, mine in found.items()}
+    return _table({"number": list(every), "healthy": list(every.values()), **columns}) if every else []
+
+
+def _marked(one: Finding | None) -> str | None:
+    """A number, with a mark where it is wrong."""
+    return f"{one.value:.3g}{' ✗' if one.sentence else ''}" if one else None
 
 
 def tuning(compared: Comparison) -> Table:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from awr_exp.math import diagnosis
 from awr_exp.report import settings
 from awr_exp.report.comparison import Comparison, Group
 
@@ -25,7 +26,7 @@ def answer(compared: Comparison) -> str:
         said = f"Use {name} ({worth}): no other setting was judged at {compared.budget} {compared.unit}."
     else:
         said = f"There is one setting only, {name}: {worth}. There is nothing to compare it with."
-    return said + _left_behind(compared) + _about_beta(ranked)
+    return said + _left_behind(compared) + _about_beta(ranked) + _about_the_rest(best)
 
 
 def _worth(best: Group, kind: str) -> str:
@@ -102,3 +103,11 @@ def _about_beta(ranked: Sequence[Group]) -> str:
         tried = found.beta is not None and any(found.beta / 2 <= beta <= found.beta * 2 for beta in betas)
         said += f" {found.fact[0].upper()}{found.fact[1:]}{'' if tried else f'; {found.advice}'}."
     return said
+
+
+def _about_the_rest(best: Group) -> str:
+    """The likeliest reason why the best does not learn better, unless it lies with beta, of which all is said."""
+    cause = next(iter(diagnosis.said(best.findings)), "")
+    if not cause or (best.judgement and cause.startswith(best.judgement.fact)):
+        return ""
+    return f" Of the best: {cause}."

@@ -11,6 +11,8 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from awr_exp import results, shell
 from awr_exp.errors import UserError
+from awr_exp.math import diagnosis
+from awr_exp.reading import read_yaml
 from awr_exp.training.progress import CLOSING, closing_table
 
 log = logging.getLogger(__name__)
@@ -33,11 +35,13 @@ def show(
         if result.status == JobStatus.FAILED:
             error = str(result._return_value).removeprefix("error: ")
             runs[number] = replace(runs[number], status=results.FAILED, error=error)
+    ill = any(map(_ill, runs))
     rows = [
         (
             name or run.folder.name,
             f"{run.metrics[RETURN]:10.1f}" if RETURN in run.metrics else f"{'–':>10}",
             f"{run.status}: {run.error}" if run.error else run.status,
+            *([_ill(run)] if ill else []),
             os.path.relpath(run.folder, folder),
         )
         for run, name in sorted(zip(runs, results.labels(jobs), strict=True), key=lambda one: _rank(one[0]))
@@ -56,8 +60,18 @@ def show(
     page = _report(folder)
     if page:
         notes.append(("report", str(page)))
-    closing_table([("job", "return", "status", "folder"), *rows], notes)
+    closing_table([("job", "return", "status", *(["look at"] if ill else []), "folder"), *rows], notes)
     return any(run.status == results.FAILED for run in runs)
+
+
+def _ill(run: results.PastRun) -> str:
+    """The number that most likely says why a run does not learn, or nothing: the report has it in a sentence."""
+    try:
+        config = read_yaml(run.folder / ".hydra" / "config.yaml")
+    except UserError:
+        return ""
+    found = diagnosis.diagnose(run.metrics, results.leaves(config) if isinstance(config, dict) else {})
+    return next((one.name for one in found if one.sentence), "")
 
 
 def _rank(run: results.PastRun) -> tuple[bool, float]:

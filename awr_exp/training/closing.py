@@ -7,6 +7,7 @@ from typing import Any
 
 from awr_exp import results, shell
 from awr_exp.errors import UserError
+from awr_exp.math import diagnosis
 from awr_exp.training import curves
 from awr_exp.training.progress import closing_table
 from awr_exp.training.run import Run
@@ -56,7 +57,7 @@ def _close(run: Run, status: str, code: int, result: dict[str, Any]) -> None:
 
 
 def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
-    """Print the returns of the data set, the baseline and the agent, and where everything is."""
+    """Print the returns of the data set, the baseline and the agent, what is wrong, and where everything is."""
 
     def told(one: Run) -> str:
         metrics = one.latest
@@ -75,7 +76,7 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     rows += [(name, f"{run.latest[metric]:10.1f}") for name, metric in fell if metric in run.latest]
     rows.append((_name(run.config["agent"]), told(run)))
     folder = run.folder
-    notes = [("results", str(folder))]
+    notes = [*_diagnosed(run), ("results", str(folder))]
     if (folder / "curves.png").exists():
         notes.append(("curves", str(folder / "curves.png")))
     offline = sorted((folder / "wandb").glob("offline-run-*"))
@@ -83,6 +84,14 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
         notes.append(("dashboard", shell.command("leet", str(offline[-1]), module="wandb")))
     notes.append(("policy", f"awr_exp.load({str(folder)!r})"))
     closing_table([("return of", ""), *rows], notes)
+
+
+def _diagnosed(run: Run) -> list[tuple[str, str]]:
+    """What is wrong with a run that came to its end, the likeliest cause first."""
+    if run.outcome.error is not None:
+        return []
+    said = diagnosis.said(diagnosis.diagnose(run.latest, results.leaves(run.config)))
+    return list(zip(("diagnosis", "beside that"), said or ["nothing found"], strict=False))
 
 
 def _name(agent: Mapping[str, Any]) -> str:

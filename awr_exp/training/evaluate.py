@@ -4,19 +4,20 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from awr_exp.agents.best_of import Evaluated
 from awr_exp.envs.build import MakeEnv
 from awr_exp.envs.episode import ATTEMPTS, LONGEST
 from awr_exp.envs.fleet import Fleet, InProcess, Numbers, Step, Workers
 from awr_exp.envs.worker import PATIENCE, HangsError, Stopped, WorkerError
 from awr_exp.errors import UserError
 from awr_exp.surroundings import kept
+from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,22 @@ LONG = 10_000
 """Steps of an evaluation after which something is said: hardly any environment has a later time limit."""
 WORTHWHILE = 1.0
 """Seconds that workers must save an evaluation, for it takes them as long to start."""
+
+
+class Acts(Protocol):
+    """Anything that acts for K members."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def act(self, obs: Tensor) -> Tensor:
+        """Actions [K, B, ...] for obs [K, B, obs_dim] in the data's units."""
 
 
 class Evaluator:
@@ -46,14 +63,15 @@ class Evaluator:
         self.fleet: Fleet | None = None
 
     @kept()
-    def play(self, agent: Evaluated, chosen: Sequence[bool] | None = None) -> "Episodes":
-        """The episodes of all members, or of the chosen ones; of the others, nan returns.
+    def play(self, agent: Acts, chosen: Sequence[bool] | None = None, episodes: int | None = None) -> "Episodes":
+        """The episodes of all members, or of the chosen ones, or the first so many of each; of others, nan returns.
 
         A member of which an episode fails ATTEMPTS times is given up, and has nan returns, too. Raises HangsError
         where that takes longer than PATIENCE once `stopped` is true.
         """
         members, count = self.shape
-        numbers = np.flatnonzero(np.repeat(np.ones(members) if chosen is None else chosen, count))
+        wanted = np.ones(members, bool) if chosen is None else np.array(chosen)
+        numbers = np.flatnonzero(wanted[:, None] & (np.arange(count) < (episodes or count)))
         failures: list[list[str]] = [[] for _ in range(members)]
         # More threads would find little to do, and wait for it on the cores of the workers; afterwards they are back.
         torch.set_num_threads(1)
@@ -76,7 +94,7 @@ class Evaluator:
                 self.workers = 1
         return played
 
-    def _play(self, agent: Evaluated, numbers: Numbers, failures: list[list[str]]) -> "Episodes":
+    def _play(self, agent: Acts, numbers: Numbers, failures: list[list[str]]) -> "Episodes":
         """Play the episodes of these numbers; failures: gets the reasons, by member.
 
         Raises WorkerError where a member would have to be given up for what is in workers: here its environment may do.

@@ -60,10 +60,11 @@ class Trainer:
     ) -> None:
         self.agent, self.runs, self.schedule, self.data = agent, list(runs), schedule, data
         self.total, self.title, self.best_of = total, title, best_of
-        self.callbacks: list[Callback] = [Report(report_interval)]
-        if make_env:
-            self.callbacks.append(Evaluate(eval_interval, eval_episodes, make_env, evaluates_first))
-        self.callbacks += [*callbacks, Checkpoint(checkpoint_interval)]
+        self.evaluates = Evaluate(eval_interval, eval_episodes, make_env, evaluates_first) if make_env else None
+        evaluates = [self.evaluates] if self.evaluates else []
+        self.callbacks: list[Callback] = [
+            Report(report_interval), *evaluates, *callbacks, Checkpoint(checkpoint_interval)
+        ]  # fmt: skip
         self.received: list[int] = []
         """Signals that ask for the end."""
         self.step = self.before = self.update = 0

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from awr_exp import results
 from awr_exp.errors import UserError
-from awr_exp.report import comparison, figures, page, settings, statistics, verdict
+from awr_exp.report import comparison, figures, page, settings, statistics, tables, verdict
 from awr_exp.report.__main__ import main
 from tests.conftest import make_awr
 
@@ -233,6 +233,35 @@ def test_saturated_weights_are_told_from_healthy_ones(sweep: Path) -> None:
     text = page.write([sweep], sweep)[0].read_text()
     assert text.count("<td>healthy</td>") == 2
     assert text.count("<td>saturated</td>") == 1
+
+
+def test_the_cause_is_said_of_the_best_and_of_each_setting(sweep: Path) -> None:
+    for number in range(15):
+        lags = {"train/explained_variance": 0.5, "train/value_loss": 3.0 + number, "train/std_advantage": 1.0}
+        narrow = {"diagnosis/coverage": 0.02}
+        with_weights(sweep / str(number), **narrow if number < 5 else narrow | lags if number < 10 else {})
+    compared = read_one(sweep)
+    assert "Of the best: the critic lags behind" in verdict.answer(compared)
+    head, *rows = tables.diagnoses(compared)
+    assert head == ["setting", "diagnosis"]
+    said = dict(rows)
+    assert said["beta=0.3"].startswith("the critic lags behind")
+    assert "; then: the data's episodes" in said["beta=0.3"]
+    assert said["beta=0.1"].startswith("the data's episodes are about equally good (the best tenth leads by 0.02)")
+    assert said["beta=1.0"] == "nothing found"
+    numbers = {row[0]: list(row[1:]) for row in tables.findings(compared)}
+    assert numbers["number"] == ["healthy", "beta=0.3", "beta=1.0", "beta=0.1"]
+    # Means over the runs of a setting.
+    assert numbers["squared error of V / variance of A"] == ["up to 1.5", "10 ✗", None, None]
+    assert numbers["effective sample size"] == ["0.05 to 0.99", "0.5", "0.5", "0.5"]
+    assert "Why it does not learn" in page.write([sweep], sweep)[0].read_text()
+
+
+def test_of_runs_that_measured_nothing_nothing_is_said(sweep: Path) -> None:
+    for path in sweep.rglob("metrics.jsonl"):
+        path.write_text("".join(line for line in path.open() if "train/" not in line))
+    assert tables.diagnoses(read_one(sweep)) == tables.findings(read_one(sweep)) == []
+    assert "Why it does not learn" not in page.write([sweep], sweep)[0].read_text()
 
 
 def test_runs_that_are_all_the_same_recommend_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""What a data set has for a policy to learn: how much better its best episodes are, and how its steps go."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from awr_exp.data.transitions import Transitions
+from awr_exp.math.likeness import Likeness
+from awr_exp.networks.actions import ActionInputs
+from awr_exp.seeding import generator
+from awr_exp.types import Spec
+
+EPISODES = 1_000
+"""Episodes that are looked at, of evenly spaced places."""
+FEWEST = 10
+"""Episodes of which it makes sense to speak of the best tenth, and the neighbours of a start."""
+STEPS = 4_096
+"""Steps that are looked at."""
+WIDEST = 500
+"""Numbers of an observation beyond which changes of it are not learnt, as those of images."""
+
+
+def coverage(data: Transitions) -> dict[str, float]:
+    """How much better the best tenth of the episodes is than the mean, as far as its starts do not explain it.
+
+    `coverage` is its lead, and `reach` the score that this lead adds up to with the mean's. Their unit is the way from
+    the data's random to its expert reference; without these, there is no reach, and the unit of coverage is the mean
+    size of a return. Empty where there are too few episodes to say so, or all returns are 0.
+    """
+    info = data.info
+    chosen = np.linspace(0, info.episodes - 1, min(EPISODES, info.episodes)).astype(np.int64)
+    if len(chosen) < FEWEST:
+        return {}
+    returns = info.episode_returns[chosen]
+    # What episodes from near starts return, too, is no merit of the actions; but neighbours may also be bad by chance.
+    lead = min(_lead(returns), _lead(returns - _of_neighbours(_starts(data, chosen), returns)))
+    low, high = (info.normalized_score(end) for end in (0.0, 1.0))
+    if low is None or high is None:
+        size = float(np.abs(returns).mean())
+        return {"coverage": lead / size} if size else {}
+    lead *= high - low
+    return {"coverage": lead, "reach": low + (high - low) * info.return_mean + lead}
+
+
+def _lead(values: NDArray[np.float64]) -> float:
+    """By how much the mean of the best tenth is better than that of all."""
+    return float(np.sort(values)[-len(values) // FEWEST :].mean() - values.mean())
+
+
+def _starts(data: Transitions, chosen: NDArray[np.int64]) -> Tensor:
+    """The normalised first observations of episodes."""
+    begins = (data.lengths + 1).cumsum(0) - (data.lengths + 1)
+    mean, std = data.obs_statistics()
+    rows = begins[torch.as_tensor(chosen)].to(data.packed.device)
+    return (data.schema.read(data.packed, "obs", rows).to(mean) - mean) / std
+
+
+def _of_neighbours(places: Tensor, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean value of the nearest other places."""
+    nearest = torch.cdist(places, places).fill_diagonal_(torch.inf).topk(FEWEST - 1, largest=False).indices
+    means: NDArray[np.float64] = values[nearest.cpu().numpy()].mean(1)
+    return means
+
+
+class Steps:
+    """Some steps of a data set, on the host, for what policies do to be compared with them."""
+
+    def __init__(self, data: Transitions) -> None:
+        self.spec: Spec = data.spec
+        count = min(STEPS, len(data))
+        rows = torch.randperm(len(data), generator=generator(0, "facts"))[:count].to(data.device)
+        self.batch = data.sample(rows.unsqueeze(0))
+        self.mean, self.std = (each.cpu().double() for each in data.obs_statistics())
+        self.as_inputs = ActionInputs(data.spec)
+
+    def distances(self, actions: Tensor) -> list[float]:
+        """How far each member's actions [K, N, ...] in these states are from the data's, in spreads of the latter."""
+        own, theirs = (self._inputs(action) for action in (actions, self.batch.action))
+        spread = theirs.var(1, correction=0).sum(-1).clamp(min=1e-12)
+        distances: list[float] = ((own - theirs).square().sum(-1).mean(1) / spread).sqrt().tolist()
+        return distances
+
+    def likeness(self) -> Likeness | None:
+        """What these steps say of how observations change; None where an observation is too wide for that."""
+        if self.spec.obs_dim > WIDEST:
+            return None
+        batch = self.batch
+        return Likeness.fit(*self.change(batch.obs[0], batch.action[0], batch.next_obs[0]))
+
+    def change(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
+        """What `Likeness` takes of steps [N, ...]: its inputs, and the change."""
+        before, after = ((each.cpu().double() - self.mean) / self.std for each in (obs, next_obs))
+        # Far from the data a product of two tells nothing.
+        return torch.cat([before.clamp(-10, 10), self._inputs(action)], -1), after - before
+
+    def _inputs(self, action: Tensor) -> Tensor:
+        return self.as_inputs(self.as_inputs.inside(action.cpu()), self.mean)
