@@ -48,6 +48,8 @@ class Agent(Members):
     """Whether its policy is told what kind of action is wanted, see `Policy`, instead of weighing them."""
     value_iters = 0
     """Steps of the critic on each batch."""
+    gamma: Tensor | None = None
+    """The discount, [K, 1], of an algorithm that has one."""
     judged_by: frozenset[str] | None = frozenset()
     """The fields of a batch that `advantage` looks at, where it does without observations; None: all of it."""
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from awr_exp.agents.agent import Agent
 from awr_exp.ranges import Count, PerMember, Positive, Unit
 
@@ -12,6 +14,8 @@ class CriticAgent(Agent):
     gamma: discount; critic_lr: learning rate of the critic; value_iters: its steps on each batch. options: other
     arguments of Agent.
     """
+
+    gamma: Tensor
 
     def __init__(
         self,
