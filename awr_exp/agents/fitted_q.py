@@ -19,7 +19,6 @@ from awr_exp.networks.actions import Q
 from awr_exp.networks.mlp import MakeNetwork
 from awr_exp.types import Batch, Episodes, LossAndMetrics, Metrics, Spec
 
-
 LEVEL_ROWS = 100_000
 """Rows of the data, evenly spread, by which the level of Q is solved in the end."""
 
@@ -38,11 +37,11 @@ class Estimate:
 
 
 class FittedQ(Members):
-    """Q^pi by regression on r + gamma (1 - terminated) Q_slow(s', pi(s')), for K policies and an MDP's data.
+    """Q^pi by regression on r + gamma (1 - terminated) Q_slow(s', pi(s')), for K policies on the same data.
 
     Q(s, a) = u (f(s, a) + c), where u is the standard deviation of the data's discounted returns, f is a network, and
-    the level c keeps the mean Bellman error of the slow Q at 0. What Q converges to is the same as without c, but a slow
-    network alone takes some 1 / (target_rate (1 - gamma)) steps to find the level of Q.
+    the level c keeps the mean Bellman error of the slow Q at 0. What Q converges to is the same as without c, but a
+    slow network alone takes some 1 / (target_rate (1 - gamma)) steps to find the level of Q.
     lr: learning rate of f; target_rate: share of the way by which the slow Q follows in each step.
     """
 

@@ -58,20 +58,26 @@ def _close(run: Run, status: str, code: int, result: dict[str, Any]) -> None:
 def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     """Print the returns of the data set, the baseline and the agent, and where everything is."""
 
-    def told(one: Run) -> str:
+    def told(one: Run) -> tuple[str, str]:
         metrics = one.latest
         if one.outcome.error is not None:
-            return f"failed: {one.outcome.error}"
+            return f"failed: {one.outcome.error}", ""
+        estimate = ""
+        if "fqe/return_mean" in metrics:
+            mean, low, high, gamma = (
+                metrics[f"fqe/{name}"] for name in ("return_mean", "return_low", "return_high", "gamma")
+            )
+            estimate = f"estimate {mean:.1f} ({low:.1f} to {high:.1f}), discounted by {gamma:g}"
         if "eval/return_mean" not in metrics:
-            return "not evaluated (env=none)"
+            return "not evaluated (env=none)", estimate
         text = f"{metrics['eval/return_mean']:10.1f} ± {metrics['eval/return_std']:.1f}"
         score = metrics.get("eval/normalized_score")
-        return text if score is None else f"{text}   normalised score {score:.3f}"
+        return text if score is None else f"{text}   normalised score {score:.3f}", estimate
 
-    rows = [(f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}")] if data else []
+    rows = [(f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}", "")] if data else []
     if baseline is not None:
-        rows.append((f"baseline {_name(run.config['baseline'])}", told(baseline)))
-    rows.append((_name(run.config["agent"]), told(run)))
+        rows.append((f"baseline {_name(run.config['baseline'])}", *told(baseline)))
+    rows.append((_name(run.config["agent"]), *told(run)))
     folder = run.folder
     notes = [("results", str(folder))]
     if (folder / "curves.png").exists():
@@ -80,7 +86,7 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     if offline:
         notes.append(("dashboard", shell.command("leet", str(offline[-1]), module="wandb")))
     notes.append(("policy", f"awr_exp.load({str(folder)!r})"))
-    closing_table([("return of", ""), *rows], notes)
+    closing_table([("return of", "", ""), *rows], notes)
 
 
 def _name(agent: Mapping[str, Any]) -> str:

@@ -35,8 +35,8 @@ GAMMA = 0.99
 RESAMPLES = 2_000
 EDGES = (0.025, 0.975)
 """Of an interval, which has the middle 95 % of all samples."""
-MOVES = 0.05
-"""Share of the spread of the data's discounted returns by which an estimate that has converged no longer moves."""
+MOVES = 0.1
+"""Share of the spread of the data's discounted returns by which an estimate hardly moves once it has converged."""
 
 
 @checked("evaluate")
@@ -83,9 +83,18 @@ class FQE(Callback):
         begun, agent, data = time.perf_counter(), trainer.agent, trainer.data
         assert data is not None
         log.info("fitted Q evaluation of %d policies: %d updates", agent.members, self.updates)
-        made = {"optimizer": self.optimizer, "device": agent.device, "dtype": agent.dtype}
-        seeds = [child_seed(seed, "fqe") for seed in agent.seeds]
-        fitted = FittedQ(agent.spec, self.network, seeds, self.gammas(trainer), self.lr, self.target_rate, **made)
+        fitted = FittedQ(
+            agent.spec,
+            self.network,
+            # Rows of their own: those of training would be drawn again.
+            [child_seed(seed, "fqe") for seed in agent.seeds],
+            self.gammas(trainer),
+            self.lr,
+            self.target_rate,
+            self.optimizer,
+            agent.device,
+            agent.dtype,
+        )
         fitted.normalizer.fit(*data.obs_statistics())
         fitted.begin(data, trainer.policy())
         found = list(self.estimates(fitted, data, trainer))
@@ -94,7 +103,7 @@ class FQE(Callback):
             self.report(trainer, fitted, *found)
 
     def estimates(self, fitted: FittedQ, data: Transitions, trainer: "Trainer") -> Iterator[Estimate]:
-        """What is estimated after most updates and after all of them, unless the trainer is stopped."""
+        """What is estimated after half of the updates and after all of them, unless the trainer is stopped."""
         total = self.updates * fitted.members
         update = accelerate(_update, self.compile, total, fitted.device)
         functions: Any = {"batch": lambda part, data: partial(_each, update(part), part, data)}
@@ -103,7 +112,7 @@ class FQE(Callback):
         schedule = FixedData(refresh_interval=self.updates)
         learners = [Learner(part, data, schedule, functions, self.batch_size) for part in parts]
         with Team(learners, threads) as team, Bar("evaluation", self.updates) as bar:
-            for goal in (self.updates - self.updates // 10, self.updates):
+            for goal in (self.updates // 2, self.updates):
                 team.train(goal, trainer.stopped, bar.advance)
                 if trainer.stopped():
                     return
@@ -134,8 +143,8 @@ class FQE(Callback):
                 said = "estimated return %.1f (95%% interval %.1f to %.1f), discounted by %g"
                 log.info(said, *(metrics[f"fqe/return_{name}"] for name in ("mean", "low", "high")), gamma)
             if abs(metrics["fqe/drift"]) > MOVES * spread[member]:
-                sentence = f"moved by {metrics['fqe/drift']:.3g} in the last tenth of its updates: give evaluate.updates more"
-                trainer.warn(member, "fqe", f"the estimated return still {sentence}")
+                moved = f"moved by {metrics['fqe/drift']:.3g} in the second half of its updates"
+                trainer.warn(member, "fqe", f"the estimated return {moved}: give more evaluate.updates")
 
 
 def _update(fitted: FittedQ, batch: Batch, next_action: Tensor) -> Metrics:
