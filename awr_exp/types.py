@@ -154,7 +154,8 @@ class Batch:
     episode that was merely cut. `target` [K, B] is the value target from the last refresh, for estimators that need
     whole episodes; None for one-step ones. `value` [K, B] is V(s), where that is known already. `noise`
     [K, B, Agent.noise_size] are standard normal numbers for whatever an agent samples, drawn as the rows are; None
-    where nothing is sampled.
+    where nothing is sampled. `next_action`, as `action`, is what was done in next_obs, for agents that read it; it
+    means nothing where an episode ends.
     """
 
     obs: Tensor
@@ -166,6 +167,7 @@ class Batch:
     target: Tensor | None = None
     value: Tensor | None = None
     noise: Tensor | None = None
+    next_action: Tensor | None = None
 
     @classmethod
     def of_columns(cls, **columns: Tensor) -> "Batch":
@@ -203,8 +205,9 @@ class Episodes(Protocol):
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') of each transition, [K, N] both, with at most `chunk` rows at once."""
 
-    def sample(self, rows: Tensor, **columns: Tensor | None) -> Batch:
+    def sample(self, rows: Tensor, next_action: bool = False, **columns: Tensor | None) -> Batch:
         """The transitions `rows` [K, B], or [1, B] for all members alike, each from 0 to N - 1.
 
-        columns: other fields of the batch, [K, N] of all transitions, or None where there is no such field.
+        next_action: whether the batch says what was done next, too; columns: other fields of the batch, [K, N] of all
+        transitions, or None where there is no such field.
         """

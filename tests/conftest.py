@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import settings
 
 from awr_exp import command, config, sweep
+from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
 from awr_exp.errors import UserError
@@ -71,6 +73,14 @@ def random_batch(spec: Spec, members: int, size: int, seed: int = 0, dtype: torc
         terminated=end < 0.1,
         truncated=end > 0.9,
     )
+
+
+def batch_for(agent: Agent, size: int, seed: int = 0) -> Batch:
+    """A `random_batch` with all that an agent reads."""
+    batch = random_batch(agent.spec, agent.members, size, seed, agent.dtype)
+    shape, drawn = batch.reward.shape, torch.Generator().manual_seed(seed + 1)
+    noise = torch.randn(*shape, agent.noise_size, generator=drawn, dtype=agent.dtype)
+    return replace(batch, noise=noise, target=batch.reward, next_action=batch.action.roll(1, 1))
 
 
 def make_awr(spec: Spec = CONTINUOUS, seeds: Sequence[int] = (0,), kind: type[AWR] = AWR, **options: Any) -> AWR:

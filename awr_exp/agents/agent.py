@@ -50,6 +50,8 @@ class Agent(Members):
     """Steps of the critic on each batch."""
     gamma: Tensor | None = None
     """The discount, [K, 1], of an algorithm that has one."""
+    reads_next_action = False
+    """Whether its batches have to say what was done next, see `Batch.next_action`."""
     judged_by: frozenset[str] | None = frozenset()
     """The fields of a batch that `advantage` looks at, where it does without observations; None: all of it."""
 
@@ -122,8 +124,13 @@ class Agent(Members):
         return sum(self.noise_sizes.values())
 
     def noise(self, batch: Batch, name: str) -> Tensor:
-        """The part of a batch's noise that `noise_sizes` has under this name, [K, B, its size]."""
+        """The part of a batch's noise that `noise_sizes` has under this name, [K, B, its size].
+
+        Raises ValueError where a batch has none of what the agent samples with.
+        """
         if batch.noise is None:
+            if self.noise_sizes[name]:
+                raise ValueError(f"this agent samples: give Batch.noise, [K, B, {self.noise_size}] normal numbers")
             return batch.obs.new_empty(*batch.obs.shape[:2], 0)
         return batch.noise.split(list(self.noise_sizes.values()), -1)[list(self.noise_sizes).index(name)]
 

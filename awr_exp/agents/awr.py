@@ -77,12 +77,9 @@ class AWR(WeightedAgent):
 
     @torch.no_grad()
     def targets(self, episodes: Episodes) -> Columns:
-        """The estimator's targets with today's critic, and V(s), vectorised over all episodes."""
+        """The estimator's targets with today's critic, and V(s)."""
 
         def value(obs: Tensor) -> Tensor:
             return self.value(self.normalize(obs.to(self.device, self.dtype)))
 
-        values, next_values = episodes.values(value, self.chunk)
-        discount, reward = self.gamma * ~episodes.terminated, episodes.reward.to(values)
-        target = self.estimator(reward, discount, next_values, episodes.last, longest=episodes.longest)
-        return {"target": target, "value": values}
+        return self.returns(episodes, value, self.estimator)

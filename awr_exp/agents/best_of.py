@@ -18,8 +18,8 @@ class BestOf:
     def __init__(self, agent: Agent, count: int, *names: object) -> None:
         if agent.judge is None:
             raise UserError(
-                f"policy.best_of={count} needs an agent with a Q to judge actions by, which "
-                f"agent={type(agent).__name__.lower()} has not: choose agent=iql or another one that has"
+                f"policy.best_of={count} needs an agent with a Q to judge actions by, and {type(agent).__name__} has "
+                "none: choose agent=iql or another one that has"
             )
         self.agent, self.judge, self.count, self.names = agent, agent.judge.averaged(), count, names
         self.spec, self.device, self.dtype, self.members = agent.spec, agent.device, agent.dtype, agent.members

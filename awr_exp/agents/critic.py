@@ -5,7 +5,9 @@ from typing import Any
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
+from awr_exp.math.advantages import Estimator
 from awr_exp.ranges import Count, PerMember, Positive, Unit
+from awr_exp.types import Columns, Episodes, Value
 
 
 class CriticAgent(Agent):
@@ -27,3 +29,10 @@ class CriticAgent(Agent):
     ) -> None:
         super().__init__(*args, **options)
         self.gamma, self.critic_lr, self.value_iters = self.hyper(gamma), self.hyper(critic_lr), value_iters
+
+    def returns(self, episodes: Episodes, value: Value, estimator: Estimator) -> Columns:
+        """The estimator's targets by V(s), and V(s) itself, [K, N], vectorised over all episodes."""
+        values, next_values = episodes.values(value, self.chunk)
+        discount, reward = self.gamma * ~episodes.terminated, episodes.reward.to(values)
+        target = estimator(reward, discount, next_values, episodes.last, longest=episodes.longest)
+        return {"target": target, "value": values}

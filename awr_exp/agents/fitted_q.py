@@ -1,7 +1,7 @@
 """Fitted Q evaluation (Le, Voloshin and Yue 2019, arXiv 1903.08738) of K policies that no longer change."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -94,12 +94,18 @@ class FittedQ(Members):
         """[K, B] for obs in the data's units."""
         return self.q.module(theta, self.normalizer(obs), action).squeeze(1)
 
+    def sample(self, data: Episodes, rows: Tensor) -> Batch:
+        """The transitions `rows` [K, B] as `update` takes them."""
+        member = torch.arange(self.members, device=rows.device).unsqueeze(1)
+        return replace(data.sample(rows), next_action=self.next_action[member, rows])
+
     @torch.no_grad()
-    def update(self, batch: Batch, next_action: Tensor) -> Metrics:
-        """One step of f toward what the slow Q says of a batch and of what the policies do after it."""
+    def update(self, batch: Batch) -> Metrics:
+        """One step of f toward what the slow Q says of a batch whose next_action is what the policies do."""
+        assert batch.next_action is not None
         reward, discount = batch.reward / self.unit, self.gamma * ~batch.terminated
         slow = self.q.averaged().theta
-        after = discount * self.f(slow, batch.next_obs, next_action)
+        after = discount * self.f(slow, batch.next_obs, batch.next_action)
         residual = reward + after - self.f(slow, batch.obs, batch.action)
         # It is the level at which E[f + c] = E[r + discount (f' + c)].
         self.level.lerp_(residual.mean(-1, keepdim=True) / self.ends, self.target_rate)

@@ -50,7 +50,10 @@ class QAgent(CriticAgent):
 
     def q_loss(self, theta: Tensor, batch: Batch, target: Tensor) -> LossAndMetrics:
         """The squared errors of all Q, summed, [K]."""
-        qs = self.q.module(theta, batch.obs, batch.action)
+        return self.q_error(self.q.module(theta, batch.obs, batch.action), target)
+
+    def q_error(self, qs: Tensor, target: Tensor) -> LossAndMetrics:
+        """The same from all Q, [K, size, B], and their target [K, B]."""
         seen = qs.detach().mean(1)
         report = {"mean_q": seen.mean(-1), "explained_variance": losses.explained_variance(seen, target)}
         return (qs - target.unsqueeze(1)).square().mean(-1).sum(-1), report

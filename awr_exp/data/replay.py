@@ -137,17 +137,32 @@ class Replay:
         final = [value(self.sample(rows.unsqueeze(0)).next_obs) for rows in ends.split(chunk)]
         return values, values.roll(-1, 1).index_copy_(1, ends, torch.cat(final, 1))
 
-    def sample(self, rows: Tensor, **columns: Tensor | None) -> Batch:
+    def sample(self, rows: Tensor, next_action: bool = False, **columns: Tensor | None) -> Batch:
         """See `Episodes`. Rows and so the batch may be [K, ...] or [1, ...] of any shape."""
-        return replace(self.take(self.slots_of(rows)), **chosen(columns, rows))
+        return replace(self.take(self.slots_of(rows), next_action), **chosen(columns, rows))
 
-    def take(self, slots: Tensor, **columns: Tensor | None) -> Batch:
-        """The transitions in slots [K, B] or [1, B], and what columns that were `spread` [K, T * E] hold there."""
+    def take(self, slots: Tensor, next_action: bool = False, **columns: Tensor | None) -> Batch:
+        """The transitions in slots [K, B] or [1, B], and what columns that were `spread` [K, T * E] hold there.
+
+        next_action: whether the batch says what was done next, too. The newest transitions, where that is not known
+        yet, are then truncated.
+        """
+        batch = self.schema.batch(self._rows(slots), **chosen(columns, slots))
+        if not next_action:
+            return batch
+        step, newest = slots // self.envs, self.kept + (self.added - 1) % self.turning
+        following = torch.where(step < self.kept, step + 1, self.kept + (step + 1 - self.kept) % self.turning)
+        unknown = (step == newest) & ~batch.terminated
+        rows = self._rows(following * self.envs + slots % self.envs)
+        action = self.schema.read(rows, "action")
+        return replace(batch, next_action=action, truncated=batch.truncated | unknown)
+
+    def _rows(self, slots: Tensor) -> Tensor:
+        """The rows in slots, [K, B, W]."""
         # Flat over members as well: one gather of whole rows.
         member = torch.arange(self.members, device=self.device).view(-1, *[1] * (slots.dim() - 1))
         places = member * (self.ring.shape[1] * self.envs) + slots
-        rows = self.ring.flatten(0, 2).index_select(0, places.flatten()).view(*places.shape, -1)
-        return self.schema.batch(rows, **chosen(columns, slots))
+        return self.ring.flatten(0, 2).index_select(0, places.flatten()).view(*places.shape, -1)
 
     def table(self, member: int) -> Tensor:
         """All rows that a member has, [T', E, W], in the order of the ring."""

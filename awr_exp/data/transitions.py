@@ -79,12 +79,16 @@ class Transitions:
     def _column(self, name: str) -> Tensor:
         return self.schema.read(self.packed, name, self.rows.to(self.packed.device)).to(self.device)
 
-    def sample(self, rows: Tensor, **columns: Tensor | None) -> Batch:
+    def sample(self, rows: Tensor, next_action: bool = False, **columns: Tensor | None) -> Batch:
         """See `Episodes`. The batch is [1, B] where `rows` are."""
         at = self.rows.index_select(0, rows.flatten()).to(self.packed.device)
         found = self.packed.index_select(0, at).to(self.device, non_blocking=True).view(*rows.shape, -1)
         next_obs = self.schema.read(self.packed, "obs", at + 1).to(self.device, non_blocking=True)
-        return self.schema.batch(found, next_obs=next_obs.view(*rows.shape, -1), **chosen(columns, rows))
+        following = {"next_obs": next_obs.view(*rows.shape, -1)}
+        if next_action:
+            following["next_action"] = self.schema.read(self.packed.index_select(0, at + 1), "action").to(self.device)
+            following["next_action"] = following["next_action"].unflatten(0, rows.shape)
+        return self.schema.batch(found, **following, **chosen(columns, rows))
 
     def table(self, member: int) -> Tensor:
         """The rows of the transitions, which are those of every member."""

@@ -66,6 +66,17 @@ def n_step_return(reward: Tensor, discount: Tensor, next_value: Tensor, last: Te
     return target
 
 
+def episode_numbers(last: Tensor) -> Tensor:
+    """The number of the episode that each row is in, [N] of int64, from `last` [N]."""
+    return last.cumsum(0) - last.long()
+
+
+def episode_returns(reward: Tensor, last: Tensor) -> Tensor:
+    """The undiscounted return of each episode, [E] in float64, from rewards and `last` [N]."""
+    numbers = episode_numbers(last)
+    return reward.new_zeros(int(numbers[-1]) + 1, dtype=torch.float64).index_add_(0, numbers, reward.double())
+
+
 def _shift(x: Tensor, rows: int) -> Tensor:
     """x[t + rows], and 0 beyond the end."""
     rows = min(rows, x.shape[-1])

@@ -6,7 +6,7 @@ list of K for it: such parameters may differ between the members of one model, a
 
 import copy
 from collections.abc import Sequence
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,11 +31,16 @@ def per_member(value: Hyper, members: int, like: Tensor) -> Tensor:
     return column.expand(members, 1).contiguous()
 
 
+def filled(value: Any, usual: float) -> Hyper:
+    """The value, or the values of members, with what is usual for None."""
+    if isinstance(value, Sequence):
+        return [usual if one is None else one for one in value]
+    return usual if value is None else value
+
+
 def no_limit(value: Limit) -> Hyper:
     """The limits, with inf for None."""
-    if isinstance(value, Sequence):
-        return [float("inf") if limit is None else limit for limit in value]
-    return float("inf") if value is None else value
+    return filled(value, float("inf"))
 
 
 class Shardable:

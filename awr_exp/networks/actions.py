@@ -27,6 +27,18 @@ class ActionInputs:
             return F.one_hot(action, self.num_actions).to(like)
         return (action - self.centre.to(like)) / self.unit.to(like)
 
+    def back(self, scaled: Tensor) -> Tensor:
+        """Continuous actions in their own units from these."""
+        return self.centre.to(scaled) + self.unit.to(scaled) * scaled
+
+    def chance(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Continuous actions that are drawn evenly, by normal noise [..., action_dim], and the log of their density.
+
+        Those without finite bounds are drawn from -1 to 1.
+        """
+        density = -(2 * self.unit.to(noise)).log().sum()
+        return self.back(torch.erf(noise / 2**0.5)), density.expand(noise.shape[:-1])
+
     def inside(self, action: Tensor) -> Tensor:
         """Actions as the environment will take them: cut off at the bounds, where there are some."""
         return action if self.num_actions is not None else action.clamp(self.low.to(action), self.high.to(action))

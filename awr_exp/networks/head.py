@@ -31,6 +31,10 @@ class Head:
     noise: int
     shapes: Shapes = {}  # noqa: RUF012
     loss_noise = 0
+    differentiable = True
+    """Whether `act` has a gradient with respect to the outputs, along which an agent may climb Q."""
+    known_density = False
+    """Whether there is a `log_prob`."""
 
     def __init_subclass__(cls) -> None:
         for name in ("numpy", "native"):
@@ -50,6 +54,10 @@ class Head:
         """What there is to report of the distribution, [K] each."""
         return {}
 
+    def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
+        """The logarithm of the density of actions, in their own units, [K, B], of a head that knows it."""
+        raise NotImplementedError
+
     def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
         """[K], what is added to the actor's loss to keep the policy in shape."""
         return outputs.new_zeros(outputs.shape[0])
@@ -68,9 +76,7 @@ class Head:
 class Likelihood(Head):
     """A head whose density is known: it is imitated by maximum likelihood, and reports its entropy."""
 
-    def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
-        """[K, B], in the units of the action."""
-        raise NotImplementedError
+    known_density = True
 
     def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
         """[K, B] nats."""

@@ -195,6 +195,8 @@ class Categorical(Likelihood):
     Raises UserError for a continuous action space.
     """
 
+    differentiable = False
+
     def __init__(self, spec: Spec, logit_penalty: NotNegative = 0.0) -> None:
         if spec.num_actions is None:
             raise UserError(
@@ -228,6 +230,11 @@ class Categorical(Likelihood):
 
     def native(self, extra: Extra) -> dict[str, Any]:
         return {"loss": "categorical", "penalty": self.logit_penalty}
+
+
+def auto_squashed(spec: Spec) -> Head:
+    """Categorical for discrete actions, TanhGaussian for continuous ones, which must be bounded."""
+    return Categorical(spec) if spec.discrete else TanhGaussian(spec)
 
 
 def auto(spec: Spec) -> Head:

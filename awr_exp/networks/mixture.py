@@ -16,6 +16,9 @@ class Mixture(Gaussian):
     The action of evaluation is the mean of the most probable component. Raises UserError for a discrete action space.
     """
 
+    # Which component acts is chosen, and that choice has no gradient.
+    differentiable = False
+
     def __init__(self, spec: Spec, components: Count = 5) -> None:
         super().__init__(spec, "state_dependent")
         self.components = components

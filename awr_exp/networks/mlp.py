@@ -154,3 +154,12 @@ class MLP:
         """The widths of all layers, if `awr_exp.training.native` has code for such ones."""
         usual = type(self) is MLP and self.activation == "relu" and not (self.layer_norm or self.extra)
         return [self.inputs, *self.hidden, self.outputs] if usual else None
+
+
+class Scalar:
+    """One number of each member that is learnt by gradient, such as the logarithm of a temperature; 0 at the start."""
+
+    shapes: Shapes = {"value": (1,)}  # noqa: RUF012
+
+    def start(self, generators: Sequence[Generator]) -> Tensor:
+        return torch.zeros(len(generators), 1)

@@ -61,11 +61,29 @@ class Policy:
         """
         return self.head.act(*self._head_inputs(theta, obs), noise)
 
-    def samples(self, theta: Tensor, obs: Tensor, noise: Tensor) -> Tensor:
-        """Several actions in each state, [K, n, B, ...], by noise [K, n, B, head.noise]; the network runs once."""
+    def _several(self, theta: Tensor, obs: Tensor, count: int) -> tuple[Tensor, Extra]:
+        """What the head takes, [K, count * B, ...], for several actions in each state; the network runs once."""
         outputs, extra = self._head_inputs(theta, obs)
-        each = outputs.unsqueeze(1).expand(-1, noise.shape[1], -1, -1).flatten(1, 2)
-        return self.head.act(each, extra, noise.flatten(1, 2)).unflatten(1, noise.shape[1:3])
+        return outputs.unsqueeze(1).expand(-1, count, -1, -1).flatten(1, 2), extra
+
+    def samples(self, theta: Tensor, obs: Tensor, noise: Tensor) -> Tensor:
+        """Several actions in each state, [K, n, B, ...], by noise [K, n, B, head.noise]."""
+        inputs = self._several(theta, obs, noise.shape[1])
+        return self.head.act(*inputs, noise.flatten(1, 2)).unflatten(1, noise.shape[1:3])
+
+    def draws(self, theta: Tensor, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`samples`, and the logarithm of the density of each, [K, n, B]."""
+        inputs = self._several(theta, obs, noise.shape[1])
+        actions = self.head.act(*inputs, noise.flatten(1, 2))
+        log_prob = self.head.log_prob(*inputs, actions)
+        return actions.unflatten(1, noise.shape[1:3]), log_prob.unflatten(1, noise.shape[1:3])
+
+    def choices(self, theta: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """All n actions of a discrete task in each state, [K, n, B], and the logarithm of the probability of each."""
+        actions = torch.arange(self.head.outputs, device=obs.device).repeat_interleave(obs.shape[1])
+        actions = actions.expand(len(theta), -1)
+        log_prob = self.head.log_prob(*self._several(theta, obs, self.head.outputs), actions)
+        return actions.unflatten(1, (-1, obs.shape[1])), log_prob.unflatten(1, (-1, obs.shape[1]))
 
     @torch.no_grad()
     def anneal(self, theta: Tensor, progress: float) -> None:

@@ -147,15 +147,14 @@ class FQE(Callback):
                 trainer.warn(member, "fqe", f"the estimated return {moved}: give more evaluate.updates")
 
 
-def _update(fitted: FittedQ, batch: Batch, next_action: Tensor) -> Metrics:
-    return fitted.update(batch, next_action)
+def _update(fitted: FittedQ, batch: Batch) -> Metrics:
+    return fitted.update(batch)
 
 
 def _each(update: Update, fitted: FittedQ, data: Transitions, means: Means, rows: Tensor, noise: Tensor) -> None:
     """Update on each batch of rows [S, K, B]."""
-    member = torch.arange(fitted.members, device=rows.device).unsqueeze(1)
     for own in rows:
-        means.add(update(data.sample(own), fitted.next_action[member, own]))
+        means.add(update(fitted.sample(data, own)))
 
 
 def bootstrap(value: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,35 +41,43 @@ def update(agent: Agent, experience: object, batch: Batch) -> Metrics:
     return agent.update(batch)
 
 
-def sampled(data: Any, rows: Tensor, noise: Tensor, target: Tensor | None = None) -> Iterator[tuple[Batch]]:
+def sampled(
+    agent: Agent, data: Any, rows: Tensor, noise: Tensor, target: Tensor | None = None
+) -> Iterator[tuple[Batch]]:
     """Batches of a data set by rows [S, K, B], with their noise, and targets from target [K, N]."""
-    return ((replace(data.sample(own, target=target), noise=drawn),) for own, drawn in zip(rows, noise, strict=True))
+    for own, drawn in zip(rows, noise, strict=True):
+        yield (replace(data.sample(own, agent.reads_next_action, target=target), noise=drawn),)
 
 
-def slots_of(replay: Any, slots: Tensor, noise: Tensor, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def slots_of(agent: Agent, replay: Any, slots: Tensor, noise: Tensor, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """What `batch_step` takes, for each of slots [S, K, B]."""
     return ((own, drawn, *columns) for own, drawn in zip(slots, noise, strict=True))
 
 
+def taken(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, **columns: Tensor | None) -> Batch:
+    """The batch in slots [K, B], with what the agent reads of it."""
+    return replace(replay.take(slots, agent.reads_next_action, **columns), noise=noise)
+
+
 def batch_step(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, target: Tensor | None = None) -> Metrics:
     """One update on the batch in slots [K, B], toward these targets of the replay, if any."""
-    return agent.update(replace(replay.take(slots, target=target), noise=noise))
+    return agent.update(taken(agent, replay, slots, noise, target=target))
 
 
 def critic_steps(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, target: Tensor | None = None) -> Metrics:
     """A step of the critic for each of S slots; the sums of their metrics."""
     with torch.no_grad():
         batches = zip(slots.unbind(), noise.unbind(), strict=True)
-        taken = (replace(replay.take(rows, target=target), noise=drawn) for rows, drawn in batches)
-        return _sum([agent.critic_update(agent.normalized(batch)) for batch in taken])
+        found = [taken(agent, replay, rows, drawn, target=target) for rows, drawn in batches]
+        return _sum([agent.critic_update(agent.normalized(batch)) for batch in found])
 
 
 def actor_steps(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, weight: Tensor) -> Metrics:
     """A step of the actor for each of S slots, with weights [K, T * E] of the replay; the sums of their metrics."""
     with torch.no_grad():
         batches = zip(slots.unbind(), noise.unbind(), strict=True)
-        taken = ((replace(replay.take(rows), noise=drawn), weight.gather(1, rows)) for rows, drawn in batches)
-        return _sum([agent.actor_update(agent.normalized(batch), own) for batch, own in taken])
+        found = [(taken(agent, replay, rows, drawn), weight.gather(1, rows)) for rows, drawn in batches]
+        return _sum([agent.actor_update(agent.normalized(batch), own) for batch, own in found])
 
 
 def _sum(metrics: list[Metrics]) -> Metrics:
@@ -81,12 +89,12 @@ def whole_advantage(agent: Agent, replay: Replay, step: int) -> Tensor:
     """A(s, a) of all transitions [K, N], with the critic as it is after `step` steps of the run."""
     columns = agent.targets(replay) or {}
     if agent.judged_by is not None and agent.judged_by <= columns.keys():
-        return agent.advantage(Batch.of_columns(**columns))
+        return agent.advantage(Batch.of_columns(**(columns or {"reward": replay.reward})))
 
     def of(number: int, rows: Tensor) -> Tensor:
         names, shape = ("advantage", step, number), (1, len(rows))
         (noise,) = draw_noise(agent.seeds, names, shape, agent.noise_size, agent.device)
-        batch = replay.sample(rows.unsqueeze(0), **columns)
+        batch = replay.sample(rows.unsqueeze(0), agent.reads_next_action, **columns)
         return agent.advantage(agent.normalized(replace(batch, noise=noise)))
 
     parts = torch.arange(len(replay), device=agent.device).split(agent.chunk)
@@ -100,28 +108,28 @@ def _in_cpp(agent: Agent, compile: str | bool, updates: int) -> bool:
 
 def one_by_one(
     update: Callable[..., Metrics],
-    taken: Callable[..., Iterator[tuple[Any, ...]]],
+    batches: Callable[..., Iterator[tuple[Any, ...]]],
     compile: str | bool,
     updates: int,
     device: torch.device,
 ) -> Callable[[Agent, Any], Update]:
     """A function of rows and noise [S, K, B, ...] that updates an agent on one batch after another, `updates` in all.
 
-    Its first argument are the means that metrics are added to. taken: from what is learnt from, rows, noise and targets
-    to what `update` gets.
+    Its first argument are the means that metrics are added to. batches: from the agent, what is learnt from, rows,
+    noise and targets to what `update` gets.
     """
     fast = cache(lambda: accelerate(update, compile, updates, device))
 
     def chosen(agent: Agent, experience: Any) -> Update:
         if _in_cpp(agent, compile, updates):
             return partial(native.updates, agent, experience)
-        return partial(_each, fast()(agent, experience), partial(taken, experience))
+        return partial(_each, fast()(agent, experience), partial(batches, agent, experience))
 
     return chosen
 
 
-def _each(update: Update, taken: Callable[..., Iterator[tuple[Any, ...]]], means: Means, *drawn: Tensor) -> None:
-    for one in taken(*drawn):
+def _each(update: Update, batches: Callable[..., Iterator[tuple[Any, ...]]], means: Means, *drawn: Tensor) -> None:
+    for one in batches(*drawn):
         means.add(update(*one))
 
 

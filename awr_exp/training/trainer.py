@@ -60,7 +60,6 @@ class Trainer:
     ) -> None:
         self.agent, self.runs, self.schedule, self.data = agent, list(runs), schedule, data
         self.total, self.title, self.best_of = total, title, best_of
-        self.policy()
         self.callbacks: list[Callback] = [Report(report_interval)]
         if make_env:
             self.callbacks.append(Evaluate(eval_interval, eval_episodes, make_env, evaluates_first))
@@ -71,6 +70,7 @@ class Trainer:
         self.evaluating = 0.0
         """Seconds of evaluation so far, which count as no training."""
         self.resumed = False
+        self.policy()
         self.learner, self.learners = learner, [learner(members) for members in parts]
 
     def policy(self) -> Evaluated:

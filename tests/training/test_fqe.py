@@ -89,10 +89,9 @@ def fitted(
 
 def learn(q: FittedQ, data: Transitions, updates: int) -> None:
     generators = [torch.Generator().manual_seed(seed) for seed in q.seeds]
-    member = torch.arange(q.members).unsqueeze(1)
     for _ in range(updates):
         rows = torch.stack([torch.randint(len(data), (128,), generator=own) for own in generators])
-        q.update(data.sample(rows), q.next_action[member, rows])
+        q.update(q.sample(data, rows))
 
 
 def at_starts(data: Transitions, q: Tensor, policy: Tensor) -> Tensor:

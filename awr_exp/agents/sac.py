@@ -1,0 +1,64 @@
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905) for K members at once: what `cql` presses down."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from awr_exp.agents.q import QAgent
+from awr_exp.errors import UserError
+from awr_exp.math.members import filled
+from awr_exp.networks.mlp import Scalar
+from awr_exp.ranges import Number, PerMember
+from awr_exp.types import Batch, LossAndMetrics, Metrics
+
+
+class SAC(QAgent):
+    """A policy that climbs Q and keeps a certain entropy; of discrete actions all means are exact.
+
+    target_entropy: in nats; None: minus the number of an action's entries, or a tenth of the largest entropy of
+    discrete ones. options: other arguments of QAgent. Raises UserError for a head that knows no density.
+    """
+
+    def __init__(self, *args: Any, target_entropy: PerMember[Number | None] = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        head, actions = self.policy.head, self.spec.num_actions
+        if not (head.known_density and (head.differentiable or actions)):
+            raise UserError(
+                f"{type(self).__name__} needs actions with a density and a gradient, which head={type(head).__name__} "
+                "has not: choose head=auto_squashed"
+            )
+        usual = 0.1 * math.log(actions) if actions else -float(self.spec.action_dim)
+        self.target_entropy = self.hyper(filled(target_entropy, usual)).squeeze(1)
+        self.temperature = self.net("temperature", Scalar())
+        self.noise_sizes = {"actor": head.noise, "next": head.noise}
+
+    def drawn(self, theta: Tensor, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions [K, n, B, ...] of the policy, log pi of each, and what each counts in a mean over them, [K, n, B]."""
+        if self.spec.discrete:
+            actions, log_prob = self.policy.choices(theta, obs)
+            return actions, log_prob, log_prob.exp()
+        actions, log_prob = self.policy.draws(theta, obs, noise.unsqueeze(1))
+        return actions, log_prob, torch.ones_like(log_prob)
+
+    def critic_update(self, batch: Batch) -> Metrics:
+        """One step of Q toward r + gamma Q(s', a'), without an entropy in the value."""
+        actions, _, share = self.drawn(self.actor.theta, batch.next_obs, self.noise(batch, "next"))
+        slow = self.q.module.of_each(self.q.averaged().theta, batch.next_obs, actions).amin(1)
+        return self.q_update(batch, (share * slow).sum(1))
+
+    def actor_loss(self, theta: Tensor, batch: Batch, weight: Tensor) -> LossAndMetrics:
+        """Mean of T log pi(a|s) - Q(s, a) for actions a of the policy, [K] (eq. 7)."""
+        actions, log_prob, share = self.drawn(theta, batch.obs, self.noise(batch, "actor"))
+        q = self.q.module.of_each(self.q.theta, batch.obs, actions).amin(1)
+        temperature = self.temperature.theta.exp().unsqueeze(-1)
+        report = {"entropy": -(share * log_prob).sum(1).mean(-1), "policy_q": (share * q).sum(1).mean(-1)}
+        return (share * (temperature * log_prob - q)).sum(1).mean(-1), report
+
+    def actor_update(self, batch: Batch, weight: Tensor) -> Metrics:
+        """A step of the policy, then one of the temperature T toward the target entropy (eq. 18)."""
+        report = super().actor_update(batch, weight)
+        missing = self.target_entropy - report["entropy"]
+        self.descend(self.temperature, lambda theta: (-theta.squeeze(1) * missing, {}), self.actor_lr)
+        return report | {"entropy_temperature": self.temperature.theta.exp().squeeze(1)}
