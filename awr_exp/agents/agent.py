@@ -48,8 +48,6 @@ class Agent(Members):
     """Whether its policy is told what kind of action is wanted, see `Policy`, instead of weighing them."""
     value_iters = 0
     """Steps of the critic on each batch."""
-    gamma: Tensor | None = None
-    """The discount, [K, 1], of an algorithm that has one."""
     reads_next_action = False
     """Whether its batches have to say what was done next, see `Batch.next_action`."""
     judged_by: frozenset[str] | None = frozenset()

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from awr_exp.agents.agent import Agent
 from awr_exp.math.advantages import Estimator
 from awr_exp.ranges import Count, PerMember, Positive, Unit
@@ -16,8 +14,6 @@ class CriticAgent(Agent):
     gamma: discount; critic_lr: learning rate of the critic; value_iters: its steps on each batch. options: other
     arguments of Agent.
     """
-
-    gamma: Tensor
 
     def __init__(
         self,

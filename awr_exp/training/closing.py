@@ -59,25 +59,27 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     """Print the returns of the data set, the baseline and the agent, and where everything is."""
 
     def told(one: Run) -> tuple[str, str]:
-        metrics = one.latest
+        metrics, estimate = one.latest, ""
         if one.outcome.error is not None:
             return f"failed: {one.outcome.error}", ""
-        estimate = ""
         if "fqe/return_mean" in metrics:
-            mean, low, high, gamma = (
-                metrics[f"fqe/{name}"] for name in ("return_mean", "return_low", "return_high", "gamma")
+            estimate = "{:10.1f} ({:.1f} to {:.1f})".format(
+                *(metrics[f"fqe/return_{end}"] for end in ("mean", "low", "high"))
             )
-            estimate = f"estimate {mean:.1f} ({low:.1f} to {high:.1f}), discounted by {gamma:g}"
         if "eval/return_mean" not in metrics:
             return "not evaluated (env=none)", estimate
         text = f"{metrics['eval/return_mean']:10.1f} ± {metrics['eval/return_std']:.1f}"
         score = metrics.get("eval/normalized_score")
         return text if score is None else f"{text}   normalised score {score:.3f}", estimate
 
-    rows = [(f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}", "")] if data else []
+    rows = [("return of", "", "")]
+    if data:
+        rows.append((f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}", ""))
     if baseline is not None:
         rows.append((f"baseline {_name(run.config['baseline'])}", *told(baseline)))
     rows.append((_name(run.config["agent"]), *told(run)))
+    if "fqe/gamma" in run.latest:
+        rows[0] = (*rows[0][:2], f"estimate, discounted by {run.latest['fqe/gamma']:g}")
     folder = run.folder
     notes = [("results", str(folder))]
     if (folder / "curves.png").exists():
@@ -86,7 +88,7 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     if offline:
         notes.append(("dashboard", shell.command("leet", str(offline[-1]), module="wandb")))
     notes.append(("policy", f"awr_exp.load({str(folder)!r})"))
-    closing_table([("return of", "", ""), *rows], notes)
+    closing_table(rows, notes)
 
 
 def _name(agent: Mapping[str, Any]) -> str:

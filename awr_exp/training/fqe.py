@@ -23,7 +23,6 @@ from awr_exp.training.means import Means
 from awr_exp.training.progress import Bar
 from awr_exp.training.schedules import FixedData
 from awr_exp.training.team import Team, by_cache
-from awr_exp.types import Batch, Metrics
 
 if TYPE_CHECKING:
     from awr_exp.training.trainer import Trainer
@@ -70,12 +69,9 @@ class FQE(Callback):
             raise UserError("evaluate=fqe needs a discount below 1: give evaluate.gamma, such as 0.99")
 
     def gammas(self, trainer: "Trainer") -> list[float]:
-        """The discount of each member."""
-        own = trainer.agent.gamma
-        if self.gamma is not None or own is None:
-            return [GAMMA if self.gamma is None else self.gamma] * trainer.agent.members
-        # Of float32 there are seven digits.
-        return [round(gamma, 7) for gamma in own.squeeze(1).tolist()]
+        """The discount of each member; a baseline has that of the agent that it is compared with."""
+        own = [run.config.get("agent", {}).get("gamma", GAMMA) for run in trainer.runs]
+        return own if self.gamma is None else [self.gamma] * len(own)
 
     def end(self, trainer: "Trainer") -> None:
         if not any(trainer.going_on):
@@ -105,7 +101,7 @@ class FQE(Callback):
     def estimates(self, fitted: FittedQ, data: Transitions, trainer: "Trainer") -> Iterator[Estimate]:
         """What is estimated after half of the updates and after all of them, unless the trainer is stopped."""
         total = self.updates * fitted.members
-        update = accelerate(_update, self.compile, total, fitted.device)
+        update = accelerate(FittedQ.update, self.compile, total, fitted.device)
         functions: Any = {"batch": lambda part, data: partial(_each, update(part), part, data)}
         threads = torch.get_num_threads()
         parts: Any = [fitted.shard(members) for members in by_cache(fitted, threads)]
@@ -145,10 +141,6 @@ class FQE(Callback):
             if abs(metrics["fqe/drift"]) > MOVES * spread[member]:
                 moved = f"moved by {metrics['fqe/drift']:.3g} in the second half of its updates"
                 trainer.warn(member, "fqe", f"the estimated return {moved}: give more evaluate.updates")
-
-
-def _update(fitted: FittedQ, batch: Batch) -> Metrics:
-    return fitted.update(batch)
 
 
 def _each(update: Update, fitted: FittedQ, data: Transitions, means: Means, rows: Tensor, noise: Tensor) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +18,14 @@ from torch.testing import assert_close
 from awr_exp import results
 from awr_exp.agents.fitted_q import FittedQ, first_rows
 from awr_exp.building.build import build
+from awr_exp.building.stacking import stack
 from awr_exp.data.episodes import from_episodes
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.metadata import policy_metadata
 from awr_exp.networks.mlp import MLP
 from awr_exp.report import runs
-from awr_exp.training import fqe
+from awr_exp.training import fqe, team
 from awr_exp.training.fqe import bootstrap
 from awr_exp.training.run import Run
 from awr_exp.training.trainer import Trainer
@@ -147,17 +149,17 @@ def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
     assert 0.9 < ((low < 0) & (high > 0)).float().mean() < 0.98
 
 
-def made(folder: Path, **options: Any) -> Trainer:
-    """A trainer of two policies of which the second has another discount."""
-    cfg = configuration(OFFLINE, "evaluate=fqe")
-    cfg["agent"] |= {"gamma": [0.9, 0.5]}
-    agent = build(cfg["agent"], spec=CONTINUOUS, seeds=[0, 1])
+def made(folder: Path, gammas: Sequence[float] = (0.9, 0.5), **options: Any) -> Trainer:
+    """A trainer of two policies with these discounts."""
+    cfgs = [configuration(OFFLINE, "evaluate=fqe", f"agent.gamma={gamma}") for gamma in gammas]
+    agent = build(stack([cfg["agent"] for cfg in cfgs]), spec=CONTINUOUS, seeds=[0, 1])
+    metadata = policy_metadata(CONTINUOUS, cfgs[0]["agent"])
     runs = [
-        Run(folder / str(seed), metadata=policy_metadata(CONTINUOUS, cfg["agent"]), logger=Rows()) for seed in (0, 1)
+        Run(folder / str(number), config=cfg, metadata=dict(metadata), logger=Rows()) for number, cfg in enumerate(cfgs)
     ]
-    shrink(cfg["evaluate"]["network"])
-    part = build(cfg["evaluate"] | {"updates": 8, "batch_size": 8} | options)
-    return build(cfg["trainer"], agent=agent, make_env=None, data=data_set(CONTINUOUS), runs=runs, callbacks=[part])
+    shrink(cfgs[0]["evaluate"]["network"])
+    part = build(cfgs[0]["evaluate"] | {"updates": 8, "batch_size": 8} | options)
+    return build(cfgs[0]["trainer"], agent=agent, make_env=None, data=data_set(CONTINUOUS), runs=runs, callbacks=[part])
 
 
 def test_a_run_that_is_stopped_while_it_evaluates_does_so_again_once_resumed(
@@ -187,12 +189,21 @@ def test_a_run_that_is_stopped_while_it_evaluates_does_so_again_once_resumed(
         assert wanted == {name: after.latest[name] for name in wanted}
 
 
+def test_members_are_evaluated_in_parts_that_fit_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainers = []
+    for name, size in (("whole", team.CACHE), ("parts", 1)):
+        monkeypatch.setattr(team, "CACHE", size)
+        trainers.append(made(tmp_path / name))
+        trainers[-1].run()
+    for whole, part in zip(*(trainer.runs for trainer in trainers), strict=True):
+        assert part.latest["fqe/return_mean"] == pytest.approx(whole.latest["fqe/return_mean"], rel=1e-4)
+
+
 def test_a_given_discount_is_everybody_s_and_one_below_1_is_needed(tmp_path: Path) -> None:
     trainer = made(tmp_path, gamma=0.8)
     trainer.run()
     assert [run.latest["fqe/gamma"] for run in trainer.runs] == [0.8, 0.8]
-    endless = made(tmp_path / "endless")
-    endless.agent.gamma.fill_(1)  # type: ignore[union-attr]
+    endless = made(tmp_path / "endless", [0.9, 1])
     with pytest.raises(UserError, match=r"needs a discount below 1: give evaluate\.gamma"):
         endless.run()
 
@@ -229,7 +240,8 @@ def test_a_finished_run_is_evaluated_without_training_again(finished: Path, cli:
     assert (after.status, after.update) == (before.status, before.update)
     assert after.metrics["eval/return_mean"] == before.metrics["eval/return_mean"]
     estimate = after.metrics["fqe/return_mean"]
-    assert f"estimate {estimate:.1f}" in done.stdout
+    assert "estimate, discounted by 0.99" in done.stdout
+    assert f"{estimate:.1f} (" in done.stdout
     # It is the same method, whatever it was judged by.
     assert runs.read(finished).last("fqe/return_mean") == estimate
 
