@@ -79,7 +79,9 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
         rows.append((f"baseline {_name(run.config['baseline'])}", *told(baseline)))
     rows.append((_name(run.config["agent"]), *told(run)))
     if "fqe/gamma" in run.latest:
-        rows[0] = (*rows[0][:2], f"estimate, discounted by {run.latest['fqe/gamma']:g}")
+        # Beside the data's row, what their own actions are worth.
+        heads = [f"estimate, discounted by {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]
+        rows[:2] = [(*row[:2], head) for row, head in zip(rows[:2], heads, strict=True)]
     folder = run.folder
     notes = [("results", str(folder))]
     if (folder / "curves.png").exists():

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from awr_exp.agents.fitted_q import Estimate, FittedQ
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.math.optimizers import Optimizer, adam
@@ -18,6 +17,7 @@ from awr_exp.ranges import BelowOne, Count, Positive, Unit, checked
 from awr_exp.seeding import child_seed, generator
 from awr_exp.training.accelerate import Update, accelerate
 from awr_exp.training.callbacks import Callback
+from awr_exp.training.fitted_q import Estimate, FittedQ
 from awr_exp.training.learner import Learner
 from awr_exp.training.means import Means
 from awr_exp.training.progress import Bar

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from awr_exp import results
-from awr_exp.agents.fitted_q import FittedQ, first_rows
 from awr_exp.building.build import build
 from awr_exp.building.stacking import stack
 from awr_exp.data.episodes import from_episodes
@@ -26,6 +25,7 @@ from awr_exp.metadata import policy_metadata
 from awr_exp.networks.mlp import MLP
 from awr_exp.report import runs
 from awr_exp.training import fqe, team
+from awr_exp.training.fitted_q import FittedQ, first_rows
 from awr_exp.training.fqe import bootstrap
 from awr_exp.training.run import Run
 from awr_exp.training.trainer import Trainer
