@@ -43,7 +43,7 @@ def overrides(group: str, option: str) -> list[str]:
     chosen = [f"{group}={option}"]
     if option in NEEDS and group != "collect":
         chosen.append(NEEDS[option])
-    if option == "nexus_offline":
+    if option == "nexus_offline" or option.startswith(("mujoco_", "antmaze_")):
         chosen.append(NEEDS["minari"])
     if group == "schedule" or (group, option) == ("dataset", "none"):
         chosen += ["trainer=online", "env=pendulum"]
@@ -180,6 +180,8 @@ def test_every_value_of_a_yaml_has_a_range_and_is_in_it(option: vocabulary.Optio
             known = ranges.arguments(HYDRA[option.name])
         elif option.name == "collection":
             known = settings.COLLECTION.own
+        elif place == "trainer.pretrain":
+            known = KINDS["trainer"].settings()
         elif place not in KINDS:
             assert place == "env.kwargs"
             continue

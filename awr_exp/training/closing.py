@@ -77,6 +77,8 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
         rows.append((f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}", ""))
     if baseline is not None:
         rows.append((f"baseline {_name(run.config['baseline'])}", *told(baseline)))
+    fell = (("at the start", "eval/return_at_start"), ("lowest since", "eval/return_lowest"))
+    rows += [(name, f"{run.latest[metric]:10.1f}", "") for name, metric in fell if metric in run.latest]
     rows.append((_name(run.config["agent"]), *told(run)))
     if "fqe/gamma" in run.latest:
         # Beside the data's row, what their own actions are worth.

@@ -14,8 +14,8 @@ from awr_exp.training.online import Online
 from awr_exp.training.trainer import Trainer
 
 
-class WarnOfFall(Callback):
-    """Says where the return falls below that of the policy that a run begins with. It comes after Evaluate."""
+class WatchForFall(Callback):
+    """Keeps the return that a run begins with and the lowest one since, and warns of a fall. It follows Evaluate."""
 
     def __init__(self, interval: int) -> None:
         self.interval = interval
@@ -30,6 +30,11 @@ class WarnOfFall(Callback):
             self.began = self.began or [list(run.returns) for run in trainer.runs]
         for member, (before, run) in enumerate(zip(self.began, trainer.runs, strict=False)):
             now = run.returns
+            if before and trainer.step:
+                lowest = min(run.latest.get("eval/return_lowest", np.inf), float(np.mean(now)))
+                trainer.log(member, {"eval/return_lowest": lowest})
+            elif before:
+                trainer.log(member, {"eval/return_at_start": float(np.mean(before))})
             if before and np.mean(now) < np.mean(before) - np.std(before) - np.std(now):
                 trainer.warn(
                     member,
@@ -86,6 +91,6 @@ class Finetune(Online):
             data=data,
             offline_share=share,
             evaluates_first=True,
-            callbacks=[WarnOfFall(eval_interval), *options.pop("callbacks", ())],
+            callbacks=[WatchForFall(eval_interval), *options.pop("callbacks", ())],
             **options,
         )

@@ -25,7 +25,7 @@ from awr_exp.math.advantages import LambdaReturn
 from awr_exp.seeding import draw_rows, shuffle_rows
 from awr_exp.training import checkpoint
 from awr_exp.training.evaluate import Evaluator
-from awr_exp.training.finetune import Finetune, WarnOfFall
+from awr_exp.training.finetune import Finetune, WatchForFall
 from awr_exp.training.loggers import Jsonl
 from awr_exp.training.rows import read
 from awr_exp.training.run import Run
@@ -60,8 +60,8 @@ def trainer(folder: Path, agent: AWR, data: Transitions, schedule: Any = PHASED,
     return Finetune(agent, data, **(defaults | parts | options))
 
 
-def watch(run: Finetune) -> WarnOfFall:
-    (found,) = [callback for callback in run.callbacks if isinstance(callback, WarnOfFall)]
+def watch(run: Finetune) -> WatchForFall:
+    (found,) = [callback for callback in run.callbacks if isinstance(callback, WatchForFall)]
     return found
 
 
@@ -158,9 +158,15 @@ def test_it_is_evaluated_first_keeps_its_normaliser_and_resumes(tmp_path: Path, 
         assert torch.equal(second.agent.state_dict()[name], tensor), name
     assert torch.equal(second.learners[0].collector.replay.ring, learner.collector.replay.ring)
     began = [
-        callback.began for one in (second, whole) for callback in one.callbacks if isinstance(callback, WarnOfFall)
+        callback.began for one in (second, whole) for callback in one.callbacks if isinstance(callback, WatchForFall)
     ]
     assert began[0] == began[1] != []
+    for name, found in (
+        ("eval/return_at_start", np.mean(began[0])),
+        ("eval/return_lowest", np.mean(whole.runs[0].returns)),
+    ):
+        assert whole.runs[0].latest[name] == second.runs[0].latest[name]
+        assert (whole.runs[0].latest[name] <= found) if "lowest" in name else (whole.runs[0].latest[name] == found)
     other = random_data()
     other.info = DataInfo("test/random-v0", np.zeros(3), "another", 0.1)
     with pytest.raises(UserError, match="was trained on other data"):
