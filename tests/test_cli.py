@@ -281,7 +281,7 @@ WRONG = {
     "+experiment=nonsense": "choose experiment=<one of nexus_offline, ",
     "agent.beta=[": "agent.beta=[ cannot be read: close what it opens",
     "weighting=expclip": "exp_clip",
-    "weighting=null": "choose weighting=<one of constant, exp_clip, exp_running_scale, indicator, normalized>",
+    "weighting=null": "choose weighting=<one of adaptive_ess, adaptive_kl, conditioned, constant, exp_clip,",
     "env=nonsense": "error: env=nonsense: choose env=<one of ant, cartpole, ",
     "~network": "network",
     "resume=nowhere": "is not the folder of a run",

@@ -343,7 +343,7 @@ def agree(cfg: dict[str, Any], spec: Spec, folder: Path, dtype: torch.dtype, tol
 
 def with_state(agent: str) -> list[str]:
     """The choice of a weighting that learns something, for agents that have one."""
-    return ["weighting=exp_running_scale"] if composed(f"agent={agent}")["weighting"] else []
+    return ["weighting=adaptive_kl"] if composed(f"agent={agent}")["weighting"] else []
 
 
 COMPILED = [

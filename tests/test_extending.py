@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.testing import assert_close
 
 import awr_exp
 from awr_exp import results
@@ -32,7 +33,7 @@ SMALL = [
     "trainer.updates=60", "trainer.report_interval=10", "trainer.eval_interval=10", "trainer.checkpoint_interval=10",
     "trainer.eval_episodes=2",
 ]  # fmt: skip
-TRUST = ["my_parts.flow.Flow", "my_parts.residual.Residual"]
+TRUST = ["my_parts.laplace.Laplace", "my_parts.residual.Residual"]
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,23 @@ def test_they_are_compiled_together(
     assert "compilation failed" not in caplog.text
 
 
+def test_the_laplace_head_is_that_distribution() -> None:
+    from my_parts.laplace import Laplace
+
+    head, g = Laplace(CONTINUOUS), torch.Generator().manual_seed(0)
+    outputs = torch.tensor([0.2, -0.3]).expand(1, 20_000, 2)
+    extra = {"log_width": torch.tensor([[[-1.0, 0.5]]])}
+    oracle = torch.distributions.Laplace(outputs, extra["log_width"].exp())
+    x = torch.randn(1, 20_000, 2, generator=g)
+    log_prob = head.log_prob(outputs, extra, head.to_action(x))
+    assert_close(log_prob, oracle.log_prob(x).sum(-1) - np.log(3))
+    assert_close(head.entropy(outputs, extra), oracle.entropy().sum(-1) + np.log(3))
+    drawn = head.in_units(head.act(outputs, extra, torch.randn(1, 20_000, head.noise, generator=g)), outputs)
+    assert_close(drawn.mean(1), outputs[:, 0], atol=0.05, rtol=0)
+    assert_close(drawn.std(1), oracle.stddev[:, 0], atol=0.05, rtol=0)
+    assert_close((drawn - outputs).abs().mean(1), oracle.scale[:, 0], atol=0.05, rtol=0)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with the example and a log of the corridor."""
@@ -92,7 +110,14 @@ def test_a_run_of_own_parts_goes_on_to_the_bit_by_the_command_that_is_printed(
     place: Path, datasets: Path, cli: Cli
 ) -> None:
     line = stopped(place, datasets, *SMALL, "hydra.run.dir=run")
-    for name in ("awac.AWAC", "flow.Flow", "residual.Residual", "steady.Steady", "table.read", "patience.Patience"):
+    for name in (
+        "xql.XQL",
+        "laplace.Laplace",
+        "residual.Residual",
+        "steady.Steady",
+        "table.read",
+        "patience.Patience",
+    ):
         assert f"my_parts.{name}" in line
     assert "my_parts.corridor" in line
     program, dash, module, *arguments = shlex.split(line)
@@ -118,7 +143,7 @@ def test_a_sweep_over_their_own_arguments_trains_as_one(place: Path, cli: Cli) -
     assert "jobs to train: 4, groups: 1," in done.stdout
     runs = results.runs(place / "sweep")
     assert [run.status for run in runs] == ["finished"] * 4
-    assert len({run.metrics["train/q_loss"] for run in runs}) == 4
+    assert len({run.metrics["train/actor_loss"] for run in runs}) == 4
 
 
 def test_they_go_on_from_their_own_offline_part_and_a_video_that_nothing_draws_ends_no_run(
@@ -131,7 +156,7 @@ def test_they_go_on_from_their_own_offline_part_and_a_video_that_nothing_draws_e
     }  # fmt: skip
     options = [f"trainer.{name}={value}" for name, value in small.items()]
     done = cli(
-        "--config-dir", "conf", "agent=awac", "head=flow", "network=residual", "weighting=steady", "dataset=table",
+        "--config-dir", "conf", "agent=xql", "head=laplace", "network=residual", "weighting=steady", "dataset=table",
         "dataset.path=log.csv", "env=corridor", *online, *options, "schedule.learning_starts=20", "logger=jsonl",
         "schedule.update_interval=10", "threads=1", "hydra.run.dir=run",
     )  # fmt: skip

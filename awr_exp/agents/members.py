@@ -62,10 +62,13 @@ class Members(Shardable):
         Raises ValueError that names what is missing, of another shape, or no number.
         """
         begun = {f"{name}.average": state[f"{name}.theta"] for name in self.networks if f"{name}.theta" in state}
+        anew: dict[str, Tensor] = {}
         for name, part in vars(self).items():
             if isinstance(part, Stateful) and part.begins_anew:
-                begun |= {f"{name}.{key}": tensor for key, tensor in part.tensors().items()}
-        state = begun | state
+                own = {f"{name}.{key}": tensor for key, tensor in part.tensors().items()}
+                # As a whole: what was counted for another average is nothing to begin this one with.
+                anew |= {} if own.keys() <= state.keys() else own
+        state = begun | state | anew
         for name, tensor in self.state_dict().items():
             if name not in state or state[name].shape != tensor.shape:
                 found = tuple(state[name].shape) if name in state else "nothing"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from awr_exp.agents.critic import CriticAgent
 from awr_exp.math import weights
-from awr_exp.math.members import started
+from awr_exp.math.members import about, started
 from awr_exp.math.temperature import judge
 from awr_exp.math.weights import Weighting
 from awr_exp.ranges import AtLeastOne, PerMember, Positive
@@ -38,6 +38,7 @@ class WeightedAgent(CriticAgent):
         self.beta, self.max_weight = self.hyper(beta), self.hyper(max_weight)
         self.weighting = started(weighting, self.beta)
         self.beta_matters = weights.depends_on_beta(weighting, self.beta)
+        self.own_unit = weights.has_own_unit(weighting, self.beta)
         self.standardize = self.hyper(standardize_advantages).bool()
         if self.conditioned:
             self.noise_sizes["condition"] = 1
@@ -56,10 +57,13 @@ class WeightedAgent(CriticAgent):
             "mean_advantage": advantage.mean(-1),
             "std_advantage": advantage.std(-1, correction=0),
             **weights.health(weight, self.max_weight),
+            **about(self.weighting).report(),
         }
 
     def warnings(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        yield from about(self.weighting).warnings(member, metrics)
         beta = float(self.beta[member]) if self.beta_matters else None
-        found = judge(metrics, beta, float(self.max_weight[member]), bool(self.standardize[member]))
+        in_spreads = self.own_unit or bool(self.standardize[member])
+        found = judge(metrics, beta, float(self.max_weight[member]), in_spreads)
         if found:
             yield found.state, f"{found.fact}; {found.advice}"

@@ -42,6 +42,14 @@ def cartpole_mixed(device: torch.device | str = "cpu", **options: Any) -> Transi
     return load(id, device=device, **options)
 
 
+def two_ways(device: torch.device | str = "cpu", **options: Any) -> Transitions:
+    """TwoWays-v0: 200 random episodes, 600 past the rock on either side with much to little noise. See `select`."""
+    plan = [(200, behaviour.two_ways_random()), *((200, behaviour.two_ways(noise)) for noise in (1.0, 0.6, 0.3))]
+    id = "awr_exp/two-ways-v0"
+    _ensure(id, "awr_exp.envs.two_ways:TwoWays-v0", plan, behaviour.two_ways_random(), behaviour.two_ways(0.0))
+    return load(id, device=device, **options)
+
+
 def _ensure(id: str, env_id: str, plan: Plan, worst: Act, best: Act) -> None:
     """Collect the data set unless it is there. It appears whole or not at all, whoever else collects it too."""
     if export.exists(id):

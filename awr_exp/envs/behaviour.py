@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from awr_exp.envs.episode import Act
+from awr_exp.envs.two_ways import SPREAD, STEP
 
 TORQUE = 2.0
 """Largest torque of Pendulum-v1."""
@@ -44,5 +45,27 @@ def cartpole(noise: float) -> Act:
     return act
 
 
-BUILT_IN: dict[str, Callable[[float], Act]] = {"Pendulum-v1": pendulum, "CartPole-v1": cartpole}
+def two_ways(noise: float) -> Act:
+    """Passes the rock on the side it is on, or where it begins on either one; normal noise of `noise`."""
+
+    def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        x, y = np.moveaxis(obs, -1, 0)[..., None]
+        side = np.where(np.abs(y) > SPREAD, np.sign(y), rng.choice([-1.0, 1.0], x.shape))
+        # The next step ends below a roof over the rock.
+        roof = np.clip(1 - np.abs(x + STEP), 0, 0.8)
+        return np.clip((side * roof - y) / STEP + noise * rng.standard_normal(x.shape), -1, 1).astype(np.float32)
+
+    return act
+
+
+def two_ways_random() -> Act:
+    """Uniform speeds."""
+    return lambda obs, rng: rng.uniform(-1, 1, (*obs.shape[:-1], 1)).astype(np.float32)
+
+
+BUILT_IN: dict[str, Callable[[float], Act]] = {
+    "Pendulum-v1": pendulum,
+    "CartPole-v1": cartpole,
+    "awr_exp.envs.two_ways:TwoWays-v0": two_ways,
+}
 """For each task, a function that makes a policy of an amount of noise; without noise it is good."""

@@ -5,13 +5,14 @@ list of K for it: such parameters may differ between the members of one model, a
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from awr_exp.ranges import PerMember
+from awr_exp.types import Metrics
 
 Hyper = PerMember[float]
 """One number for all members, or one a member."""
@@ -63,11 +64,13 @@ class Stateful(Shardable):
 
     learnt: the names of what it learns, tensors [K, ...] that `start` makes and that are changed in place. They are
     saved, resumed and divided among members as parameters are. Its other tensors [K, ...] are divided alone: they are
-    hyper-parameters of members. begins_anew: whether it begins anew where a state has nothing of it.
+    hyper-parameters of members. begins_anew: whether it begins anew where a state has nothing of it. several: whether
+    it may be called with [S, K, ...], which it takes as S batches [K, ...] one after another.
     """
 
     learnt: tuple[str, ...] = ()
     begins_anew = True
+    several = False
 
     def start(self, column: Tensor) -> Self:
         """A copy with its tensors as they are at the start, for the K members of a column [K, 1], and on its device."""
@@ -77,7 +80,23 @@ class Stateful(Shardable):
         """What it has learnt, by name."""
         return {name: getattr(self, name) for name in self.learnt}
 
+    def report(self) -> Metrics:
+        """What there is to report of its last call, [K] each."""
+        return {}
+
+    def warnings(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        """(name, sentence) of what it, or what the metrics of one report, say is wrong with a member."""
+        yield from ()
+
+
+NOTHING = Stateful()
+
 
 def started(part: T, column: Tensor) -> T:
     """The part, with its state for the members of a column [K, 1] if it has any."""
     return part.start(column) if isinstance(part, Stateful) else part
+
+
+def about(part: object) -> Stateful:
+    """What can be asked for reports and warnings: the part, or, where it has no state, one that has neither."""
+    return part if isinstance(part, Stateful) else NOTHING

@@ -35,7 +35,7 @@ def judge(
     """What a run's metrics say is wrong with its weights; None where nothing is, or where they are not known.
 
     metrics: by name without `train/`; beta: None where the weights do not depend on it; max_weight: None where it is
-    unknown; standardized: whether beta is in standard deviations of the advantage, which then spreads by 1.
+    unknown; standardized: whether beta is in units of the spread of the advantages, which is then 1.
     """
     if "ess" not in metrics or "std_advantage" not in metrics:
         return None

@@ -2,7 +2,7 @@
 
 beta [K, 1] divides the advantage: small is greedy, large is cloning. max_weight [K, 1] is the largest weight;
 only `exp_clip` needs it. A weighting is any function of this signature; one that learns something of each member is
-also a `awr_exp.math.members.Stateful`.
+also a `awr_exp.math.members.Stateful`, such as those of `awr_exp.math.running` and `awr_exp.math.adaptive`.
 """
 
 from collections.abc import Callable
@@ -49,13 +49,25 @@ def conditions(weighting: Weighting) -> bool:
 
 def depends_on_beta(weighting: Weighting, like: Tensor) -> bool:
     """Whether beta does anything to the weights, tried on some advantages for the members of `like` [K, ...]."""
-    advantage, one = torch.linspace(-3, 3, 64).to(like).expand(len(like), -1), torch.ones_like(like[:, :1])
     try:
-        first, second = started(weighting, one), started(weighting, one)
-        return not torch.equal(first(advantage, one, 20 * one), second(advantage, 2 * one, 20 * one))
+        return not torch.equal(_tried(weighting, like), _tried(weighting, like, beta=2))
     except Exception:
         # One's own, for other batches than this.
         return True
+
+
+def has_own_unit(weighting: Weighting, like: Tensor) -> bool:
+    """Whether beta is in units that the weighting takes from the advantages, tried as in `depends_on_beta`."""
+    try:
+        return torch.allclose(_tried(weighting, like), _tried(weighting, like, scale=4))
+    except Exception:
+        return False
+
+
+def _tried(weighting: Weighting, like: Tensor, scale: float = 1, beta: float = 1) -> Tensor:
+    """The weights of some advantages at the start."""
+    advantage, one = torch.linspace(-3, 3, 64).to(like).expand(len(like), -1), torch.ones_like(like[:, :1])
+    return started(weighting, one)(scale * advantage, beta * one, 20 * one)
 
 
 def standardize(advantage: Tensor) -> Tensor:

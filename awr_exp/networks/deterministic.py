@@ -6,55 +6,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from awr_exp.errors import UserError
-from awr_exp.networks.actions import ActionInputs
-from awr_exp.networks.head import Extra, Head
+from awr_exp.networks.head import Continuous, Extra
 from awr_exp.networks.numpy_policy import Array, NumpyHead
 from awr_exp.ranges import NotNegative
 from awr_exp.types import Spec
 
 
-class Deterministic(Head):
+class Deterministic(Continuous):
     """One action in each state, inside its bounds by tanh where it has finite ones.
 
-    The loss is the squared error, summed over the entries, in units in which finite bounds are -1 and 1. std: of the
-    noise of actions that are drawn to explore, in these units. Raises UserError for discrete actions.
+    The loss is the squared error, summed over the entries, in units as of `Continuous`. std: of the noise of actions
+    that are drawn to explore, in these units.
     """
 
     def __init__(self, spec: Spec, std: NotNegative = 0.1) -> None:
-        if spec.discrete:
-            raise UserError(
-                f"head=deterministic needs continuous actions; this task has {spec.num_actions} discrete ones: use "
-                "head=auto or head=categorical"
-            )
-        self.units, self.std = ActionInputs(spec), std
-        self.outputs = self.noise = spec.action_dim
-        self.squashed = torch.tensor(spec.action_low).isfinite() & torch.tensor(spec.action_high).isfinite()
+        super().__init__(spec)
+        self.std, self.outputs, self.noise = std, spec.action_dim, spec.action_dim
+        self.bounded = self.low.isfinite() & self.high.isfinite()
 
-    def _scaled(self, outputs: Tensor) -> Tensor:
-        return torch.where(self.squashed.to(outputs.device), torch.tanh(outputs), outputs)
+    def _mean(self, outputs: Tensor) -> Tensor:
+        """The action in units."""
+        return torch.where(self.bounded.to(outputs.device), torch.tanh(outputs), outputs)
 
     def loss(self, outputs: Tensor, extra: Extra, action: Tensor, noise: Tensor) -> Tensor:
-        return (self._scaled(outputs) - self.units(action, outputs)).square().sum(-1)
+        return self.total((self._mean(outputs) - self.in_units(action, outputs)).square())
 
     def act(self, outputs: Tensor, extra: Extra, noise: Tensor | None) -> Tensor:
-        scaled = self._scaled(outputs)
-        return self.units.back(scaled if noise is None else scaled + self.std * noise)
+        mean = self._mean(outputs)
+        return self.to_action(mean if noise is None else mean + self.std * noise)
 
     def numpy(self, extra: Extra) -> NumpyHead:
-        tensors = (self.squashed, self.units.centre, self.units.unit)
-        return Single(self.std, *(each.cpu().numpy().copy() for each in tensors))
+        constants = (self.bounded, self.centre, self.scale)
+        return Single(self.std, *(each.cpu().numpy().copy() for each in constants))
 
 
 @dataclass(frozen=True)
 class Single:
-    """The head for arrays; squashed, centre, unit: [action_dim]."""
+    """The head for arrays; bounded, centre, scale: [action_dim]."""
 
     std: float
-    squashed: Array
+    bounded: Array
     centre: Array
-    unit: Array
+    scale: Array
 
     def __call__(self, outputs: Array, noise: Array | None) -> Array:
-        scaled = np.where(self.squashed, np.tanh(outputs), outputs)
-        return self.centre + self.unit * (scaled if noise is None else scaled + np.float32(self.std) * noise)
+        mean = np.where(self.bounded, np.tanh(outputs), outputs)
+        return self.centre + self.scale * (mean if noise is None else mean + np.float32(self.std) * noise)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
+from awr_exp.errors import UserError
 from awr_exp.networks.mlp import Shapes, size
 from awr_exp.ranges import checked
-from awr_exp.types import Metrics
+from awr_exp.types import Metrics, Spec
 
 Extra = dict[str, Tensor]
 
@@ -87,3 +88,48 @@ class Likelihood(Head):
 
     def report(self, outputs: Tensor, extra: Extra) -> Metrics:
         return {"entropy": self.entropy(outputs, extra).mean(-1)}
+
+
+class Continuous(Head):
+    """A head of continuous actions, which works in units in which finite bounds are -1 and 1.
+
+    An entry whose bounds are equal is what they are: nothing is learnt of it. Raises UserError for a discrete action
+    space.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        if spec.discrete:
+            raise UserError(
+                f"head={type(self).__name__} needs continuous actions; this task has {spec.num_actions} "
+                "discrete ones: use head=auto or head=categorical"
+            )
+        self.action_dim = spec.action_dim
+        self.low, self.high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
+        bounded = self.low.isfinite() & self.high.isfinite()
+        self.centre = torch.where(bounded, (self.low + self.high) / 2, 0)
+        self.scale = torch.where(bounded, (self.high - self.low) / 2, 1)
+        """Of a unit; 0 where there is nothing to choose."""
+        self.unit = torch.where(self.scale > 0, self.scale, 1)
+        self.log_scale = float(self.unit.log().sum())
+        # A mask only where it is needed: it is in the midst of every update.
+        self.choices = int((self.scale > 0).sum())
+        self.free = (self.scale > 0).float() if self.choices < spec.action_dim else None
+
+    def in_units(self, action: Tensor, like: Tensor) -> Tensor:
+        """Actions [..., action_dim] in units; like: a tensor of the device and the dtype that constants are to have."""
+        return (action - self.centre.to(like)) / self.unit.to(like)
+
+    def to_action(self, x: Tensor) -> Tensor:
+        """The actions that are x [..., action_dim] in units."""
+        return self.centre.to(x) + self.scale.to(x) * x
+
+    def total(self, entries: Tensor) -> Tensor:
+        """[..., action_dim] to [...], of those entries that there is a choice of."""
+        return (entries if self.free is None else entries * self.free.to(entries)).sum(-1)
+
+    def need_bounds(self, name: str) -> None:
+        """Raises UserError, which calls the head by its name, where an action is unbounded."""
+        if not bool((self.low.isfinite() & self.high.isfinite()).all()):
+            raise UserError(
+                f"head={name} needs finite action bounds on both sides; use head=gaussian for other actions"
+            )

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from awr_exp.errors import UserError
 from awr_exp.networks import numpy_policy
-from awr_exp.networks.head import Extra, Head, Likelihood
+from awr_exp.networks.head import Continuous, Extra, Head, Likelihood
 from awr_exp.networks.mlp import size
 from awr_exp.ranges import NotNegative, Positive, Std
 from awr_exp.types import Spec
@@ -20,36 +20,19 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
-class Gaussian(Likelihood):
-    """Independent normal for each entry of the action, in units in which finite bounds are -1 and 1.
+class Gaussian(Continuous, Likelihood):
+    """Independent normal for each entry of the action; see `Continuous`.
 
-    An entry whose bounds are equal is what they are: it is no part of the distribution, and nothing is learnt of it.
     std: 'state_independent' (one learnt number an entry), 'state_dependent' (an output of the network), or a
     positive number that stays fixed; bound_penalty: half of this times the squared distance of the mean from the
-    bounds is added to the loss. Raises UserError for a discrete action space.
+    bounds is added to the loss.
     """
 
     def __init__(self, spec: Spec, std: Std = "state_independent", bound_penalty: NotNegative = 0.0) -> None:
-        if spec.discrete:
-            raise UserError(
-                f"head={type(self).__name__} needs continuous actions; this task has {spec.num_actions} "
-                "discrete ones: use head=auto or head=categorical"
-            )
-        self.std, self.bound_penalty = std, bound_penalty
-        self.action_dim = self.noise = spec.action_dim
+        super().__init__(spec)
+        self.std, self.bound_penalty, self.noise = std, bound_penalty, spec.action_dim
         self.outputs = spec.action_dim * (2 if std == "state_dependent" else 1)
         self.shapes = {"log_std": (1, spec.action_dim)} if std == "state_independent" else {}
-        low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
-        bounded = low.isfinite() & high.isfinite()
-        self.low, self.high = low, high
-        self.centre = torch.where(bounded, (low + high) / 2, 0)
-        self.scale = torch.where(bounded, (high - low) / 2, 1)
-        """Of a unit; 0 where there is nothing to choose."""
-        self.unit = torch.where(self.scale > 0, self.scale, 1)
-        self.log_scale = float(self.unit.log().sum())
-        # A mask only where it is needed: it is in the midst of every update.
-        self.choices = int((self.scale > 0).sum())
-        self.free = (self.scale > 0).float() if self.choices < spec.action_dim else None
 
     def start(self, generators: Sequence[Generator]) -> Tensor:
         return torch.full((len(generators), size(self.shapes)), -0.5)
@@ -64,44 +47,32 @@ class Gaussian(Likelihood):
             return outputs, torch.full_like(outputs[..., :1, :], math.log(float(self.std)))
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
-    def _constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return self.centre.to(like), self.unit.to(like)
-
-    def _total(self, entries: Tensor) -> Tensor:
-        """[..., action_dim] to [...], of those entries that there is a choice of."""
-        return (entries if self.free is None else entries * self.free.to(entries)).sum(-1)
-
     def _normal_log_prob(self, outputs: Tensor, extra: Extra, x: Tensor) -> Tensor:
         """Of x in scaled units, [..., action_dim] to [...]."""
         mean, log_std = self._moments(outputs, extra)
-        return self._total(-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std) - HALF_LOG_TWO_PI * self.choices
+        return self.total(-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std) - HALF_LOG_TWO_PI * self.choices
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         """[K, B], in the units of the action."""
-        centre, unit = self._constants(outputs)
-        return self._normal_log_prob(outputs, extra, (action - centre) / unit) - self.log_scale
+        return self._normal_log_prob(outputs, extra, self.in_units(action, outputs)) - self.log_scale
 
     def entropy(self, outputs: Tensor, extra: Extra) -> Tensor:
         """[K, B] nats; of the Gaussian before squashing where there is a tanh, which has no closed form."""
         mean, log_std = self._moments(outputs, extra)
         per_entry = log_std + 0.5 + HALF_LOG_TWO_PI
-        return self._total(per_entry.expand_as(mean)) + self.log_scale
+        return self.total(per_entry.expand_as(mean)) + self.log_scale
 
     def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
         if not self.bound_penalty:
             return super().penalty(outputs, extra)
         mean, _ = self._moments(outputs, extra)
-        centre, unit = self._constants(outputs)
-        low, high = ((bound.to(outputs) - centre) / unit for bound in (self.low, self.high))
+        low, high = (self.in_units(bound.to(outputs), outputs) for bound in (self.low, self.high))
         outside = mean - mean.clamp(low, high)
-        return 0.5 * self.bound_penalty * self._total(outside.square()).mean(-1)
+        return 0.5 * self.bound_penalty * self.total(outside.square()).mean(-1)
 
     def act(self, outputs: Tensor, extra: Extra, noise: Tensor | None) -> Tensor:
         mean, log_std = self._moments(outputs, extra)
-        return self._to_action(mean if noise is None else mean + log_std.exp() * noise)
-
-    def _to_action(self, x: Tensor) -> Tensor:
-        return self.centre.to(x) + self.scale.to(x) * x
+        return self.to_action(mean if noise is None else mean + log_std.exp() * noise)
 
     def numpy(self, extra: Extra, squash: bool = False) -> numpy_policy.NumpyHead:
         std = None
@@ -170,20 +141,16 @@ class TanhGaussian(Gaussian):
 
     def __init__(self, spec: Spec, std: Std = "state_dependent") -> None:
         super().__init__(spec, std)
-        if not all(map(math.isfinite, (*spec.action_low, *spec.action_high))):
-            raise UserError(
-                "head=tanh_gaussian needs finite action bounds on both sides; use head=gaussian for other actions"
-            )
+        self.need_bounds("tanh_gaussian")
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
-        centre, unit = self._constants(outputs)
-        x = torch.atanh(((action - centre) / unit).clamp(-self.EDGE, self.EDGE))
+        x = torch.atanh(self.in_units(action, outputs).clamp(-self.EDGE, self.EDGE))
         # log(1 - tanh(x)^2), in the form that does not cancel.
         log_slope = 2 * (math.log(2) - x - F.softplus(-2 * x))
-        return self._normal_log_prob(outputs, extra, x) - self._total(log_slope) - self.log_scale
+        return self._normal_log_prob(outputs, extra, x) - self.total(log_slope) - self.log_scale
 
-    def _to_action(self, x: Tensor) -> Tensor:
-        return super()._to_action(torch.tanh(x))
+    def to_action(self, x: Tensor) -> Tensor:
+        return super().to_action(torch.tanh(x))
 
     def numpy(self, extra: Extra, squash: bool = True) -> numpy_policy.NumpyHead:
         return super().numpy(extra, squash)

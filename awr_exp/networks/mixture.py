@@ -33,8 +33,7 @@ class Mixture(Gaussian):
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         logits, each = self._components(outputs)
-        centre, unit = self._constants(outputs)
-        log_probs = self._normal_log_prob(each, extra, ((action - centre) / unit).unsqueeze(-2))
+        log_probs = self._normal_log_prob(each, extra, self.in_units(action, outputs).unsqueeze(-2))
         return torch.logsumexp(logits.log_softmax(-1) + log_probs, -1) - self.log_scale
 
     def report(self, outputs: Tensor, extra: Extra) -> Metrics:

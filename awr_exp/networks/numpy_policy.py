@@ -117,6 +117,67 @@ class Components:
 
 
 @dataclass(frozen=True)
+class Moving:
+    """The head that moves noise to an action in `steps` steps of Euler; candidates [N, action_dim]: for evaluation.
+
+    velocity: from features, places and times [K, E, ...] to velocities [K, E, action_dim].
+    """
+
+    velocity: NumpyNetwork
+    steps: int
+    candidates: Array
+    centre: Array
+    scale: Array
+    unit: Array
+    low: Array
+    high: Array
+
+    def __call__(self, outputs: Array, noise: Array | None) -> Array:
+        if noise is not None:
+            return self._moved(outputs, noise)
+        members, rows, _ = outputs.shape
+        count, width = self.candidates.shape
+        begin = np.broadcast_to(np.tile(self.candidates, (rows, 1)), (members, rows * count, width))
+        actions = self._moved(outputs.repeat(count, 1), begin).reshape(members, rows, count, width)
+        x = (actions - self.centre) / self.unit
+        distance = np.square(x[..., None, :] - x[..., None, :, :]).sum(-1)
+        chosen = np.sort(distance, -1)[..., count // 4].argmin(-1)
+        return np.take_along_axis(actions, chosen[..., None, None], -2).squeeze(-2)
+
+    def _moved(self, outputs: Array, place: Array) -> Array:
+        for step in range(self.steps):
+            time = np.full_like(place[..., :1], step / self.steps)
+            place = place + self.velocity(np.concatenate([outputs, place, time], -1)) / self.steps
+        return np.clip(self.centre + self.scale * place, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """The head of `bins` equal parts for each entry of the action."""
+
+    bins: int
+    centre: Array
+    scale: Array
+
+    def __call__(self, outputs: Array, noise: Array | None) -> Array:
+        logits = outputs.reshape(*outputs.shape[:-1], -1, self.bins)
+        if noise is None:
+            passed = logits.argmax(-1).astype(outputs.dtype) + np.float32(0.5)
+        else:
+            shares = np.exp(logits - logits.max(-1, keepdims=True))
+            shares /= shares.sum(-1, keepdims=True)
+            within = (_evenly(noise)[..., None] - (shares.cumsum(-1) - shares)) / np.maximum(shares, 1e-12)
+            passed = np.clip(within, 0, 1).sum(-1)
+        return self.centre + self.scale * (2 * passed / self.bins - 1)
+
+
+def _evenly(noise: Array) -> Array:
+    """Numbers from 0 to 1 [..., n], drawn evenly, of normal ones [..., 2 n], whose direction is even."""
+    one, other = np.split(noise, 2, -1)
+    return np.arctan2(one, other) / np.float32(2 * np.pi) % 1
+
+
+@dataclass(frozen=True)
 class AskedForGood:
     """A network of a policy that is told what kind of action is wanted, by its last input: good ones."""
 
@@ -159,9 +220,7 @@ class Uniform:
         return 2 * self.spec.action_dim
 
     def __call__(self, obs: Array, noise: Array) -> Array:
-        # The direction of two normal numbers is evenly distributed.
-        one, other = np.split(noise, 2, -1)
-        share = np.arctan2(one, other) / np.float32(2 * np.pi) % 1
+        share = _evenly(noise)
         if self.spec.num_actions is not None:
             return np.minimum(share[..., 0] * self.spec.num_actions, self.spec.num_actions - 1).astype(np.int64)
         low, high = (np.array(bound, np.float32) for bound in (self.spec.action_low, self.spec.action_high))

@@ -16,6 +16,11 @@ from awr_exp.report.runs import ESTIMATE, RETURN, SCORE, Result
 from awr_exp.report.settings import BETA, GOALS, Setting, is_number
 from awr_exp.report.statistics import ENOUGH, Array, Interval
 
+WITHOUT_BETA = ("indicator", "constant", "Quantile", "Conditioned")
+"""Weightings that are known not to heed beta; whoever writes one is believed to."""
+OWN_UNIT = ("ExpRunningScale", "Sigmoid")
+"""Weightings by which beta is in spreads of the advantages, whatever these are."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -90,9 +95,10 @@ class Group:
         beta, limit = config.get(BETA), config.get("agent.max_weight")
         if not is_number(beta):
             return None
-        # These are known not to heed it; whoever writes a weighting is believed to.
-        heeds = config.get("weighting") not in ("indicator", "constant")
-        standardized = config.get("agent.standardize_advantages") is True
+        weighting = config.get("agent.weighting") or config.get("weighting")
+        # Some solve for a beta of their own.
+        heeds = weighting not in WITHOUT_BETA and "beta" not in self.weights
+        standardized = weighting in OWN_UNIT or config.get("agent.standardize_advantages") is True
         return judge(self.weights, beta if heeds else None, limit if is_number(limit) else None, standardized)
 
     @property

@@ -11,6 +11,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.agents.weighted import WeightedAgent
 from awr_exp.data.replay import Replay
+from awr_exp.math.members import about
 from awr_exp.math.optimizers import Net, Optimizer, adam, momentum
 from awr_exp.math.weights import Weighting, constant, exp_clip, indicator, normalized
 from awr_exp.networks.policy import Policy, form
@@ -113,10 +114,12 @@ def updates(
 
 
 def _judges_at_once(agent: Any) -> bool:
-    """Whether it weighs [S, K, B] advantages as S times [K, B]: it does by our weightings that learn nothing."""
+    """Whether it weighs [S, K, B] advantages as S times [K, B]: it does by our weightings."""
     kind = type(agent)
-    usual = (kind.weights, kind.health) in ((own.weights, own.health) for own in (Agent, WeightedAgent))
-    return usual and (kind.weights is Agent.weights or _bare(agent.weighting) in WEIGHTINGS)
+    if kind.weights is Agent.weights:
+        return kind.health is Agent.health
+    usual = (kind.weights, kind.health) == (WeightedAgent.weights, WeightedAgent.health)
+    return usual and (_bare(agent.weighting) in WEIGHTINGS or about(agent.weighting).several)
 
 
 def critic_steps(agent: Any, replay: Replay, slots: Tensor, noise: Tensor, target: Tensor) -> Metrics:

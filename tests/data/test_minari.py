@@ -18,7 +18,7 @@ from minari.data_collector import EpisodeBuffer
 from minari.serialization import serialize_space
 
 from awr_exp.data import cache as cache_module
-from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed
+from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed, two_ways
 from awr_exp.data.minari import load
 from awr_exp.errors import UserError
 
@@ -424,7 +424,7 @@ def test_code_named_by_a_data_set_is_not_followed(root: Path) -> None:
     assert not hasattr(load(ID).info.env_spec, "entry_point")
 
 
-@pytest.mark.parametrize("dataset", [pendulum_mixed, cartpole_mixed])
+@pytest.mark.parametrize("dataset", [pendulum_mixed, cartpole_mixed, two_ways])
 def test_a_builtin_data_set_is_collected_once(
     dataset: Callable[[], Any], datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,9 +432,8 @@ def test_a_builtin_data_set_is_collected_once(
     data = dataset()
     assert data.info.ref_min_score < data.info.return_mean < data.info.ref_max_score
     assert 0 < data.info.normalized_score(data.info.return_mean) < 1
-    assert everything(data).truncated.any()
-    if dataset is cartpole_mixed:
-        assert everything(data).terminated.any()
+    assert everything(data).truncated.any() == (dataset is not two_ways)
+    assert everything(data).terminated.any() == (dataset is not pendulum_mixed)
     assert [path.name for path in (datasets / "awr_exp").iterdir() if path.name.startswith(".")] == []
     monkeypatch.setattr(gymnasium, "make", None)
     assert dataset().info.fingerprint == data.info.fingerprint

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from awr_exp.networks import heads
+from awr_exp.networks.bins import CategoricalBins
+from awr_exp.networks.flow import Flow
 from awr_exp.networks.mixture import Mixture
 from awr_exp.networks.mlp import ACTIVATIONS, MLP
 from awr_exp.networks.numpy_policy import Uniform
@@ -28,6 +30,9 @@ HEADS = {
     "equal": (Spec(3, 2, None, (-1.0, 0.5), (1.0, 0.5)), heads.Gaussian),
     "categorical": (DISCRETE, heads.Categorical),
     "mixture": (CONTINUOUS, partial(Mixture, components=3)),
+    "flow": (CONTINUOUS, partial(Flow, features=4, hidden=(16,), steps=4)),
+    "flow_unbounded": (Spec(3, 2, None, (-np.inf, 0.5), (np.inf, 0.5)), partial(Flow, features=4, hidden=(16,))),
+    "bins": (CONTINUOUS, partial(CategoricalBins, bins=5)),
 }
 
 

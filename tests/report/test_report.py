@@ -239,10 +239,24 @@ def test_standardised_advantages_spread_by_one(tmp_path: Path) -> None:
     assert "advantages that spread by 1:" in report(tmp_path)
 
 
-def test_a_beta_that_does_nothing_is_not_judged(tmp_path: Path) -> None:
-    make_run(tmp_path / "0", 0.05, 0, 1.0, weighting={"_target_": "awr_exp.math.weights.indicator"})
-    with_weights(tmp_path / "0", **SWITCH)
-    assert "switch" not in report(tmp_path)
+@pytest.mark.parametrize(
+    ("weighting", "solved", "said"),
+    [
+        ("weights.indicator", {}, None),
+        ("running.Quantile", {}, None),
+        ("adaptive.AdaptiveESS", {"train/beta": 0.9}, None),
+        ("running.Sigmoid", {}, "spread by 1:"),
+    ],
+)
+def test_a_beta_is_judged_by_what_it_does(
+    tmp_path: Path, weighting: str, solved: dict[str, float], said: str | None
+) -> None:
+    part = {"_target_": f"awr_exp.math.{weighting}"}
+    make_run(tmp_path / "0", 0.05, 0, 1.0, weighting=part, agent=of_agent(0.05))
+    with_weights(tmp_path / "0", **SWITCH | {"train/std_advantage": 500.0} | solved)
+    text = report(tmp_path)
+    assert said is None or said in text
+    assert ("switch" in text) == (said is not None)
 
 
 def test_saturated_weights_are_told_from_healthy_ones(sweep: Path) -> None:
