@@ -132,6 +132,8 @@ class Experiment:
             agent.fit_normalizer(*self.data.obs_statistics())
         # Runs get their loggers later: one that cannot be built, or resumed, should not begin a record of itself.
         callbacks = [*_callbacks(self.config), Examine()] if own else []
+        if title != "offline":
+            callbacks += _callbacks(self.config, "evaluate")
         trainer = self._trainer(node, agent, runs, title=title, callbacks=callbacks, best_of=best_of)
         try:
             if resumes:
@@ -192,12 +194,12 @@ def _found(folder: Path) -> Found:
     return found
 
 
-def _callbacks(config: Config) -> list[Callback]:
+def _callbacks(config: Config, group: str = "callback") -> list[Callback]:
     """The callbacks that a configuration chooses, beside those that every trainer has."""
-    made = []
-    for node in (config.get("callback") or {}).values():
-        made.append(build(node))
-        contracts.check_made("callback", node, made[-1], Callback)
+    node, made = config.get(group) or {}, []
+    for one in [node] if "_target_" in node else node.values():
+        made.append(build(one))
+        contracts.check_made(group, one, made[-1], Callback)
     return made
 
 

@@ -52,7 +52,7 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
         if any(f"{one}.".startswith(f"{path}.") for one in asked):
             raise UserError(f"{path} is not a setting of the {group} that is chosen: leave it out")
         # The agents have their parts by reference.
-        for node in (content, content["agent"], content.get("baseline") or {}):
+        for node in (content, *(content.get(owner) or {} for owner in ("agent", "baseline", "evaluate"))):
             if isinstance(node.get(group), dict):
                 node[group].pop(name, None)
     return content
@@ -77,6 +77,7 @@ def _check_places(content: Mapping[str, Any]) -> None:
 USES = {
     "dataset": ("data", "collects its own data: leave it out, or choose trainer=offline or finetune"),
     "baseline": ("data", "has no data set for a baseline: leave it out"),
+    "evaluate": ("data", "has no data set to evaluate policies on: leave it out, or choose trainer=offline"),
     "recorder": ("schedule", "collects nothing to record: choose trainer=online or finetune"),
     "resume_policy": ("pretrain", "begins anew: leave it out, or choose trainer=finetune"),
 }

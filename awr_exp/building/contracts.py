@@ -24,6 +24,7 @@ CONTRACTS = {
     "env": "a function (data, spec) to one that makes an environment, where env=gym env.id=my_module:MyEnv-v0 is not "
     "enough",
     "callback": "a class that inherits from awr_exp.training.callbacks.Callback",
+    "evaluate": "a class that inherits from awr_exp.training.callbacks.Callback",
     "logger": "a class (folder, config, update, run_id) with the methods of awr_exp.training.loggers.Logger, named "
     "with _partial_: true",
 }

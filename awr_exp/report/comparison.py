@@ -14,7 +14,7 @@ from awr_exp.math import diagnosis
 from awr_exp.math.diagnosis import Finding
 from awr_exp.math.temperature import Judgement
 from awr_exp.report import runs, settings, statistics
-from awr_exp.report.runs import RETURN, SCORE, Result
+from awr_exp.report.runs import ESTIMATE, RETURN, SCORE, Result
 from awr_exp.report.settings import BETA, GOALS, Setting, is_number
 from awr_exp.report.statistics import ENOUGH, Array, Interval
 
@@ -156,7 +156,22 @@ class Comparison:
     @property
     def kind(self) -> str:
         """What the score is, in words."""
-        return {RETURN: "return", SCORE: "normalised score"}.get(self.metric, self.metric)
+        known = {RETURN: "return", SCORE: "normalised score", ESTIMATE: "estimated discounted return"}
+        return known.get(self.metric, self.metric)
+
+    @cached_property
+    def agreement(self) -> tuple[float, int] | None:
+        """The rank correlation of estimated and measured returns, and of how many runs; None of fewer than ENOUGH."""
+        series = [(run.series.get(ESTIMATE, {}), run.series.get(RETURN, {})) for run in self.found]
+        ends = [
+            (estimated[at], measured[at])
+            for estimated, measured in series
+            if (at := max(estimated, default=-1)) in measured
+        ]
+        if len(ends) < ENOUGH:
+            return None
+        correlation = statistics.spearman(*np.array(ends, dtype=np.float64).T)
+        return (correlation, len(ends)) if np.isfinite(correlation) else None
 
 
 def load(folders: Sequence[Path]) -> tuple[list[Comparison], list[str]]:
@@ -196,8 +211,9 @@ def compare(task: str, found: Sequence[Result]) -> Comparison:
     """
     objectives = {result.config.get("objective") for result in found}
     metric = str(objectives.pop()) if len(objectives) == 1 else RETURN
-    if not any(metric in result.series for result in found):
-        metric = RETURN
+    measured = {name for result in found for name in result.series}
+    # Without an environment an estimate is all there is.
+    metric = next((name for name in (metric, RETURN, ESTIMATE) if name in measured), RETURN)
     varied = settings.varied([result.config for result in found])
     found = [replace(r, setting=settings.of(r.config, varied), budget=_budget(r, metric)) for r in found]
     done = [r.budget for r in found if r.finished and r.budget is not None]

@@ -17,7 +17,7 @@ GOALS = {"trainer.updates": "updates", "trainer.env_steps": "environment steps"}
 """How long a run is, and in what: not in what two methods differ, but where they can be compared."""
 BOOKKEEPING = {
     *("seed", "resume", "trust", "objective", "device", "threads"),
-    *("logger", "sweep", "recorder", "baseline", "hydra"),
+    *("logger", "sweep", "recorder", "baseline", "evaluate", "hydra"),
 }
 """Groups that do not make two runs different methods."""
 HOUSEKEEPING = {"report_interval", "checkpoint_interval", "compile", "workers", "vectorized", "download"}

@@ -23,6 +23,14 @@ def iqm(values: Array) -> Array:
     return np.sort(values, -1)[..., cut : values.shape[-1] - cut].mean(-1)
 
 
+def spearman(x: Array, y: Array) -> float:
+    """The rank correlation of values [runs] each: 1 if they have one order, nan if one of them has none."""
+    # The rank of a value among equal ones is the mean of theirs.
+    ranks = [(values[:, None] > values).sum(1) + (values[:, None] == values).sum(1) / 2 for values in (x, y)]
+    with np.errstate(invalid="ignore"):
+        return float(np.corrcoef(ranks)[0, 1])
+
+
 def interval(samples: Array) -> Interval:
     """The interval of bootstrap samples."""
     low, high = np.quantile(samples, EDGES)

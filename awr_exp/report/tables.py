@@ -11,12 +11,16 @@ from typing import Any
 from awr_exp.math import diagnosis
 from awr_exp.math.diagnosis import Finding
 from awr_exp.report.comparison import Comparison
-from awr_exp.report.runs import RETURN, SCORE, Result
+from awr_exp.report.runs import ESTIMATE, RETURN, SCORE, Result
 from awr_exp.report.statistics import Interval
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet would compute."""
-METRICS = (RETURN, SCORE, "train/ess", "train/mean_weight", "train/clipped", "train/explained_variance")
+METRICS = {
+    name: name.partition("/")[2]
+    for name in (RETURN, SCORE, "train/ess", "train/mean_weight", "train/clipped", "train/explained_variance")
+} | {ESTIMATE: "estimate"}
+"""The metrics of the table of runs, and their heads."""
 PULLS = (1, 5, 10, 20, 50)
 """Evaluation episodes of the table of tuning."""
 Table = Sequence[Sequence[Any]]
@@ -92,7 +96,7 @@ def runs(compared: Sequence[Comparison], out: Path) -> Table:
             "task": [one.task for one, _ in rows],
             "seed": [result.seed for result in found],
             "status": [": ".join(filter(None, (result.run.status, result.run.error))) for result in found],
-            **{name.partition("/")[2]: [result.last(name) for result in found] for name in METRICS},
+            **{head: [result.last(name) for result in found] for name, head in METRICS.items()},
             "judged at": [None if r.budget is None else f"{r.budget} {r.unit}" for r in found],
         }
     )

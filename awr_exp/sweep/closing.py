@@ -17,7 +17,7 @@ from awr_exp.training.progress import CLOSING, closing_table
 
 log = logging.getLogger(__name__)
 
-RETURN = "eval/return_mean"
+RETURN, ESTIMATE = "eval/return_mean", "fqe/return_mean"
 
 
 def show(
@@ -36,15 +36,20 @@ def show(
             error = str(result._return_value).removeprefix("error: ")
             runs[number] = replace(runs[number], status=results.FAILED, error=error)
     ill = any(map(_ill, runs))
+    # By the estimates of returns where nothing was evaluated.
+    heads = {RETURN: "return", ESTIMATE: "estimate"}
+    measured = [name for name in heads if any(name in run.metrics for run in runs)] or [RETURN]
     rows = [
         (
             name or run.folder.name,
-            f"{run.metrics[RETURN]:10.1f}" if RETURN in run.metrics else f"{'–':>10}",
+            *(f"{run.metrics[one]:10.1f}" if one in run.metrics else f"{'–':>10}" for one in measured),
             f"{run.status}: {run.error}" if run.error else run.status,
             *([_ill(run)] if ill else []),
             os.path.relpath(run.folder, folder),
         )
-        for run, name in sorted(zip(runs, results.labels(jobs), strict=True), key=lambda one: _rank(one[0]))
+        for run, name in sorted(
+            zip(runs, results.labels(jobs), strict=True), key=lambda one: _rank(one[0], measured[0])
+        )
     ]
     notes = [("sweep", str(folder))]
     depths = sorted({len(place.relative_to(folder).parts) for place in places if place.is_relative_to(folder)})
@@ -60,7 +65,8 @@ def show(
     page = _report(folder)
     if page:
         notes.append(("report", str(page)))
-    closing_table([("job", "return", "status", *(["look at"] if ill else []), "folder"), *rows], notes)
+    titles = ["job", *map(heads.__getitem__, measured), "status", *(["look at"] if ill else []), "folder"]
+    closing_table([titles, *rows], notes)
     return any(run.status == results.FAILED for run in runs)
 
 
@@ -74,9 +80,9 @@ def _ill(run: results.PastRun) -> str:
     return next((one.name for one in found if one.sentence), "")
 
 
-def _rank(run: results.PastRun) -> tuple[bool, float]:
+def _rank(run: results.PastRun, metric: str) -> tuple[bool, float]:
     """The key by which runs are sorted, the best first. Pruned ones were judged early and compare with no other."""
-    return run.status == results.PRUNED, -run.metrics.get(RETURN, -math.inf)
+    return run.status == results.PRUNED, -run.metrics.get(metric, -math.inf)
 
 
 def _report(folder: Path) -> Path | None:

@@ -59,22 +59,32 @@ def _close(run: Run, status: str, code: int, result: dict[str, Any]) -> None:
 def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     """Print the returns of the data set, the baseline and the agent, what is wrong, and where everything is."""
 
-    def told(one: Run) -> str:
-        metrics = one.latest
+    def told(one: Run) -> tuple[str, str]:
+        metrics, estimate = one.latest, ""
         if one.outcome.error is not None:
-            return f"failed: {one.outcome.error}"
+            return f"failed: {one.outcome.error}", ""
+        if "fqe/return_mean" in metrics:
+            estimate = "{:10.1f} ({:.1f} to {:.1f})".format(
+                *(metrics[f"fqe/return_{end}"] for end in ("mean", "low", "high"))
+            )
         if "eval/return_mean" not in metrics:
-            return "not evaluated (env=none)"
+            return "not evaluated (env=none)", estimate
         text = f"{metrics['eval/return_mean']:10.1f} ± {metrics['eval/return_std']:.1f}"
         score = metrics.get("eval/normalized_score")
-        return text if score is None else f"{text}   normalised score {score:.3f}"
+        return text if score is None else f"{text}   normalised score {score:.3f}", estimate
 
-    rows = [(f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}")] if data else []
+    rows = [("return of", "", "")]
+    if data:
+        rows.append((f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}", ""))
     if baseline is not None:
-        rows.append((f"baseline {_name(run.config['baseline'])}", told(baseline)))
+        rows.append((f"baseline {_name(run.config['baseline'])}", *told(baseline)))
     fell = (("at the start", "eval/return_at_start"), ("lowest since", "eval/return_lowest"))
-    rows += [(name, f"{run.latest[metric]:10.1f}") for name, metric in fell if metric in run.latest]
-    rows.append((_name(run.config["agent"]), told(run)))
+    rows += [(name, f"{run.latest[metric]:10.1f}", "") for name, metric in fell if metric in run.latest]
+    rows.append((_name(run.config["agent"]), *told(run)))
+    if "fqe/gamma" in run.latest:
+        # Beside the data's row, what their own actions are worth.
+        heads = [f"estimate, discounted by {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]
+        rows[:2] = [(*row[:2], head) for row, head in zip(rows[:2], heads, strict=True)]
     folder = run.folder
     notes = [*_diagnosed(run), ("results", str(folder))]
     if (folder / "curves.png").exists():
@@ -83,7 +93,7 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     if offline:
         notes.append(("dashboard", shell.command("leet", str(offline[-1]), module="wandb")))
     notes.append(("policy", f"awr_exp.load({str(folder)!r})"))
-    closing_table([("return of", ""), *rows], notes)
+    closing_table(rows, notes)
 
 
 def _diagnosed(run: Run) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from threading import Lock
 import torch
 
 from awr_exp.agents.agent import Agent
+from awr_exp.agents.members import Members
 from awr_exp.training.learner import Learner
 
 CACHE = 1_500_000
@@ -32,7 +33,7 @@ def parts_by_cache(members: int, member_bytes: int, workers: int) -> list[slice]
     return _parts(members, -(-members // even))
 
 
-def by_cache(agent: Agent, workers: int) -> list[slice]:
+def by_cache(agent: Members, workers: int) -> list[slice]:
     """Members in parts whose parameters stay in the cache; all in one on a GPU, which has no use for small ones.
 
     One part of all members would stream every parameter through the memory at each step.

@@ -103,6 +103,42 @@ def test_the_answer_and_how_sure_it_is(sweep: Path) -> None:
     assert "smallest" not in answer
 
 
+def estimate(folder: Path, value: float) -> None:
+    """Add what a run was estimated at by its data."""
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"update": 100, "env_steps": 0, "name": "fqe/return_mean", "value": value}) + "\n")
+
+
+@pytest.mark.parametrize(("sign", "correlation"), [(1, 1.0), (-1, -1.0)])
+def test_estimates_are_beside_the_returns_that_they_are_of(sweep: Path, sign: int, correlation: float) -> None:
+    for folder in results.folders(sweep):
+        result = results.read(folder)
+        estimate(folder, sign * result.metrics["eval/return_mean"] ** 3)
+    assert read_one(sweep).agreement == (pytest.approx(correlation), 15)
+    path, _ = page.write([sweep], sweep)
+    shown = path.read_text()
+    assert f"rank correlation (Spearman) of {correlation:.2f}" in shown
+    assert "<th>estimate</th>" in shown
+
+
+def test_without_an_environment_the_estimate_is_what_settings_are_judged_by(sweep: Path) -> None:
+    for folder in results.folders(sweep):
+        estimate(folder, -results.read(folder).metrics["eval/return_mean"])
+        rows = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if "eval/" not in line]
+        (folder / "metrics.jsonl").write_text("\n".join(rows))
+    one = read_one(sweep)
+    assert one.agreement is None
+    assert verdict.answer(one).startswith("Use beta=0.1 (interquartile mean of the estimated discounted return -22")
+
+
+@given(st.lists(st.integers(-9, 9), min_size=2).filter(lambda x: len(set(x)) > 1).map(np.array), st.integers(0, 100))
+def test_the_rank_correlation_is_of_orders_alone(x: Any, seed: int) -> None:
+    assert statistics.spearman(x, x**3) == pytest.approx(1)
+    assert statistics.spearman(x, -x) == pytest.approx(-1)
+    y = np.random.default_rng(seed).permutation(x)
+    assert statistics.spearman(x, y) == pytest.approx(statistics.spearman(y, 2 * x + 1))
+
+
 def test_copies_of_a_run_make_nobody_sure(tmp_path: Path) -> None:
     for number in range(6):
         make_run(tmp_path / str(number), 0.1 if number < 3 else 1.0, 0, 5.0 if number < 3 else 6.0)
