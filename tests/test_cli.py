@@ -278,7 +278,7 @@ WRONG = {
     "+sweep=betta": "did you mean beta?",
     "evaluate x": "error: there is no command 'evaluate': there are report, collect and dashboard",
     "+agent.beta=1": "error: agent.beta is a setting already: leave out the +",
-    "+experiment=nonsense": "choose experiment=<one of nexus_offline, ",
+    "+experiment=nonsense": "choose experiment=<one of antmaze_cal_ql, ",
     "agent.beta=[": "agent.beta=[ cannot be read: close what it opens",
     "weighting=expclip": "exp_clip",
     "weighting=null": "choose weighting=<one of adaptive_ess, adaptive_kl, conditioned, constant, exp_clip,",
@@ -327,7 +327,7 @@ OPTIONS = {
     "-x": "there is no option -x: --hydra-help lists them",
     "--cfg": "argument --cfg/-c: expected one argument",
     "--cfg nonsense": "argument --cfg/-c: invalid choice: 'nonsense' (choose from",
-    "agent=[awr,bc]": "agent=[awr,bc]: choose agent=<one of awr, bc, iql, rwr>",
+    "agent=[awr,bc]": "agent=[awr,bc]: choose agent=<one of awac, awr, bc, ",
 }
 
 

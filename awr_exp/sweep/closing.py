@@ -44,8 +44,8 @@ def show(
             name or run.folder.name,
             *(f"{run.metrics[one]:10.1f}" if one in run.metrics else f"{'–':>10}" for one in measured),
             f"{run.status}: {run.error}" if run.error else run.status,
-            *([_ill(run)] if ill else []),
             os.path.relpath(run.folder, folder),
+            *([_ill(run)] if ill else []),
         )
         for run, name in sorted(
             zip(runs, results.labels(jobs), strict=True), key=lambda one: _rank(one[0], measured[0])
@@ -65,7 +65,7 @@ def show(
     page = _report(folder)
     if page:
         notes.append(("report", str(page)))
-    titles = ["job", *map(heads.__getitem__, measured), "status", *(["look at"] if ill else []), "folder"]
+    titles = ["job", *map(heads.__getitem__, measured), "status", "folder", *(["look at"] if ill else [])]
     closing_table([titles, *rows], notes)
     return any(run.status == results.FAILED for run in runs)
 
