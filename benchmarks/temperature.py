@@ -24,7 +24,7 @@ from typing import Any
 from awr_exp import results
 from awr_exp.training.rows import series
 
-BUILT_IN = ("pendulum_mixed", "cartpole_mixed")
+BUILT_IN = ("pendulum_mixed", "cartpole_mixed", "two_ways")
 GRIDS = ("standardised", "raw")
 SCORE = "normalized_score"
 LAST = 3

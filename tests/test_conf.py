@@ -90,7 +90,7 @@ def test_every_option_builds_and_takes_three_updates(
 
 RECIPES, AGENTS = ([option for group, option in OPTIONS if group == one] for one in ("experiment", "agent"))
 WITH_AGENTS = [
-    pytest.param(recipe, agent, marks=() if agent == "awr" or (row + column) % 4 == 0 else pytest.mark.slow)
+    pytest.param(recipe, agent, marks=() if agent == "awr" or (row + column) % 12 == 0 else pytest.mark.slow)
     for row, recipe in enumerate(RECIPES)
     for column, agent in enumerate(AGENTS)
 ]

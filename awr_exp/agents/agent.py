@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.agents.members import Members
+from awr_exp.errors import UserError
 from awr_exp.math import losses
 from awr_exp.math.gradients import Loss, gradient
 from awr_exp.math.members import no_limit
@@ -48,6 +49,8 @@ class Agent(Members):
     """Whether its policy is told what kind of action is wanted, see `Policy`, instead of weighing them."""
     value_iters = 0
     """Steps of the critic on each batch."""
+    continuous_only = False
+    """Whether it has no form for discrete actions."""
     reads_next_action = False
     """Whether its batches have to say what was done next, see `Batch.next_action`."""
     judged_by: frozenset[str] | None = frozenset()
@@ -79,6 +82,7 @@ class Agent(Members):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.check_task(spec)
         super().__init__(seeds, device, dtype)
         self.spec, self.optimizer, self.make_network = spec, optimizer, network
         # The head's bounds beside the parameters: a captured update cannot fetch them from the host.
@@ -90,6 +94,15 @@ class Agent(Members):
         self.ema_decay = self.hyper(ema_decay)
         self.actor = self.net("actor", self.policy, averaged=bool(self.ema_decay.any()))
         self.noise_sizes: dict[str, int] = {"actor": self.policy.head.loss_noise}
+
+    @classmethod
+    def check_task(cls, spec: Spec) -> None:
+        """Raises UserError where it is for other actions than the task's."""
+        if cls.continuous_only and spec.discrete:
+            raise UserError(
+                f"{cls.__name__} needs continuous actions; this task has {spec.num_actions} discrete ones: choose "
+                "another agent, such as agent=iql"
+            )
 
     def __repr__(self) -> str:
         sizes = " + ".join(f"{network.theta.shape[1]:,} of the {name}" for name, network in self.networks.items())

@@ -19,6 +19,8 @@ class TD3(QAgent):
     QAgent. Raises UserError for discrete actions, and for a head whose actions have no gradient.
     """
 
+    continuous_only = True
+
     def __init__(
         self,
         *args: Any,
@@ -31,8 +33,7 @@ class TD3(QAgent):
         if not self.policy.head.differentiable:
             raise UserError(
                 f"{type(self).__name__} climbs Q along the policy's actions, which have no gradient with "
-                f"head={type(self.policy.head).__name__}: "
-                + ("choose another agent, such as agent=iql" if self.spec.discrete else "choose head=deterministic")
+                f"head={type(self.policy.head).__name__}: choose head=deterministic"
             )
         self.bc_coef = self.hyper(bc_coef)
         self.policy_noise, self.noise_clip = self.hyper(policy_noise), self.hyper(noise_clip)

@@ -33,6 +33,9 @@ def check_memory(config: Config, spec: Spec, data: Any, device: Any) -> None:
 def parameters(agent: Config, spec: Spec) -> int:
     """Numbers that the networks of an agent learn, without making them. Raises UserError for parts that are none."""
     make = maker(agent)
+    if stacking.is_agent(agent):
+        # Before its head, which says less.
+        make.func.check_task(spec)
     contracts.check(agent, make.keywords, spec)
     if not stacking.is_agent(agent):
         return 0

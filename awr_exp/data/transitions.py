@@ -61,6 +61,10 @@ class Transitions:
         """[M, obs_dim], final observations included."""
         return self.schema.read(self.packed, "obs")
 
+    def actions(self, count: int) -> Tensor:
+        """The actions of the first `count` transitions, [n, action_dim], or [n] of discrete ones."""
+        return self.schema.read(self.packed.index_select(0, self.rows[:count].to(self.packed.device)), "action")
+
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
         of_rows = torch.cat([value(self.schema.read(part, "obs")) for part in self.packed.split(chunk)], 1)

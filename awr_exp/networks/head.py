@@ -4,7 +4,7 @@ A head is a pure description. `Head(spec)` says how many outputs it needs and wh
 its methods take the outputs [K, B, outputs] and the extra parameters {name: [K, *shape]}.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -69,6 +69,10 @@ class Head:
         None: the action of evaluation, such as the mode.
         """
         raise NotImplementedError
+
+    def about_data(self, action: Tensor) -> Iterator[str]:
+        """Sentences on what makes these actions of the data, [N, ...], hard to imitate for it."""
+        yield from ()
 
     def anneal(self, extra: Extra, progress: float) -> None:
         """Set in place what follows the course of online training, from 0 to 1, rather than a gradient."""

@@ -1,7 +1,7 @@
 """The policy heads that there are: Gaussian, annealed, squashed, categorical."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from awr_exp.ranges import NotNegative, Positive, Std
 from awr_exp.types import Spec
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+MANY_AT_BOUNDS = 0.05
+"""Share of the data's actions on their bounds above which a squashed policy warns."""
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -148,6 +150,14 @@ class TanhGaussian(Gaussian):
         # log(1 - tanh(x)^2), in the form that does not cancel.
         log_slope = 2 * (math.log(2) - x - F.softplus(-2 * x))
         return self._normal_log_prob(outputs, extra, x) - self.total(log_slope) - self.log_scale
+
+    def about_data(self, action: Tensor) -> Iterator[str]:
+        at_bounds = (self.in_units(action, self.unit).abs() > self.EDGE).float()
+        if (share := float(self.total(at_bounds).mean()) / max(1, self.choices)) > MANY_AT_BOUNDS:
+            yield (
+                f"{share:.0%} of the numbers in the data's actions lie on their bounds, which a squashed policy never "
+                "reaches and where its density has no limit: try head=gaussian"
+            )
 
     def to_action(self, x: Tensor) -> Tensor:
         return super().to_action(torch.tanh(x))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MANY = 100_000
+"""Actions of the data that are looked at: the first so many say what the others do."""
+
 
 class Callback:
     """Called when training begins, at each multiple of `interval` steps and at the last one, and when all is trained.
@@ -55,6 +58,20 @@ class Callback:
 
     def close(self) -> None:
         """Let go of what only training needs."""
+
+
+class Advise(Callback):
+    """Warns at the start of what the settings, and the actions of the data, say already."""
+
+    def begin(self, trainer: "Trainer") -> None:
+        if trainer.schedule.updates_batches and trainer.agent.lags:
+            log.warning(
+                "warning: value_iters=1: the critic takes one step a batch and lags behind the policy; "
+                "try agent.value_iters=5"
+            )
+        if trainer.data:
+            for sentence in trainer.agent.policy.head.about_data(trainer.data.actions(MANY)):
+                log.warning("warning: %s", sentence)
 
 
 class Report(Callback):

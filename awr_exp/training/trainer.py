@@ -15,7 +15,7 @@ from awr_exp.envs.worker import HangsError
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, checked
 from awr_exp.training import checkpoint
-from awr_exp.training.callbacks import Callback, Checkpoint, Evaluate, Report
+from awr_exp.training.callbacks import Advise, Callback, Checkpoint, Evaluate, Report
 from awr_exp.training.learner import Learner, Schedule
 from awr_exp.training.progress import Bar
 from awr_exp.training.run import Run
@@ -63,7 +63,7 @@ class Trainer:
         self.evaluates = Evaluate(eval_interval, eval_episodes, make_env, evaluates_first) if make_env else None
         evaluates = [self.evaluates] if self.evaluates else []
         self.callbacks: list[Callback] = [
-            Report(report_interval), *evaluates, *callbacks, Checkpoint(checkpoint_interval)
+            Advise(), Report(report_interval), *evaluates, *callbacks, Checkpoint(checkpoint_interval)
         ]  # fmt: skip
         self.received: list[int] = []
         """Signals that ask for the end."""
@@ -102,11 +102,6 @@ class Trainer:
 
         On SIGTERM or SIGINT, checkpoint and exit with 128 plus the signal's number.
         """
-        if self.schedule.updates_batches and self.agent.lags:
-            log.warning(
-                "warning: value_iters=1: the critic takes one step a batch and lags behind the policy; "
-                "try agent.value_iters=5"
-            )
         with ExitStack() as stack:
             self.team = stack.enter_context(Team(self.learners, torch.get_num_threads()))
             stack.enter_context(closing(self))

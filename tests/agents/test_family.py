@@ -253,7 +253,7 @@ def test_what_needs_a_q_a_gradient_or_a_density_says_so() -> None:
     said = {
         "needs an agent with a Q to judge actions by, and BC has none": lambda: BestOf(bc, 32),
         "TD3BC climbs Q along the policy's actions.*head=Mixture: choose head=det": lambda: made(TD3BC, head=Mixture),
-        "TD3AWR climbs Q.*choose another agent": lambda: made(TD3AWR, DISCRETE, heads.auto),
+        "TD3AWR needs continuous actions.*such as agent=iql": lambda: made(TD3AWR, DISCRETE, heads.auto),
         "CQL needs actions with a density and a gradient.*Deterministic": lambda: made(CQL, head=Deterministic),
         "agent.ensemble is 0; it must be a whole number": lambda: made(AWAC, ensemble=0),
         "this agent samples: give Batch.noise": lambda: _without_noise(made(AWAC)),
@@ -280,8 +280,15 @@ def bandit(spec: Spec) -> Transitions:
     return from_episodes("bandit", spec, found)
 
 
+OWN_CRITIC = ("awac", "crr", "cql", "cal_ql")
+"""Agents with code of their own for discrete actions; the others are tried on these by slow tests."""
 LEARNS = [
-    pytest.param(agent, spec, id=f"{agent}-{'discrete' if spec.discrete else 'continuous'}")
+    pytest.param(
+        agent,
+        spec,
+        id=f"{agent}-{'discrete' if spec.discrete else 'continuous'}",
+        marks=pytest.mark.slow if spec.discrete and agent not in OWN_CRITIC else (),
+    )
     for agent in config.options("agent")
     for spec in (BOX, ARMS)
     if agent != "bc" and not (spec.discrete and agent in ("td3_bc", "rebrac", "td3_awr"))

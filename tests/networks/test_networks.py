@@ -255,3 +255,13 @@ def test_an_encoder_and_a_trunk_are_one_function() -> None:
     assert_close(whole(theta, x), second(rest, torch.cat([features, x[..., 3:]], -1)))
     assert theta.shape == (2, size(whole.shapes))
     assert not torch.equal(theta[0], theta[1])
+
+
+def test_a_squashed_policy_says_that_the_data_lie_on_its_bounds() -> None:
+    action = torch.zeros(20, 2)
+    assert list(heads.TanhGaussian(CONTINUOUS).about_data(action)) == []
+    action[:6, 0] = 1.0
+    (said,) = heads.TanhGaussian(CONTINUOUS).about_data(action)
+    assert said.startswith("15% of the numbers in the data's actions lie on their bounds")
+    assert said.endswith("try head=gaussian")
+    assert list(heads.Gaussian(CONTINUOUS).about_data(action)) == []
