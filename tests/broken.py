@@ -137,7 +137,7 @@ def of_run(task: str, name: str, folder: Path) -> tuple[dict[str, float], dict[s
     """The last metrics of a run of a name, and what of its configuration they are judged by."""
     overrides = [one.format(task=task) for one in RUNS[name][0]]
     cfg = composed(f"dataset={task}_mixed", *COMMON, *overrides)
-    (outcome,) = train([cfg], [folder])
+    (outcome,) = train([cfg], [folder], examines=True)
     assert outcome.error is None
     config = {name: value for name, value in results.leaves(cfg).items() if name.startswith(("agent.", "weighting."))}
     return {name: float(f"{value:.5g}") for name, value in outcome.metrics.items()}, config

@@ -219,16 +219,21 @@ def _register() -> None:
     sweep.register()
 
 
-def train(cfgs: Sequence[dict[str, Any]], folders: Sequence[Path], names: Sequence[str] = ()) -> list[Outcome]:
-    """Train configurations as the members of one agent, each in its folder."""
+def train(
+    cfgs: Sequence[dict[str, Any]], folders: Sequence[Path], names: Sequence[str] = (), examines: bool = False
+) -> list[Outcome]:
+    """Train configurations as the members of one agent, each in its folder; examines: with what is measured last."""
     from awr_exp import experiment
     from awr_exp.training import curves
+    from awr_exp.training.callbacks import Callback
     from awr_exp.training.run import Run
 
     names = names or [""] * len(cfgs)
     with pytest.MonkeyPatch.context() as patch:
-        # A picture takes as long as many of these runs; commands draw theirs.
+        # A picture, or a diagnosis, takes as long as many of these runs; commands have theirs.
         patch.setattr(curves, "draw", lambda folder: None)
+        if not examines:
+            patch.setattr(experiment, "Examine", Callback)
         return experiment.train([Run(*parts) for parts in zip(folders, names, cfgs, strict=True)])
 
 

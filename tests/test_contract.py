@@ -248,8 +248,8 @@ def test_what_is_combined_learns_and_keeps_its_promises(combination: tuple[str, 
         cfg["agent"]["head"] = composed(option)["head"]
     else:
         cfg = configuration(schedule, f"agent={agent}", option)
-    # All three of each agent and schedule once, and else one, whose turn it is.
-    chosen = range(3) if option == "head=auto" else [sum(map(len, combination)) % 3]
+    # All three of two agents and each schedule, and else one, whose turn it is.
+    chosen = range(3) if option == "head=auto" and agent in ("awr", "iql") else [sum(map(len, combination)) % 3]
     keeps_promises(cfg, TASKS[task], tmp_path, chosen)
 
 

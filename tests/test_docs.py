@@ -120,7 +120,12 @@ SHORT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("line", QUICK)
+def by_turns(lines: Sequence[str]) -> list[Any]:
+    """Half of the commands for every run of the tests, the others for the slow ones."""
+    return [pytest.param(line, marks=pytest.mark.slow if place % 2 else ()) for place, line in enumerate(lines)]
+
+
+@pytest.mark.parametrize("line", by_turns(QUICK))
 def test_what_takes_seconds_runs(line: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, given = parts(line, tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(_root(datasets, tmp_path)))

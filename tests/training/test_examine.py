@@ -37,7 +37,7 @@ def measured(folder: Path) -> Rows:
     ],
 )
 def test_a_run_on_data_is_measured(overrides: list[str], names: set[str], tmp_path: Path) -> None:
-    (outcome,) = train([composed(*SMALL, *overrides)], [tmp_path])
+    (outcome,) = train([composed(*SMALL, *overrides)], [tmp_path], examines=True)
     assert outcome.error is None
     found = measured(tmp_path)
     assert found.keys() == names
@@ -47,8 +47,8 @@ def test_a_run_on_data_is_measured(overrides: list[str], names: set[str], tmp_pa
 def test_a_member_is_measured_as_it_would_be_alone(tmp_path: Path) -> None:
     cfgs = [composed(*SMALL, f"seed={seed}") for seed in (0, 1)]
     folders = [tmp_path / name for name in ("a", "b", "alone")]
-    train(cfgs, folders[:2])
-    train(cfgs[1:], folders[2:])
+    train(cfgs, folders[:2], examines=True)
+    train(cfgs[1:], folders[2:], examines=True)
     first, second, alone = map(measured, folders)
     assert second == pytest.approx(alone, rel=1e-3)
     assert first["policy_distance"] != second["policy_distance"]
@@ -60,7 +60,7 @@ def test_an_online_run_has_its_best_return_alone(tmp_path: Path) -> None:
         "schedule.critic_steps=2", "schedule.actor_steps=2", "network.hidden=[8]", "logger=jsonl",
         "trainer.eval_episodes=1", "trainer.compile=false",
     ]  # fmt: skip
-    train([composed(*online)], [tmp_path])
+    train([composed(*online)], [tmp_path], examines=True)
     assert measured(tmp_path).keys() == {"best_return_mean"}
 
 
@@ -72,14 +72,14 @@ def test_what_cannot_be_measured_costs_no_run(
 
     monkeypatch.setattr(examine, "_sampled", broken)
     with caplog.at_level(logging.INFO):
-        (outcome,) = train([composed(*SMALL)], [tmp_path])
+        (outcome,) = train([composed(*SMALL)], [tmp_path], examines=True)
     assert outcome.error is None
     assert "eval/return_mean" in outcome.metrics
     assert "no diagnosis of what could not be measured: " in caplog.text
 
 
 def test_the_end_of_a_run_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train([composed(*SMALL, "agent.beta=100")], [tmp_path])
+    train([composed(*SMALL, "agent.beta=100")], [tmp_path], examines=True)
     lines = capsys.readouterr().out.splitlines()
     (said,) = (number for number, line in enumerate(lines) if line.startswith("diagnosis: the critic lags"))
     assert lines[said + 1].startswith("beside that: beta 100 is very large")
