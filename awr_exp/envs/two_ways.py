@@ -46,11 +46,13 @@ class TwoWays(gymnasium.Env):
     observation_space, action_space = OBSERVATION, ACTION
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Begins an episode."""
         super().reset(seed=seed)
         (self.place,) = begun(self.np_random, 1)
         return self.place.astype(np.float32), {}
 
     def step(self, action: Any) -> Any:
+        """Takes an action [1]."""
         self.place, reward, over = moved(self.place, action)
         return self.place.astype(np.float32), float(reward), bool(over), False, {}
 
@@ -66,11 +68,13 @@ class TwoWaysVector(gymnasium.vector.VectorEnv):
         self.observation_space, self.action_space = (batch_space(one, num_envs) for one in (OBSERVATION, ACTION))
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
+        """Begins an episode in each."""
         super().reset(seed=seed)
         self.place, self.over = begun(self.np_random, self.num_envs), np.zeros(self.num_envs, np.bool_)
         return self.place.astype(np.float32), {}
 
     def step(self, actions: Any) -> Any:
+        """Takes actions [num_envs, 1]."""
         new = self.over
         self.place, reward, over = moved(self.place, actions)
         self.place[new], self.over = begun(self.np_random, int(new.sum())), over & ~new
