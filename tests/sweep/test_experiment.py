@@ -251,6 +251,12 @@ def test_a_baseline_that_fails_is_no_baseline_and_costs_the_run_nothing(
     assert "baseline/return_mean" not in {row["name"] for row in read(tmp_path)}
 
 
+def test_a_run_goes_on_with_another_number_of_samples_to_choose_from() -> None:
+    known = policy_metadata(CONTINUOUS, composed("agent=iql")["agent"]) | {"best_of": 1}
+    assert difference(known, known | {"best_of": 32}) is None
+    assert difference(known | {"conditioned": False}, known | {"conditioned": True}) == "conditioned=False, not True"
+
+
 def test_recorder_settings_without_a_data_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"recorder is .*, which has no _target_: choose collect=<one of its options>"):
         composed(*ONLINE, "collect=none", "recorder.dataset_id=mine/none-v0")
