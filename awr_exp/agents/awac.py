@@ -22,13 +22,12 @@ class AWAC(QAgent, WeightedAgent):
         self.noise_sizes |= {"next": width, "here": samples * width}
 
     def drawn(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """Actions of the policy, [K, n, B, ...], by noise [K, B, n * head.noise]."""
-        noise = noise.unflatten(-1, (-1, self.policy.head.noise)).transpose(1, 2)
+        """Actions of the policy, [K, n, B, ...], by noise [K, n, B, head.noise]."""
         return self.q.module.as_inputs.inside(self.policy.samples(self.actor.theta, obs, noise))
 
     def critic_update(self, batch: Batch) -> Metrics:
         """One step of Q toward r + gamma Q(s', a'), where the policy draws a' (eq. 5)."""
-        (action,) = self.drawn(batch.next_obs, self.noise(batch, "next")).unbind(1)
+        (action,) = self.drawn(batch.next_obs, self.several(batch, "next", 1)).unbind(1)
         return self.q_update(batch, self.slow_q(batch.next_obs, action))
 
     def state_value(self, q: Tensor) -> Tensor:
@@ -36,6 +35,6 @@ class AWAC(QAgent, WeightedAgent):
         return q.mean(1)
 
     def advantage(self, batch: Batch) -> Tensor:
-        actions = self.drawn(batch.obs, self.noise(batch, "here"))
+        actions = self.drawn(batch.obs, self.several(batch, "here", self.samples))
         q = self.q.module.of_each(self.q.theta, batch.obs, actions).amin(1)
         return self.smallest_q(batch.obs, batch.action) - self.state_value(q)

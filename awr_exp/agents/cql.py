@@ -38,18 +38,14 @@ class CQL(SAC):
         if self.spec.discrete:
             actions, _ = self.policy.choices(self.actor.theta, batch.obs)
             return self.calibrated(self.q.module.of_each(theta, batch.obs, actions), batch).logsumexp(2)
-        chance = self.q.module.as_inputs.chance(self.several(batch, "chance"))
-        here = self.policy.draws(self.actor.theta, batch.obs, self.several(batch, "here"))
-        there = self.policy.draws(self.actor.theta, batch.next_obs, self.several(batch, "there"))
+        chance = self.q.module.as_inputs.chance(self.several(batch, "chance", self.samples))
+        here = self.policy.draws(self.actor.theta, batch.obs, self.several(batch, "here", self.samples))
+        there = self.policy.draws(self.actor.theta, batch.next_obs, self.several(batch, "there", self.samples))
         actions, density = (torch.cat(each, 1) for each in zip(chance, here, there, strict=True))
         q = self.q.module.of_each(theta, batch.obs, actions)
         by_chance, of_policy = q.split([self.samples, 2 * self.samples], 2)
         q = torch.cat([by_chance, self.calibrated(of_policy, batch)], 2)
         return (q - density.unsqueeze(1)).logsumexp(2) - math.log(actions.shape[1])
-
-    def several(self, batch: Batch, name: str) -> Tensor:
-        """The noise of `samples` actions, [K, n, B, ...]."""
-        return self.noise(batch, name).unflatten(-1, (self.samples, -1)).transpose(1, 2)
 
     def calibrated(self, q: Tensor, batch: Batch) -> Tensor:
         """Q of actions of the policy, [K, size, n, B], as the pressure sees it."""

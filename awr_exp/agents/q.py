@@ -29,6 +29,10 @@ class QAgent(CriticAgent):
     def judge(self) -> Net:
         return self.q
 
+    def several(self, batch: Batch, name: str, count: int) -> Tensor:
+        """The noise of so many actions in each state, [K, n, B, ...], from that under a name, [K, B, n * ...]."""
+        return self.noise(batch, name).unflatten(-1, (count, -1)).transpose(1, 2)
+
     def smallest_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest Q(s, a), [K, B], of normalised obs."""
         return self.q.module(self.q.theta, obs, action).amin(1)

@@ -32,12 +32,12 @@ def check_memory(config: Config, spec: Spec, data: Any, device: Any) -> None:
 
 def parameters(agent: Config, spec: Spec) -> int:
     """Numbers that the networks of an agent learn, without making them. Raises UserError for parts that are none."""
-    make = maker(agent)
-    if stacking.is_agent(agent):
+    make, is_ours = maker(agent), stacking.is_agent(agent)
+    if is_ours:
         # Before its head, which says less.
         make.func.check_task(spec)
     contracts.check(agent, make.keywords, spec)
-    if not stacking.is_agent(agent):
+    if not is_ours:
         return 0
     # One of no members has everything but numbers.
     return sum(network.theta.shape[1] for network in build(agent, spec=spec, seeds=[]).networks.values())

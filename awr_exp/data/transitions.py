@@ -63,7 +63,7 @@ class Transitions:
 
     def actions(self, count: int) -> Tensor:
         """The actions of the first `count` transitions, [n, action_dim], or [n] of discrete ones."""
-        return self.schema.read(self.packed.index_select(0, self.rows[:count].to(self.packed.device)), "action")
+        return self.schema.read(self.packed, "action", self.rows[:count].to(self.packed.device))
 
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
@@ -87,12 +87,15 @@ class Transitions:
         """See `Episodes`. The batch is [1, B] where `rows` are."""
         at = self.rows.index_select(0, rows.flatten()).to(self.packed.device)
         found = self.packed.index_select(0, at).to(self.device, non_blocking=True).view(*rows.shape, -1)
-        next_obs = self.schema.read(self.packed, "obs", at + 1).to(self.device, non_blocking=True)
-        following = {"next_obs": next_obs.view(*rows.shape, -1)}
+        following = {"next_obs": self._below(at, "obs", rows.shape)}
         if next_action:
-            following["next_action"] = self.schema.read(self.packed.index_select(0, at + 1), "action").to(self.device)
-            following["next_action"] = following["next_action"].unflatten(0, rows.shape)
+            following["next_action"] = self._below(at, "action", rows.shape)
         return self.schema.batch(found, **following, **chosen(columns, rows))
+
+    def _below(self, at: Tensor, name: str, shape: torch.Size) -> Tensor:
+        """A column of the packed rows below `at`, [*shape, ...]."""
+        found = self.schema.read(self.packed, name, at + 1)
+        return found.to(self.device, non_blocking=True).unflatten(0, shape)
 
     def table(self, member: int) -> Tensor:
         """The rows of the transitions, which are those of every member."""

@@ -35,7 +35,8 @@ def show(
         if result.status == JobStatus.FAILED:
             error = str(result._return_value).removeprefix("error: ")
             runs[number] = replace(runs[number], status=results.FAILED, error=error)
-    ill = any(map(_ill, runs))
+    ills = {run.folder: _ill(run) for run in runs}
+    ill = any(ills.values())
     # By the estimates of returns where nothing was evaluated.
     heads = {RETURN: "return", ESTIMATE: "estimate"}
     measured = [name for name in heads if any(name in run.metrics for run in runs)] or [RETURN]
@@ -45,7 +46,7 @@ def show(
             *(f"{run.metrics[one]:10.1f}" if one in run.metrics else f"{'–':>10}" for one in measured),
             f"{run.status}: {run.error}" if run.error else run.status,
             os.path.relpath(run.folder, folder),
-            *([_ill(run)] if ill else []),
+            *([ills[run.folder]] if ill else []),
         )
         for run, name in sorted(
             zip(runs, results.labels(jobs), strict=True), key=lambda one: _rank(one[0], measured[0])

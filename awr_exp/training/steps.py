@@ -68,7 +68,7 @@ def critic_steps(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, tar
     """A step of the critic for each of S slots; the sums of their metrics."""
     with torch.no_grad():
         batches = zip(slots.unbind(), noise.unbind(), strict=True)
-        found = [taken(agent, replay, rows, drawn, target=target) for rows, drawn in batches]
+        found = (taken(agent, replay, rows, drawn, target=target) for rows, drawn in batches)
         return _sum([agent.critic_update(agent.normalized(batch)) for batch in found])
 
 
@@ -76,7 +76,7 @@ def actor_steps(agent: Agent, replay: Replay, slots: Tensor, noise: Tensor, weig
     """A step of the actor for each of S slots, with weights [K, T * E] of the replay; the sums of their metrics."""
     with torch.no_grad():
         batches = zip(slots.unbind(), noise.unbind(), strict=True)
-        found = [(taken(agent, replay, rows, drawn), weight.gather(1, rows)) for rows, drawn in batches]
+        found = ((taken(agent, replay, rows, drawn), weight.gather(1, rows)) for rows, drawn in batches)
         return _sum([agent.actor_update(agent.normalized(batch), own) for batch, own in found])
 
 
