@@ -12,24 +12,22 @@ again, so a table that is stopped goes on. Rows are kept as JSON beside it.
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import yaml
+from temperature import LAST, SCORE
+from temperature import train as multirun
 
 from awr_exp import config, results
-from awr_exp.training.rows import read
+from awr_exp.training.rows import series
 
 AGENTS = ["bc", "bc_top", "rwr", "awr", "marwil", "iql", "awac", "crr", "td3_awr", "td3_bc", "rebrac", "cql"]
 SETS = ["pendulum_mixed", "cartpole_mixed", "two_ways"]
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Factors of the default beta."""
-LAST = 3
-"""Evaluations whose mean is a run's score."""
 
 
 @dataclass
@@ -79,10 +77,8 @@ def train(data: str, agents: Sequence[str], asked: argparse.Namespace) -> list[R
                 continue
             place = asked.folder / data.replace("/", "_") / agent / name
             swept = [f"agent.beta={','.join(f'{one:g}' for one in grid)}"] if grid else []
-            own = [f"agent={agent}", layers(agent, asked.hidden), *swept, f"hydra.sweep.dir={place}"]
-            command = [*chosen, *own, *asked.overrides]
-            again = [f"sweep.resume={place}"] if place.exists() else []
-            subprocess.run([sys.executable, "-m", "awr_exp.main", "-m", *command, *again], check=False)
+            command = [*chosen, f"agent={agent}", layers(agent, asked.hidden), *swept]
+            multirun(place.resolve(), [*command, *asked.overrides], asked.seeds * len(grid or [0]))
             found += list(rows(place, data, agent))
     return found
 
@@ -91,12 +87,10 @@ def rows(place: Path, data: str, agent: str) -> Iterable[Row]:
     runs = [run for run in results.runs(place) if run.status == results.FINISHED]
     for run in runs:
         chosen = results.overrides(run.folder) or {}
-        seen: dict[str, list[float]] = {name: [] for name in ("eval/normalized_score", "eval/return_mean")}
-        for row in read(run.folder):
-            if row["name"] in seen:
-                seen[row["name"]].append(row["value"])
-        if seen["eval/return_mean"]:
-            score, reached = (float(np.mean(values[-LAST:])) if values else np.nan for values in seen.values())
+        metrics, _ = series(run.folder)
+        seen = [[*metrics.get(f"eval/{name}", {}).values()] for name in (SCORE, "return_mean")]
+        if seen[1]:
+            score, reached = (float(np.mean(values[-LAST:])) if values else np.nan for values in seen)
             beta = float(chosen["agent.beta"]) if "agent.beta" in chosen else None
             speed = run.metrics.get("train/updates_per_second", np.nan) * len(runs)
             yield Row(data, agent, beta, int(chosen.get("seed", 0)), score, reached, speed)
