@@ -35,23 +35,6 @@ def show(
         if result.status == JobStatus.FAILED:
             error = str(result._return_value).removeprefix("error: ")
             runs[number] = replace(runs[number], status=results.FAILED, error=error)
-    ills = {run.folder: _ill(run) for run in runs}
-    ill = any(ills.values())
-    # By the estimates of returns where nothing was evaluated.
-    heads = {RETURN: "return", ESTIMATE: "estimate"}
-    measured = [name for name in heads if any(name in run.metrics for run in runs)] or [RETURN]
-    rows = [
-        (
-            name or run.folder.name,
-            *(f"{run.metrics[one]:10.1f}" if one in run.metrics else f"{'–':>10}" for one in measured),
-            f"{run.status}: {run.error}" if run.error else run.status,
-            os.path.relpath(run.folder, folder),
-            *([ills[run.folder]] if ill else []),
-        )
-        for run, name in sorted(
-            zip(runs, results.labels(jobs), strict=True), key=lambda one: _rank(one[0], measured[0])
-        )
-    ]
     notes = [("sweep", str(folder))]
     depths = sorted({len(place.relative_to(folder).parts) for place in places if place.is_relative_to(folder)})
     patterns = ["/".join([*"*" * depth, "wandb", "offline-run-*"]) for depth in depths]
@@ -66,9 +49,27 @@ def show(
     page = _report(folder)
     if page:
         notes.append(("report", str(page)))
-    titles = ["job", *map(heads.__getitem__, measured), "status", "folder", *(["look at"] if ill else [])]
-    closing_table([titles, *rows], notes)
+    closing_table(_table(list(zip(runs, results.labels(jobs), strict=True)), folder), notes)
     return any(run.status == results.FAILED for run in runs)
+
+
+def _table(named: Sequence[tuple[results.PastRun, str]], folder: Path) -> list[Sequence[str]]:
+    """A row of titles, then one for each run with its name, the best first."""
+    # By the estimates of returns where nothing was evaluated.
+    heads = {RETURN: "return", ESTIMATE: "estimate"}
+    measured = [one for one in heads if any(one in run.metrics for run, _ in named)] or [RETURN]
+    rows = [
+        (
+            name or run.folder.name,
+            *(f"{run.metrics[one]:10.1f}" if one in run.metrics else f"{'–':>10}" for one in measured),
+            f"{run.status}: {run.error}" if run.error else run.status,
+            os.path.relpath(run.folder, folder),
+            _ill(run),
+        )
+        for run, name in sorted(named, key=lambda one: _rank(one[0], measured[0]))
+    ]
+    look_at = "look at" if any(row[-1] for row in rows) else ""
+    return [["job", *map(heads.__getitem__, measured), "status", "folder", look_at], *rows]
 
 
 def _ill(run: results.PastRun) -> str:

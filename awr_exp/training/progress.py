@@ -81,9 +81,10 @@ def compiling(seconds: str) -> Iterator[None]:
 
 
 def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]]) -> None:
-    """Print results (name, then values), then where things are (name, place)."""
+    """Print results (name, then values), then where things are (name, place). Columns without any text are left out."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value, *others in rows:
+    columns = [column for column in zip(*rows, strict=True) if any(column)]
+    for name, value, *others in zip(*columns, strict=True):
         table.add_row(Text(name), Text(value, style="bold"), *map(Text, others))
     _print("", table, "")
     for name, value in notes:

@@ -246,7 +246,7 @@ def test_a_baseline_that_fails_is_no_baseline_and_costs_the_run_nothing(
     cfg = composed(*SMALL, "baseline=bc", "baseline.actor_lr=1e30", "trainer.updates=100", "trainer.eval_interval=50")
     (outcome,) = train([cfg], [tmp_path])
     assert outcome.error is None
-    assert "baseline BC" in (shown := " ".join(capsys.readouterr().out.split()))
+    assert "baseline BC" in (shown := capsys.readouterr().out)
     assert "failed: training diverged before update 50" in shown
     assert "baseline/return_mean" not in {row["name"] for row in read(tmp_path)}
 
