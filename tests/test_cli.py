@@ -71,7 +71,15 @@ def test_a_run_leaves_what_the_readme_promises(cli: Cli, tmp_path: Path) -> None
         "updates_per_second",
     ]:
         assert f"train/{name}" in names
-    for name in ["return_mean", "return_std", "return_min", "return_max", "length_mean", "normalized_score"]:
+    for name in [
+        "return_mean",
+        "return_recent",
+        "return_std",
+        "return_min",
+        "return_max",
+        "length_mean",
+        "normalized_score",
+    ]:
         assert f"eval/{name}" in names
     for text in ("data set awr_exp/pendulum-mixed-v0", "baseline BC", "AWR", str(run), "wandb sync"):
         assert text in done.stdout

@@ -15,7 +15,8 @@ from awr_exp.report.settings import BETA, GOALS, Config, Setting
 from awr_exp.training import rows
 from awr_exp.training.rows import METRICS, Series
 
-RETURN, SCORE, ESTIMATE = "eval/return_mean", "eval/normalized_score", "fqe/return_mean"
+RETURN, RECENT = "eval/return_mean", "eval/return_recent"
+SCORE, ESTIMATE = "eval/normalized_score", "fqe/return_mean"
 LARGEST_FILE, LONGEST_LINE = 2**30, 2**12
 """Bytes of metrics.jsonl, whose rows have about a hundred."""
 Beta = Annotated[float, Range(lambda v: settings.is_number(v) and v > 0, "a positive, finite number")]

@@ -11,14 +11,14 @@ from typing import Any
 from awr_exp.math import diagnosis
 from awr_exp.math.diagnosis import Finding
 from awr_exp.report.comparison import Comparison
-from awr_exp.report.runs import ESTIMATE, RETURN, SCORE, Result
+from awr_exp.report.runs import ESTIMATE, RECENT, RETURN, SCORE, Result
 from awr_exp.report.statistics import Interval
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet would compute."""
 METRICS = {
     name: name.partition("/")[2]
-    for name in (RETURN, SCORE, "train/ess", "train/mean_weight", "train/clipped", "train/explained_variance")
+    for name in (RETURN, RECENT, SCORE, "train/ess", "train/mean_weight", "train/clipped", "train/explained_variance")
 } | {ESTIMATE: "estimate"}
 """The metrics of the table of runs, and their heads."""
 PULLS = (1, 5, 10, 20, 50)

@@ -4,8 +4,8 @@ One's own callback is a class like these, which a yaml file of conf/callback nam
 """
 
 import logging
-import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,12 @@ from awr_exp.training.evaluate import Episodes, Evaluator
 from awr_exp.training.progress import SCREEN
 
 if TYPE_CHECKING:
-    from awr_exp.training.run import Run
     from awr_exp.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+LAST = 3
+"""Evaluations of which `eval/return_recent` is the mean: a single one depends on where the policy stands just then."""
 MANY = 100_000
 """Actions of the data that are looked at: the first so many say what the others do."""
 
@@ -124,10 +125,13 @@ class Evaluate(Callback):
         self.interval, self.episodes, self.make_env = interval, episodes, make_env
         self.owed = first
         self.evaluator: Evaluator | None = None
+        self.means: list[deque[float]] = []
+        """The mean returns of each member's last evaluations."""
 
     def begin(self, trainer: "Trainer") -> None:
         members, threads = trainer.agent.members, torch.get_num_threads()
         self.evaluator = self.evaluator or Evaluator(self.make_env, members, self.episodes, threads, trainer.stopped)
+        self.means = self.means or [deque(maxlen=LAST) for _ in range(members)]
         if self.owed and trainer.resumed:
             log.info("the evaluation at %s %d was not done: trying it again", trainer.unit, trainer.step)
 
@@ -164,8 +168,10 @@ class Evaluate(Callback):
     def _report(self, trainer: "Trainer", played: Episodes) -> None:
         for member, (returns, lengths) in enumerate(zip(played.returns, played.lengths, strict=True)):
             run, mean = trainer.runs[member], float(returns.mean())
+            self.means[member].append(mean)
             metrics = {
                 "eval/return_mean": mean,
+                "eval/return_recent": float(np.mean(self.means[member])),
                 "eval/return_std": float(returns.std()),
                 "eval/return_min": float(returns.min()),
                 "eval/return_max": float(returns.max()),
@@ -188,44 +194,15 @@ class Evaluate(Callback):
             log.log(SCREEN, "%s %d: best return %.1f, %s", trainer.unit, trainer.step, means[best], name)
 
     def metadata(self, member: int) -> dict[str, Any]:
-        return {"owed": self.owed}
+        return {"owed": self.owed, "means": list(self.means[member]) if self.means else []}
 
     def load(self, metadata: Sequence[dict[str, Any]]) -> None:
         self.owed = any(fact.get("owed", False) for fact in metadata)
+        self.means = [deque(fact.get("means", []), maxlen=LAST) for fact in metadata]
 
     def close(self) -> None:
         if self.evaluator:
             self.evaluator.close()
-
-
-class Record(Callback):
-    """Lets the members' recorders write their data sets when all is trained.
-
-    make_env: makes the environments that were recorded; evaluated: whether evaluations are in the same.
-    """
-
-    def __init__(self, make_env: MakeEnv, runs: Sequence["Run"], evaluated: bool) -> None:
-        self.make_env, self.runs, self.evaluated = make_env, runs, evaluated
-
-    def end(self, trainer: "Trainer") -> None:
-        for run in self.runs:
-            # A member that was given up goes on recording once it is resumed.
-            if run.recorder and run.error is None:
-                with run.speaking():
-                    # What was reached in another environment is no score of this one.
-                    unwritten = run.recorder.finish(self.make_env, run.best if self.evaluated else -math.inf)
-                    if unwritten is not None:
-                        log.error("error: %s", unwritten)
-                        run.lost = run.lost or unwritten
-
-    def metadata(self, member: int) -> dict[str, Any]:
-        recorder = self.runs[member].recorder
-        return {"recorder": recorder.metadata()} if recorder else {}
-
-    def load(self, metadata: Sequence[dict[str, Any]]) -> None:
-        for run, fact in zip(self.runs, metadata, strict=True):
-            if run.recorder and "recorder" in fact:
-                run.recorder.resume(fact["recorder"])
 
 
 class Checkpoint(Callback):

@@ -106,6 +106,7 @@ METADATA: dict[str, Any] = {
     "latest": Range(_mapping_of(_number), "a mapping of numbers"),
     "returns": _numbers,
     "began": _numbers,
+    "means": _numbers,
     "owed": of(bool),
     "conditioned": of(bool),
     "best_of": of(Count),

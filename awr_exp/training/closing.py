@@ -9,6 +9,7 @@ from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.math import diagnosis
 from awr_exp.training import curves
+from awr_exp.training.callbacks import LAST
 from awr_exp.training.progress import closing_table
 from awr_exp.training.run import Run
 from awr_exp.training.trainer import Trainer
@@ -69,9 +70,12 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
             )
         if "eval/return_mean" not in metrics:
             return "not evaluated (env=none)", estimate
-        text = f"{metrics['eval/return_mean']:10.1f} ± {metrics['eval/return_std']:.1f}"
-        score = metrics.get("eval/normalized_score")
-        return text if score is None else f"{text}   normalised score {score:.3f}", estimate
+        words = [f"{metrics['eval/return_mean']:10.1f} ± {metrics['eval/return_std']:.1f}"]
+        if "eval/normalized_score" in metrics:
+            words.append(f"normalised score {metrics['eval/normalized_score']:.3f}")
+        if metrics.get("eval/return_recent", metrics["eval/return_mean"]) != metrics["eval/return_mean"]:
+            words.append(f"last {LAST} evaluations {metrics['eval/return_recent']:.1f}")
+        return "   ".join(words), estimate
 
     rows = [("return of", "", "")]
     if data:

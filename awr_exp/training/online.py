@@ -13,9 +13,10 @@ from awr_exp.envs.build import MakeEnv, collecting, opened
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Whole
 from awr_exp.training import memory, team
-from awr_exp.training.callbacks import Callback, Record
+from awr_exp.training.callbacks import Callback
 from awr_exp.training.collect import Collector
 from awr_exp.training.learner import Learner
+from awr_exp.training.recorder import Record
 from awr_exp.training.run import Run
 from awr_exp.training.schedules import Interleaved, Phased
 from awr_exp.training.trainer import Trainer

@@ -3,9 +3,10 @@
 import logging
 import math
 import shutil
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,12 @@ from awr_exp.envs.fleet import InProcess
 from awr_exp.envs.rollout import Rollout
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Steps, Text, checked
+from awr_exp.training.callbacks import Callback
 from awr_exp.types import Spec
+
+if TYPE_CHECKING:
+    from awr_exp.training.run import Run
+    from awr_exp.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -165,3 +171,33 @@ def reference(make_env: MakeEnv, best: float) -> tuple[float, float] | None:
     returns = [float(episode["reward"].sum()) for episode in episodes]
     low = float(np.mean(returns))
     return (low, best) if best > low + np.std(returns) else None
+
+
+class Record(Callback):
+    """Lets the members' recorders write their data sets when all is trained.
+
+    make_env: makes the environments that were recorded; evaluated: whether evaluations are in the same.
+    """
+
+    def __init__(self, make_env: MakeEnv, runs: Sequence["Run"], evaluated: bool) -> None:
+        self.make_env, self.runs, self.evaluated = make_env, runs, evaluated
+
+    def end(self, trainer: "Trainer") -> None:
+        for run in self.runs:
+            # A member that was given up goes on recording once it is resumed.
+            if run.recorder and run.error is None:
+                with run.speaking():
+                    # What was reached in another environment is no score of this one.
+                    unwritten = run.recorder.finish(self.make_env, run.best if self.evaluated else -math.inf)
+                    if unwritten is not None:
+                        log.error("error: %s", unwritten)
+                        run.lost = run.lost or unwritten
+
+    def metadata(self, member: int) -> dict[str, Any]:
+        recorder = self.runs[member].recorder
+        return {"recorder": recorder.metadata()} if recorder else {}
+
+    def load(self, metadata: Sequence[dict[str, Any]]) -> None:
+        for run, fact in zip(self.runs, metadata, strict=True):
+            if run.recorder and "recorder" in fact:
+                run.recorder.resume(fact["recorder"])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from awr_exp.training import checkpoint, memory
 from awr_exp.training.callbacks import Report
 from awr_exp.training.checkpoint import State
 from awr_exp.training.online import Online
-from awr_exp.training.rows import read
+from awr_exp.training.rows import read, series
 from tests.conftest import CONTINUOUS, SMALL, composed, train
 
 ONLINE = [
@@ -206,6 +207,20 @@ def test_a_data_set_that_cannot_be_written_fails_a_run_which_tries_again_when_re
     assert outcome.error is None
     assert results.read(tmp_path / "run").status == "finished"
     assert (tmp_path / "minari" / "mine" / "new-v0").is_dir()
+
+
+def test_the_mean_of_the_last_evaluations_goes_on_where_a_run_was_left(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    options = [*SMALL, "trainer.eval_interval=4", "trainer.checkpoint_interval=4", "agent.actor_lr=0.01"]
+    for updates in (8, 20):
+        (outcome,) = train([composed(*options, f"trainer.updates={updates}")], [tmp_path])
+        assert outcome.error is None
+    metrics, _ = series(tmp_path)
+    means, recent = ([*metrics[f"eval/return_{name}"].values()] for name in ("mean", "recent"))
+    assert len(set(means)) == 5
+    assert recent == pytest.approx([np.mean(means[max(0, n - 3) : n]) for n in range(1, 6)])
 
 
 def test_a_run_that_is_at_work_is_not_begun_again(tmp_path: Path) -> None:
