@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from awr_exp.agents.q import QAgent
@@ -25,10 +24,7 @@ class SAC(QAgent):
         super().__init__(*args, **options)
         head, actions = self.policy.head, self.spec.num_actions
         if not (head.known_density and (head.differentiable or actions)):
-            raise UserError(
-                f"{type(self).__name__} needs actions with a density and a gradient, which head={type(head).__name__} "
-                "has not: choose head=auto_squashed"
-            )
+            raise UserError(f"head={type(head).__name__} lacks a density or a gradient: choose head=auto_squashed")
         usual = 0.1 * math.log(actions) if actions else -float(self.spec.action_dim)
         self.target_entropy = self.hyper(filled(target_entropy, usual)).squeeze(1)
         self.temperature = self.net("temperature", Scalar())
@@ -40,7 +36,7 @@ class SAC(QAgent):
             actions, log_prob = self.policy.choices(theta, obs)
             return actions, log_prob, log_prob.exp()
         actions, log_prob = self.policy.draws(theta, obs, noise.unsqueeze(1))
-        return actions, log_prob, torch.ones_like(log_prob)
+        return actions, log_prob, log_prob.new_ones(log_prob.shape)
 
     def critic_update(self, batch: Batch) -> Metrics:
         """One step of Q toward r + gamma Q(s', a'), without an entropy in the value."""

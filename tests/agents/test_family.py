@@ -254,7 +254,9 @@ def test_what_needs_a_q_a_gradient_or_a_density_says_so() -> None:
         "needs an agent with a Q to judge actions by, and BC has none": lambda: BestOf(bc, 32),
         "TD3BC climbs Q along the policy's actions.*head=Mixture: choose head=det": lambda: made(TD3BC, head=Mixture),
         "TD3AWR needs continuous actions.*such as agent=iql": lambda: made(TD3AWR, DISCRETE, heads.auto),
-        "CQL needs actions with a density and a gradient.*Deterministic": lambda: made(CQL, head=Deterministic),
+        "head=Deterministic lacks a density or a gradient": lambda: made(
+            CQL, head=Deterministic
+        ),
         "agent.ensemble is 0; it must be a whole number": lambda: made(AWAC, ensemble=0),
         "this agent samples: give Batch.noise": lambda: _without_noise(made(AWAC)),
     }
