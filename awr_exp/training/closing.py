@@ -2,10 +2,9 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
-from awr_exp import results, shell
+from awr_exp import config, results, shell
 from awr_exp.errors import UserError
 from awr_exp.math import diagnosis
 from awr_exp.training import curves
@@ -81,10 +80,10 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     if data:
         rows.append((f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}", ""))
     if baseline is not None:
-        rows.append((f"baseline {_name(run.config['baseline'])}", *told(baseline)))
+        rows.append((f"baseline {_name(run, 'baseline')}", *told(baseline)))
     fell = (("at the start", "eval/return_at_start"), ("lowest since", "eval/return_lowest"))
     rows += [(name, f"{run.latest[metric]:10.1f}", "") for name, metric in fell if metric in run.latest]
-    rows.append((_name(run.config["agent"]), *told(run)))
+    rows.append((_name(run, "agent"), *told(run)))
     if "fqe/gamma" in run.latest:
         # Beside the data's row, what their own actions are worth.
         heads = [f"estimate, discounted by {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]
@@ -108,5 +107,6 @@ def _diagnosed(run: Run) -> list[tuple[str, str]]:
     return list(zip(("diagnosis", "beside that"), said or ["nothing found"], strict=False))
 
 
-def _name(agent: Mapping[str, Any]) -> str:
-    return str(agent["_target_"]).rpartition(".")[2]
+def _name(run: Run, group: str) -> str:
+    """What was chosen of a group, or the class where nobody chose by name."""
+    return config.choices(run.folder).get(group) or str(run.config[group]["_target_"]).rpartition(".")[2]
