@@ -88,7 +88,8 @@ def parts(cfgs: Sequence[Config]) -> list[slice]:
     sample, trainer = build(first["agent"], spec=spec, seeds=[0]), first["trainer"]
     rows = len(data) if data else 0
     kept = trainer.get("replay_size", 0)
-    most = memory.capacity(sample, rows, kept and rows + kept, trainer.get("batch_size", 1), device)
+    kept, estimates = kept and rows + kept, bool(first.get("evaluate"))
+    most = memory.capacity(sample, rows, kept, trainer.get("batch_size", 1), device, estimates)
     if len(cfgs) > most:
         log.warning("%d members do not fit the memory of %s: training %d at a time", len(cfgs), device, most)
     return [slice(start, start + most) for start in range(0, len(cfgs), most)]

@@ -128,16 +128,20 @@ def check_replay(spec: Spec, members: int, steps: int, device: torch.device) -> 
         )
 
 
-def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.device) -> int:
+def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.device, estimates: bool = False) -> int:
     """How many members like those of `agent` can train on the device; at least 1.
 
-    rows: of the data that all share, for which each has targets; kept: of each one's own replay.
+    rows: of the data that all share, for which each has targets; kept: of each one's own replay; estimates: whether the
+    policies are evaluated on these rows in the end.
     """
     size = agent.actor.theta.element_size()
     numbers = COPIES * sum(network.theta[0].numel() for network in agent.networks.values())
     if agent.whole_episodes:
         # Whole-data targets, and their forerunners while they are made.
         numbers += 2 * max(rows, kept)
+    if estimates:
+        # What each policy does there and in the next state.
+        numbers += 2 * rows * agent.spec.action_dim
     numbers += kept * Schema(agent.spec).width
     if device.type != "cpu":
         # On a CPU there is one small part of the members a core at work at a time.

@@ -46,6 +46,7 @@ def test_what_does_not_fit_the_memory_is_trained_in_parts(
     monkeypatch.setattr(memory, "available", lambda _: 10**8)
     plain, online = (memory.capacity(agent, len(data), kept, 256, agent.device) for kept in (0, 100_000))
     assert online < 10**8 / (100_000 * 10 * 4) < plain
+    assert memory.capacity(agent, len(data), 0, 256, agent.device, estimates=True) < plain
     monkeypatch.setattr(memory, "capacity", lambda *_: 2)
     # A damaged checkpoint, which is found in the second part, costs the first one nothing.
     folders = [tmp_path / str(number) for number in range(3)]
