@@ -104,7 +104,7 @@ def test_a_recipe_builds_with_every_agent_or_says_why_not(recipe: str, agent: st
     if agent in ("td3_bc", "rebrac", "td3_awr"):
         refusals += "|climbs Q along|needs continuous actions"
     if agent in ("cql", "cal_ql"):
-        refusals += "|needs actions with a density"
+        refusals += "|lacks a density"
     made: list[Agent] = []
     said = refused(lambda: made.append(build(composed(*chosen)["agent"], spec=spec, seeds=[0])))
     assert said is None or re.search(refusals, said)

@@ -204,7 +204,7 @@ def fits(head: str, task: str, agent: str = "bc") -> bool:
     cfg = composed(f"agent={agent}")["agent"] | {"head": composed(f"head={head}")["head"]}
     shrink(cfg["network"])
     said = conftest.refused(lambda: build(cfg, spec=TASKS[task], seeds=[0]))
-    assert said is None or re.search(r"needs (continuous|discrete) actions|climbs Q|needs actions with a density", said)
+    assert said is None or re.search(r"needs (continuous|discrete) actions|climbs Q|lacks a density", said)
     return said is None
 
 
