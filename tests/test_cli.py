@@ -144,6 +144,7 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> Non
     assert rows(run) == rows(only_run(folders["whole"]))
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_be_written_costs_what_would_be_said_there(tmp_path: Path, datasets: Path) -> None:
     env = os.environ | {"MINARI_DATASETS_PATH": str(datasets)}
     command = [sys.executable, "-m", "awr_exp.main", *SMALL, "trainer.updates=100", f"hydra.run.dir={tmp_path}/run"]

@@ -254,9 +254,7 @@ def test_what_needs_a_q_a_gradient_or_a_density_says_so() -> None:
         "needs an agent with a Q to judge actions by, and BC has none": lambda: BestOf(bc, 32),
         "TD3BC climbs Q along the policy's actions.*head=Mixture: choose head=det": lambda: made(TD3BC, head=Mixture),
         "TD3AWR needs continuous actions.*such as agent=iql": lambda: made(TD3AWR, DISCRETE, heads.auto),
-        "head=Deterministic lacks a density or a gradient": lambda: made(
-            CQL, head=Deterministic
-        ),
+        "head=Deterministic lacks a density or a gradient": lambda: made(CQL, head=Deterministic),
         "agent.ensemble is 0; it must be a whole number": lambda: made(AWAC, ensemble=0),
         "this agent samples: give Batch.noise": lambda: _without_noise(made(AWAC)),
     }
@@ -284,12 +282,14 @@ def bandit(spec: Spec) -> Transitions:
 
 OWN_CRITIC = ("awac", "crr", "cql", "cal_ql")
 """Agents with code of their own for discrete actions; the others are tried on these by slow tests."""
+NEARLY_ANOTHER = ("rebrac", "cal_ql")
+"""Agents that add one term, which has a test of its own, to the loss of another agent: they learn in slow tests."""
 LEARNS = [
     pytest.param(
         agent,
         spec,
         id=f"{agent}-{'discrete' if spec.discrete else 'continuous'}",
-        marks=pytest.mark.slow if spec.discrete and agent not in OWN_CRITIC else (),
+        marks=pytest.mark.slow if agent in NEARLY_ANOTHER or (spec.discrete and agent not in OWN_CRITIC) else (),
     )
     for agent in config.options("agent")
     for spec in (BOX, ARMS)

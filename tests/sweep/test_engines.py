@@ -43,7 +43,7 @@ def test_groups_are_divided_evenly() -> None:
             ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
             marks=pytest.mark.slow,
         ),
-        ("joblib", ["hydra.launcher.via=joblib", "hydra.launcher.workers=2"]),
+        pytest.param("joblib", ["hydra.launcher.via=joblib", "hydra.launcher.workers=2"], marks=pytest.mark.slow),
         pytest.param(
             "hydra_plugins.hydra_submitit_launcher", ["hydra/launcher=submitit_local"], marks=pytest.mark.slow
         ),

@@ -106,7 +106,7 @@ def test_adding_reports_and_checkpoints_never_changes_training(tmp_path: Path) -
     assert torch.equal(agents[0].actor.theta, agents[1].actor.theta)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [pytest.param(head, marks=pytest.mark.slow) for head in HEADS[:3]] + HEADS[3:])
 def test_an_update_can_be_traced_with_every_head(head: MakeHead) -> None:
     spec = DISCRETE if head is heads.Categorical else CONTINUOUS
     plain, traced = make_awr(spec, head=head, value_iters=1), make_awr(spec, head=head, value_iters=1)
