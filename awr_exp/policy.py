@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 
 from awr_exp import settings
-from awr_exp.agents.agent import AVERAGE
+from awr_exp.agents.members import AVERAGE
 from awr_exp.config import check_trusted
 from awr_exp.errors import UserError, first_line
 from awr_exp.layout import described

@@ -14,15 +14,13 @@ from awr_exp.math import losses
 from awr_exp.math.gradients import Loss, gradient
 from awr_exp.math.members import no_limit
 from awr_exp.math.normalizer import Normalizer
-from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate
+from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate, half_cosine
 from awr_exp.networks.mlp import MakeNetwork
 from awr_exp.networks.numpy_policy import Acting
 from awr_exp.networks.policy import MakeHead, Policy
 from awr_exp.ranges import BelowOne, Count, PerMember, Positive, PositiveOrInf, checked
 from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics, Spec
 
-AVERAGE = "actor.average"
-"""The name of the actor's average in a state."""
 VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
 """Rows, over all members, that pass a network at once outside an update: on a CPU activations stay in the cache, and
 below the size from which every allocation is new memory of the system's."""
@@ -37,10 +35,11 @@ class Agent(Members):
     are those of behaviour cloning, which has no critic and counts all actions alike.
 
     Every hyper-parameter is a number for all members or a list of K.
-    actor_iters: steps of the actor on each batch. max_grad_norm limits each network's gradient norm, a member at a
-    time; None or inf does not. ema_decay: of an exponential moving average of the actor's parameters; 0: there is none.
-    The policy that is evaluated and handed out has the average, see `averaged`; learning never looks at it. A member
-    whose gradient is not finite is frozen as it was; see `alive`.
+    actor_iters: steps of the actor on each batch; actor_decay_updates: batches in which its learning rate falls to 0,
+    see `half_cosine`; None or inf: it stays. max_grad_norm limits each network's gradient norm, a member at a time;
+    None or inf does not. ema_decay: of an exponential moving average of the actor's parameters; 0: there is none. The
+    policy that is evaluated and handed out has the average, see `averaged`; learning never looks at it. A member whose
+    gradient is not finite is frozen as it was; see `alive`.
     """
 
     whole_episodes = False
@@ -75,6 +74,7 @@ class Agent(Members):
         seeds: Sequence[int],
         actor_lr: PerMember[Positive] = 3e-4,
         actor_iters: Count = 1,
+        actor_decay_updates: PerMember[PositiveOrInf | None] = None,
         max_grad_norm: PerMember[PositiveOrInf | None] = None,
         normalize_observations: PerMember[bool] = True,
         ema_decay: PerMember[BelowOne] = 0.0,
@@ -90,8 +90,8 @@ class Agent(Members):
             self.policy = Policy(spec, network, head, self.conditioned)
         self.normalizer = Normalizer(self.hyper(normalize_observations), spec.obs_dim)
         self.max_grad_norm = self.hyper(no_limit(max_grad_norm))
-        self.actor_lr, self.actor_iters = self.hyper(actor_lr), actor_iters
-        self.ema_decay = self.hyper(ema_decay)
+        self.actor_lr, self.actor_iters, self.ema_decay = self.hyper(actor_lr), actor_iters, self.hyper(ema_decay)
+        self.decay_steps = actor_iters * self.hyper(no_limit(actor_decay_updates))
         self.actor = self.net("actor", self.policy, averaged=bool(self.ema_decay.any()))
         self.noise_sizes: dict[str, int] = {"actor": self.policy.head.loss_noise}
 
@@ -190,7 +190,8 @@ class Agent(Members):
         def loss(theta: Tensor) -> LossAndMetrics:
             return self.actor_loss(theta, batch, weight)
 
-        actor_loss, report = self.descend(self.actor, loss, self.actor_lr)
+        lr = self.actor_lr * half_cosine(self.actor.step, self.decay_steps)
+        actor_loss, report = self.descend(self.actor, loss, lr)
         if self.actor.average is not None:
             self.actor.move_average(averaging_rate(self.ema_decay, self.actor.step))
         return {"actor_loss": actor_loss, **report}

@@ -11,6 +11,9 @@ from awr_exp.math.optimizers import Net
 from awr_exp.networks.mlp import size
 from awr_exp.seeding import generator
 
+AVERAGE = "actor.average"
+"""The name in a state of the average of the parameters of the network that is called actor."""
+
 
 class Members(Shardable):
     """K members that share an architecture and differ in seed and hyper-parameters.

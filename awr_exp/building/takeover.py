@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from awr_exp.agents.agent import AVERAGE, Agent
+from awr_exp.agents.agent import Agent
+from awr_exp.agents.members import AVERAGE
 from awr_exp.errors import UserError
 from awr_exp.metadata import difference
 from awr_exp.training import checkpoint

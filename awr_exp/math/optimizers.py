@@ -71,6 +71,14 @@ def averaging_rate(decay: Tensor, step: Tensor) -> Tensor:
     return 1 - torch.minimum(decay, (1 + step) / (10 + step))
 
 
+def half_cosine(step: Tensor, steps: Tensor) -> Tensor:
+    """The share of a learning rate after `step` of `steps` [K, 1], from 1 to 0 and 0 from then on; inf steps: always 1.
+
+    Loshchilov and Hutter 2017, eq. 5, without restarts.
+    """
+    return (1 + torch.cos(torch.pi * (step / steps).clamp(max=1))) / 2
+
+
 Optimizer = Callable[[Net, Tensor, Tensor, Tensor], None]
 """Takes a step of the parameters on grad [K, P] times scale [K, 1], with learning rate rate [K, 1].
 

@@ -69,8 +69,9 @@ def test_an_average_that_a_checkpoint_lacks_begins_where_the_actor_is() -> None:
 
 
 def test_one_member_is_the_plain_algorithm() -> None:
-    """Ten updates of two optimisers and two modules, as anybody would write them."""
+    """Ten updates of two optimisers, a schedule and two modules, as anybody would write them."""
     agent = make_awr(
+        actor_decay_updates=8,
         head=lambda spec: heads.Gaussian(spec),
         beta=0.7,
         max_weight=3.0,
@@ -84,6 +85,7 @@ def test_one_member_is_the_plain_algorithm() -> None:
     log_std = nn.Parameter(actor_parts["log_std"][0, 0].clone())
     critic_adam = torch.optim.Adam(critic.parameters(), 1e-3)
     actor_adam = torch.optim.Adam([*actor.parameters(), log_std], 3e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(actor_adam, 8)
     scale, centre = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])
     for seed in range(10):
         batch = random_batch(CONTINUOUS, 1, 32, seed)
@@ -109,6 +111,8 @@ def test_one_member_is_the_plain_algorithm() -> None:
         actor_loss.backward()
         nn.utils.clip_grad_norm_([*actor.parameters(), log_std], 0.5)
         actor_adam.step()
+        if seed < 8:
+            schedule.step()
         assert_close(metrics["value_loss"][0], value_loss.detach())
         assert_close(metrics["mean_advantage"][0], advantage.mean())
         assert_close(metrics["mean_weight"][0], weight.mean())

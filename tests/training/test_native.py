@@ -121,9 +121,11 @@ def test_steps_are_the_agents_own(head: str, optimizer: Any, max_grad_norm: floa
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_the_average_of_the_actor_follows(head: str) -> None:
-    plain, compiled = (problem(*HEADS[head], ema_decay=[0.0, 0.5], steps=40) for _ in range(2))
+def test_the_average_of_the_actor_follows_and_its_learning_rate_falls(head: str) -> None:
+    own: dict[str, Any] = {"ema_decay": [0.0, 0.5], "actor_decay_updates": [None, 30], "steps": 40}
+    plain, compiled = (problem(*HEADS[head], **own) for _ in range(2))
     both(plain, compiled)
+    assert_close(compiled[0].actor.theta, plain[0].actor.theta, rtol=1e-4, atol=0.01 * LR)
     for agent, *_ in (plain, compiled):
         assert agent.actor.average is not None
         assert_close(agent.actor.average[0], agent.actor.theta[0])
