@@ -21,10 +21,6 @@ from awr_exp.networks.policy import MakeHead, Policy
 from awr_exp.ranges import BelowOne, Count, PerMember, Positive, PositiveOrInf, checked
 from awr_exp.types import Batch, Columns, Episodes, LossAndMetrics, Metrics, Spec
 
-VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
-"""Rows, over all members, that pass a network at once outside an update: on a CPU activations stay in the cache, and
-below the size from which every allocation is new memory of the system's."""
-
 
 @checked("agent")
 class Agent(Members):
@@ -35,11 +31,11 @@ class Agent(Members):
     are those of behaviour cloning, which has no critic and counts all actions alike.
 
     Every hyper-parameter is a number for all members or a list of K.
-    actor_iters: steps of the actor on each batch; actor_decay_updates: batches in which its learning rate falls to 0,
-    see `half_cosine`; None or inf: it stays. max_grad_norm limits each network's gradient norm, a member at a time;
-    None or inf does not. ema_decay: of an exponential moving average of the actor's parameters; 0: there is none. The
-    policy that is evaluated and handed out has the average, see `averaged`; learning never looks at it. A member whose
-    gradient is not finite is frozen as it was; see `alive`.
+    actor_iters: steps of the actor on each batch; anneal_actor_lr: whether its learning rate falls, see `anneal_over`.
+    max_grad_norm limits each network's gradient norm, a member at a time; None or inf does not. ema_decay: of an
+    exponential moving average of the actor's parameters; 0: there is none. The policy that is evaluated and handed out
+    has the average, see `averaged`; learning never looks at it. A member whose gradient is not finite is frozen as it
+    was; see `alive`.
     """
 
     whole_episodes = False
@@ -74,7 +70,7 @@ class Agent(Members):
         seeds: Sequence[int],
         actor_lr: PerMember[Positive] = 3e-4,
         actor_iters: Count = 1,
-        actor_decay_updates: PerMember[PositiveOrInf | None] = None,
+        anneal_actor_lr: PerMember[bool] = False,
         max_grad_norm: PerMember[PositiveOrInf | None] = None,
         normalize_observations: PerMember[bool] = True,
         ema_decay: PerMember[BelowOne] = 0.0,
@@ -91,7 +87,7 @@ class Agent(Members):
         self.normalizer = Normalizer(self.hyper(normalize_observations), spec.obs_dim)
         self.max_grad_norm = self.hyper(no_limit(max_grad_norm))
         self.actor_lr, self.actor_iters, self.ema_decay = self.hyper(actor_lr), actor_iters, self.hyper(ema_decay)
-        self.decay_steps = actor_iters * self.hyper(no_limit(actor_decay_updates))
+        self.anneal_actor_lr, self.actor_steps = self.hyper(anneal_actor_lr).bool(), self.hyper(torch.inf)
         self.actor = self.net("actor", self.policy, averaged=bool(self.ema_decay.any()))
         self.noise_sizes: dict[str, int] = {"actor": self.policy.head.loss_noise}
 
@@ -123,11 +119,6 @@ class Agent(Members):
     def facts(self) -> dict[str, Any]:
         """What the metadata of its checkpoints say beside its configuration: how its policy is made."""
         return {"conditioned": self.policy.conditioned}
-
-    @property
-    def chunk(self) -> int:
-        """Rows of each member that pass a network at once outside an update."""
-        return max(1, VALUE_CHUNK[self.device.type] // self.members)
 
     @property
     def noise_size(self) -> int:
@@ -190,7 +181,7 @@ class Agent(Members):
         def loss(theta: Tensor) -> LossAndMetrics:
             return self.actor_loss(theta, batch, weight)
 
-        lr = self.actor_lr * half_cosine(self.actor.step, self.decay_steps)
+        lr = self.actor_lr * half_cosine(self.actor.step, self.actor_steps)
         actor_loss, report = self.descend(self.actor, loss, lr)
         if self.actor.average is not None:
             self.actor.move_average(averaging_rate(self.ema_decay, self.actor.step))
@@ -242,6 +233,10 @@ class Agent(Members):
         grad, value, extra = gradient(loss, network.theta)
         network.descend(grad, self.optimizer, lr, self.max_grad_norm)
         return value, extra
+
+    def anneal_over(self, updates: int) -> None:
+        """Let the actor's learning rate fall to 0 by half a cosine over so many updates, for members that want it."""
+        self.actor_steps = torch.where(self.anneal_actor_lr, float(updates * self.actor_iters), torch.inf)
 
     def anneal(self, progress: float) -> None:
         """Set what of the policy follows the course of online training, from 0 to 1."""

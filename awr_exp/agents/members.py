@@ -13,6 +13,9 @@ from awr_exp.seeding import generator
 
 AVERAGE = "actor.average"
 """The name in a state of the average of the parameters of the network that is called actor."""
+VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
+"""Rows, over all members, that pass a network at once outside an update: on a CPU activations stay in the cache, and
+below the size from which every allocation is new memory of the system's."""
 
 
 class Members(Shardable):
@@ -27,6 +30,11 @@ class Members(Shardable):
     @property
     def members(self) -> int:
         return len(self.seeds)
+
+    @property
+    def chunk(self) -> int:
+        """Rows of each member that pass a network at once outside an update."""
+        return max(1, VALUE_CHUNK[self.device.type] // self.members)
 
     def hyper(self, value: Hyper) -> Tensor:
         """The value as a column [K, 1] on the members' device."""

@@ -143,9 +143,10 @@ class Tuner(Grid):
         chosen = list(overrides)
         trainer = self.compose(chosen, number).trainer
         unit = "updates" if "updates" in trainer else "env_steps"
-        if "anneal_steps" in trainer and trainer.anneal_steps is None:
+        annealed = f"anneal_{unit.removeprefix('env_')}"
+        if annealed in trainer and trainer[annealed] is None:
             # All steps: of the whole trial, not of those up to a rung.
-            chosen.append(f"trainer.anneal_steps={trainer[unit]}")
+            chosen.append(f"trainer.{annealed}={trainer[unit]}")
         if rung + 1 >= self.rungs:
             return chosen
         others = [one for one in chosen if not one.startswith(f"trainer.{unit}=")]

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from awr_exp.agents.agent import VALUE_CHUNK
 from awr_exp.agents.best_of import Evaluated
 from awr_exp.agents.members import Members
 from awr_exp.math import losses
@@ -67,11 +66,6 @@ class FittedQ(Members):
         self.normalizer = Normalizer(self.hyper(True), spec.obs_dim)
         self.gamma, self.lr, self.target_rate = self.hyper(gamma), self.hyper(lr), self.hyper(target_rate)
         self.unlimited, self.unit, self.level = self.hyper(torch.inf), self.hyper(1.0), self.hyper(0.0)
-
-    @property
-    def chunk(self) -> int:
-        """Rows of each member that pass a network at once outside an update."""
-        return max(1, VALUE_CHUNK[self.device.type] // self.members)
 
     @torch.no_grad()
     def begin(self, data: Episodes, policy: Evaluated) -> None:

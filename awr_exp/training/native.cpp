@@ -38,7 +38,7 @@ struct Problem {
     double* metrics;  // of each step: squared error, explained variance and V, or loss, entropy and nothing
     int64_t layers, steps, repeats, batch, stride, width, next_obs, action, reward, terminated;
     int64_t threads, loss, optimizer, learns_std, bootstraps;
-    double obs_limit, rate, max_norm, value_scale, gamma, penalty, log_unit, ema_decay, decay_steps;
+    double obs_limit, rate, max_norm, value_scale, gamma, penalty, log_unit, ema_decay, course;
 };
 
 namespace {
@@ -523,8 +523,8 @@ class Descent {
     void descend(int slice, float norm, float count) {
         const float scale = std::min(1.0f, float(p.max_norm) / std::max(norm, 1e-12f));
         // As `half_cosine` in optimizers.py.
-        const double course = std::min((count - 1) / p.decay_steps, 1.0);
-        float rate = float(p.rate * (1 + std::cos(M_PI * course)) / 2), *t = theta, *m = mean, *s = square;
+        const double done = std::min((count - 1) / p.course, 1.0);
+        float rate = float(p.rate * (1 + std::cos(M_PI * done)) / 2), *t = theta, *m = mean, *s = square;
         const float* g = grad[0];
         if (p.optimizer == HEAVY_BALL) {
             for (int64_t i = begin(slice); i < begin(slice + 1); ++i) {

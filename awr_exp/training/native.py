@@ -41,7 +41,7 @@ class Problem(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("next_obs", "action", "reward", "terminated")),
         *((name, ctypes.c_int64) for name in ("threads", "loss", "optimizer", "learns_std", "bootstraps")),
         *((name, ctypes.c_double) for name in ("obs_limit", "rate", "max_norm", "value_scale", "gamma", "penalty")),
-        *((name, ctypes.c_double) for name in ("log_unit", "ema_decay", "decay_steps")),
+        *((name, ctypes.c_double) for name in ("log_unit", "ema_decay", "course")),
     ]
 
     @classmethod
@@ -151,7 +151,8 @@ def _actor_metrics(found: Tensor) -> Metrics:
 
 def _critic(agent: Any, experience: Any, slots: Tensor, target: Tensor, repeats: int = 1, **further: Any) -> Tensor:
     critic = agent.critic
-    own = {"loss": "value", "value_scale": agent.value_scale, "gamma": agent.gamma, "rate": agent.critic_lr, "decay_steps": math.inf}
+    own = {"loss": "value", "value_scale": agent.value_scale, "gamma": agent.gamma}
+    own |= {"rate": agent.critic_lr, "course": math.inf}
     return _descend(agent, critic, critic.module, experience, slots, target, repeats, own | further)
 
 
@@ -160,7 +161,7 @@ def _actor(agent: Agent, experience: Any, slots: Tensor, weight: Tensor, repeats
     assert head is not None
     # Some of its tensors are those of all members.
     of_head = {k: v.expand(agent.members, -1) if isinstance(v, Tensor) else v for k, v in head.items()}
-    own = {"rate": agent.actor_lr, "decay_steps": agent.decay_steps, "ema_decay": agent.ema_decay}
+    own = {"rate": agent.actor_lr, "course": agent.actor_steps, "ema_decay": agent.ema_decay}
     return _descend(agent, agent.actor, agent.policy.network, experience, slots, weight, repeats, own | of_head)
 
 

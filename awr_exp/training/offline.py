@@ -17,7 +17,8 @@ from awr_exp.training.trainer import Trainer
 class Offline(Trainer):
     """`updates` updates on batches from `data`, in parts of members that fit the cache; all intervals count updates.
 
-    options: other arguments of Trainer.
+    anneal_updates: over which learning rates fall, see `Agent.anneal_over`; None: all of them. options: other arguments
+    of Trainer.
     """
 
     def __init__(
@@ -29,8 +30,10 @@ class Offline(Trainer):
         batch_size: Count,
         refresh_interval: Count,
         compile: Literal["auto", True, False],
+        anneal_updates: Count | None = None,
         **options: Any,
     ) -> None:
+        agent.anneal_over(anneal_updates or updates)
         schedule = FixedData(refresh_interval)
         functions = schedule.functions(updates * agent.members, compile, agent.device)
         super().__init__(

@@ -71,7 +71,7 @@ def test_an_average_that_a_checkpoint_lacks_begins_where_the_actor_is() -> None:
 def test_one_member_is_the_plain_algorithm() -> None:
     """Ten updates of two optimisers, a schedule and two modules, as anybody would write them."""
     agent = make_awr(
-        actor_decay_updates=8,
+        anneal_actor_lr=True,
         head=lambda spec: heads.Gaussian(spec),
         beta=0.7,
         max_weight=3.0,
@@ -79,6 +79,7 @@ def test_one_member_is_the_plain_algorithm() -> None:
         critic_lr=1e-3,
         max_grad_norm=0.5,
     )
+    agent.anneal_over(8)
     critic = sequential(unflatten(agent.critic.theta, agent.critic.module.shapes))
     actor_parts = unflatten(agent.actor.theta, agent.policy.shapes)
     actor = sequential(actor_parts)
@@ -131,6 +132,7 @@ def test_the_published_settings_are_the_authors_steps() -> None:
     )
     # Far enough from zero that some means are outside.
     agent.actor.theta.mul_(6)
+    agent.anneal_over(8)
     critic = sequential(unflatten(agent.critic.theta, agent.critic.module.shapes))
     actor = sequential(unflatten(agent.actor.theta, agent.policy.shapes))
     critic_sgd = torch.optim.SGD(critic.parameters(), 0.01, 0.9)

@@ -187,6 +187,7 @@ def test_a_study_that_was_moved_is_the_same(tmp_path: Path) -> None:
         # What changes over all steps changes over all those of the whole trial.
         ({"env_steps": 100, "anneal_steps": None}, ["trainer.anneal_steps=100", "trainer.env_steps=25"]),
         ({"env_steps": 100, "anneal_steps": 50}, ["trainer.env_steps=25"]),
+        ({"updates": 100, "anneal_updates": None}, ["trainer.anneal_updates=100", "trainer.updates=25"]),
     ],
 )
 def test_a_rung_is_a_share_of_what_the_trainer_counts(trainer: dict[str, Any], expected: list[str]) -> None:

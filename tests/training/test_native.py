@@ -122,8 +122,10 @@ def test_steps_are_the_agents_own(head: str, optimizer: Any, max_grad_norm: floa
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_average_of_the_actor_follows_and_its_learning_rate_falls(head: str) -> None:
-    own: dict[str, Any] = {"ema_decay": [0.0, 0.5], "actor_decay_updates": [None, 30], "steps": 40}
+    own: dict[str, Any] = {"ema_decay": [0.0, 0.5], "anneal_actor_lr": [False, True], "steps": 40}
     plain, compiled = (problem(*HEADS[head], **own) for _ in range(2))
+    for agent, *_ in (plain, compiled):
+        agent.anneal_over(30)
     both(plain, compiled)
     assert_close(compiled[0].actor.theta, plain[0].actor.theta, rtol=1e-4, atol=0.01 * LR)
     for agent, *_ in (plain, compiled):
@@ -185,6 +187,8 @@ def test_a_standard_deviation_beyond_its_limits_stays(kept: bool) -> None:
     for agent in (plain[0], compiled[0]):
         agent.actor.theta[:, -2:] = torch.tensor([-6.0, 3.0]) if kept else torch.tensor([-1.0, 0.5])
     start = plain[0].actor.theta.clone()
+    for agent, *_ in (plain, compiled):
+        agent.anneal_over(30)
     both(plain, compiled)
     assert_close(compiled[0].actor.theta, plain[0].actor.theta, rtol=1e-4, atol=1e-6)
     assert torch.equal(compiled[0].actor.theta[:, -2:], start[:, -2:]) == kept

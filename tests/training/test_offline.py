@@ -106,6 +106,18 @@ def test_adding_reports_and_checkpoints_never_changes_training(tmp_path: Path) -
     assert torch.equal(agents[0].actor.theta, agents[1].actor.theta)
 
 
+def test_a_policy_stands_still_once_its_learning_rate_has_fallen(tmp_path: Path) -> None:
+    def trained(updates: int) -> Agent:
+        agent = make_awr(seeds=[0, 1], anneal_actor_lr=[True, False], actor_iters=2, dtype=torch.float32)
+        folders = [tmp_path / f"{updates}_{seed}" for seed in agent.seeds]
+        trainer(folders, agent, updates=updates, anneal_updates=30).run()
+        return agent
+
+    before, after = trained(30).actor.theta, trained(60).actor.theta
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])
+
+
 @pytest.mark.parametrize("head", [pytest.param(head, marks=pytest.mark.slow) for head in HEADS[:3]] + HEADS[3:])
 def test_an_update_can_be_traced_with_every_head(head: MakeHead) -> None:
     spec = DISCRETE if head is heads.Categorical else CONTINUOUS
