@@ -69,12 +69,9 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
             )
         if "eval/return_mean" not in metrics:
             return "not evaluated (env=none)", estimate
-        words = [f"{metrics['eval/return_mean']:10.1f} ± {metrics['eval/return_std']:.1f}"]
-        if "eval/normalized_score" in metrics:
-            words.append(f"normalised score {metrics['eval/normalized_score']:.3f}")
-        if metrics.get("eval/return_recent", metrics["eval/return_mean"]) != metrics["eval/return_mean"]:
-            words.append(f"last {LAST} evaluations {metrics['eval/return_recent']:.1f}")
-        return "   ".join(words), estimate
+        text = f"{metrics['eval/return_mean']:10.1f} ± {metrics['eval/return_std']:.1f}"
+        score = metrics.get("eval/normalized_score")
+        return text if score is None else f"{text}   normalised score {score:.3f}", estimate
 
     rows = [("return of", "", "")]
     if data:
@@ -84,6 +81,8 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     fell = (("at the start", "eval/return_at_start"), ("lowest since", "eval/return_lowest"))
     rows += [(name, f"{run.latest[metric]:10.1f}", "") for name, metric in fell if metric in run.latest]
     rows.append((_name(run, "agent"), *told(run)))
+    if (recent := run.latest.get("eval/return_recent")) != run.latest.get("eval/return_mean"):
+        rows.append((f"last {LAST} evaluations", f"{recent:10.1f}", ""))
     if "fqe/gamma" in run.latest:
         # Beside the data's row, what their own actions are worth.
         heads = [f"estimate, discounted by {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]
