@@ -16,8 +16,8 @@ from awr_exp.types import Batch, LossAndMetrics, Metrics
 class SAC(QAgent):
     """A policy that climbs Q and keeps a certain entropy; of discrete actions all means are exact.
 
-    target_entropy: in nats; None: minus the number of an action's entries, or a tenth of the largest entropy of
-    discrete ones. options: other arguments of QAgent. Raises UserError for a head that knows no density.
+    target_entropy: in nats; None: minus the number of an action's entries, where bounds are -1 and 1, or a tenth of
+    what discrete ones have at most. options: other arguments of QAgent. Raises UserError for a head without a density.
     """
 
     def __init__(self, *args: Any, target_entropy: PerMember[Number | None] = None, **options: Any) -> None:
@@ -25,7 +25,7 @@ class SAC(QAgent):
         head, actions = self.policy.head, self.spec.num_actions
         if not (head.known_density and (head.differentiable or actions)):
             raise UserError(f"head={type(head).__name__} lacks a density or a gradient: choose head=auto_squashed")
-        usual = 0.1 * math.log(actions) if actions else -float(self.spec.action_dim)
+        usual = 0.1 * math.log(actions) if actions else self.q.module.as_inputs.log_unit - self.spec.action_dim
         self.target_entropy = self.hyper(filled(target_entropy, usual)).squeeze(1)
         self.temperature = self.net("temperature", Scalar())
         self.noise_sizes = {"actor": head.noise, "next": head.noise}
@@ -36,7 +36,7 @@ class SAC(QAgent):
             actions, log_prob = self.policy.choices(theta, obs)
             return actions, log_prob, log_prob.exp()
         actions, log_prob = self.policy.draws(theta, obs, noise.unsqueeze(1))
-        return actions, log_prob, log_prob.new_ones(log_prob.shape)
+        return self.q.module.as_inputs.inside(actions), log_prob, log_prob.new_ones(log_prob.shape)
 
     def critic_update(self, batch: Batch) -> Metrics:
         """One step of Q toward r + gamma Q(s', a'), without an entropy in the value."""

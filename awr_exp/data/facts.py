@@ -75,9 +75,13 @@ class Steps:
         self.as_inputs = ActionInputs(data.spec)
 
     def distances(self, actions: Tensor) -> list[float]:
-        """How far each member's actions [K, N, ...] in these states are from the data's, in spreads of the latter."""
+        """How far each member's actions [K, N, ...] in these states are from the data's, in spreads of the latter.
+
+        nan or inf where these are all alike.
+        """
         own, theirs = (self._inputs(action) for action in (actions, self.batch.action))
-        spread = theirs.var(1, correction=0).sum(-1).clamp(min=1e-12)
+        spread = theirs.var(1, correction=0).sum(-1)
+        spread = torch.where(spread > 1e-12, spread, 0)
         distances: list[float] = ((own - theirs).square().sum(-1).mean(1) / spread).sqrt().tolist()
         return distances
 

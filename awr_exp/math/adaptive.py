@@ -55,7 +55,9 @@ class Adaptive(Running):
         solved = torch.cat([self.solved(part) for part in parts])
         self.reported = {"beta": solved.squeeze(-1)}
         log_mean = (behind / solved).exp().mean(-1, keepdim=True).log()
-        return torch.minimum((advantage - best) / solved - log_mean, max_weight.log()).exp()
+        # Where no advantage is better than another, how they differ from batch to batch says nothing either.
+        log_weight = torch.where(behind[..., :1] > -SMALLEST, 0, (advantage - best) / solved - log_mean)
+        return torch.minimum(log_weight, max_weight.log()).exp()
 
     def solved(self, behind: Tensor) -> Tensor:
         """The beta [..., K, 1] of advantages less the best one, [..., K, GRID], or the nearest that is tried."""

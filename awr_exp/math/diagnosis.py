@@ -59,7 +59,7 @@ def diagnose(metrics: Metrics, config: Mapping[str, Any]) -> list[Finding]:
     weights = _weights(metrics, config, beta, wrong) if beta and "train/ess" in metrics else ()
     found = [
         *_environment(metrics),
-        *_critic(metrics),
+        *_critic(metrics, config),
         *_data(metrics),
         *weights,
         *_policy(metrics),
@@ -123,18 +123,22 @@ def _environment(metrics: Metrics) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _critic(metrics: Metrics) -> Iterator[Finding]:
+def _critic(metrics: Metrics, config: Mapping[str, Any]) -> Iterator[Finding]:
     explained, spread = metrics.get("train/explained_variance"), metrics.get("train/std_advantage")
     loss, mean = metrics.get("train/value_loss"), metrics.get("train/mean_value")
     # Var(target - V) is that of the advantages, and a share 1 - explained of Var(target).
     targets = spread / max(1 - explained, 1e-6) ** 0.5 if spread and explained is not None else None
     alike = targets is not None and mean is not None and targets < ALIKE * abs(mean)
-    behind = loss / spread**2 if loss is not None and spread else None
+    # Without a baseline the advantage is the target itself.
+    against_v = not str(config.get("agent._target_")).endswith(".RWR")
+    behind = loss / spread**2 if loss is not None and spread and against_v else None
+    phased = "trainer.env_steps" in config and str(config.get("schedule._target_")).endswith(".Phased")
+    steps = "schedule.critic_steps" if phased else "agent.value_iters"
     lags = behind is not None and behind > BEHIND and not alike
     yield from _check(
         "squared error of V / variance of A", behind, f"up to {BEHIND:g}", lags,
         "the critic lags behind: V has not even caught up with the mean of the returns that it is to predict, and "
-        "advantages are its errors; try more agent.value_iters, a larger agent.critic_lr or more updates",
+        f"advantages are its errors; try more {steps}, a larger agent.critic_lr or more updates",
     )  # fmt: skip
     yield from _check(
         "explained variance", explained, f"{UNEXPLAINED:g} or more",

@@ -27,7 +27,8 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     At least -1: where all targets are alike, one batch would else decide the mean of many.
     """
     _same_shape(value, target)
-    share = (target - value).var(-1) / target.var(-1).clamp(min=torch.finfo(target.dtype).tiny)
+    left, whole = (each.var(-1, correction=0) for each in (target - value, target))
+    share = left / whole.clamp(min=torch.finfo(target.dtype).tiny)
     return (1 - share).clamp(min=-1)
 
 

@@ -53,19 +53,20 @@ def judge(
     clipped, zero = (metrics.get("clipped", 0.0) if limited else 0.0), metrics.get("zero_weight", 0.0)
     if metrics.get("mean_weight") == 0 or clipped >= ENDS:
         return _beyond(metrics, beta, clipped, standardized)
-    return _graded(metrics["ess"], clipped, zero, beta, spread, standardized)
+    return _graded(metrics["ess"], clipped, zero, beta, spread, standardized, limited)
 
 
 def _graded(
-    ess: float, clipped: float, zero: float, beta: float, spread: float, standardized: bool
+    ess: float, clipped: float, zero: float, beta: float, spread: float, standardized: bool, limited: bool
 ) -> Judgement | None:
-    """The judgement of weights that are neither all at max_weight nor all 0."""
+    """The judgement of weights that are neither all at max_weight nor all 0; limited: whether they heed max_weight."""
     other = float(f"{spread:.1g}")
     aside = f"beta {beta:g} is very {{}} for advantages that spread by {spread:.3g}"
     if ess < COLLAPSED:
         fact = f"the weights collapsed: {ess:.1%} of a batch decides each step"
-        advice = f"try a smaller agent.max_weight, {_instead(other, standardized)}"
-        return Judgement("collapsed", fact, advice, "smaller", other)
+        less = "a smaller agent.max_weight, " if limited else ""
+        other = other if other > beta else float(f"{2 * beta:.1g}")
+        return Judgement("collapsed", fact, f"try {less}{_instead(other, standardized)}", "smaller", other)
     if clipped + zero >= ENDS:
         switch = f"a switch, {clipped:.0%} of them at max_weight and {zero:.0%} practically 0"
         fact = f"{aside.format('small')}: the weights are {switch}, and a smaller beta changes nothing"

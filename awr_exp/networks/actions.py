@@ -1,5 +1,6 @@
 """Actions as inputs of a network, such as one of Q(s, a)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,7 @@ class ActionInputs:
         wide = (low < high) & (high - low).isfinite()
         self.centre = torch.where(wide, (low + high) / 2, 0)
         self.unit = torch.where(wide, (high - low) / 2, 1)
-        self.low, self.high = low, high
+        self.low, self.high, self.log_unit = low, high, float(self.unit.log().sum())
 
     def __call__(self, action: Tensor, like: Tensor) -> Tensor:
         """[K, B, size] of the dtype of `like` from actions [K, B, action_dim], or [K, B] of int64."""
@@ -36,8 +37,8 @@ class ActionInputs:
 
         Those without finite bounds are drawn from -1 to 1.
         """
-        density = -(2 * self.unit.to(noise)).log().sum()
-        return self.back(torch.erf(noise / 2**0.5)), density.expand(noise.shape[:-1])
+        density = noise.new_tensor(-self.log_unit - self.size * math.log(2))
+        return self.inside(self.back(torch.erf(noise / 2**0.5))), density.expand(noise.shape[:-1])
 
     def inside(self, action: Tensor) -> Tensor:
         """Actions as the environment will take them: cut off at the bounds, where there are some."""

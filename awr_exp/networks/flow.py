@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from awr_exp.networks.head import Continuous, Extra
 from awr_exp.networks.mlp import MLP, size
-from awr_exp.networks.numpy_policy import Moving, NumpyHead
+from awr_exp.networks.numpy_policy import Moving, NumpyHead, near
 from awr_exp.ranges import Count, Widths
 from awr_exp.types import Spec
 
@@ -65,7 +65,7 @@ class Flow(Continuous):
         begin = self.candidates.to(outputs).repeat(rows, 1).expand(len(outputs), -1, -1)
         actions = self._moved(outputs.repeat_interleave(count, 1), extra, begin).unflatten(1, (rows, count))
         x = self.in_units(actions, outputs)
-        radius = (x.unsqueeze(-2) - x.unsqueeze(-3)).square().sum(-1).sort(-1).values[..., count // 4]
+        radius = (x.unsqueeze(-2) - x.unsqueeze(-3)).square().sum(-1).sort(-1).values[..., near(count)]
         chosen = radius.argmin(-1)[..., None, None].expand(-1, -1, 1, self.action_dim)
         return actions.gather(-2, chosen).squeeze(-2)
 

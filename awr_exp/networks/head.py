@@ -59,6 +59,11 @@ class Head:
         """The logarithm of the density of actions, in their own units, [K, B], of a head that knows it."""
         raise NotImplementedError
 
+    def draw(self, outputs: Tensor, extra: Extra, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`act` by this noise, and `log_prob` of what it does, of a head that knows it."""
+        action = self.act(outputs, extra, noise)
+        return action, self.log_prob(outputs, extra, action)
+
     def penalty(self, outputs: Tensor, extra: Extra) -> Tensor:
         """[K], what is added to the actor's loss to keep the policy in shape."""
         return outputs.new_zeros(outputs.shape[0])

@@ -16,7 +16,6 @@ from awr_exp.networks.mlp import size
 from awr_exp.ranges import NotNegative, Positive, Std
 from awr_exp.types import Spec
 
-LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 MANY_AT_BOUNDS = 0.05
 """Share of the data's actions on their bounds above which a squashed policy warns."""
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -27,8 +26,11 @@ class Gaussian(Continuous, Likelihood):
 
     std: 'state_independent' (one learnt number an entry), 'state_dependent' (an output of the network), or a
     positive number that stays fixed; bound_penalty: half of this times the squared distance of the mean from the
-    bounds is added to the loss.
+    bounds is added to the loss. What is learnt of it stays from e^-5 to e^2 in scaled units.
     """
+
+    log_stds = (-5.0, 2.0)
+    """Limits of the log standard deviation that is used, whatever is learnt."""
 
     def __init__(self, spec: Spec, std: Std = "state_independent", bound_penalty: NotNegative = 0.0) -> None:
         super().__init__(spec)
@@ -47,7 +49,7 @@ class Gaussian(Continuous, Likelihood):
             mean, log_std = outputs, extra["log_std"]
         else:
             return outputs, torch.full_like(outputs[..., :1, :], math.log(float(self.std)))
-        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        return mean, log_std.clamp(*self.log_stds)
 
     def _normal_log_prob(self, outputs: Tensor, extra: Extra, x: Tensor) -> Tensor:
         """Of x in scaled units, [..., action_dim] to [...]."""
@@ -79,17 +81,17 @@ class Gaussian(Continuous, Likelihood):
     def numpy(self, extra: Extra, squash: bool = False) -> numpy_policy.NumpyHead:
         std = None
         if self.std == "state_independent":
-            std = np.exp(np.clip(extra["log_std"].numpy(), LOG_STD_MIN, LOG_STD_MAX))
+            std = np.exp(np.clip(extra["log_std"].numpy(), *self.log_stds))
         elif self.std != "state_dependent":
             std = np.full([1, 1, self.action_dim], self.std, np.float32)
         centre, scale = (each.cpu().float().numpy() for each in (self.centre, self.scale))
-        return numpy_policy.Normal(std, (LOG_STD_MIN, LOG_STD_MAX), centre, scale, squash)
+        return numpy_policy.Normal(std, self.log_stds, centre, scale, squash)
 
     def native(self, extra: Extra) -> dict[str, Any] | None:
         if self.std == "state_dependent" or self.free is not None:
             return None
         if self.std == "state_independent":
-            log_std = extra["log_std"].squeeze(1).clamp(LOG_STD_MIN, LOG_STD_MAX)
+            log_std = extra["log_std"].squeeze(1).clamp(*self.log_stds)
         else:
             log_std = torch.full((self.action_dim,), math.log(float(self.std)))
         low, high = ((bound - self.centre) / self.scale for bound in (self.low, self.high))
@@ -103,6 +105,8 @@ class AnnealedGaussian(Gaussian):
 
     Offline it stays std.
     """
+
+    log_stds = (-math.inf, math.inf)
 
     def __init__(
         self,
@@ -147,6 +151,16 @@ class TanhGaussian(Gaussian):
 
     def log_prob(self, outputs: Tensor, extra: Extra, action: Tensor) -> Tensor:
         x = torch.atanh(self.in_units(action, outputs).clamp(-self.EDGE, self.EDGE))
+        return self._squashed_log_prob(outputs, extra, x)
+
+    def draw(self, outputs: Tensor, extra: Extra, noise: Tensor) -> tuple[Tensor, Tensor]:
+        # By the very x: that of an action near its bound cannot be had back.
+        mean, log_std = self._moments(outputs, extra)
+        x = mean + log_std.exp() * noise
+        return self.to_action(x), self._squashed_log_prob(outputs, extra, x)
+
+    def _squashed_log_prob(self, outputs: Tensor, extra: Extra, x: Tensor) -> Tensor:
+        """Of the action that tanh makes of x, [K, B]."""
         # log(1 - tanh(x)^2), in the form that does not cancel.
         log_slope = 2 * (math.log(2) - x - F.softplus(-2 * x))
         return self._normal_log_prob(outputs, extra, x) - self.total(log_slope) - self.log_scale

@@ -116,6 +116,11 @@ class Components:
         return self.component(np.take_along_axis(each, chosen, -2).squeeze(-2), own)
 
 
+def near(candidates: int) -> int:
+    """How many of the others lie near the one among so many candidates that is taken: a fourth part, or one."""
+    return min(max(1, candidates // 4), candidates - 1)
+
+
 @dataclass(frozen=True)
 class Moving:
     """The head that moves noise to an action in `steps` steps of Euler; candidates [N, action_dim]: for evaluation.
@@ -141,7 +146,7 @@ class Moving:
         actions = self._moved(outputs.repeat(count, 1), begin).reshape(members, rows, count, width)
         x = (actions - self.centre) / self.unit
         distance = np.square(x[..., None, :] - x[..., None, :, :]).sum(-1)
-        chosen = np.sort(distance, -1)[..., count // 4].argmin(-1)
+        chosen = np.sort(distance, -1)[..., near(count)].argmin(-1)
         return np.take_along_axis(actions, chosen[..., None, None], -2).squeeze(-2)
 
     def _moved(self, outputs: Array, place: Array) -> Array:

@@ -73,9 +73,7 @@ class Policy:
 
     def draws(self, theta: Tensor, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """`samples`, and the logarithm of the density of each, [K, n, B]."""
-        inputs = self._several(theta, obs, noise.shape[1])
-        actions = self.head.act(*inputs, noise.flatten(1, 2))
-        log_prob = self.head.log_prob(*inputs, actions)
+        actions, log_prob = self.head.draw(*self._several(theta, obs, noise.shape[1]), noise.flatten(1, 2))
         return actions.unflatten(1, noise.shape[1:3]), log_prob.unflatten(1, noise.shape[1:3])
 
     def choices(self, theta: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:

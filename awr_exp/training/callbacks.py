@@ -71,7 +71,7 @@ class Advise(Callback):
                 "try agent.value_iters=5"
             )
         if trainer.data:
-            for sentence in trainer.agent.policy.head.about_data(trainer.data.actions(MANY)):
+            for sentence in trainer.agent.policy.head.about_data(trainer.data.actions(MANY).to(trainer.agent.device)):
                 log.warning("warning: %s", sentence)
 
 

@@ -81,7 +81,8 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     fell = (("at the start", "eval/return_at_start"), ("lowest since", "eval/return_lowest"))
     rows += [(name, f"{run.latest[metric]:10.1f}", "") for name, metric in fell if metric in run.latest]
     rows.append((_name(run, "agent"), *told(run)))
-    if (recent := run.latest.get("eval/return_recent")) != run.latest.get("eval/return_mean"):
+    recent = run.latest.get("eval/return_recent")
+    if recent is not None and recent != run.latest.get("eval/return_mean"):
         rows.append((f"last {LAST} evaluations", f"{recent:10.1f}", ""))
     if "fqe/gamma" in run.latest:
         # Beside the data's row, what their own actions are worth.

@@ -84,6 +84,9 @@ def _sampled(trainer: "Trainer", steps: facts.Steps) -> Found:
     played = evaluator.play(acting, trainer.going_on, EPISODES)
     found: Found = []
     for member, run in enumerate(trainer.runs):
+        if run.error is not None or not run.returns:
+            found.append({})
+            continue
         returns = played.returns[member, :EPISODES]
         own = {"sampled_return_mean": float(returns.mean())}
         lead = returns - np.array(run.returns[: len(returns)])

@@ -36,12 +36,10 @@ class WatchForFall(Callback):
             elif before:
                 trainer.log(member, {"eval/return_at_start": float(np.mean(before))})
             if before and np.mean(now) < np.mean(before) - np.std(before) - np.std(now):
-                trainer.warn(
-                    member,
-                    "fell",
-                    f"the return fell from the {np.mean(before):.1f} that it began with to {np.mean(now):.1f}; "
-                    "try a larger trainer.offline_share, a larger agent.beta or a smaller agent.actor_lr",
-                )
+                fell = f"from the {np.mean(before):.1f} that it began with to {np.mean(now):.1f}"
+                beta = "a larger agent.beta, " if run.config.get("agent", {}).get("beta") else ""
+                advice = f"try {beta}a larger trainer.offline_share or a smaller agent.actor_lr"
+                trainer.warn(member, "fell", f"the return fell {fell}; {advice}")
 
     def metadata(self, member: int) -> dict[str, Any]:
         return {"began": self.began[member] if self.began else []}

@@ -235,7 +235,7 @@ def _about_rewards(reward: Tensor, terminated: Tensor, scale: float, online: boo
     if low != high or (low != 0 and bool(terminated.any())):
         return None
     so_far = " so far" if online else ""
-    outcome = "nothing is learnt until one differs" if online else "the result is behaviour cloning"
+    outcome = "nothing is learnt until one differs" if online else "nothing is to be gained over behaviour cloning"
     return (
         f"all rewards{so_far} are {low / scale + 0.0:g}, so that no action is better than another and {outcome}: "
         "check where they come from"

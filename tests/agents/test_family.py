@@ -110,10 +110,11 @@ def test_the_next_action_of_td3_is_the_slow_policys_with_noise_that_is_cut_off()
     assert ((far >= low) & (far <= high)).all()
 
 
-def test_rebrac_takes_the_distance_of_the_next_action_off_where_it_is_known() -> None:
+@pytest.mark.parametrize("kind", [ReBRAC, TD3AWR])
+def test_the_distance_of_the_next_action_is_taken_off_where_it_is_known(kind: Any) -> None:
     found = []
     for coefficient in (0.0, 0.5):
-        agent = made(ReBRAC, critic_bc_coef=coefficient)
+        agent = made(kind, critic_bc_coef=coefficient)
         batch = batch_for(agent, 40)
         found.append(agent)
     plain, penalised = (TD3Target(agent).of(batch) for agent in found)
@@ -179,6 +180,28 @@ def test_the_temperature_rises_while_the_entropy_is_below_its_target() -> None:
         for seed in range(3):
             agent.update(batch_for(agent, 8, seed))
         assert (sign * agent.temperature.theta > 0).all()
+
+
+def test_how_much_a_policy_is_to_vary_follows_the_units_of_actions() -> None:
+    wide, narrow = (replace(CONTINUOUS, action_low=(-unit,) * 2, action_high=(unit,) * 2) for unit in (1.0, 0.1))
+    found = [made(SAC, spec).target_entropy for spec in (wide, narrow)]
+    assert_close(found[0], torch.full_like(found[0], -2.0))
+    assert_close(found[0] - found[1], torch.full_like(found[0], 2 * math.log(10)))
+
+
+def test_q_is_never_asked_about_actions_that_no_environment_takes() -> None:
+    spec = replace(CONTINUOUS, action_low=(-1.0, 0.5), action_high=(1.0, 0.5))
+    for kind, head in ((CQL, heads.auto_squashed), (CalQL, heads.auto)):
+        agent = made(kind, spec, head)
+        asked: list[torch.Tensor] = []
+        own = agent.q.module.of_each
+        agent.q.module.of_each = lambda theta, obs, actions, own=own, asked=asked: (
+            asked.append(actions), own(theta, obs, actions))[1]  # fmt: skip
+        agent.update(replace(batch_for(agent, 64), target=torch.zeros(2, 64).double()))
+        assert len(asked) == 3
+        for actions in asked:
+            assert actions[..., 0].abs().max() <= 1
+            assert (actions[..., 1] == 0.5).all()
 
 
 def test_cal_ql_presses_q_down_to_the_returns_and_no_further() -> None:

@@ -63,3 +63,10 @@ def test_the_distance_of_a_policy_is_in_spreads_of_the_data(spec: Spec) -> None:
 def test_observations_that_are_too_wide_are_left_alone() -> None:
     wide = Spec(obs_dim=facts.WIDEST + 1, num_actions=4)
     assert facts.Steps(data([1.0, 2.0], spec=wide)).likeness() is None
+
+
+def test_how_far_actions_are_from_others_that_are_all_alike_is_not_said() -> None:
+    steps = facts.Steps(data([0.0] * 10))
+    steps.batch.action.fill_(0.25)
+    same, other = steps.batch.action, steps.batch.action + 0.1
+    assert not np.isfinite(steps.distances(torch.cat([same, other]))).any()

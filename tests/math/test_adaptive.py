@@ -172,3 +172,12 @@ def test_an_agent_reports_its_beta_and_warns_of_the_weighting_and_of_no_agent_be
     assert dict(agent.warnings(0, own[0])) == {}
     assert list(dict(agent.warnings(1, own[1]))) == ["out of reach"]
     assert agent.state_dict().keys() >= {"weighting.quantiles", "weighting.step"}
+
+
+@pytest.mark.parametrize("weighting", [AdaptiveESS(0.3), AdaptiveKL(0.5)])
+def test_batches_without_a_better_action_count_alike(weighting: Any) -> None:
+    """However their advantages differ from batch to batch, as of batches of one row."""
+    one = torch.ones(2, 1).double()
+    own = started(weighting, one)
+    for value in (1e-3, -1e-3, 5.0):
+        assert_close(own(torch.full((2, 7), value).double(), one, 20 * one), torch.ones(2, 7).double())

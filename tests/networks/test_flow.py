@@ -138,3 +138,14 @@ def test_it_learns_two_ways_of_acting() -> None:
     for drawn, least in ((None, 0.9), (torch.randn(1, 256, 2, generator=G).double(), 0.75)):
         action = (agent.act(batch.obs, drawn) - torch.tensor([0.0, 1.0])) / torch.tensor([1.0, 3.0])
         assert ((action.abs() - 0.5).abs() < 0.2).double().mean() > least
+
+
+@pytest.mark.parametrize(("count", "taken"), [(1, 0), (2, 0), (3, 1), (4, 1)])
+def test_of_however_few_candidates_the_densest_is_taken(count: int, taken: int) -> None:
+    head = Flow(
+        replace(FIXED, action_low=(-9.0,) * 3, action_high=(9.0,) * 3), features=4, hidden=(8,), candidates=count
+    )
+    places = torch.tensor([[5.0, 5.0, 5.0], [0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [-0.5, 0.0, 0.0]])[:count]
+    head._moved = lambda outputs, extra, begin: places.expand(len(outputs), -1, -1)  # type: ignore[method-assign]
+    outputs, extra, _ = inputs(head, 1)
+    assert_close(head.act(outputs, extra, None), places[taken].expand(2, 1, 3))

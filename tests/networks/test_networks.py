@@ -265,3 +265,36 @@ def test_a_squashed_policy_says_that_the_data_lie_on_its_bounds() -> None:
     assert said.startswith("15% of the numbers in the data's actions lie on their bounds")
     assert said.endswith("try head=gaussian")
     assert list(heads.Gaussian(CONTINUOUS).about_data(action)) == []
+
+
+@pytest.mark.parametrize("far", [0.0, 3.0, 12.0])
+def test_the_density_of_a_drawn_action_is_exact_however_near_its_bound(far: float) -> None:
+    """The action alone, rounded to its bound, would not say which one it was."""
+    head = heads.TanhGaussian(CONTINUOUS)
+    outputs = torch.cat([torch.full((1, 5, 2), far), torch.full((1, 5, 2), -2.0)], -1).requires_grad_()
+    drawn = noise(head, 1, 5)
+    action, log_prob = head.draw(outputs, {}, drawn)
+    assert_close(action, head.act(outputs, {}, drawn))
+    mean = outputs.detach()[..., :2].double().requires_grad_()
+    x = mean + math.exp(-2.0) * drawn.double()
+    # log(1 - tanh(x)^2) of positive x, by exponentials that do not cancel.
+    slope = 2 * (math.log(2) - x.abs() - torch.log1p((-2 * x.abs()).exp()))
+    expected = (Normal(mean, math.exp(-2.0)).log_prob(x) - slope).sum(-1) - math.log(3.0)
+    assert_close(log_prob.double(), expected, rtol=1e-4, atol=1e-4)
+    (grad,) = torch.autograd.grad(log_prob.sum(), outputs)
+    (wanted,) = torch.autograd.grad(expected.sum(), mean)
+    assert_close(grad[..., :2].double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_an_annealed_deviation_is_the_one_that_was_asked_for() -> None:
+    """A learnt one is kept within limits, at which its gradient would end."""
+    head, learnt = heads.AnnealedGaussian(CONTINUOUS, std=20.0, std_end=0.001), heads.Gaussian(CONTINUOUS)
+    outputs, one = torch.zeros(1, 1, 2), torch.ones(1, 1, 2)
+    for progress, std in ((0.0, 20.0), (1.0, 0.001)):
+        extra = unflatten(head.start(generators(0)), head.shapes)
+        head.anneal(extra, progress)
+        away = head.act(outputs, extra, one) - head.act(outputs, extra, None)
+        assert_close(away[0, 0], std * torch.tensor([1.0, 3.0]))
+        numpy_away = head.numpy(extra)(outputs.numpy(), one.numpy()) - head.numpy(extra)(outputs.numpy(), None)
+        assert_close(torch.tensor(numpy_away), away)
+    assert learnt.act(outputs, {"log_std": 9 * one}, one).abs().max() == pytest.approx(1 + 3 * math.exp(2.0), rel=1e-5)

@@ -83,3 +83,10 @@ def test_the_end_of_a_run_says_what_is_wrong(tmp_path: Path, capsys: pytest.Capt
     lines = capsys.readouterr().out.splitlines()
     (said,) = (number for number, line in enumerate(lines) if line.startswith("diagnosis: the critic lags"))
     assert lines[said + 1].startswith("beside that: beta 100 is very large")
+
+
+def test_a_member_that_failed_costs_the_others_no_diagnosis(tmp_path: Path) -> None:
+    cfgs = [composed(*SMALL, f"agent.actor_lr={lr}", "trainer.eval_interval=40") for lr in ("3e-4", "1e30")]
+    outcomes = train(cfgs, [tmp_path / "0", tmp_path / "1"], examines=True)
+    assert [outcome.error is None for outcome in outcomes] == [True, False]
+    assert measured(tmp_path / "0").keys() == PLAYED | OF_DATA
