@@ -25,6 +25,8 @@ from awr_exp import results
 from awr_exp.training.rows import series
 
 BUILT_IN = ("pendulum_mixed", "cartpole_mixed", "two_ways")
+NEEDS = {"two_ways": ["head=mixture"]}
+"""What a data set needs besides a temperature: a Gaussian has no way around the obstacle."""
 GRIDS = ("standardised", "raw")
 SCORE = "normalized_score"
 LAST = 3
@@ -100,11 +102,12 @@ def table(found: Sequence[Row]) -> str:
         words, shares = [f"{kind} {name.rpartition('.')[2]}={value:g}"], []
         for dataset in datasets:
             worst, best = ends[dataset]
-            if dataset not in cell or best <= worst:
+            if dataset not in cell:
                 words.append("")
                 continue
             mean = statistics.mean(cell[dataset])
-            shares.append((mean - worst) / (best - worst))
+            # Where all of a grid have the same return, only that is as good.
+            shares.append((mean - worst) / (best - worst) if best > worst else float(mean >= best))
             words.append(f"{mean:.4g} ({min(cell[dataset]):.4g} to {max(cell[dataset]):.4g}), {shares[-1]:.2f}")
         words.append(f"{min(shares):.2f}" if len(shares) == len(datasets) else "")
         lines.append(f"| {' | '.join(words)} |")
@@ -135,6 +138,7 @@ def main() -> None:
     found: list[Row] = []
     for dataset in options.datasets:
         data = [f"dataset={dataset}"] if dataset in BUILT_IN else ["dataset=minari", f"dataset.id={dataset}"]
+        data += NEEDS.get(dataset, [])
         for kind, own, name, values in kinds(options):
             if not values:
                 continue
