@@ -174,6 +174,9 @@ def members(cfg: dict[str, Any]) -> list[dict[str, Any]]:
 def halved(cfg: dict[str, Any]) -> dict[str, Any]:
     half = copy.deepcopy(cfg)
     name = "updates" if "updates" in half["trainer"] else "env_steps"
+    if name == "updates":
+        # Not the half of a shorter run, whose learning rate would fall sooner.
+        half["trainer"]["anneal_updates"] = half["trainer"][name]
     half["trainer"][name] //= 2
     return half
 
