@@ -41,6 +41,7 @@ def collect(cwd: Path, root: Path, *arguments: str) -> "subprocess.CompletedProc
     return subprocess.run(command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.slow
 def test_policies_from_random_to_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     for policy, noise in (("random", 0.0), ("built-in", 0.5), ("built-in", 0.0)):
@@ -395,6 +396,7 @@ def test_the_best_of_a_run_is_no_score_of_another_environment(tmp_path: Path, mo
     assert scores == [pytest.approx(smaller), pytest.approx(max(own, best[1]["best"]))]
 
 
+@pytest.mark.slow
 def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_path: Path, datasets: Path) -> None:
     online = [
         "trainer=online", "env=cartpole", "network.hidden=[16]", "logger=jsonl", "trainer.eval_episodes=1",

@@ -182,6 +182,7 @@ def test_without_a_home_data_sets_need_a_place(monkeypatch: pytest.MonkeyPatch) 
         minari.root()
 
 
+@pytest.mark.slow
 def test_ascii_only_and_no_logging(tmp_path: Path, datasets: Path) -> None:
     run = tmp_path / "\u00fcber" / "run"
     surroundings = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
