@@ -181,8 +181,7 @@ class Agent(Members):
         def loss(theta: Tensor) -> LossAndMetrics:
             return self.actor_loss(theta, batch, weight)
 
-        lr = self.actor_lr * half_cosine(self.actor.step, self.actor_steps)
-        actor_loss, report = self.descend(self.actor, loss, lr)
+        actor_loss, report = self.descend(self.actor, loss, self.annealed_lr())
         if self.actor.average is not None:
             self.actor.move_average(averaging_rate(self.ema_decay, self.actor.step))
         return {"actor_loss": actor_loss, **report}
@@ -233,6 +232,10 @@ class Agent(Members):
         grad, value, extra = gradient(loss, network.theta)
         network.descend(grad, self.optimizer, lr, self.max_grad_norm)
         return value, extra
+
+    def annealed_lr(self) -> Tensor:
+        """The actor's learning rate as it is now, [K, 1]."""
+        return self.actor_lr * half_cosine(self.actor.step, self.actor_steps)
 
     def anneal_over(self, updates: int) -> None:
         """Let the actor's learning rate fall to 0 by half a cosine over so many updates, for members that want it."""

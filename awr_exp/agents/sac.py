@@ -56,5 +56,5 @@ class SAC(QAgent):
         """A step of the policy, then one of the temperature T toward the target entropy (eq. 18)."""
         report = super().actor_update(batch, weight)
         missing = self.target_entropy - report["entropy"]
-        self.descend(self.temperature, lambda theta: (-theta.squeeze(1) * missing, {}), self.actor_lr)
+        self.descend(self.temperature, lambda theta: (-theta.squeeze(1) * missing, {}), self.annealed_lr())
         return report | {"entropy_temperature": self.temperature.theta.exp().squeeze(1)}
