@@ -37,8 +37,9 @@ class ActionInputs:
 
         Those without finite bounds are drawn from -1 to 1.
         """
-        density = noise.new_tensor(-self.log_unit - self.size * math.log(2))
-        return self.back(torch.erf(noise / 2**0.5)), density.expand(noise.shape[:-1])
+        # Filled on the device: a captured update cannot fetch a number from the host.
+        density = noise.new_full(noise.shape[:-1], -self.log_unit - self.size * math.log(2))
+        return self.back(torch.erf(noise / 2**0.5)), density
 
     def inside(self, action: Tensor) -> Tensor:
         """Actions as the environment will take them: cut off at the bounds, where there are some."""
