@@ -26,6 +26,7 @@ from awr_exp.training.callbacks import Callback
 from awr_exp.training.examine import Examine
 from awr_exp.training.loggers import Jsonl, Logger, Many
 from awr_exp.training.run import Run
+from awr_exp.types import OWN_UNIT
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +121,8 @@ class Experiment:
         agent = build(stacking.stack(nodes), spec=self.spec, seeds=[r.config["seed"] for r in runs], device=self.device)
         contracts.check_made("agent", nodes[0], agent, Agent)
         for run, one in zip(runs, nodes, strict=True):
-            scale = self.data.info.reward_scale if self.data else 1.0
-            run.metadata = policy_metadata(self.spec, one, scale) | agent.facts | ({"best_of": best_of} if own else {})
+            unit = self.data.info.reward_unit if self.data else OWN_UNIT
+            run.metadata = policy_metadata(self.spec, one, unit) | agent.facts | ({"best_of": best_of} if own else {})
         metadata = [run.metadata for run in runs]
         resumes = all(done)
         if resumes:

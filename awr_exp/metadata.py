@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from awr_exp.results import leaves
-from awr_exp.types import Spec
+from awr_exp.types import OWN_UNIT, RewardUnit, Spec
 
 Metadata = dict[str, Any]
 
@@ -16,18 +16,18 @@ OF_LEARNING = {
 """Metadata that may change while a policy learns: its state goes on meaning the same. Each kind of std has a shape."""
 
 
-def policy_metadata(spec: Spec, agent: dict[str, Any], reward_scale: float = 1.0) -> Metadata:
+def policy_metadata(spec: Spec, agent: dict[str, Any], unit: RewardUnit = OWN_UNIT) -> Metadata:
     """What a checkpoint must know of what its state means: the task's shapes, the networks, and what is normalised.
 
     With the first two it can be loaded without the run's folder. optimizer: whose moments those are; gamma, where its
-    critic is in units of 1 / (1 - gamma); reward_scale, of what it learns values of.
+    critic is in units of 1 / (1 - gamma); reward_scale and reward_shift, of what it learns values of.
     """
     others = ("optimizer", "normalize_observations", "normalize_values")
     known = {name: agent[name] for name in others if name in agent}
     if agent.get("normalize_values"):
         known["gamma"] = agent["gamma"]
     if "gamma" in agent:
-        known["reward_scale"] = float(reward_scale)
+        known |= {"reward_scale": float(unit.scale), "reward_shift": float(unit.shift)}
     # As it will come back: JSON has no tuples.
     return {"spec": json.loads(json.dumps(asdict(spec))), "network": agent["network"], "head": agent["head"], **known}
 

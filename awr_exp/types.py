@@ -106,10 +106,30 @@ def _numbers(count: int) -> str:
 
 
 @dataclass(frozen=True)
+class RewardUnit:
+    """The rewards that training sees, scale * reward + shift, of rewards [...] in the units of their task."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def learnt(self, reward: Tensor) -> Tensor:
+        """What training sees of them."""
+        return reward * self.scale + self.shift
+
+    def own(self, learnt: Tensor) -> Tensor:
+        """They themselves, of what training sees."""
+        return (learnt - self.shift) / self.scale
+
+
+OWN_UNIT = RewardUnit()
+"""That of the task."""
+
+
+@dataclass(frozen=True)
 class DataInfo:
     """What is known of a data set beside its tensors.
 
-    episode_returns: undiscounted, in the data's own units, whatever reward_scale is; fingerprint: changes when the
+    episode_returns: undiscounted, in the data's own units, whatever reward_unit is; fingerprint: changes when the
     content does; env_spec, eval_env_spec: the environments that it comes from and that it is to be evaluated in, as
     `awr_exp.envs.source.EnvSource` or gymnasium's EnvSpec, or None; ref_min_score, ref_max_score: returns of a random
     and an expert policy, or None; observation_space: gymnasium's, as the data set says, or None.
@@ -118,7 +138,7 @@ class DataInfo:
     id: str
     episode_returns: NDArray[np.float64]
     fingerprint: str
-    reward_scale: float = 1.0
+    reward_unit: RewardUnit = OWN_UNIT
     env_spec: Any = None
     ref_min_score: float | None = None
     ref_max_score: float | None = None

@@ -61,7 +61,7 @@ NEVER = {("cartpole", "shuffled rewards")}
 def with_rewards(data: Transitions, rewards: torch.Tensor) -> Transitions:
     packed, info = data.packed.clone(), data.info
     data.schema.view(packed, "reward")[data.rows, 0] = rewards
-    returns = episode_returns(packed, data.lengths.numpy(), data.spec) / info.reward_scale
+    returns = episode_returns(packed, data.lengths.numpy(), data.spec) / info.reward_unit.scale
     return Transitions(packed, data.lengths, data.spec, replace(info, id=f"{info.id}-x", episode_returns=returns))
 
 
@@ -92,7 +92,7 @@ def played(policies: Mapping[str, Act], task: str, reward_scale: float = 1.0, **
             episodes.append(own | {"terminated": one["terminated"][-1]})
     facts = ("env_spec", "eval_env_spec", "ref_min_score", "ref_max_score", "observation_space")
     data = from_episodes(f"{like.id}-x", spec, episodes, **{name: getattr(like, name) for name in facts})
-    return select(data, None, reward_scale, None)
+    return select(data, reward_scale=reward_scale)
 
 
 for _task in TASKS:

@@ -20,7 +20,7 @@ from awr_exp.data.transitions import Transitions, episode_returns, select
 from awr_exp.envs import source
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line, named
-from awr_exp.ranges import Count, Percent, Positive, Text, checked
+from awr_exp.ranges import Count, Number, Percent, Positive, Text, checked
 from awr_exp.types import DataInfo, Spec
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ def load(
     id: Text,
     top_percent: Percent | None = None,
     reward_scale: Positive = 1.0,
+    reward_shift: Number = 0.0,
     max_transitions: Count | None = None,
     download: bool = False,
     device: torch.device | str = "cpu",
@@ -60,7 +61,7 @@ def load(
     data = Transitions(packed, lengths, spec, info)
     for doubt in content.doubts(data, own.max_episode_steps if own else None):
         log.warning("warning: data set '%s': %s", id, doubt)
-    return select(data, top_percent, reward_scale, max_transitions).to(device)
+    return select(data, top_percent, reward_scale, reward_shift, max_transitions).to(device)
 
 
 def _rows(

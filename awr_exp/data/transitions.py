@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp.data.schema import STORED, Schema, chosen
-from awr_exp.types import Batch, DataInfo, Spec, Value
+from awr_exp.types import Batch, DataInfo, RewardUnit, Spec, Value
 
 DEVICE_SHARE = 0.8
 """Share of a GPU's free memory that a data set may take; a larger one stays on the host and streams."""
@@ -72,7 +72,7 @@ class Transitions:
 
     @property
     def reward(self) -> Tensor:
-        """[N], scaled."""
+        """[N], as training sees them."""
         return self._column("reward")
 
     @property
@@ -119,12 +119,16 @@ class Transitions:
 
 
 def select(
-    data: Transitions, top_percent: float | None, reward_scale: float, max_transitions: int | None
+    data: Transitions,
+    top_percent: float | None = None,
+    reward_scale: float = 1.0,
+    reward_shift: float = 0.0,
+    max_transitions: int | None = None,
 ) -> Transitions:
-    """The chosen part of a data set: the best episodes by return, then the first transitions, rewards scaled.
+    """The chosen part of a data set: the best episodes by return, then the first transitions, in units of rewards.
 
     top_percent: share of the episodes to keep, at least one; max_transitions: whole episodes from the start, the
-    last one cut where the cap falls and marked truncated there.
+    last one cut where the cap falls and marked truncated there; reward_scale and reward_shift: see `RewardUnit`.
     """
     packed, schema, info = data.packed, data.schema, data.info
     lengths = data.lengths.numpy()
@@ -148,11 +152,20 @@ def select(
             episode_returns=episode_returns(packed, kept_lengths, data.spec),
             fingerprint=f"{info.fingerprint}/{top_percent}/{max_transitions}",
         )
-    if reward_scale != 1:
-        packed = packed.clone()
-        schema.view(packed, "reward").mul_(reward_scale)
-        info = replace(info, reward_scale=reward_scale, fingerprint=f"{info.fingerprint}*{reward_scale}")
-    return Transitions(packed, torch.as_tensor(kept_lengths), data.spec, info)
+    chosen = Transitions(packed, torch.as_tensor(kept_lengths), data.spec, info)
+    return in_unit(chosen, RewardUnit(reward_scale, reward_shift))
+
+
+def in_unit(data: Transitions, unit: RewardUnit) -> Transitions:
+    """The same with rewards in this unit."""
+    info = data.info
+    if info.reward_unit == unit:
+        return data
+    packed = data.packed.clone()
+    data.schema.view(packed, "reward")[data.rows, 0] = unit.learnt(info.reward_unit.own(data.reward))
+    mark = f"*{unit.scale}" + (f"+{unit.shift}" if unit.shift else "")
+    info = replace(info, reward_unit=unit, fingerprint=info.fingerprint + mark)
+    return Transitions(packed, data.lengths, data.spec, info)
 
 
 def episode_returns(packed: Tensor, lengths: NDArray[np.int64], spec: Spec) -> NDArray[np.float64]:

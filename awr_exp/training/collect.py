@@ -21,7 +21,7 @@ from awr_exp.envs.worker import Stopped, WorkerError
 from awr_exp.errors import UserError
 from awr_exp.networks.numpy_policy import NumpyPolicy, Uniform
 from awr_exp.training.run import Run
-from awr_exp.types import Batch
+from awr_exp.types import OWN_UNIT, Batch, RewardUnit
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Collector:
     """Steps the environments of all members, E each, and adds every step to the replay.
 
     workers: processes that share the environments, or 0 to step them in this one. One that dies is started again, and
-    its open episodes are played again up to where they were. reward_scale: multiplies the rewards that the replay gets;
+    its open episodes are played again up to where they were. reward_unit: that of the rewards in the replay;
     runs: one a member, if any, whose log has what happens to it and whose recorder gets its steps; stopped: as workers
     want it. Raises UserError where the environment does not begin, or the policy has no form for workers.
     """
@@ -46,13 +46,13 @@ class Collector:
         agent: Agent,
         replay: Replay,
         workers: int = 0,
-        reward_scale: float = 1.0,
+        reward_unit: RewardUnit = OWN_UNIT,
         runs: Sequence[Run] = (),
         stopped: Stopped = lambda: False,
     ) -> None:
         if workers and agent.numpy_policy() is None:
             raise UserError("this policy has no NumPy form, in which workers act: choose trainer.workers=0")
-        self.agent, self.replay, self.reward_scale, self.runs = agent, replay, reward_scale, runs
+        self.agent, self.replay, self.reward_unit, self.runs = agent, replay, reward_unit, runs
         place = agent.spec.obs_dim, agent.seeds, replay.envs
         with _said_plainly():
             self.driver = SharedDriver(make_env, *place, workers, stopped, self._bring_back)
@@ -122,7 +122,7 @@ class Collector:
         """Its transitions, [K, S, E, ...] on the device."""
         device, columns = self.agent.device, rollout.transitions.items()
         tensors = {name: torch.as_tensor(column).to(device).transpose(0, 1) for name, column in columns}
-        return Batch(**tensors | {"reward": tensors["reward"] * self.reward_scale})
+        return Batch(**tensors | {"reward": self.reward_unit.learnt(tensors["reward"])})
 
     def _follow(self, rollout: Rollout, begins: NDArray[np.bool_]) -> None:
         """Keep account of episodes: how far the open ones are, and what the finished ones brought.

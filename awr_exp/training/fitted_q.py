@@ -24,7 +24,7 @@ LEVEL_ROWS = 100_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """Discounted returns from the first states of E episodes, in units of the rewards that training sees.
+    """Discounted returns from the first states of E episodes, in units of the rewards of the data.
 
     value: Q(s, pi(s)), [K, E]; recorded: of the data's actions, and of the policy from where an episode was cut on,
     [K, E]; error: the mean squared Bellman error, [K].

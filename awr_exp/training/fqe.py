@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from awr_exp.data.transitions import Transitions
+from awr_exp.data.transitions import Transitions, in_unit
 from awr_exp.errors import UserError
 from awr_exp.math.optimizers import Optimizer, adam
 from awr_exp.networks.mlp import MakeNetwork
@@ -23,6 +23,7 @@ from awr_exp.training.means import Means
 from awr_exp.training.progress import Bar
 from awr_exp.training.schedules import FixedData
 from awr_exp.training.team import Team, by_cache
+from awr_exp.types import OWN_UNIT
 
 if TYPE_CHECKING:
     from awr_exp.training.trainer import Trainer
@@ -76,8 +77,8 @@ class FQE(Callback):
     def end(self, trainer: "Trainer") -> None:
         if not any(trainer.going_on):
             return
-        begun, agent, data = time.perf_counter(), trainer.agent, trainer.data
-        assert data is not None
+        assert trainer.data is not None
+        begun, agent, data = time.perf_counter(), trainer.agent, in_unit(trainer.data, OWN_UNIT)
         log.info("fitted Q evaluation of %d policies: %d updates", agent.members, self.updates)
         fitted = FittedQ(
             agent.spec,
@@ -116,19 +117,17 @@ class FQE(Callback):
 
     def report(self, trainer: "Trainer", fitted: FittedQ, before: Estimate, after: Estimate) -> None:
         """Log each member's estimate, and say where it has not converged."""
-        assert trainer.data is not None
-        scale = trainer.data.info.reward_scale
-        value, mean = after.value / scale, after.value.mean(-1) / scale
-        low, high = bootstrap(value)
+        mean = after.value.mean(-1)
+        low, high = bootstrap(after.value)
         columns = {
             "fqe/return_mean": mean,
             "fqe/return_low": low,
             "fqe/return_high": high,
-            "fqe/data_return": after.recorded.mean(-1) / scale,
-            "fqe/bellman_error": after.error / scale**2,
-            "fqe/drift": mean - before.value.mean(-1) / scale,
+            "fqe/data_return": after.recorded.mean(-1),
+            "fqe/bellman_error": after.error,
+            "fqe/drift": mean - before.value.mean(-1),
         }
-        alive, spread = fitted.alive.tolist(), (fitted.unit / scale).squeeze(1).tolist()
+        alive, spread = fitted.alive.tolist(), fitted.unit.squeeze(1).tolist()
         for member, gamma in enumerate(self.gammas(trainer)):
             metrics = {name: column.tolist()[member] for name, column in columns.items()} | {"fqe/gamma": gamma}
             if not alive[member]:

@@ -21,6 +21,7 @@ from awr_exp.seeding import draw_noise
 from awr_exp.training.collect import Collector
 from awr_exp.training.means import Means
 from awr_exp.training.steps import Functions, Update
+from awr_exp.types import RewardUnit
 
 log = logging.getLogger(__name__)
 
@@ -159,12 +160,12 @@ class Learner:
             return self._about_rewards_of_data
         replay = self.collector.replay
         reward, terminated = (replay.schema.read(replay.table(member), name) for name in ("reward", "terminated"))
-        return _about_rewards(reward, terminated, self.collector.reward_scale, online=True)
+        return _about_rewards(reward, terminated, self.collector.reward_unit, online=True)
 
     @cached_property
     def _about_rewards_of_data(self) -> str | None:
         data: Any = self.experience
-        return _about_rewards(data.reward, data.terminated, data.info.reward_scale, online=False)
+        return _about_rewards(data.reward, data.terminated, data.info.reward_unit, online=False)
 
     def read(self) -> list[dict[str, float]]:
         """Each member's mean metrics since the last call."""
@@ -224,19 +225,20 @@ class Learner:
             self.collector.close()
 
 
-def _about_rewards(reward: Tensor, terminated: Tensor, scale: float, online: bool) -> str | None:
-    """A sentence on rewards [N], which `scale` multiplied, that are all alike.
+def _about_rewards(reward: Tensor, terminated: Tensor, unit: RewardUnit, online: bool) -> str | None:
+    """A sentence on rewards [N], in this unit, that are all alike.
 
     They are no fault where episodes terminate [N]: how soon is then what there is to learn.
     """
     if not reward.numel():
         return None
-    low, high = float(reward.min()), float(reward.max())
+    own = unit.own(reward)
+    low, high = float(own.min()), float(own.max())
     if low != high or (low != 0 and bool(terminated.any())):
         return None
     so_far = " so far" if online else ""
     outcome = "nothing is learnt until one differs" if online else "nothing is to be gained over behaviour cloning"
     return (
-        f"all rewards{so_far} are {low / scale + 0.0:g}, so that no action is better than another and {outcome}: "
+        f"all rewards{so_far} are {low + 0.0:g}, so that no action is better than another and {outcome}: "
         "check where they come from"
     )

@@ -20,6 +20,7 @@ from awr_exp.training.recorder import Record
 from awr_exp.training.run import Run
 from awr_exp.training.schedules import Interleaved, Phased
 from awr_exp.training.trainer import Trainer
+from awr_exp.types import OWN_UNIT
 
 
 class Online(Trainer):
@@ -59,12 +60,12 @@ class Online(Trainer):
         schedule.check(env_steps, envs, workers, data is not None)
         memory.check_replay(agent.spec, agent.members, (len(data) if data else 0) + replay_size, agent.device)
         functions = schedule.functions(env_steps * agent.members, compile, agent.device)
-        scale, anneal_steps = data.info.reward_scale if data else 1.0, anneal_steps or env_steps
+        unit, anneal_steps = data.info.reward_unit if data else OWN_UNIT, anneal_steps or env_steps
 
         def learner(members: slice) -> Learner:
             own = agent.shard(members)
             replay = Replay(agent.spec, own.members, envs, replay_size, agent.device, data)
-            collector = Collector(place, own, replay, workers, scale, runs[members], self.stopped)
+            collector = Collector(place, own, replay, workers, unit, runs[members], self.stopped)
             return Learner(own, replay, schedule, functions, batch_size, collector, anneal_steps, offline_share)
 
         callbacks = [*callbacks, Record(place, runs, evaluated=place is make_env)]

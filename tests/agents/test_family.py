@@ -50,7 +50,7 @@ def test_the_best_episodes_are_those_of_a_data_set_that_is_cut_to_them(datasets:
     agent = made(BCTop, data.spec, heads.auto, top_percent=[10.0, 3.0])
     chosen = agent.targets(data)["target"]
     for member, percent in enumerate((10.0, 3.0)):
-        best = select(data, percent, 1.0, None)
+        best = select(data, percent)
         rows = data.sample(torch.arange(len(data)).unsqueeze(0)).obs[0][chosen[member] == 1]
         assert_close(rows, best.sample(torch.arange(len(best)).unsqueeze(0)).obs[0])
     batch = replace(batch_for(agent, 16), target=chosen[:, :16])

@@ -288,7 +288,12 @@ def test_options() -> None:
     scaled = load(ID, reward_scale=0.5)
     torch.testing.assert_close(scaled.reward, 0.5 * whole.reward)
     np.testing.assert_allclose(scaled.info.episode_returns, whole.info.episode_returns)
-    assert len({d.info.fingerprint for d in (whole, best, cut, scaled)}) == 4
+    shifted = load(ID, reward_scale=0.5, reward_shift=-1, top_percent=50)
+    torch.testing.assert_close(shifted.reward, 0.5 * best.reward - 1)
+    np.testing.assert_allclose(shifted.info.episode_returns, best.info.episode_returns)
+    # The row after an episode has an observation and nothing else.
+    assert shifted.schema.view(shifted.packed, "reward")[shifted.rows[shifted.last] + 1].eq(0).all()
+    assert len({d.info.fingerprint for d in (whole, best, cut, scaled, shifted)}) == 5
 
 
 def change(field: str, at: tuple[int, ...], value: float) -> Callable[[h5py.File], None]:

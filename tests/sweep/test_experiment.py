@@ -19,6 +19,7 @@ from awr_exp.training.callbacks import Report
 from awr_exp.training.checkpoint import State
 from awr_exp.training.online import Online
 from awr_exp.training.rows import read, series
+from awr_exp.types import RewardUnit
 from tests.conftest import CONTINUOUS, SMALL, composed, train
 
 ONLINE = [
@@ -167,7 +168,7 @@ def test_facts_differ_where_the_task_does() -> None:
 
 
 def test_facts_differ_where_values_are_in_other_units() -> None:
-    scaled = {scale: policy_metadata(CONTINUOUS, composed()["agent"], scale) for scale in (1.0, 0.1)}
+    scaled = {scale: policy_metadata(CONTINUOUS, composed()["agent"], RewardUnit(scale)) for scale in (1.0, 0.1)}
     assert difference(scaled[1.0], scaled[0.1]) == "reward_scale=1.0, not 0.1"
     here, there = (
         policy_metadata(CONTINUOUS, composed("agent.normalize_values=true", f"agent.gamma={gamma}")["agent"])
@@ -175,7 +176,7 @@ def test_facts_differ_where_values_are_in_other_units() -> None:
     )
     assert difference(here, there) == "gamma=0.99, not 0.9"
     # One that has no values is in no such units.
-    assert policy_metadata(CONTINUOUS, composed("agent=bc")["agent"], 0.1) == policy_metadata(
+    assert policy_metadata(CONTINUOUS, composed("agent=bc")["agent"], RewardUnit(0.1)) == policy_metadata(
         CONTINUOUS, composed("agent=bc")["agent"]
     )
 

@@ -223,8 +223,8 @@ def test_returns_are_in_units_of_the_data_and_an_objective(tmp_path: Path, datas
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(datasets))
         plain, scaled = (
-            train([composed(*small, *few, f"dataset.reward_scale={scale}")], [tmp_path / scale])[0].metrics
-            for scale in ("1.0", "0.01")
+            train([composed(*small, *few, *unit)], [tmp_path / unit[0]])[0].metrics
+            for unit in (["dataset.reward_scale=1"], ["dataset.reward_scale=0.01", "dataset.reward_shift=-3"])
         )
     assert plain["fqe/gamma"] == 0.99
     for name in ("return_mean", "return_low", "return_high", "data_return", "bellman_error"):
