@@ -423,6 +423,8 @@ def test_a_run_and_then_the_next_learns_from_what_it_collected(cli: Cli, tmp_pat
         patch.setenv("MINARI_DATASETS_PATH", str(datasets))
         both = [load(f"mine/{name}-v0") for name in ("online", "whole")]
     np.testing.assert_array_equal(both[0].packed.numpy(), both[1].packed.numpy())
+    about = json.loads((datasets / "mine" / "online-v0" / "data" / "metadata.json").read_text())
+    assert about["algorithm_name"] == "awr"
     learnt = cli(*SMALL, "dataset=minari", "dataset.id=mine/online-v0")
     assert learnt.returncode == 0, learnt.stdout
     refused = cli(*online, record)

@@ -23,7 +23,7 @@ class AWAC(QAgent, WeightedAgent):
 
     def drawn(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Actions of the policy, [K, n, B, ...], by noise [K, n, B, head.noise]."""
-        return self.q.module.as_inputs.inside(self.policy.samples(self.actor.theta, obs, noise))
+        return self.inside(self.policy.samples(self.actor.theta, obs, noise))
 
     def critic_update(self, batch: Batch) -> Metrics:
         """One step of Q toward r + gamma Q(s', a'), where the policy draws a' (eq. 5)."""

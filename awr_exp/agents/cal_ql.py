@@ -27,6 +27,6 @@ class CalQL(CQL):
 
         def value(obs: Tensor) -> Tensor:
             seen = self.normalize(obs.to(self.device, self.dtype))
-            return self.slow_q(seen, self.q.module.as_inputs.inside(self.policy.act(self.actor.theta, seen)))
+            return self.slow_q(seen, self.inside(self.policy.act(self.actor.theta, seen)))
 
         return {"target": self.returns(episodes, value, LambdaReturn(1.0))["target"]}

@@ -42,7 +42,7 @@ class CQL(SAC):
         here = self.policy.draws(self.actor.theta, batch.obs, self.several(batch, "here", self.samples))
         there = self.policy.draws(self.actor.theta, batch.next_obs, self.several(batch, "there", self.samples))
         actions, density = (torch.cat(each, 1) for each in zip(chance, here, there, strict=True))
-        q = self.q.module.of_each(theta, batch.obs, self.q.module.as_inputs.inside(actions))
+        q = self.q.module.of_each(theta, batch.obs, self.inside(actions))
         by_chance, of_policy = q.split([self.samples, 2 * self.samples], 2)
         q = torch.cat([by_chance, self.calibrated(of_policy, batch)], 2)
         return (q - density.unsqueeze(1)).logsumexp(2) - math.log(actions.shape[1])

@@ -33,6 +33,10 @@ class QAgent(CriticAgent):
         """The noise of so many actions in each state, [K, n, B, ...], from that under a name, [K, B, n * ...]."""
         return self.noise(batch, name).unflatten(-1, (count, -1)).transpose(1, 2)
 
+    def inside(self, action: Tensor) -> Tensor:
+        """Actions as the environment will take them, which is what Q is asked about."""
+        return self.q.module.as_inputs.inside(action)
+
     def smallest_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest Q(s, a), [K, B], of normalised obs."""
         return self.q.module(self.q.theta, obs, action).amin(1)

@@ -36,7 +36,7 @@ class SAC(QAgent):
             actions, log_prob = self.policy.choices(theta, obs)
             return actions, log_prob, log_prob.exp()
         actions, log_prob = self.policy.draws(theta, obs, noise.unsqueeze(1))
-        return self.q.module.as_inputs.inside(actions), log_prob, log_prob.new_ones(log_prob.shape)
+        return self.inside(actions), log_prob, log_prob.new_ones(log_prob.shape)
 
     def critic_update(self, batch: Batch) -> Metrics:
         """One step of Q toward r + gamma Q(s', a'), without an entropy in the value."""

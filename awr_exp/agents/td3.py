@@ -44,8 +44,7 @@ class TD3(QAgent):
         action = self.policy.act(self.actor.averaged().theta, batch.next_obs)
         limit = self.noise_clip.unsqueeze(-1)
         noise = (self.policy_noise.unsqueeze(-1) * self.noise(batch, "next")).clamp(-limit, limit)
-        inputs = self.q.module.as_inputs
-        return inputs.inside(action + inputs.unit.to(noise) * noise)
+        return self.inside(action + self.q.module.as_inputs.unit.to(noise) * noise)
 
     def critic_update(self, batch: Batch) -> Metrics:
         return self.q_update(batch, self.slow_q(batch.next_obs, self.next_action(batch)))
@@ -53,7 +52,7 @@ class TD3(QAgent):
     def actor_loss(self, theta: Tensor, batch: Batch, weight: Tensor) -> LossAndMetrics:
         """bc_coef times the weighted regression, less Q(s, pi(s)) / mean |Q| (Fujimoto and Gu 2021, eq. 3 and 5)."""
         regression, report = super().actor_loss(theta, batch, weight)
-        q = self.smallest_q(batch.obs, self.q.module.as_inputs.inside(self.policy.act(theta, batch.obs)))
+        q = self.smallest_q(batch.obs, self.inside(self.policy.act(theta, batch.obs)))
         size = q.detach().abs().mean(-1).clamp(min=1e-6)
         report |= {"regression_loss": regression, "policy_q": q.mean(-1)}
         return self.bc_coef.squeeze(1) * regression - q.mean(-1) / size, report

@@ -4,7 +4,7 @@ import logging
 import time
 from typing import Any
 
-from awr_exp import config, results, shell
+from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.math import diagnosis
 from awr_exp.training import curves
@@ -77,10 +77,10 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     if data:
         rows.append((f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}", ""))
     if baseline is not None:
-        rows.append((f"baseline {_name(run, 'baseline')}", *told(baseline)))
+        rows.append((f"baseline {run.chosen('baseline')}", *told(baseline)))
     fell = (("at the start", "eval/return_at_start"), ("lowest since", "eval/return_lowest"))
     rows += [(name, f"{run.latest[metric]:10.1f}", "") for name, metric in fell if metric in run.latest]
-    rows.append((_name(run, "agent"), *told(run)))
+    rows.append((run.chosen("agent"), *told(run)))
     recent = run.latest.get("eval/return_recent")
     if recent is not None and recent != run.latest.get("eval/return_mean"):
         rows.append((f"last {LAST} evaluations", f"{recent:10.1f}", ""))
@@ -105,8 +105,3 @@ def _diagnosed(run: Run) -> list[tuple[str, str]]:
         return []
     said = diagnosis.said(diagnosis.diagnose(run.latest, results.leaves(run.config)))
     return list(zip(("diagnosis", "beside that"), said or ["nothing found"], strict=False))
-
-
-def _name(run: Run, group: str) -> str:
-    """What was chosen of a group, or the class where nobody chose by name."""
-    return config.choices(run.folder).get(group) or str(run.config[group]["_target_"]).rpartition(".")[2]

@@ -121,8 +121,11 @@ class Recorder:
                 error.strerror or error,
             )
 
-    def finish(self, make_env: MakeEnv, best: float) -> UserError | None:
-        """Write the data set, or say why not; best: the best mean return of an evaluation, its ref_max_score."""
+    def finish(self, make_env: MakeEnv, best: float, agent: str = "unknown") -> UserError | None:
+        """Write the data set, or say why not.
+
+        best: the best mean return of an evaluation, its ref_max_score; agent: the name of whoever acted.
+        """
         if self.recording is None:
             return None
         try:
@@ -135,13 +138,11 @@ class Recorder:
                 )
             # Without an evaluation, of an episode: the best that is known.
             scores = reference(make_env, best if np.isfinite(best) else max(returns))
-            about = "Steps of an online run of advantage-weighted regression, as they were collected."
+            about = f"Steps of an online run of agent={agent}, as they were collected."
             self.note.write_text(self.id)
             with opened(make_env) as env:
-                episodes, texts = (
-                    self.recording.episodes(self.last_steps),
-                    {"algorithm_name": "AWR", "description": about},
-                )
+                texts = {"algorithm_name": agent, "description": about}
+                episodes = self.recording.episodes(self.last_steps)
                 if not export.create(self.id, episodes, self.spec, env, scores, **texts):
                     raise UserError("another one of this id is there by now: choose another recorder.dataset_id")
         except Exception as error:
@@ -188,7 +189,8 @@ class Record(Callback):
             if run.recorder and run.error is None:
                 with run.speaking():
                     # What was reached in another environment is no score of this one.
-                    unwritten = run.recorder.finish(self.make_env, run.best if self.evaluated else -math.inf)
+                    best = run.best if self.evaluated else -math.inf
+                    unwritten = run.recorder.finish(self.make_env, best, run.chosen("agent"))
                     if unwritten is not None:
                         log.error("error: %s", unwritten)
                         run.lost = run.lost or unwritten

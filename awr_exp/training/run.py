@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from awr_exp import config
 from awr_exp.errors import UserError
 from awr_exp.results import Outcome
 from awr_exp.training.loggers import Logger
@@ -46,6 +47,11 @@ class Run:
     def part(self, name: str) -> "Run":
         """A run before this one, such as its baseline, in a folder within its own."""
         return Run(self.folder / name, self.name, self.config)
+
+    def chosen(self, group: str) -> str:
+        """What was chosen of a group, or the class where nobody chose by name."""
+        made_of = str(self.config.get(group, {}).get("_target_", "unknown"))
+        return config.choices(self.folder).get(group) or made_of.rpartition(".")[2]
 
     def speaking(self) -> AbstractContextManager[None]:
         """Whatever is logged inside is said of this run."""
