@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from hydra.utils import get_class
 from torch.testing import assert_close
 
 import awr_exp
 from awr_exp import config
+from awr_exp.agents.critic import CriticAgent
 from awr_exp.building.build import build
 from awr_exp.building.stacking import group_key, own_values, stack
 from awr_exp.data.episodes import from_episodes
@@ -198,7 +200,9 @@ def refused(cfg: dict[str, Any], spec: Spec, folder: Path) -> str | None:
 @cache
 def has_values(agent: str) -> bool:
     """Whether it can learn from what it collects."""
-    return bool(build(composed(f"agent={agent}")["agent"], spec=CONTINUOUS, seeds=[0]).value_iters)
+    yaml = (config.CONF / "agent" / f"{agent}.yaml").read_text()
+    (target,) = re.findall(r"^ *_target_: (awr_exp\.agents\..*)$", yaml, re.MULTILINE)
+    return issubclass(get_class(target), CriticAgent)
 
 
 @cache
@@ -212,7 +216,7 @@ def fits(head: str, task: str, agent: str = "bc") -> bool:
 
 
 def combinations() -> Iterator[Any]:
-    """Schedule, agent, task and another option, of all that claims to work.
+    """Schedule, agent, task and another option.
 
     Every agent is tried with one head offline and, by turns, in another place, and each other option in one; the rest
     is slow.
@@ -226,11 +230,12 @@ def combinations() -> Iterator[Any]:
         (agent, schedule) for agent in AGENTS for schedule in SCHEDULES if schedule == OFFLINE or has_values(agent)
     ]
     for number, option in enumerate(others):
-        group, _, name = option.partition("=")
+        group, _, _ = option.partition("=")
         places = [(agent, schedule) for agent, schedule in agents if group == "head" or agent == "awr"]
         for agent, schedule in places:
             for task in TASKS:
-                if fits(name, task, agent) if group == "head" else task == "continuous":
+                # Whether a head fits takes a while to find out, and the test does.
+                if group == "head" or task == "continuous":
                     place = AGENTS.index(agent)
                     turn = SCHEDULES[place % len(SCHEDULES)], list(TASKS)[place % len(TASKS)]
                     now = option == "head=auto" and (
@@ -244,8 +249,13 @@ def combinations() -> Iterator[Any]:
 
 @pytest.mark.parametrize("combination", list(combinations()))
 def test_what_is_combined_learns_and_keeps_its_promises(combination: tuple[str, str, str, str], tmp_path: Path) -> None:
-    """Numbers stay finite, a member trains as it would alone, resumes to the bit, and acts by what it has saved."""
+    """Numbers stay finite, a member trains as it would alone, resumes to the bit, and acts by what it has saved.
+
+    Or the combination is refused by a sentence that `fits` knows.
+    """
     schedule, agent, task, option = combination
+    if option.startswith("head=") and not fits(option.removeprefix("head="), task, agent):
+        return
     if option.startswith("head="):
         cfg = configuration(schedule, f"agent={agent}")
         cfg["agent"]["head"] = composed(option)["head"]

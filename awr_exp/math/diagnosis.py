@@ -88,9 +88,13 @@ def judgement(metrics: Metrics, config: Mapping[str, Any]) -> Judgement | None:
 
 def _weighting(config: Mapping[str, Any]) -> str:
     """The name of the function or class of the weighting."""
-    places = ("agent.weighting._target_", "agent.weighting", "weighting._target_", "weighting")
-    known = (config[place] for place in places if isinstance(config.get(place), str))
-    return next((name.rpartition(".")[2] for name in known if not name.startswith("${")), "")
+    return _made_of(config, "agent.weighting", "weighting")
+
+
+def _made_of(config: Mapping[str, Any], *places: str) -> str:
+    """The name of the function or class of a part, which is in one of these places."""
+    known = (config.get(name) for place in places for name in (f"{place}._target_", place))
+    return next((name.rpartition(".")[2] for name in known if isinstance(name, str) and name[:2] != "${"), "")
 
 
 def _in_spreads(config: Mapping[str, Any]) -> bool:
@@ -130,9 +134,9 @@ def _critic(metrics: Metrics, config: Mapping[str, Any]) -> Iterator[Finding]:
     targets = spread / max(1 - explained, 1e-6) ** 0.5 if spread and explained is not None else None
     alike = targets is not None and mean is not None and targets < ALIKE * abs(mean)
     # Without a baseline the advantage is the target itself.
-    against_v = not str(config.get("agent._target_")).endswith(".RWR")
+    against_v = _made_of(config, "agent") != "RWR"
     behind = loss / spread**2 if loss is not None and spread and against_v else None
-    phased = "trainer.env_steps" in config and str(config.get("schedule._target_")).endswith(".Phased")
+    phased = "trainer.env_steps" in config and _made_of(config, "schedule") == "Phased"
     steps = "schedule.critic_steps" if phased else "agent.value_iters"
     lags = behind is not None and behind > BEHIND and not alike
     yield from _check(

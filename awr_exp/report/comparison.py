@@ -214,8 +214,10 @@ def compare(task: str, found: Sequence[Result]) -> Comparison:
     measured = {name for result in found for name in result.series}
     # Without an environment an estimate is all there is.
     metric = next((name for name in (metric, RETURN, ESTIMATE) if name in measured), RETURN)
-    varied = settings.varied([result.config for result in found])
-    found = [replace(r, setting=settings.of(r.config, varied), budget=_budget(r, metric)) for r in found]
+    given = [result.given for result in found]
+    known = None if None in given else frozenset().union(*filter(None, given))
+    varied = settings.varied([result.named for result in found], known)
+    found = [replace(r, setting=settings.of(r.named, varied), budget=_budget(r, metric)) for r in found]
     done = [r.budget for r in found if r.finished and r.budget is not None]
     on_the_way = [r.budget for r in found if r.run.status != results.FAILED and r.budget is not None]
     budget = max(done) if done else min(on_the_way or [r.budget for r in found if r.budget is not None], default=0)

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from awr_exp import ranges, results
+from awr_exp.config import choices
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Range
 from awr_exp.reading import LARGEST, read_yaml
@@ -26,7 +27,8 @@ Beta = Annotated[float, Range(lambda v: settings.is_number(v) and v > 0, "a posi
 class Result:
     """A run as far as the report is concerned.
 
-    config: all its values by dotted names; series: of each metric; unit: what these are counted in. Of the comparison
+    config: all its values by dotted names; series: of each metric; unit: what these are counted in; options: what was
+    chosen of each group; given: the names of its overrides, None where they are not known. Of the comparison
     that the run is part of: setting: the values in which the runs of its task differ; budget: how many units it had
     when it was last judged, or None; score: its objective then, None where that was not measured, or not at the
     budget of others.
@@ -36,6 +38,8 @@ class Result:
     config: Config
     series: Mapping[str, Series]
     unit: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    given: frozenset[str] | None = None
     setting: Setting = ()
     budget: int | None = None
     score: float | None = None
@@ -43,6 +47,11 @@ class Result:
     @property
     def seed(self) -> Any:
         return self.config.get("seed")
+
+    @property
+    def named(self) -> Config:
+        """Its values with parts by what was chosen."""
+        return settings.named(self.config, self.options)
 
     @property
     def finished(self) -> bool:
@@ -73,7 +82,9 @@ def read(folder: Path) -> Result:
         raise UserError(f"{folder} was resumed with {' '.join(others)}, so that it is of no one setting")
     series, unit = _series(folder)
     unit = next((unit for name, unit in GOALS.items() if name in config), unit)
-    return Result(results.load(folder), config, series, unit)
+    given = results.overrides(folder)
+    names = None if given is None else frozenset(given)
+    return Result(results.load(folder), config, series, unit, choices(folder), names)
 
 
 def _series(folder: Path) -> tuple[dict[str, Series], str]:

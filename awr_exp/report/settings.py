@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from awr_exp import results
@@ -94,13 +94,41 @@ def _differing(configs: Sequence[Config]) -> list[str]:
     return [name for name, found in values.items() if len(found) > 1]
 
 
-def varied(configs: Sequence[Config]) -> list[str]:
-    """The settings in which the methods of one task differ."""
+def named(config: Config, options: Mapping[str, str]) -> dict[str, Any]:
+    """The configuration with parts by the options that were chosen, each said once: others refer to it."""
+    own = {
+        name: value
+        for name, value in config.items()
+        if "." not in name or name.rpartition(".")[2] not in options or config.get(name.rpartition(".")[2]) != value
+    }
+    parts = {group: option for group, option in options.items() if group == "experiment" or is_setting(group)}
+    return own | {group: option for group, option in parts.items() if group == "experiment" or group in own}
+
+
+def varied(configs: Sequence[Config], given: Collection[str] | None = None) -> list[str]:
+    """The settings in which the methods of one task differ.
+
+    given: all that anybody gave, None where that is not known. What was not given, and follows from what was, such as
+    the default beta of an agent, is left out; the rest comes last.
+    """
     seeds = {str(config.get("seed")) for config in configs}
     begins = {(str(config.get("seed")), str(config.get("resume_policy"))) for config in configs}
     # Where each seed begins with a policy of its own, these differ as the seeds do.
     others = {"resume_policy"} if len(begins) == len(seeds) else set()
-    return [name for name in _differing(configs) if is_setting(name) and name not in others]
+    names = [name for name in _differing(configs) if is_setting(name) and name not in others]
+    if given is None:
+        return names
+    chosen = [name for name in names if name in given]
+    return chosen + [name for name in names if name not in given and not _follows(name, chosen, configs)]
+
+
+def _follows(name: str, chosen: Sequence[str], configs: Sequence[Config]) -> bool:
+    """Whether all that have the same in what was chosen have the same here."""
+    of_choice: dict[str, set[str]] = {}
+    for config in configs:
+        key = repr([config.get(one) for one in chosen])
+        of_choice.setdefault(key, set()).add(repr((name in config, config.get(name))))
+    return all(len(values) == 1 for values in of_choice.values())
 
 
 def is_setting(name: str) -> bool:

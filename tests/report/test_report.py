@@ -606,6 +606,43 @@ def test_settings_are_what_differs(tmp_path: Path) -> None:
     assert [group.iqm for group in compared.ranked] == [2.0, 1.0]
 
 
+def chose(folder: Path, given: list[str], **options: str) -> None:
+    """Make it a run of these overrides and options."""
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(given))
+    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": options}}}))
+
+
+def test_settings_are_what_was_chosen_and_not_what_follows_from_it(tmp_path: Path) -> None:
+    agents: list[tuple[str, str, dict[str, Any]]] = [
+        ("awr", "awr_exp.agents.awr.AWR", {"max_weight": 20.0, "actor_lr": 1e-3}),
+        ("marwil", "awr_exp.agents.awr.AWR", {"max_weight": 100.0, "actor_lr": 1e-3}),
+        ("bc_top", "awr_exp.agents.bc_top.BCTop", {"actor_lr": 1e-3}),
+    ]
+    for number, (name, target, more) in enumerate(agents):
+        parts = {"network": "${network}", "weighting": "${weighting}"}
+        agent = {"_target_": target, **parts, **more}
+        weighting = {"_target_": "awr_exp.math.weights.exp_clip" if number else "awr_exp.math.running.ExpRunningScale"}
+        make_run(tmp_path / str(number), 0.1, 0, float(number), agent=agent, weighting=weighting)
+        chose(tmp_path / str(number), [f"agent={name}", "seed=0"], agent=name, weighting=f"of_{name}", env="gym")
+
+    def names() -> list[str]:
+        return [settings.name(one.setting) for one in read_one(tmp_path).found]
+
+    assert names() == ["agent=awr", "agent=marwil", "agent=bc_top"]
+    # What does not follow is said, whoever changed it: somebody's own yaml, or another version.
+    agent = {"_target_": agents[0][1], "network": "${network}", "weighting": "${weighting}", "actor_lr": 1e-4}
+    weighting = {"_target_": "awr_exp.math.running.ExpRunningScale"}
+    make_run(tmp_path / "3", 0.1, 1, 3.0, agent=agent | {"max_weight": 20.0}, weighting=weighting)
+    chose(tmp_path / "3", ["agent=awr", "seed=1"], agent="awr", weighting="of_awr")
+    assert names()[::3] == ["agent=awr actor_lr=0.001", "agent=awr actor_lr=0.0001"]
+    # What was given is said, even if it follows.
+    chose(tmp_path / "1", ["agent=marwil", "seed=0", "agent.max_weight=100"], agent="marwil", weighting="of_marwil")
+    assert names()[1] == "agent=marwil max_weight=100.0 actor_lr=0.001"
+    # Where nobody knows what was given, everything is.
+    (tmp_path / "2" / ".hydra" / "overrides.yaml").unlink()
+    assert names()[2] == "agent=bc_top actor_lr=0.001 weighting=of_bc_top"
+
+
 def test_how_the_data_are_used_is_a_setting(tmp_path: Path) -> None:
     for number, (data, percent) in enumerate((data, percent) for data in "ab" for percent in (None, 10)):
         dataset = {"id": data, "top_percent": percent, "reward_scale": {"a": 0.1, "b": 1.0}[data]}
