@@ -5,13 +5,15 @@ python benchmarks/offline_table.py [--sets pendulum_mixed my/data-v0 ...] [--age
 A set is one of ours by its name, or the id of any Minari data set of this machine; `--download` fetches those of the
 hub. Each agent is trained on three seeds with its default settings, and where it has a temperature again on a grid of
 five betas around the default one; all of an agent's runs on a set are members of one model. A score is the mean of a
-run's last three evaluations, from 0 for the set's random reference to 1 for its expert one. The table has the mean over
+run's last three evaluations, in percent from the set's random reference to its expert one; a set that has none has
+returns instead. The table has the mean over
 seeds and the lowest and the highest one; below are member-updates a second. What was trained before is not trained
 again, so a table that is stopped goes on. Rows are kept as JSON beside it.
 """
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,13 +34,13 @@ GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 @dataclass
 class Row:
-    """One run: its data set, agent and beta (None: by default), its score, and member-updates a second."""
+    """One run: its data set, agent, beta (None: by default), score (None without references), and member-updates/s."""
 
     data: str
     agent: str
     beta: float | None
     seed: int
-    score: float
+    score: float | None
     return_mean: float
     speed: float
 
@@ -78,8 +80,8 @@ def train(data: str, agents: Sequence[str], asked: argparse.Namespace) -> list[R
             place = asked.folder / data.replace("/", "_") / agent / name
             swept = [f"agent.beta={','.join(f'{one:g}' for one in grid)}"] if grid else []
             command = [*chosen, f"agent={agent}", layers(agent, asked.hidden), *swept]
-            multirun(place.resolve(), [*command, *asked.overrides], asked.seeds * len(grid or [0]))
-            found += list(rows(place, data, agent))
+            folder = multirun(place, [*command, *asked.overrides], asked.seeds * len(grid or [0]))
+            found += list(rows(folder, data, agent))
     return found
 
 
@@ -90,7 +92,8 @@ def rows(place: Path, data: str, agent: str) -> Iterable[Row]:
         metrics, _ = series(run.folder)
         seen = [[*metrics.get(f"eval/{name}", {}).values()] for name in (SCORE, "return_mean")]
         if seen[1]:
-            score, reached = (float(np.mean(values[-LAST:])) if values else np.nan for values in seen)
+            score, reached = (float(np.mean(values[-LAST:])) if values else None for values in seen)
+            assert reached is not None
             beta = float(chosen["agent.beta"]) if "agent.beta" in chosen else None
             speed = run.metrics.get("train/updates_per_second", np.nan) * len(runs)
             yield Row(data, agent, beta, int(chosen.get("seed", 0)), score, reached, speed)
@@ -111,10 +114,10 @@ def table(found: Sequence[Row]) -> str:
 
 
 def cell(own: Sequence[Row]) -> str:
-    """The default's score, and the best beta's where there is a grid, in percent."""
+    """The default's score, and the best beta's where there is a grid, in percent; returns where there are no scores."""
     by_beta: dict[float | None, list[float]] = {}
     for row in own:
-        by_beta.setdefault(row.beta, []).append(100 * row.score)
+        by_beta.setdefault(row.beta, []).append(row.return_mean if row.score is None else 100 * row.score)
     if not by_beta:
         return ""
     told = {beta: f"{np.mean(s):.1f} ({min(s):.1f} to {max(s):.1f})" for beta, s in by_beta.items()}
@@ -126,7 +129,7 @@ def cell(own: Sequence[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=SETS, help="names of ours, or ids of Minari data sets")
-    parser.add_argument("--agents", nargs="+", default=AGENTS)
+    parser.add_argument("--agents", nargs="+", default=AGENTS, choices=config.options("agent"), metavar="AGENT")
     parser.add_argument("--updates", type=int, default=15_000)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
     parser.add_argument("--seeds", type=int, default=3)
@@ -137,7 +140,11 @@ def main() -> None:
     asked = parser.parse_args()
     found: list[Row] = []
     for data in asked.sets:
-        found += train(data, asked.agents, asked)
+        own = train(data, asked.agents, asked)
+        if not own:
+            print(f"{data} has no results: see above why", file=sys.stderr)
+            continue
+        found += own
         (asked.folder / "rows.json").write_text(json.dumps([asdict(row) for row in found], indent=1))
         (asked.folder / "table.md").write_text(table(found))
     print(table(found))

@@ -13,6 +13,7 @@ sign of returns. What is to be trusted without a search is the setting whose lea
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
@@ -45,15 +46,18 @@ def kinds(options: argparse.Namespace) -> Iterator[Kind]:
     yield "quantile", ["weighting=quantile"], "weighting.top_percent", options.top_percents
 
 
-def train(folder: Path, arguments: list[str], runs: int) -> None:
-    """Train a multirun of so many runs in this folder, unless it is complete."""
+def train(place: Path, arguments: list[str], runs: int) -> Path:
+    """Train a multirun of so many runs, unless that is done; its folder, which is of these arguments alone."""
+    digest = hashlib.sha256(json.dumps(sorted(arguments)).encode()).hexdigest()[:8]
+    folder = place.resolve().with_name(f"{place.name}_{digest}")
     if sum(run.status == results.FINISHED for run in results.runs(folder)) >= runs:
-        return
-    place = "sweep.resume" if (folder / "multirun.yaml").exists() else "hydra.sweep.dir"
-    command = [sys.executable, "-m", "awr_exp.main", "-m", *arguments, f"{place}='{folder}'"]
+        return folder
+    where = "sweep.resume" if (folder / "multirun.yaml").exists() else "hydra.sweep.dir"
+    command = [sys.executable, "-m", "awr_exp.main", "-m", *arguments, f"{where}='{folder}'"]
     print("+", " ".join(command[1:]), flush=True)
     # A run that fails leaves its row out, and no other.
     subprocess.run(command, check=False)
+    return folder
 
 
 def rows(folder: Path, dataset: str, kind: str, name: str) -> Iterator[Row]:
@@ -128,7 +132,6 @@ def main() -> None:
     parser.add_argument("--top-percents", type=float, nargs="*", default=[30.0])
     parser.add_argument("--override", action="append", default=[], help="of every run, such as threads=1")
     options = parser.parse_args()
-    size = f"{options.updates}_updates_{'x'.join(map(str, options.hidden))}"
     options.out.mkdir(parents=True, exist_ok=True)
     common = [
         "agent=awr", "env=from_dataset", "logger=jsonl", f"seed={','.join(map(str, range(options.seeds)))}",
@@ -142,9 +145,9 @@ def main() -> None:
         for kind, own, name, values in kinds(options):
             if not values:
                 continue
-            text = ",".join(map(str, values))
-            folder = (options.out / size / dataset.replace("/", "_") / f"{kind}_{text}_{options.seeds}_seeds").resolve()
-            train(folder, [*data, *common, *own, f"{name}={text}"], len(values) * options.seeds)
+            swept = f"{name}={','.join(map(str, values))}"
+            place = options.out / dataset.replace("/", "_") / kind
+            folder = train(place, [*data, *common, *own, swept], len(values) * options.seeds)
             found += rows(folder, dataset, kind, name)
             # After each kind: the next one may take an hour.
             (options.out / "temperature.json").write_text(json.dumps(found, indent=1) + "\n")
