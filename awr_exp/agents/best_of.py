@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
+from awr_exp.agents.members import BLOCK
 from awr_exp.errors import UserError
 from awr_exp.seeding import generator
 
@@ -31,8 +32,11 @@ class BestOf:
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """Actions [K, B, ...] for obs [K, B, obs_dim] in the data's units."""
-        obs, shape = self.agent.normalize(obs), (self.count, obs.shape[1], self.agent.policy.head.noise)
-        noise = torch.stack([torch.randn(shape, generator=own) for own in self.generators]).to(obs)
+        obs, rows = self.agent.normalize(obs), range(obs.shape[1])
+        # In blocks, so that the draws do not depend on how many rows come at once.
+        parts = [(self.count, len(rows[at : at + BLOCK]), self.agent.policy.head.noise) for at in rows[::BLOCK]]
+        drawn = [torch.cat([torch.randn(*part, generator=own) for part in parts], 1) for own in self.generators]
+        noise = torch.stack(drawn).to(obs)
         actions = self.agent.policy.samples(self.agent.actor.theta, obs, noise)
         return self.judge.module.best(self.judge.theta, obs, actions)
 

@@ -16,6 +16,8 @@ AVERAGE = "actor.average"
 VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
 """Rows, over all members, that pass a network at once outside an update: on a CPU activations stay in the cache, and
 below the size from which every allocation is new memory of the system's."""
+BLOCK = 128
+"""Whatever the number of members, each of them has a multiple of so many of these rows."""
 
 
 class Members(Shardable):
@@ -33,8 +35,8 @@ class Members(Shardable):
 
     @property
     def chunk(self) -> int:
-        """Rows of each member that pass a network at once outside an update."""
-        return max(1, VALUE_CHUNK[self.device.type] // self.members)
+        """Rows of each member that pass a network at once outside an update, a multiple of BLOCK."""
+        return max(1, VALUE_CHUNK[self.device.type] // self.members // BLOCK) * BLOCK
 
     def hyper(self, value: Hyper) -> Tensor:
         """The value as a column [K, 1] on the members' device."""

@@ -21,7 +21,7 @@ POINTS = 12
 AT_ONCE = 10_000
 """Order statistics, of all batches in one call, for which beta is solved at once: what is tried stays in the cache."""
 SMALL, LARGE = 1e-3, 1e2
-"""Ends of the betas that are tried, as shares of the distance of the advantages from the best one."""
+"""Ends of the betas that are tried: shares of mean distances of the advantages from the best one, see `solved`."""
 
 
 class Adaptive(Running):
@@ -61,11 +61,13 @@ class Adaptive(Running):
 
     def solved(self, behind: Tensor) -> Tensor:
         """The beta [..., K, 1] of advantages less the best one, [..., K, GRID], or the nearest that is tried."""
-        unit = (torch.linalg.vector_norm(behind, dim=-1, keepdim=True) / GRID**0.5).clamp(min=SMALLEST)
-        behind = (behind / unit).unsqueeze(-2)
-        point = torch.arange(POINTS, dtype=unit.dtype, device=unit.device)
-        low: Tensor | float = math.log(SMALL)
-        step = math.log(LARGE / SMALL) / (POINTS - 1)
+        # The mean of the roots, squared, is hardly moved by a few that are far behind; that of the squares is.
+        near = behind.abs().sqrt().mean(-1, keepdim=True).square().clamp(min=SMALLEST)
+        far = (torch.linalg.vector_norm(behind, dim=-1, keepdim=True) / GRID**0.5).clamp(min=SMALLEST)
+        behind = behind.unsqueeze(-2)
+        point = torch.arange(POINTS, dtype=near.dtype, device=near.device)
+        low = (SMALL * near).log()
+        step = ((LARGE * far).log() - low) / (POINTS - 1)
         for _ in range(2):
             found = self.divergence(behind / (low + step * point).exp().unsqueeze(-1))
             # It falls along the points: the one that is wanted lies between two of them, or beyond an end.
@@ -73,20 +75,23 @@ class Adaptive(Running):
             low, step = low + step * (place - 1), step / (POINTS - 1)
         above, below = found.gather(-1, torch.cat([place - 1, place], -1)).clamp(min=1e-12).log().split(1, -1)
         share = ((above - self.wanted.log()) / (above - below).clamp(min=1e-12)).clamp(0, 1)
-        return unit * (low + step * (POINTS - 1) * share).exp()
+        return (low + step * (POINTS - 1) * share).exp()
 
     def warnings(self, member: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         own = self.shard(slice(member, member + 1))
+        if not own.step.any():
+            return
         behind = own.quantiles - own.quantiles[:, -1:]
         found, wanted = float(own.divergence(behind / own.solved(behind))), float(own.wanted)
-        if 0.95 * wanted < found < 1.05 * wanted:
-            return
         setting, used = self.told(member, found)
-        if float(behind.min()) > -SMALLEST:
+        alike = float(behind.min()) > -SMALLEST
+        if 0.95 * wanted < found < 1.05 * wanted and not alike:
+            return
+        if alike:
             yield "out of reach", f"{setting} is out of reach: all advantages are the same, and all weights are 1"
         elif found < wanted:
-            alike = f"{math.exp(-found):.1%} of the advantages are as good as the best"
-            yield "out of reach", f"{setting} is out of reach: {alike}, and {used} is used instead"
+            best = f"{math.exp(-found):.1%} of the advantages are as good as the best"
+            yield "out of reach", f"{setting} is out of reach: {best}, and {used} is used instead"
         else:
             yield "out of reach", f"{setting} is out of reach: the weights are all nearly equal, and {used} is used"
 

@@ -18,6 +18,7 @@ from awr_exp.agents.best_of import BestOf
 from awr_exp.agents.cal_ql import CalQL
 from awr_exp.agents.cql import CQL
 from awr_exp.agents.crr import CRR
+from awr_exp.agents.members import BLOCK
 from awr_exp.agents.rebrac import ReBRAC
 from awr_exp.agents.sac import SAC
 from awr_exp.agents.td3_awr import TD3AWR
@@ -263,6 +264,11 @@ def test_the_best_of_several_samples_is_the_one_that_q_finds_best(spec: Spec) ->
     best = BestOf(agent.averaged(), 16, "evaluation", 3)
     chosen = BestOf(agent.averaged(), 16, "evaluation", 3).act(obs)
     assert torch.equal(chosen[1:], best.shard(slice(1, 2)).act(obs[1:]))
+    # However many rows come at once, each has draws of its own.
+    many = torch.randn(2, 3 * BLOCK + 5, 3).double()
+    parts = BestOf(agent.averaged(), 2, "all")
+    whole = BestOf(agent.averaged(), 2, "all").act(many)
+    assert torch.equal(torch.cat([parts.act(many[:, :BLOCK]), parts.act(many[:, BLOCK:])], 1), whole)
     drawn = [agent.act(obs, torch.randn(2, 5, agent.policy.head.noise).double()) for _ in range(3_000)]
     q = torch.stack([agent.slow_q(agent.normalize(obs), agent.q.module.as_inputs.inside(one)) for one in drawn])
     # Hardly any of many draws is better, and the mean one is worse.

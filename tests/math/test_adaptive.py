@@ -16,7 +16,7 @@ from awr_exp.math.members import started
 from tests.conftest import make_awr
 
 NO_LIMIT = 1e9
-KINDS = ("gaussian", "heavy-tailed", "skewed to the best", "skewed to the worst", "few winners")
+KINDS = ("gaussian", "heavy-tailed", "skewed to the best", "skewed to the worst", "few winners", "few crashes")
 
 
 def column(*values: float) -> Tensor:
@@ -32,6 +32,7 @@ def drawn(kind: str, *shape: int, seed: int = 0) -> Tensor:
         "skewed to the best": normal.exp(),
         "skewed to the worst": -normal.exp(),
         "few winners": (other > 1).double() + 0.01 * normal,
+        "few crashes": torch.where(other > 2, -1e5, normal),
     }[kind]
 
 
@@ -130,7 +131,7 @@ TIES = torch.linspace(-1, 0, GRID).double().unsqueeze(0).clamp(max=-0.25)
         (
             AdaptiveESS(0.1),
             TIES,
-            "target=0.1 .* 25.1% of .* as good as the best, .* size of 0.251 is used",
+            "target=0.1 .* 25.0% of .* as good as the best, .* size of 0.25 is used",
             0.25,
         ),
         (AdaptiveESS(0.002), drawn("gaussian", 1, GRID), "0.4% of .* an effective sample size of 0.0039", 1 / GRID),
@@ -141,9 +142,15 @@ TIES = torch.linspace(-1, 0, GRID).double().unsqueeze(0).clamp(max=-0.25)
             "target=0.37 .* all advantages are the same, and all",
             1.0,
         ),
-        (AdaptiveKL(2.0), TIES, "epsilon=2 .* 25.1% .*, and a KL of 1.38 nats is used instead$", 0.25),
+        (AdaptiveKL(2.0), TIES, "epsilon=2 .* 25.0% .*, and a KL of 1.39 nats is used instead$", 0.25),
         (AdaptiveKL(6.0), drawn("gaussian", 1, GRID), "a KL of 5.55 nats", 1 / GRID),
         (AdaptiveKL(1e-12), drawn("gaussian", 1, GRID), "epsilon=1e-12 .* all nearly equal, and a KL of .*e-06", 1.0),
+        (
+            AdaptiveESS(0.37),
+            1e-9 * drawn("gaussian", 1, GRID),
+            "all weights are 1$",
+            1.0,
+        ),
         (AdaptiveKL(1.0), torch.zeros(1, 9), "all advantages are the same, and all weights are 1$", 1.0),
     ],
 )
@@ -160,6 +167,11 @@ def test_what_no_beta_reaches_is_said_with_what_is_used_instead(
     for sentence in found.values():
         with pytest.raises(AssertionError, match=said):
             raise AssertionError(sentence)
+
+
+@pytest.mark.parametrize("weighting", [AdaptiveESS(0.001), AdaptiveKL(9.0)])
+def test_nothing_is_said_of_advantages_before_there_are_any(weighting: Adaptive) -> None:
+    assert not list(weighting.start(column(1)).warnings(0, {}))
 
 
 def test_an_agent_reports_its_beta_and_warns_of_the_weighting_and_of_no_agent_beta() -> None:
