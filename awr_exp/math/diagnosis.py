@@ -19,6 +19,8 @@ FOREIGN = 0.3
 """Share of evaluated steps unlike the data's above which they are of another environment, or far from the data."""
 BEHIND = 1.5
 """Squared error of V, in variances of the advantage, above which it has not caught up with the returns' mean."""
+MISSED = 0.2
+"""Squared error of V, in variances of its target, up to which it is small, whatever the advantages are."""
 UNEXPLAINED = 0.2
 """Explained variance below which the critic knows hardly more than a mean."""
 ALIKE = 0.02
@@ -138,7 +140,9 @@ def _critic(metrics: Metrics, config: Mapping[str, Any]) -> Iterator[Finding]:
     behind = loss / spread**2 if loss is not None and spread and against_v else None
     phased = "trainer.env_steps" in config and _made_of(config, "schedule") == "Phased"
     steps = "schedule.critic_steps" if phased else "agent.value_iters"
-    lags = behind is not None and behind > BEHIND and not alike
+    # The same error in variances of the target.
+    missed = 1.0 if behind is None or explained is None else behind * (1 - explained)
+    lags = behind is not None and behind > BEHIND and missed > MISSED and not alike
     yield from _check(
         "squared error of V / variance of A", behind, f"up to {BEHIND:g}", lags,
         "the critic lags behind: V has not even caught up with the mean of the returns that it is to predict, and "
@@ -147,9 +151,9 @@ def _critic(metrics: Metrics, config: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _check(
         "explained variance", explained, f"{UNEXPLAINED:g} or more",
         explained is not None and explained < UNEXPLAINED and not lags and not alike,
-        f"the critic explains {explained or 0:.0%} of how returns differ, though it knows their mean: the rewards may "
-        "not belong to these observations and actions, or depend on what is not observed; check the data, or train "
-        "longer where train/explained_variance still rises",
+        f"the critic explains {max(0, explained or 0):.0%} of how returns differ, though it knows their mean: the "
+        "rewards may not belong to these observations and actions, or depend on what is not observed; check the data, "
+        "or train longer where train/explained_variance still rises",
     )  # fmt: skip
 
 

@@ -49,6 +49,8 @@ def test_the_cause_of_a_run_comes_first(
         ({"train/beta": 100.0, "train/ess": 0.999}, ""),
         # One that is exact, and one whose targets are all alike, have nothing left to explain.
         ({"train/explained_variance": 1.0}, ""),
+        # It is off in the mean by more than advantages are apart, but by little of what targets are.
+        ({"train/explained_variance": 0.9997, "train/value_loss": 3.3e-4, "train/std_advantage": 0.013}, ""),
         ({"train/explained_variance": 0.0, "train/std_advantage": 0.1, "train/mean_value": 30.0}, ""),
     ],
 )
@@ -90,6 +92,15 @@ def test_a_weighting_that_heeds_no_beta_is_not_blamed_for_it(weighting: str, sta
     found = said(diagnose(HEALTHY | {"train/ess": 0.01}, config))
     assert bool(found) == bool(starts)
     assert all(sentence.startswith(starts) for sentence in found)
+
+
+@pytest.mark.parametrize("place", ["agent._target_", "agent"])
+@pytest.mark.parametrize(("kind", "starts"), [("awr_exp.agents.awr.AWR", "the critic lags"), ("RWR", "")])
+def test_advantages_without_a_baseline_do_not_tell_how_far_a_critic_is(place: str, kind: str, starts: str) -> None:
+    others = {name: value for name, value in CONFIG.items() if name != "agent._target_"}
+    found = said(diagnose(HEALTHY | {"train/value_loss": 1e3}, others | {place: kind}))
+    assert all(sentence.startswith(starts) for sentence in found)
+    assert bool(found) == bool(starts)
 
 
 def test_a_finding_has_its_number_and_range() -> None:
