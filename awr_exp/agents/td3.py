@@ -16,7 +16,8 @@ class TD3(QAgent):
     bc_coef: what the regression's loss counts beside Q, which is divided by the mean of its size; policy_noise and
     noise_clip: deviation and limit of the noise on the next action, in units in which finite bounds are -1 and 1. The
     slow policy of the targets is the average of the actor's parameters that is evaluated. options: other arguments of
-    QAgent. Raises UserError for discrete actions, and for a head whose actions have no gradient.
+    QAgent. Raises UserError for discrete actions, a head whose actions have no gradient, and a decay
+    of 0.
     """
 
     continuous_only = True
@@ -35,6 +36,8 @@ class TD3(QAgent):
                 f"{type(self).__name__} climbs Q along the policy's actions, which have no gradient with "
                 f"head={type(self.policy.head).__name__}: choose head=deterministic"
             )
+        if bool((self.ema_decay == 0).any()):
+            raise UserError("agent.ema_decay is 0, but this average is the slow policy of the targets: try 0.995")
         self.bc_coef = self.hyper(bc_coef)
         self.policy_noise, self.noise_clip = self.hyper(policy_noise), self.hyper(noise_clip)
         self.noise_sizes["next"] = self.spec.action_dim

@@ -21,6 +21,7 @@ from awr_exp.agents.crr import CRR
 from awr_exp.agents.members import BLOCK
 from awr_exp.agents.rebrac import ReBRAC
 from awr_exp.agents.sac import SAC
+from awr_exp.agents.td3 import TD3
 from awr_exp.agents.td3_awr import TD3AWR
 from awr_exp.agents.td3_bc import TD3BC
 from awr_exp.building.build import build
@@ -41,8 +42,10 @@ ARMS = Spec(obs_dim=1, num_actions=3)
 
 
 def made(kind: Any, spec: Spec = CONTINUOUS, head: Any = None, seeds: Sequence[int] = (0, 1), **options: Any) -> Any:
-    parts = {"weighting": weights.exp_clip} if issubclass(kind, AWAC | TD3AWR) else {}
+    parts: dict[str, Any] = {"weighting": weights.exp_clip} if issubclass(kind, AWAC | TD3AWR) else {}
     head = head or (Deterministic if issubclass(kind, TD3BC | ReBRAC | TD3AWR) else heads.auto_squashed)
+    if issubclass(kind, TD3):
+        parts |= {"ema_decay": 0.9}
     return kind(spec, NETWORK, head, list(seeds), **({"dtype": torch.float64} | parts | options))
 
 
@@ -282,6 +285,9 @@ def test_what_needs_a_q_a_gradient_or_a_density_says_so() -> None:
     said = {
         "needs an agent with a Q to judge actions by, and BC has none": lambda: BestOf(bc, 32),
         "TD3BC climbs Q along the policy's actions.*head=Mixture: choose head=det": lambda: made(TD3BC, head=Mixture),
+        "ema_decay is 0, but .* slow policy of the targets: try 0.995": lambda: made(
+            TD3BC, ema_decay=[0.9, 0.0]
+        ),
         "TD3AWR needs continuous actions.*such as agent=iql": lambda: made(TD3AWR, DISCRETE, heads.auto),
         "head=Deterministic lacks a density or a gradient": lambda: made(CQL, head=Deterministic),
         "agent.ensemble is 0; it must be a whole number": lambda: made(AWAC, ensemble=0),
