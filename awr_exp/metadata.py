@@ -11,7 +11,7 @@ Metadata = dict[str, Any]
 
 OF_LEARNING = {
     "optimizer", "init", "input_scale", "output_init", "output_scale", "std", "std_end",
-    "bound_penalty", "logit_penalty", "steps", "candidates", "best_of",
+    "bound_penalty", "logit_penalty", "steps", "candidates", "best_of", "kind",
 }  # fmt: skip
 """Metadata that may change while a policy learns: its state goes on meaning the same. Each kind of std has a shape."""
 

@@ -118,6 +118,8 @@ def settle(config: DictConfig) -> None:
             hydra.sweep.dir = config.sweep.resume
 
 
+AFTERWARDS = ("evaluate", "logger", "objective", "device", "threads")
+"""What may be given to a run that has ended."""
 _new: list[Path] = []
 """The folders that this process has made for its run, the run's own first."""
 
@@ -133,10 +135,18 @@ def forget(folder: Path) -> None:
 
 
 def note_changes(folder: Path, overrides: Iterable[str], cfg: DictConfig) -> None:
-    """Keep which settings a run that is resumed has changed: what it was started with no longer says what it is."""
+    """Keep which settings a run that is resumed has changed: what it was started with no longer says what it is.
+
+    Where nothing is left to learn, say which of them have no effect.
+    """
     known = results.changed(folder)
     before = OmegaConf.to_container(saved_config(folder, cfg.trust))
     changes = {name: str(now) for name, (_, now) in _changes(before, cfg, overrides).items()}
+    if results.finished(results.read(folder), task(cfg)):
+        idle = [name for name in changes if name not in known and name.partition(".")[0] not in AFTERWARDS]
+        if idle:
+            said = " ".join(f"{name}={changes.pop(name)}" for name in idle)
+            log.warning("warning: the run has ended, and %s changes nothing: to go on, make it longer, too", said)
     if lost := [f"{name}={value}" for name, value in known.items() if name not in changes]:
         log.warning("it was resumed with %s before, and now without: give that again to keep it", " ".join(lost))
     if changes.keys() - known.keys():

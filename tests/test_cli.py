@@ -552,6 +552,17 @@ def test_help_and_mistakes_never_wait_for_torch(argument: str, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
+def test_what_would_change_nothing_of_a_run_that_has_ended_is_said_and_not_kept(finished: Path, cli: Cli) -> None:
+    done = cli(f"resume={finished}", "agent.max_weight=5", "evaluate=fqe", "evaluate.updates=10")
+    assert done.returncode == 0, done.stdout
+    assert "the run has ended, and agent.max_weight=5 changes nothing: to go on, make it longer, too" in done.stdout
+    assert "agent.max_weight" not in results.changed(finished)
+    longer = cli(f"resume={finished}", "agent.max_weight=5", "trainer.updates=300")
+    assert longer.returncode == 0, longer.stdout
+    assert "changes nothing" not in longer.stdout
+    assert results.changed(finished)["agent.max_weight"] == "5"
+
+
 def test_a_policy_of_a_stranger_is_not_called(finished: Path, tmp_path: Path) -> None:
     found = checkpoint.latest(finished)
     assert found is not None

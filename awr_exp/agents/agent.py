@@ -46,6 +46,8 @@ class Agent(Members):
     """Steps of the critic on each batch."""
     continuous_only = False
     """Whether it has no form for discrete actions."""
+    imitates, beta_matters = True, False
+    """Whether its policy is fitted to the actions of the data, and whether it has a `beta` that has an effect."""
     reads_next_action = False
     """Whether its batches have to say what was done next, see `Batch.next_action`."""
     judged_by: frozenset[str] | None = frozenset()
@@ -95,10 +97,8 @@ class Agent(Members):
     def check_task(cls, spec: Spec) -> None:
         """Raises UserError where it is for other actions than the task's."""
         if cls.continuous_only and spec.discrete:
-            raise UserError(
-                f"{cls.__name__} needs continuous actions; this task has {spec.num_actions} discrete ones: choose "
-                "another agent, such as agent=iql"
-            )
+            found = f"{spec.num_actions} discrete ones: choose another agent, such as agent=iql"
+            raise UserError(f"{cls.__name__} needs continuous actions; this task has {found}")
 
     def __repr__(self) -> str:
         sizes = " + ".join(f"{network.theta.shape[1]:,} of the {name}" for name, network in self.networks.items())
@@ -117,8 +117,8 @@ class Agent(Members):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the metadata of its checkpoints say beside its configuration: how its policy is made."""
-        return {"conditioned": self.policy.conditioned}
+        """What the metadata of its checkpoints say beside its configuration: how its policy is made, and by whom."""
+        return {"conditioned": self.policy.conditioned, "kind": type(self).__name__}
 
     @property
     def noise_size(self) -> int:

@@ -11,8 +11,10 @@ from awr_exp.types import Batch, Metrics
 
 
 class AWAC(QAgent, WeightedAgent):
-    """A = Q(s, a) - V(s), where V is the mean Q of actions that the policy draws, and AWR's actor (eq. 13).
+    """A = Q(s, a) - V(s), where V is the mean Q of actions that the policy draws, and AWR's actor.
 
+    Q minimises (r + gamma Q_slow(s', a') - Q(s, a))^2 with a' of pi (eq. 5), and pi maximises exp(A / beta) log pi(a|s)
+    (eq. 13).
     samples: the number of actions that V is made of. options: other arguments of QAgent and WeightedAgent.
     """
 

@@ -14,10 +14,13 @@ from awr_exp.types import Batch, LossAndMetrics
 class CQL(SAC):
     """SAC whose Q is pressed down on all actions, most where it is large, and up on the data's.
 
+    Q minimises alpha (log sum_a exp Q(s, a) - Q(s, a of the data)) and the squared error of SAC (eq. 4).
     alpha: what that pressure counts beside the squared error; samples: actions of each kind (by chance, and of the
     policy in s and in s') that log sum exp Q(s, .) is estimated with, where actions are continuous. options: other
     arguments of SAC.
     """
+
+    imitates = False
 
     def __init__(self, *args: Any, alpha: PerMember[NotNegative] = 5.0, samples: Count = 10, **options: Any) -> None:
         super().__init__(*args, **options)

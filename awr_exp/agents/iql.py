@@ -14,6 +14,8 @@ from awr_exp.types import Batch, LossAndMetrics, Metrics
 class IQL(QAgent, WeightedAgent):
     """V by expectile regression on a slow Q, twin Q toward r + gamma V(s'), and AWR's actor on Q - V.
 
+    V minimises |tau - 1(Q_slow < V)| (Q_slow - V)^2 (eq. 5), Q minimises (r + gamma V(s') - Q)^2 (eq. 6), and pi
+    maximises min(exp((Q_slow - V) / beta), max_weight) log pi(a|s) (eq. 7).
     expectile: of V, from 0.5 (the mean of the data's actions) to below 1 (the best of them). options: other arguments
     of QAgent and WeightedAgent.
     """

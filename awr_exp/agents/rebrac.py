@@ -11,6 +11,8 @@ class ReBRAC(TD3):
     """TD3 with two penalties: `bc_coef` on the policy's distance from the data, `critic_bc_coef` on that of its next
     action.
 
+    pi maximises Q(s, pi(s)) - bc_coef (pi(s) - a)^2, and Q minimises (r + gamma (Q_slow(s', a') - critic_bc_coef
+    (a' - what the data did next)^2) - Q(s, a))^2, in units of actions (eq. 3 and 4).
     critic_bc_coef: what the squared distance of the next action from the data's takes from the target (eq. 4); nothing
     where the data do not say what was done next, at the end of an episode. options: other arguments of TD3.
     """

@@ -33,6 +33,9 @@ def take_over(agent: Agent, mine: Sequence[Metadata], begin: Sequence[Found]) ->
     if not own & state.keys():
         log.info("the policy to begin with has no critic: a new one is learnt")
         state |= {name: tensor for name, tensor in agent.state_dict().items() if name in own}
+    elif "kind" in theirs[0] and (kinds := (theirs[0]["kind"], mine[0].get("kind")))[0] != kinds[1]:
+        values = "the policy to begin with was trained as %s, and its critic is taken for that of %s"
+        log.warning(f"warning: {values}: what the two predict may differ", *kinds)
     try:
         agent.load_state_dict(state)
     except ValueError as error:

@@ -33,6 +33,8 @@ class Adaptive(Running):
 
     learnt = ("quantiles", "step")
     size = GRID
+    rows = GRID
+    """Advantages in a batch."""
     quantiles: Tensor
     wanted: Tensor
 
@@ -46,6 +48,7 @@ class Adaptive(Running):
         raise NotImplementedError
 
     def statistic(self, advantage: Tensor) -> Tensor:
+        self.rows = advantage.shape[-1]
         return F.adaptive_avg_pool1d(advantage.sort(-1).values, GRID)
 
     def weigh(self, advantage: Tensor, average: Tensor, beta: Tensor, max_weight: Tensor) -> Tensor:
@@ -84,13 +87,16 @@ class Adaptive(Running):
         behind = own.quantiles - own.quantiles[:, -1:]
         found, wanted = float(own.divergence(behind / own.solved(behind))), float(own.wanted)
         setting, used = self.told(member, found)
-        alike = float(behind.min()) > -SMALLEST
-        if 0.95 * wanted < found < 1.05 * wanted and not alike:
+        same = float(behind.min()) > -SMALLEST
+        if 0.95 * wanted < found < 1.05 * wanted and not same:
             return
-        if alike:
+        if same:
             yield "out of reach", f"{setting} is out of reach: all advantages are the same, and all weights are 1"
         elif found < wanted:
-            best = f"{math.exp(-found):.1%} of the advantages are as good as the best"
+            share, most = math.exp(-found), min(self.rows, GRID)
+            alike = f"{share:.1%} of the advantages are as good as the best"
+            one = f"a single one of {most} advantages has all the weight"
+            best = one if share < 1.5 / most else alike
             yield "out of reach", f"{setting} is out of reach: {best}, and {used} is used instead"
         else:
             yield "out of reach", f"{setting} is out of reach: the weights are all nearly equal, and {used} is used"
@@ -121,7 +127,7 @@ class AdaptiveESS(Adaptive):
 
     def told(self, member: int, divergence: float) -> tuple[str, str]:
         used = f"an effective sample size of {math.exp(-divergence):.3g}"
-        return f"weighting.target={float(self.target[member]):g}", used
+        return f"weighting.target={float(self.target[member]):.7g}", used
 
 
 @checked("weighting")

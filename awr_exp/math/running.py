@@ -139,8 +139,8 @@ class Quantile(Running):
         if share > 1.5 * wanted / 100 + 0.1:
             yield (
                 "out of reach",
-                f"weighting.top_percent={wanted:g} is out of reach: so many advantages are alike that {share:.0%} of "
-                "them are as good as the best, and all of these have a weight of 1",
+                f"weighting.top_percent={wanted:g} is out of reach: {share:.0%} of the advantages have a weight of 1, "
+                "since many are alike, or batches are too small to tell so few apart",
             )
 
 

@@ -41,7 +41,8 @@ def judge(
         return None
     if beta is None:
         none = metrics.get("mean_weight") == 0
-        fact, advice = "all weights are 0: no advantage is positive", "check the critic, or try another weighting"
+        fact = "all weights are 0: no advantage is good enough"
+        advice = "check the critic, or try another weighting, or another threshold of it"
         return Judgement("all zero", fact, advice, "any") if none else None
     if metrics["std_advantage"] <= FLAT or metrics.get("equal_rewards"):
         what = "rewards" if metrics.get("equal_rewards") else "advantages"

@@ -70,7 +70,7 @@ class Advise(Callback):
                 "warning: value_iters=1: the critic takes one step a batch and lags behind the policy; "
                 "try agent.value_iters=5"
             )
-        if trainer.data:
+        if trainer.data and trainer.agent.imitates:
             for sentence in trainer.agent.policy.head.about_data(trainer.data.actions(MANY).to(trainer.agent.device)):
                 log.warning("warning: %s", sentence)
 

@@ -8,7 +8,6 @@ from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.math import diagnosis
 from awr_exp.training import curves
-from awr_exp.training.callbacks import LAST
 from awr_exp.training.progress import closing_table
 from awr_exp.training.run import Run
 from awr_exp.training.trainer import Trainer
@@ -83,7 +82,7 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     rows.append((run.chosen("agent"), *told(run)))
     recent = run.latest.get("eval/return_recent")
     if recent is not None and recent != run.latest.get("eval/return_mean"):
-        rows.append((f"last {LAST} evaluations", f"{recent:10.1f}", ""))
+        rows.append(("last evaluations", f"{recent:10.1f}", ""))
     if "fqe/gamma" in run.latest:
         # Beside the data's row, what their own actions are worth.
         heads = [f"estimate, discounted by {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]

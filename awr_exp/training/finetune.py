@@ -35,9 +35,10 @@ class WatchForFall(Callback):
                 trainer.log(member, {"eval/return_lowest": lowest})
             elif before:
                 trainer.log(member, {"eval/return_at_start": float(np.mean(before))})
-            if before and np.mean(now) < np.mean(before) - np.std(before) - np.std(now):
+            # By more than is to be seen in the sentence, too.
+            if before and np.mean(now) < np.mean(before) - np.std(before) - np.std(now) - 0.01 * abs(np.mean(before)):
                 fell = f"from the {np.mean(before):.1f} that it began with to {np.mean(now):.1f}"
-                beta = "a larger agent.beta, " if run.config.get("agent", {}).get("beta") else ""
+                beta = "a larger agent.beta, " if trainer.agent.beta_matters else ""
                 advice = f"try {beta}a larger trainer.offline_share or a smaller agent.actor_lr"
                 trainer.warn(member, "fell", f"the return fell {fell}; {advice}")
 

@@ -285,9 +285,7 @@ def test_what_needs_a_q_a_gradient_or_a_density_says_so() -> None:
     said = {
         "needs an agent with a Q to judge actions by, and BC has none": lambda: BestOf(bc, 32),
         "TD3BC climbs Q along the policy's actions.*head=Mixture: choose head=det": lambda: made(TD3BC, head=Mixture),
-        "ema_decay is 0, but .* slow policy of the targets: try 0.995": lambda: made(
-            TD3BC, ema_decay=[0.9, 0.0]
-        ),
+        "ema_decay is 0, but .* slow policy of the targets: try 0.995": lambda: made(TD3BC, ema_decay=[0.9, 0.0]),
         "TD3AWR needs continuous actions.*such as agent=iql": lambda: made(TD3AWR, DISCRETE, heads.auto),
         "head=Deterministic lacks a density or a gradient": lambda: made(CQL, head=Deterministic),
         "agent.ensemble is 0; it must be a whole number": lambda: made(AWAC, ensemble=0),

@@ -134,8 +134,18 @@ TIES = torch.linspace(-1, 0, GRID).double().unsqueeze(0).clamp(max=-0.25)
             "target=0.1 .* 25.0% of .* as good as the best, .* size of 0.25 is used",
             0.25,
         ),
-        (AdaptiveESS(0.002), drawn("gaussian", 1, GRID), "0.4% of .* an effective sample size of 0.0039", 1 / GRID),
-        (AdaptiveESS(0.01), drawn("gaussian", 1, 16), "6.2% of the advantages are as good as the best", 1 / 16),
+        (
+            AdaptiveESS(0.002),
+            drawn("gaussian", 1, GRID),
+            "one of 256 .* size of 0.00391 is used",
+            1 / GRID,
+        ),
+        (
+            AdaptiveESS(0.01),
+            drawn("gaussian", 1, 16),
+            "a single one of 16 advantages has all",
+            1 / 16,
+        ),
         (
             AdaptiveESS(0.37),
             torch.full((1, 9), 5.1),

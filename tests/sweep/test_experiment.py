@@ -147,6 +147,11 @@ def test_a_policy_to_begin_with_must_mean_the_same_here(
     same = finetuned(tmp_path / "same", source, "network.init=xavier")
     assert begin["actor.step"].item() > 0
     assert "optimizer" not in caplog.text
+    assert "trained as" not in caplog.text
+    finetuned(tmp_path / "kind", source, "agent=marwil", "agent.value_iters=1")
+    assert "trained as" not in caplog.text
+    finetuned(tmp_path / "rwr", source, "agent=rwr", "agent.value_iters=1")
+    assert "trained as AWR, and its critic is taken for that of RWR: what the two predict may differ" in caplog.text
     caplog.set_level("INFO")
     momentum = finetuned(tmp_path / "momentum", source, "optimizer=momentum")
     assert "trained with another optimizer, whose moments start anew" in caplog.text

@@ -83,7 +83,7 @@ def test_it_collects_where_the_data_come_from_and_is_evaluated_where_they_say(tm
     lengths = {row["name"]: row["value"] for row in read(tmp_path)}
     assert lengths["eval/length_mean"] == 20
     (learner,) = run.learners
-    place, best = recorder.finish.call_args.args
+    place, best, _ = recorder.finish.call_args.args
     assert learner.collector.driver.hosts[0].hosted.fleet.make_env is place
     assert place().unwrapped.g == 2.0
     assert place().spec.max_episode_steps == 40
