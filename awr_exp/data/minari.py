@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 HUB = ("huggingface.co", 443)
+SCORES = {"HalfCheetah": (-280.18, 12135.0), "Hopper": (-20.27, 3234.3), "Walker2d": (1.63, 4592.3)}
+"""Returns of random and expert policies by D4RL (Fu et al. 2020, arXiv 2004.07219), which the hub's sets lack."""
 
 
 @checked("dataset")
@@ -56,7 +58,7 @@ def load(
         env_spec=own,
         eval_env_spec=_env_source(id, metadata, "eval_env_spec"),
         observation_space=observation,
-        **_scores(id, metadata),
+        **_scores(id, metadata, own),
     )
     data = Transitions(packed, lengths, spec, info)
     for doubt in content.doubts(data, own.max_episode_steps if own else None):
@@ -183,13 +185,20 @@ def _env_source(id: str, metadata: dict[str, Any], field: str) -> source.EnvSour
         return None
 
 
-def _scores(id: str, metadata: dict[str, Any]) -> dict[str, Any]:
-    """The reference scores of the data set by name; None, with a warning, for one that is no number."""
-    scores = {name: metadata.get(name) for name in ("ref_min_score", "ref_max_score")}
+def _scores(id: str, metadata: dict[str, Any], own: source.EnvSource | None) -> dict[str, Any]:
+    """The reference scores of the data set by name, or those of its task in D4RL.
+
+    None, with a warning, for one that is no number.
+    """
+    scores: dict[str, Any] = {name: metadata.get(name) for name in ("ref_min_score", "ref_max_score")}
     for name, value in scores.items():
         if value is not None and not (type(value) in (int, float) and abs(value) < 1e300):
             log.warning("data set '%s': its %s is left out, which is no number: %.40r", id, name, value)
             scores[name] = None
+    task = own.id.partition("-v")[0] if own and not own.kwargs else ""
+    if list(scores.values()) == [None, None] and task in SCORES:
+        log.info("data set '%s' has no reference scores: those of D4RL are taken for %s", id, task)
+        return dict(zip(scores, SCORES[task], strict=True))
     low, high = scores.values()
     if low is not None and high is not None and high <= low:
         log.warning("data set '%s' has no normalized scores: ref_min_score is %g, ref_max_score %g", id, low, high)

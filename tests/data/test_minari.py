@@ -264,6 +264,25 @@ def test_reference_scores_that_are_none_are_said(root: Path, caplog: pytest.LogC
     assert "has no normalized scores: ref_min_score is 3, ref_max_score 3" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("env", "own", "scores"),
+    [
+        ("Hopper-v5", {}, (-20.27, 3234.3)),
+        ("Hopper-v5", {"ref_min_score": 1.0}, (1.0, None)),
+        ("Hopper-v5", {"ref_min_score": 1.0, "ref_max_score": 2.0}, (1.0, 2.0)),
+        ("Pendulum-v1", {}, (None, None)),
+    ],
+)
+def test_a_set_without_reference_scores_has_those_of_d4rl(
+    root: Path, env: str, own: dict[str, float], scores: tuple[float | None, float | None]
+) -> None:
+    make()
+    path = root / ID / "data" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"env_spec": gymnasium.spec(env).to_json()} | own))
+    info = load(ID).info
+    assert (info.ref_min_score, info.ref_max_score) == scores
+
+
 def test_a_space_without_numbers_is_refused_by_name(root: Path) -> None:
     make()
     path = root / ID / "data" / "metadata.json"
