@@ -28,6 +28,8 @@ PHASED = [
     "schedule.samples_per_iteration=128", "schedule.critic_steps=4", "schedule.actor_steps=8",
     "schedule.normalizer_samples=256",
 ]  # fmt: skip
+ONLINE = ["trainer=online", "agent.actor_lr=3e-4", *STEPS]
+NO_AVERAGE = "agent.ema_decay=0"
 INTERLEAVED = ["schedule=interleaved", "schedule.learning_starts=128", "schedule.update_interval=16"]
 FINETUNE = ["trainer=finetune", "dataset.max_transitions=2000", *STEPS, *PHASED]
 RUNS: dict[str, list[list[str]]] = {
@@ -37,15 +39,15 @@ RUNS: dict[str, list[list[str]]] = {
     "behaviour cloning": [[*OFFLINE, "agent=bc"]],
     "reward-weighted regression": [[*OFFLINE, "agent=rwr"]],
     "sweep of four": [[*OFFLINE, f"agent.beta={beta}", f"seed={seed}"] for beta in (0.1, 1.0) for seed in (3, 4)],
-    "online, phased": [["trainer=online", "env=cartpole", *STEPS, *PHASED]],
+    "online, phased": [[*ONLINE, "env=cartpole", NO_AVERAGE, *PHASED]],
     "online, continuous, annealed": [
-        ["trainer=online", "env=pendulum", *STEPS, *PHASED, "head=gaussian_annealed", "agent.ema_decay=0.9"]
+        [*ONLINE, "env=pendulum", *PHASED, "head=gaussian_annealed", "agent.ema_decay=0.9"]
     ],
-    "online, interleaved": [["trainer=online", "env=cartpole", *STEPS, *INTERLEAVED]],
+    "online, interleaved": [[*ONLINE, "env=cartpole", NO_AVERAGE, *INTERLEAVED]],
     "online, interleaved, whole episodes": [
-        ["trainer=online", "env=pendulum", *STEPS, *INTERLEAVED, "advantage=td_lambda", "schedule.refresh_interval=64"]
+        [*ONLINE, "env=pendulum", NO_AVERAGE, *INTERLEAVED, "advantage=td_lambda", "schedule.refresh_interval=64"]
     ],
-    "online sweep of two": [["trainer=online", "env=cartpole", *STEPS, *PHASED, f"seed={seed}"] for seed in (0, 1)],
+    "online sweep of two": [[*ONLINE, "env=cartpole", NO_AVERAGE, *PHASED, f"seed={seed}"] for seed in (0, 1)],
     "finetune": [
         [*FINETUNE, "trainer.pretrain.updates=20", "trainer.pretrain.batch_size=32", f"agent.beta={beta}"]
         for beta in (0.3, 1.0)
