@@ -232,13 +232,9 @@ def _about_rewards(reward: Tensor, terminated: Tensor, unit: RewardUnit, online:
     """
     if not reward.numel():
         return None
-    own = unit.own(reward)
-    low, high = float(own.min()), float(own.max())
+    low, high = reward.min(), reward.max()
     if low != high or (low != 0 and bool(terminated.any())):
         return None
-    so_far = " so far" if online else ""
+    every = f"all rewards{' so far' if online else ''} are {float(unit.own(low)) + 0.0:g}"
     outcome = "nothing is learnt until one differs" if online else "nothing is to be gained over behaviour cloning"
-    return (
-        f"all rewards{so_far} are {low + 0.0:g}, so that no action is better than another and {outcome}: "
-        "check where they come from"
-    )
+    return f"{every}, so that no action is better than another and {outcome}: check where they come from"

@@ -19,13 +19,13 @@ from awr_exp.math import losses, weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.policy import MakeHead
-from awr_exp.training import checkpoint
+from awr_exp.training import checkpoint, learner
 from awr_exp.training.accelerate import FLOAT32_ERROR, Graphed, accelerate, fast_float32_products
 from awr_exp.training.loggers import Jsonl
 from awr_exp.training.offline import Offline
 from awr_exp.training.rows import read
 from awr_exp.training.run import Run
-from awr_exp.types import DataInfo
+from awr_exp.types import DataInfo, RewardUnit
 from tests.conftest import CONTINUOUS, DISCRETE, NETWORK, make_awr, random_batch
 
 LENGTHS = (30, 5, 65)
@@ -62,6 +62,19 @@ def trainer(folders: list[Path], agent: Agent, **schedule: Any) -> Offline:
         runs=[Run(folder, logger=Jsonl(folder)) for folder in folders],
         **({"data": random_data()} | SCHEDULE | schedule),
     )
+
+
+@pytest.mark.parametrize(
+    ("own", "shift", "said"),
+    [(0.0, 0.0, "all rewards are 0, "), (0.0, -1.0, None), (1.0, 0.0, None), (1.0, -1.0, "all rewards are 1, ")],
+)
+def test_rewards_that_are_alike_are_a_fault_unless_they_tell_how_soon_an_episode_ends(
+    own: float, shift: float, said: str | None
+) -> None:
+    unit = RewardUnit(1.0, shift)
+    sentence = learner._about_rewards(unit.learnt(torch.full((4,), own)), torch.arange(4) == 3, unit, online=False)
+    assert (sentence or "").startswith(said or "")
+    assert (sentence is None) == (said is None)
 
 
 def test_a_member_leaves_what_a_run_of_its_own_leaves(tmp_path: Path) -> None:
