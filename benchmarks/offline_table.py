@@ -19,11 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from temperature import LAST, SCORE
 from temperature import train as multirun
 
-from awr_exp import config, results
+from awr_exp import config, results, vocabulary
 from awr_exp.training.rows import series
 
 AGENTS = ["bc", "bc_top", "rwr", "awr", "marwil", "iql", "awac", "crr", "td3_awr", "td3_bc", "rebrac", "cql"]
@@ -47,10 +46,8 @@ class Row:
 
 def default_beta(agent: str) -> float | None:
     """The beta that an agent's yaml has, None where it has none."""
-    text = (config.CONF / "agent" / f"{agent}.yaml").read_text()
-    content = yaml.safe_load(text)
-    inherited = default_beta("awr") if "defaults" in content and "awr" in content["defaults"] else None
-    return content.get("agent", content).get("beta", inherited)
+    (content,) = (one.content for one in vocabulary.options(config.CONF) if (one.group, one.name) == ("agent", agent))
+    return content.get("agent", content).get("beta")
 
 
 def layers(agent: str, hidden: Sequence[int]) -> str:

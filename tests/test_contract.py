@@ -20,7 +20,7 @@ from hydra.utils import get_class
 from torch.testing import assert_close
 
 import awr_exp
-from awr_exp import config
+from awr_exp import config, vocabulary
 from awr_exp.agents.critic import CriticAgent
 from awr_exp.building.build import build
 from awr_exp.building.stacking import group_key, own_values, stack
@@ -200,9 +200,8 @@ def refused(cfg: dict[str, Any], spec: Spec, folder: Path) -> str | None:
 @cache
 def has_values(agent: str) -> bool:
     """Whether it can learn from what it collects."""
-    yaml = (config.CONF / "agent" / f"{agent}.yaml").read_text()
-    (target,) = re.findall(r"^ *_target_: (awr_exp\.agents\..*)$", yaml, re.MULTILINE)
-    return issubclass(get_class(target), CriticAgent)
+    (content,) = (one.content for one in vocabulary.options(config.CONF) if (one.group, one.name) == ("agent", agent))
+    return issubclass(get_class(content.get("agent", content)["_target_"]), CriticAgent)
 
 
 @cache

@@ -32,10 +32,10 @@ class BestOf:
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """Actions [K, B, ...] for obs [K, B, obs_dim] in the data's units."""
-        obs, rows = self.agent.normalize(obs), range(obs.shape[1])
         # In blocks, so that the draws do not depend on how many rows come at once.
-        parts = [(self.count, len(rows[at : at + BLOCK]), self.agent.policy.head.noise) for at in rows[::BLOCK]]
-        drawn = [torch.cat([torch.randn(*part, generator=own) for part in parts], 1) for own in self.generators]
+        obs, width = self.agent.normalize(obs), self.agent.policy.head.noise
+        shapes = [(self.count, part.shape[1], width) for part in obs.split(BLOCK, 1)]
+        drawn = [torch.cat([torch.randn(shape, generator=own) for shape in shapes], 1) for own in self.generators]
         noise = torch.stack(drawn).to(obs)
         actions = self.agent.policy.samples(self.agent.actor.theta, obs, noise)
         return self.judge.module.best(self.judge.theta, obs, actions)

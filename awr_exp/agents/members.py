@@ -16,8 +16,9 @@ AVERAGE = "actor.average"
 VALUE_CHUNK = {"cpu": 4_096, "cuda": 65_536}
 """Rows, over all members, that pass a network at once outside an update: on a CPU activations stay in the cache, and
 below the size from which every allocation is new memory of the system's."""
-BLOCK = 128
-"""Whatever the number of members, each of them has a multiple of so many of these rows."""
+BLOCK = 16
+"""Each member has a multiple of so many of these rows, however many members there are: what is drawn by blocks of them
+does not depend on that."""
 
 
 class Members(Shardable):

@@ -16,8 +16,7 @@ class TD3(QAgent):
     bc_coef: what the regression's loss counts beside Q, which is divided by the mean of its size; policy_noise and
     noise_clip: deviation and limit of the noise on the next action, in units in which finite bounds are -1 and 1. The
     slow policy of the targets is the average of the actor's parameters that is evaluated. options: other arguments of
-    QAgent. Raises UserError for discrete actions, a head whose actions have no gradient, and a decay
-    of 0.
+    QAgent. Raises UserError for discrete actions, for a head whose actions have no gradient, and for no such average.
     """
 
     continuous_only = True

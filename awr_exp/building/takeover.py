@@ -29,13 +29,14 @@ def take_over(agent: Agent, mine: Sequence[Metadata], begin: Sequence[Found]) ->
     state = {name: torch.cat([one[name] for one in states]) for name in states[0]}
     # The best policy was found with its averaged parameters, where there are some.
     state["actor.theta"] = state.get(AVERAGE, state["actor.theta"])
+    before, now = theirs[0].get("kind"), mine[0].get("kind")
     own = {f"{name}.{part}" for name, net in agent.networks.items() if name != "actor" for part in net.tensors()}
     if not own & state.keys():
         log.info("the policy to begin with has no critic: a new one is learnt")
         state |= {name: tensor for name, tensor in agent.state_dict().items() if name in own}
-    elif "kind" in theirs[0] and (kinds := (theirs[0]["kind"], mine[0].get("kind")))[0] != kinds[1]:
+    elif before not in (None, now):
         values = "the policy to begin with was trained as %s, and its critic is taken for that of %s"
-        log.warning(f"warning: {values}: what the two predict may differ", *kinds)
+        log.warning(f"warning: {values}: what the two predict may differ", before, now)
     try:
         agent.load_state_dict(state)
     except ValueError as error:

@@ -87,19 +87,18 @@ class Adaptive(Running):
         behind = own.quantiles - own.quantiles[:, -1:]
         found, wanted = float(own.divergence(behind / own.solved(behind))), float(own.wanted)
         setting, used = self.told(member, found)
-        same = float(behind.min()) > -SMALLEST
-        if 0.95 * wanted < found < 1.05 * wanted and not same:
+        share, most = math.exp(-found), min(self.rows, GRID)
+        if float(behind.min()) > -SMALLEST:
+            reason = "all advantages are the same, and all weights are 1"
+        elif 0.95 * wanted < found < 1.05 * wanted:
             return
-        if same:
-            yield "out of reach", f"{setting} is out of reach: all advantages are the same, and all weights are 1"
-        elif found < wanted:
-            share, most = math.exp(-found), min(self.rows, GRID)
-            alike = f"{share:.1%} of the advantages are as good as the best"
-            one = f"a single one of {most} advantages has all the weight"
-            best = one if share < 1.5 / most else alike
-            yield "out of reach", f"{setting} is out of reach: {best}, and {used} is used instead"
+        elif found > wanted:
+            reason = f"the weights are all nearly equal, and {used} is used"
+        elif share < 1.5 / most:
+            reason = f"a single one of {most} advantages has all the weight, and {used} is used instead"
         else:
-            yield "out of reach", f"{setting} is out of reach: the weights are all nearly equal, and {used} is used"
+            reason = f"{share:.1%} of the advantages are as good as the best, and {used} is used instead"
+        yield "out of reach", f"{setting} is out of reach: {reason}"
 
 
 @checked("weighting")

@@ -96,13 +96,15 @@ def _differing(configs: Sequence[Config]) -> list[str]:
 
 def named(config: Config, options: Mapping[str, str]) -> dict[str, Any]:
     """The configuration with parts by the options that were chosen, each said once: others refer to it."""
-    own = {
-        name: value
-        for name, value in config.items()
-        if "." not in name or name.rpartition(".")[2] not in options or config.get(name.rpartition(".")[2]) != value
-    }
-    parts = {group: option for group, option in options.items() if group == "experiment" or is_setting(group)}
-    return own | {group: option for group, option in parts.items() if group == "experiment" or group in own}
+
+    def refers(name: str) -> bool:
+        part = name.rpartition(".")[2]
+        return part != name and part in options and config[name] == config.get(part)
+
+    # An experiment is no part of the configuration, but what it consists of.
+    chosen = {group: option for group, option in options.items() if group in config or group == "experiment"}
+    own = {name: value for name, value in config.items() if not refers(name)}
+    return own | {group: option for group, option in chosen.items() if is_setting(group)}
 
 
 def varied(configs: Sequence[Config], given: Collection[str] | None = None) -> list[str]:
