@@ -82,7 +82,7 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     rows.append((run.chosen("agent"), *told(run)))
     recent = run.latest.get("eval/return_recent")
     if recent is not None and recent != run.latest.get("eval/return_mean"):
-        rows.append(("last evaluations", f"{recent:10.1f}", ""))
+        rows.append(("mean of its last few", f"{recent:10.1f}", ""))
     if "fqe/gamma" in run.latest:
         # Beside the data's row, what their own actions are worth.
         heads = [f"estimate, discounted by {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]
