@@ -28,7 +28,6 @@ from awr_exp.training.rows import series
 AGENTS = ["bc", "bc_top", "rwr", "awr", "marwil", "iql", "awac", "crr", "td3_awr", "td3_bc", "rebrac", "cql"]
 SETS = ["pendulum_mixed", "cartpole_mixed", "two_ways"]
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""Factors of the default beta."""
 
 
 @dataclass
@@ -71,7 +70,7 @@ def train(data: str, agents: Sequence[str], asked: argparse.Namespace) -> list[R
     found = []
     for agent in agents:
         beta = default_beta(agent)
-        for name, grid in (("default", None), ("grid", beta and [beta * factor for factor in GRID if factor != 1])):
+        for name, grid in (("default", None), ("grid", beta and [beta * factor for factor in asked.grid if factor != 1])):
             if name == "grid" and grid is None:
                 continue
             place = asked.folder / data.replace("/", "_") / agent / name
@@ -129,6 +128,7 @@ def main() -> None:
     parser.add_argument("--agents", nargs="+", default=AGENTS, choices=config.options("agent"), metavar="AGENT")
     parser.add_argument("--updates", type=int, default=15_000)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
+    parser.add_argument("--grid", type=float, nargs="+", default=GRID, help="factors of each agent's default beta")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--download", action="store_true", help="fetch data sets of the hub")
