@@ -70,13 +70,12 @@ def train(data: str, agents: Sequence[str], asked: argparse.Namespace) -> list[R
     found = []
     for agent in agents:
         beta = default_beta(agent)
-        for name, grid in (("default", None), ("grid", beta and [beta * factor for factor in asked.grid if factor != 1])):
-            if name == "grid" and grid is None:
-                continue
+        betas = [beta * factor for factor in asked.grid if factor != 1] if beta else []
+        for name, grid in [("default", betas[:0]), *([("grid", betas)] if betas else [])]:
             place = asked.folder / data.replace("/", "_") / agent / name
             swept = [f"agent.beta={','.join(f'{one:g}' for one in grid)}"] if grid else []
             command = [*chosen, f"agent={agent}", layers(agent, asked.hidden), *swept]
-            folder = multirun(place, [*command, *asked.overrides], asked.seeds * len(grid or [0]))
+            folder = multirun(place, [*command, *asked.overrides], asked.seeds * max(1, len(grid)))
             found += list(rows(folder, data, agent))
     return found
 

@@ -40,6 +40,7 @@ class WeightedAgent(CriticAgent):
         self.beta_matters = weights.depends_on_beta(weighting, self.beta)
         self.own_unit = weights.has_own_unit(weighting, self.beta)
         self.standardize = self.hyper(standardize_advantages).bool()
+        self.compares = bool(self.standardize.any()) or weights.compares(weighting, self.beta)
         if self.conditioned:
             self.noise_sizes["condition"] = 1
 

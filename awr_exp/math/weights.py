@@ -64,6 +64,17 @@ def has_own_unit(weighting: Weighting, like: Tensor) -> bool:
         return False
 
 
+def compares(weighting: Weighting, like: Tensor) -> bool:
+    """Whether an action's weight is that among the others of its batch, so that by itself it has none of its own."""
+    try:
+        alone, one = started(weighting, like[:, :1]), torch.ones_like(like[:, :1])
+        same = torch.equal(alone(-3 * one, one, 20 * one), alone(3 * one, one, 20 * one))
+        tried = _tried(weighting, like)
+        return same and not torch.equal(tried, tried[:, :1].expand_as(tried))
+    except Exception:
+        return False
+
+
 def _tried(weighting: Weighting, like: Tensor, scale: float = 1, beta: float = 1) -> Tensor:
     """The weights of some advantages at the start."""
     advantage, one = torch.linspace(-3, 3, 64).to(like).expand(len(like), -1), torch.ones_like(like[:, :1])

@@ -68,6 +68,8 @@ class Learner:
         anneal_steps: int | None = None,
         offline_share: Callable[[int], float | None] = lambda step: None,
     ) -> None:
+        if batch_size == 1 and agent.compares and schedule.updates_batches:
+            raise UserError("trainer.batch_size=1: the actions of a batch are weighed against each other; give more")
         self.agent, self.experience, self.schedule, self.batch_size = agent, experience, schedule, batch_size
         self._collector, self.anneal_steps, self.offline_share = collector, anneal_steps, offline_share
         self.functions: dict[str, Update] = {name: make(agent, experience) for name, make in functions.items()}

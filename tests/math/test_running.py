@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from awr_exp.math import weights
-from awr_exp.math.adaptive import AdaptiveKL
+from awr_exp.math.adaptive import AdaptiveESS, AdaptiveKL
+from awr_exp.math.conditioned import Conditioned
 from awr_exp.math.members import about
 from awr_exp.math.running import ExpRunningScale, Quantile, Running, Sigmoid, quantile
 from tests.conftest import make_awr
@@ -88,6 +89,14 @@ def test_what_beta_does_is_found_out(part: Running, by_beta: bool, own_unit: boo
     assert weights.depends_on_beta(part, column) == by_beta
     assert weights.has_own_unit(part, column) == own_unit
     assert not weights.has_own_unit(weights.exp_clip, column)
+
+
+def test_weightings_that_compare_the_actions_of_a_batch_are_found_out() -> None:
+    def compare(*parts: weights.Weighting) -> list[bool]:
+        return [weights.compares(part, torch.ones(2, 1)) for part in parts]
+
+    assert compare(weights.normalized, AdaptiveKL(0.3, 0.1), AdaptiveESS(0.4, 0.1)) == [True] * 3
+    assert compare(weights.exp_clip, weights.indicator, weights.constant, Conditioned(0.0, 0.1)) == [False] * 4
 
 
 @pytest.mark.parametrize("part", [part for part, *_ in PARTS])

@@ -15,6 +15,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.agents.bc import BC
 from awr_exp.data.transitions import Transitions
+from awr_exp.errors import UserError
 from awr_exp.math import losses, weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
@@ -75,6 +76,13 @@ def test_rewards_that_are_alike_are_a_fault_unless_they_tell_how_soon_an_episode
     sentence = learner._about_rewards(unit.learnt(torch.full((4,), own)), torch.arange(4) == 3, unit, online=False)
     assert (sentence or "").startswith(said or "")
     assert (sentence is None) == (said is None)
+
+
+def test_a_batch_has_several_actions_where_they_are_compared(tmp_path: Path) -> None:
+    for compared in ({"standardize_advantages": [True, False]}, {"weighting": weights.normalized}):
+        with pytest.raises(UserError, match=r"trainer\.batch_size=1: the actions of a batch are weighed against"):
+            trainer([tmp_path], make_awr(seeds=(0, 1), **compared), batch_size=1)
+    trainer([tmp_path], make_awr(), batch_size=1)
 
 
 def test_a_member_leaves_what_a_run_of_its_own_leaves(tmp_path: Path) -> None:
