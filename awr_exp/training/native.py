@@ -25,7 +25,7 @@ LARGEST = 300_000
 LOSSES = ["value", "gaussian", "categorical"]
 OPTIMIZERS: list[Optimizer] = [adam, momentum]
 WEIGHTINGS: list[Weighting] = [exp_clip, normalized, indicator, constant]
-LIKE_AWR = ("critic_update", "target", "value", "targets")
+LIKE_AWR = ("critic_update", "value_update", "target", "value", "targets")
 LIKE_ALL = ("actor_update", "actor_loss", "annealed_lr", "descend", "normalize", "normalized", "noise")
 """Methods of an agent that the compiled steps stand for, and that must be AWR's or every agent's."""
 
