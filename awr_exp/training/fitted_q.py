@@ -20,6 +20,7 @@ from awr_exp.types import Batch, Episodes, LossAndMetrics, Metrics, Spec
 
 LEVEL_ROWS = 100_000
 """Rows of the data, evenly spread, by which the level of Q is solved in the end."""
+NEWTON_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class FittedQ(Members):
 
     Q(s, a) = u (f(s, a) + c), where u is the standard deviation of the data's discounted returns, f is a network, and
     the level c keeps the mean Bellman error of the slow Q at 0. What Q converges to is the same as without c, but a
-    slow network alone takes some 1 / (target_rate (1 - gamma)) steps to find the level of Q.
+    slow network alone takes some 1 / (target_rate (1 - gamma)) steps to find the level of Q. No Q counts for more than
+    a return can be, from min(0, smallest reward) / (1 - gamma) to max(0, largest reward) / (1 - gamma), so that it
+    cannot run away where gamma is close to 1.
     lr: learning rate of f; target_rate: share of the way by which the slow Q follows in each step.
     """
 
@@ -83,6 +86,10 @@ class FittedQ(Members):
         self.unit = torch.where(spread > 0, spread, 1)
         self.level = returns.mean(-1, keepdim=True) / self.unit
         self.ends = (1 - discount).mean(-1, keepdim=True)
+        self.lowest, self.highest = (
+            end.expand(self.members, 1) / (1 - self.gamma) / self.unit
+            for end in (reward.amin().clamp(max=0), reward.amax().clamp(min=0))
+        )
 
     def f(self, theta: Tensor, obs: Tensor, action: Tensor) -> Tensor:
         """[K, B] for obs in the data's units."""
@@ -99,11 +106,9 @@ class FittedQ(Members):
         assert batch.next_action is not None
         reward, discount = batch.reward / self.unit, self.gamma * ~batch.terminated
         slow = self.q.averaged().theta
-        after = discount * self.f(slow, batch.next_obs, batch.next_action)
-        residual = reward + after - self.f(slow, batch.obs, batch.action)
-        # It is the level at which E[f + c] = E[r + discount (f' + c)].
-        self.level.lerp_(residual.mean(-1, keepdim=True) / self.ends, self.target_rate)
-        target = reward + after - (1 - discount) * self.level
+        now, after = self.f(slow, batch.obs, batch.action), self.f(slow, batch.next_obs, batch.next_action)
+        self.level += self.target_rate * self.off(self.level, reward, discount, now, after)
+        target = reward + discount * self.possible(after + self.level) - self.level
 
         def loss(theta: Tensor) -> LossAndMetrics:
             return losses.mean_squared_error(self.f(theta, batch.obs, batch.action), target), {}
@@ -112,6 +117,17 @@ class FittedQ(Members):
         self.q.descend(grad, self.optimizer, self.lr, self.unlimited)
         self.q.move_average(self.target_rate)
         return {"loss": value * self.unit.squeeze(1).square()}
+
+    def possible(self, value: Tensor) -> Tensor:
+        """Values [K, B], in units of u, as far as returns can be."""
+        return value.maximum(self.lowest).minimum(self.highest)
+
+    def off(self, level: Tensor, reward: Tensor, discount: Tensor, now: Tensor, after: Tensor) -> Tensor:
+        """How far the level [K, 1] is from where E[f + c] = E[r + discount (f' + c)], by Newton's method, [K, 1]."""
+        value = after + level
+        residual = reward + discount * self.possible(value) - now - level
+        beyond = (value < self.lowest) | (value > self.highest)
+        return residual.mean(-1, keepdim=True) / (self.ends + (discount * beyond).mean(-1, keepdim=True))
 
     def slow(self, obs: Tensor, action: Tensor) -> Tensor:
         """The slow f, [K, B], of any number of rows."""
@@ -125,14 +141,17 @@ class FittedQ(Members):
         batch = data.sample(some.unsqueeze(0))
         taken = self.slow(batch.obs, batch.action.expand(self.members, *batch.action.shape[1:]))
         discount = self.gamma * ~batch.terminated
-        residual = batch.reward / self.unit + discount * self.slow(batch.next_obs, self.next_action[:, some]) - taken
-        level = residual.mean(-1, keepdim=True) / (1 - discount).mean(-1, keepdim=True)
-        error = (residual - (1 - discount) * level).square().mean(-1)
+        reward, after = batch.reward / self.unit, self.slow(batch.next_obs, self.next_action[:, some])
+        level = self.level
+        for _ in range(NEWTON_STEPS):
+            level = level + self.off(level, reward, discount, taken, after)
+        error = (reward + discount * self.possible(after + level) - taken - level).square().mean(-1)
 
         first, last = first_rows(data), data.last.nonzero().squeeze(1)
-        value = self.slow(data.sample(first.unsqueeze(0)).obs, self.action) + level
+        value = self.possible(self.slow(data.sample(first.unsqueeze(0)).obs, self.action) + level)
         beyond = torch.zeros(self.members, len(data), device=self.device, dtype=self.dtype)
-        beyond[:, last] = self.slow(data.sample(last.unsqueeze(0)).next_obs, self.next_action[:, last]) + level
+        cut = self.slow(data.sample(last.unsqueeze(0)).next_obs, self.next_action[:, last])
+        beyond[:, last] = self.possible(cut + level)
         reward, discount = data.reward.to(self.gamma) / self.unit, self.gamma * ~data.terminated
         recorded = lambda_return(reward, discount, beyond, data.last, 1.0, data.longest)[:, first]
         return Estimate(self.unit * value, self.unit * recorded, self.unit.squeeze(1).square() * error)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -25,7 +27,7 @@ from awr_exp.metadata import policy_metadata
 from awr_exp.networks.mlp import MLP
 from awr_exp.report import runs
 from awr_exp.training import fqe, team
-from awr_exp.training.fitted_q import FittedQ, first_rows
+from awr_exp.training.fitted_q import NEWTON_STEPS, FittedQ, first_rows
 from awr_exp.training.fqe import bootstrap
 from awr_exp.training.run import Run
 from awr_exp.training.trainer import Trainer
@@ -100,6 +102,29 @@ def at_starts(data: Transitions, q: Tensor, policy: Tensor) -> Tensor:
     """Q(s, pi(s)) of the first state of each episode."""
     first = data.sample(first_rows(data).unsqueeze(0)).obs[0].argmax(-1)
     return q[first, policy[first]]
+
+
+def test_no_estimate_is_beyond_what_a_return_can_be() -> None:
+    data, gamma = chain(True), torch.tensor([[0.9], [0.9999]])
+    q = fitted(data, POLICIES, gamma, 60, lr=0.3, target_rate=0.5)
+    found = q.estimate(data)
+    lowest = data.reward.min() / (1 - gamma.double())
+    assert bool((found.value <= data.reward.max().clamp(min=0) / (1 - gamma)).all())
+    assert bool((found.value >= lowest).all())
+    assert bool((found.recorded >= lowest).all())
+
+
+@given(st.integers(0, 1000), st.floats(0.01, 100))
+def test_the_level_is_where_the_mean_bellman_error_is_0(seed: int, spread: float) -> None:
+    data, g = chain(True, episodes=5), torch.Generator().manual_seed(seed)
+    q = fitted(data, POLICIES, 0.99, 0)
+    reward, now, after = spread * torch.randn(3, 2, 50, generator=g, dtype=torch.float64)
+    discount = 0.99 * (torch.rand(2, 50, generator=g) > 0.1)
+    q.ends, level = (1 - discount).mean(-1, keepdim=True), torch.zeros(2, 1, dtype=torch.float64)
+    for _ in range(NEWTON_STEPS):
+        level = level + q.off(level, reward, discount, now, after)
+    error = (reward + discount * q.possible(after + level) - now - level).mean(-1)
+    assert_close(error, torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-6 * spread)
 
 
 @pytest.mark.parametrize("terminates", [False, True])
