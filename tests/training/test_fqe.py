@@ -51,21 +51,21 @@ class Table:
         return self.actions.gather(1, obs.argmax(-1))
 
 
-def chain(terminates: bool, seed: int = 0, episodes: int = 150) -> Transitions:
-    """Episodes of a random chain under uniform actions; its last state is an end, or goes on as others do."""
+def chain(terminates: bool, seed: int = 0, episodes: int = 150, actions: int = ACTIONS) -> Transitions:
+    """Episodes of a random chain under uniform ones of its first actions; its last state is an end, or goes on as others do."""
     rng = np.random.default_rng(seed)
     after = rng.dirichlet(np.full(STATES, 0.5), (STATES, ACTIONS))
     reward = rng.normal(-3, 2, (STATES, ACTIONS))
     found = []
     for _ in range(episodes):
-        seen, actions, rewards, ended = [int(rng.integers(STATES - 1))], [], [], False
-        while len(actions) < 15 and not ended:
-            actions.append(int(rng.integers(ACTIONS)))
-            rewards.append(reward[seen[-1], actions[-1]])
-            seen.append(int(rng.choice(STATES, p=after[seen[-1], actions[-1]])))
+        seen, taken, rewards, ended = [int(rng.integers(STATES - 1))], [], [], False
+        while len(taken) < 15 and not ended:
+            taken.append(int(rng.integers(actions)))
+            rewards.append(reward[seen[-1], taken[-1]])
+            seen.append(int(rng.choice(STATES, p=after[seen[-1], taken[-1]])))
             ended = terminates and seen[-1] == STATES - 1
         obs = np.eye(STATES, dtype=np.float32)[seen]
-        found.append({"observations": obs, "actions": actions, "rewards": rewards, "terminated": ended})
+        found.append({"observations": obs, "actions": taken, "rewards": rewards, "terminated": ended})
     return from_episodes("chain", CHAIN, found)
 
 
@@ -105,9 +105,9 @@ def at_starts(data: Transitions, q: Tensor, policy: Tensor) -> Tensor:
 
 
 def test_no_estimate_is_beyond_what_a_return_can_be() -> None:
-    data, gamma = chain(True), torch.tensor([[0.9], [0.9999]])
-    q = fitted(data, POLICIES, gamma, 60, lr=0.3, target_rate=0.5)
-    found = q.estimate(data)
+    """Policies of an action that the data do not have, so that Q of it is a guess, which each update builds on."""
+    data, gamma = chain(True, actions=1), torch.tensor([[0.9], [0.99]])
+    found = fitted(data, torch.ones_like(POLICIES), gamma, 100, lr=0.5, target_rate=0.5).estimate(data)
     lowest = data.reward.min() / (1 - gamma.double())
     assert bool((found.value <= data.reward.max().clamp(min=0) / (1 - gamma)).all())
     assert bool((found.value >= lowest).all())
