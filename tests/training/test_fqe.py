@@ -52,7 +52,7 @@ class Table:
 
 
 def chain(terminates: bool, seed: int = 0, episodes: int = 150, actions: int = ACTIONS) -> Transitions:
-    """Episodes of a random chain under uniform ones of its first actions; its last state is an end, or goes on as others do."""
+    """Episodes of a random chain under even ones of its first actions; its last state is an end, or as others are."""
     rng = np.random.default_rng(seed)
     after = rng.dirichlet(np.full(STATES, 0.5), (STATES, ACTIONS))
     reward = rng.normal(-3, 2, (STATES, ACTIONS))
