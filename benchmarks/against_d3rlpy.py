@@ -5,7 +5,9 @@ python benchmarks/against_d3rlpy.py my/data-v0 [--agents iql awac] [--updates 10
 It needs `pip install d3rlpy`. Both are evaluated in the environment of the data set, from the same starts, by the mode
 of the policy at the end. Ours trains all seeds as members of one model; d3rlpy trains one after the other. The table
 has each seed's mean return, and updates a second of all seeds together. What differs: d3rlpy squashes the mean of its
-Gaussian by tanh, and fits V and Q in one step of one optimiser.
+Gaussian by tanh, and fits V and Q in one step of one optimiser. Its own reader of Minari data, `get_minari`, is not
+used: it takes the last observation of an episode for the first one of the next, so that what follows belongs to other
+actions.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import minari
 import numpy as np
 
@@ -53,12 +56,19 @@ def theirs(asked: argparse.Namespace, agent: str) -> tuple[list[float], float]:
     """The same by d3rlpy."""
     import d3rlpy
 
-    dataset, env = d3rlpy.datasets.get_minari(asked.id)
+    recorded = minari.load_dataset(asked.id)
+    space, episodes = recorded.action_space, list(recorded)
+    assert isinstance(space, gymnasium.spaces.Box)
+    dataset = d3rlpy.dataset.MDPDataset(
+        observations=np.concatenate([np.asarray(episode.observations)[:-1] for episode in episodes]),
+        actions=np.concatenate([episode.actions for episode in episodes]),
+        rewards=np.concatenate([episode.rewards for episode in episodes]),
+        terminals=np.concatenate([episode.terminations for episode in episodes]),
+        timeouts=np.concatenate([episode.truncations & ~episode.terminations for episode in episodes]),
+    )
     shared: dict[str, Any] = {
         "observation_scaler": d3rlpy.preprocessing.StandardObservationScaler(),
-        "action_scaler": d3rlpy.preprocessing.MinMaxActionScaler(
-            minimum=env.action_space.low, maximum=env.action_space.high
-        ),
+        "action_scaler": d3rlpy.preprocessing.MinMaxActionScaler(minimum=space.low, maximum=space.high),
         "actor_encoder_factory": d3rlpy.models.VectorEncoderFactory(list(asked.hidden)),
         "critic_encoder_factory": d3rlpy.models.VectorEncoderFactory(list(asked.hidden)),
     }
