@@ -22,7 +22,7 @@ def policy_metadata(spec: Spec, agent: dict[str, Any], unit: RewardUnit = OWN_UN
     With the first two it can be loaded without the run's folder. optimizer: whose moments those are; gamma, where its
     critic is in units of 1 / (1 - gamma); reward_scale and reward_shift, of what it learns values of.
     """
-    others = ("optimizer", "normalize_observations", "normalize_values")
+    others = ("optimizer", "normalize_observations", "normalize_values", "critic_layer_norm")
     known = {name: agent[name] for name in others if name in agent}
     if agent.get("normalize_values"):
         known["gamma"] = agent["gamma"]

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 
 from awr_exp import settings
+from awr_exp.agents.critic import of_critic
 from awr_exp.agents.members import AVERAGE
 from awr_exp.config import check_trusted
 from awr_exp.errors import UserError, first_line
@@ -64,7 +65,8 @@ def load(
         parts = {part: instantiate(node, _convert_="all") for part, node in nodes.items()}
         policy = Policy(spec, **parts, conditioned=metadata.get("conditioned", False))
         count = metadata.get("best_of", 1) if best_of is None else best_of
-        judge = Judge.of(spec, parts["network"], state, count) if count > 1 else None
+        critic = of_critic(parts["network"], metadata.get("critic_layer_norm"))
+        judge = Judge.of(spec, critic, state, count) if count > 1 else None
         check_tensors(spec, policy, state)
     except (UserError, InstantiationException, TypeError, ValueError) as error:
         raise UserError(f"the policy of {path} cannot be built: {first_line(error)}") from error

@@ -25,7 +25,7 @@ from awr_exp import results
 from awr_exp.training.evaluate import FIRST_SEED
 
 OURS = {
-    "iql": ["agent=iql"],
+    "iql": ["agent=iql", "agent.critic_layer_norm=null"],
     "awac": ["agent=awac", "weighting=normalized", "head=gaussian_state_dependent", "trainer.batch_size=1024"],
 }
 """The settings of d3rlpy in ours."""

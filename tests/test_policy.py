@@ -19,13 +19,14 @@ from awr_exp.data.replay import Replay
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError
+from awr_exp.math.observations import normalize
 from awr_exp.metadata import difference, policy_metadata
 from awr_exp.networks import heads
 from awr_exp.networks.policy import Policy
 from awr_exp.policy import TrainedPolicy
 from awr_exp.training import checkpoint
 from awr_exp.types import DataInfo, Spec
-from tests.conftest import NETWORK, make_awr
+from tests.conftest import NETWORK, composed, make_awr, train
 
 BOX = Spec(3, 2, None, (-1.0, 0.1), (1.0, 0.1))
 DOORS = Spec(3, num_actions=3, action_start=4)
@@ -171,6 +172,27 @@ def test_a_spawned_process_uses_it() -> None:
     policy = trained(BOX)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         np.testing.assert_allclose(pool.map(of_obs, [policy])[0], policy(OBS), rtol=1e-5)
+
+
+@pytest.mark.parametrize("own", ["null", "true"])
+def test_a_policy_of_a_run_acts_by_the_best_of_its_samples(own: str, tmp_path: Path) -> None:
+    small = ["network.hidden=[16]", "trainer.updates=20", "trainer.eval_interval=20", "trainer.eval_episodes=1"]
+    run = composed("agent=iql", f"agent.critic_layer_norm={own}", "policy.best_of=16", "logger=jsonl", *small)
+    train([run], [tmp_path / "run"])
+    best, single = awr_exp.load(tmp_path / "run"), awr_exp.load(tmp_path / "run", best_of=1)
+    judge = best.judge
+    assert judge is not None
+    assert single.judge is None
+    assert any("norm" in name for name in judge.q.shapes) == (own == "true")
+    assert not any("norm" in name for name in best.policy.shapes)
+    obs = torch.randn(1, 50, 3, generator=torch.Generator().manual_seed(0))
+    seen = normalize(obs, *(each.unsqueeze(1) for each in best.normalizer))
+
+    def q(action: Any) -> float:
+        return float(judge.q(judge.theta, seen, torch.as_tensor(action).unsqueeze(0)).amin(1).mean())
+
+    others = [q(single(obs[0])), *(q(single(obs[0], deterministic=False)) for _ in range(20))]
+    assert q(best(obs[0])) > max(others)
 
 
 @pytest.mark.parametrize("spec", [BOX, DOORS, PARTS])

@@ -1,18 +1,25 @@
 """What agents share that judge actions: a discount, and how fast and how often their critic learns."""
 
+from functools import partial
 from typing import Any
 
 from awr_exp.agents.agent import Agent
 from awr_exp.math.advantages import Estimator
+from awr_exp.networks.mlp import MakeNetwork
 from awr_exp.ranges import Count, PerMember, Positive, Unit
 from awr_exp.types import Columns, Episodes, Value
+
+
+def of_critic(network: MakeNetwork, layer_norm: bool | None) -> MakeNetwork:
+    """What makes a critic's network where `network` makes the policy's."""
+    return network if layer_norm is None else partial(network, layer_norm=layer_norm)
 
 
 class CriticAgent(Agent):
     """An agent with a critic.
 
-    gamma: discount; critic_lr: learning rate of the critic; value_iters: its steps on each batch. options: other
-    arguments of Agent.
+    gamma: discount; critic_lr: learning rate of the critic; value_iters: its steps on each batch; critic_layer_norm:
+    layer_norm of the critic's networks, or None for that of the policy's. options: other arguments of Agent.
     """
 
     def __init__(
@@ -21,9 +28,11 @@ class CriticAgent(Agent):
         gamma: PerMember[Unit] = 0.99,
         critic_lr: PerMember[Positive] = 3e-4,
         value_iters: Count = 1,
+        critic_layer_norm: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
+        self.make_critic = of_critic(self.make_network, critic_layer_norm)
         self.gamma, self.critic_lr, self.value_iters = self.hyper(gamma), self.hyper(critic_lr), value_iters
 
     def returns(self, episodes: Episodes, value: Value, estimator: Estimator) -> Columns:

@@ -23,7 +23,7 @@ class IQL(QAgent, WeightedAgent):
     def __init__(self, *args: Any, expectile: PerMember[InsideUnit] = 0.7, **options: Any) -> None:
         super().__init__(*args, **options)
         self.expectile = self.hyper(expectile)
-        self.critic = self.net("critic", self.make_network(inputs=self.spec.obs_dim, outputs=1))
+        self.critic = self.net("critic", self.make_critic(inputs=self.spec.obs_dim, outputs=1))
 
     def value(self, obs: Tensor, theta: Tensor) -> Tensor:
         """V(s), [K, B]."""

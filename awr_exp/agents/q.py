@@ -23,7 +23,7 @@ class QAgent(CriticAgent):
         super().__init__(*args, **options)
         self.target_rate = self.hyper(target_rate)
         with self.device:
-            self.q = self.net("q", Q(self.spec, self.make_network, ensemble), averaged=True)
+            self.q = self.net("q", Q(self.spec, self.make_critic, ensemble), averaged=True)
 
     @property
     def judge(self) -> Net:

@@ -33,7 +33,7 @@ class ValueAgent(CriticAgent):
             raise UserError("agent.normalize_values divides by 1 - gamma: choose agent.gamma below 1")
         self.value_scale = torch.where(normalized, 1 / (1 - self.gamma), 1.0)
         own = {} if critic_output_scale is None else {"output_scale": critic_output_scale}
-        self.critic = self.net("critic", self.make_network(inputs=self.spec.obs_dim, outputs=1, **own))
+        self.critic = self.net("critic", self.make_critic(inputs=self.spec.obs_dim, outputs=1, **own))
 
     def value(self, obs: Tensor, theta: Tensor | None = None) -> Tensor:
         """V(s), [K, B], of normalised obs [K, B, obs_dim], by the critic's parameters or other ones."""
