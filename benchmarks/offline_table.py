@@ -51,7 +51,8 @@ def default_beta(agent: str) -> float | None:
 
 def layers(agent: str, hidden: Sequence[int]) -> str:
     """The override of the network's widths; agents of three layers keep three."""
-    deep = "mlp_deep" in (config.CONF / "agent" / f"{agent}.yaml").read_text()
+    text = (config.CONF / "agent" / f"{agent}.yaml").read_text()
+    deep = any(f"/network: {name}" in text for name in ("mlp_deep", "mlp_three"))
     return f"network.hidden=[{','.join(map(str, [*hidden, hidden[-1]] if deep else hidden))}]"
 
 
