@@ -475,6 +475,7 @@ def test_a_killed_worker_costs_a_run_nothing(tmp_path: Path, datasets: Path) -> 
     assert values[0] == values[1]
 
 
+@pytest.mark.slow
 def test_an_online_run_killed_resumes_to_the_bit(tmp_path: Path, datasets: Path) -> None:
     """With a replay that is full, open episodes, and a kill between reports."""
     options = [*ONLINE, "advantage=td_lambda", "trainer.env_steps=3840", "trainer.checkpoint_interval=192"]

@@ -238,6 +238,7 @@ def test_the_policy_of_a_run_plays_where_it_was_trained(
         module.collect(chosen(f"policy={finished}", "env=cartpole", "dataset_id=mine/wrong-v0"))
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["policy=built-in", "noise=0.3", "env=pendulum", "episodes=40", "dataset_id=pendulum/mine-v0"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
