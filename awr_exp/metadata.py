@@ -19,8 +19,9 @@ OF_LEARNING = {
 def policy_metadata(spec: Spec, agent: dict[str, Any], unit: RewardUnit = OWN_UNIT) -> Metadata:
     """What a checkpoint must know of what its state means: the task's shapes, the networks, and what is normalised.
 
-    With the first two it can be loaded without the run's folder. optimizer: whose moments those are; gamma, where its
-    critic is in units of 1 / (1 - gamma); reward_scale and reward_shift, of what it learns values of.
+    With the first two it can be loaded without the run's folder. optimizer: whose moments those are; critic_layer_norm,
+    in which its critic may differ from its policy; gamma, where its critic is in units of 1 / (1 - gamma); reward_scale
+    and reward_shift, of what it learns values of.
     """
     others = ("optimizer", "normalize_observations", "normalize_values", "critic_layer_norm")
     known = {name: agent[name] for name in others if name in agent}

@@ -65,7 +65,7 @@ def load(
         parts = {part: instantiate(node, _convert_="all") for part, node in nodes.items()}
         policy = Policy(spec, **parts, conditioned=metadata.get("conditioned", False))
         count = metadata.get("best_of", 1) if best_of is None else best_of
-        critic = of_critic(parts["network"], metadata.get("critic_layer_norm"))
+        critic = of_critic(parts["network"], layer_norm=metadata.get("critic_layer_norm"))
         judge = Judge.of(spec, critic, state, count) if count > 1 else None
         check_tensors(spec, policy, state)
     except (UserError, InstantiationException, TypeError, ValueError) as error:

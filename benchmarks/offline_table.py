@@ -72,7 +72,7 @@ def train(data: str, agents: Sequence[str], asked: argparse.Namespace) -> list[R
     for agent in agents:
         beta = default_beta(agent)
         betas = [beta * factor for factor in asked.grid if factor != 1] if beta else []
-        for name, grid in [("default", betas[:0]), *([("grid", betas)] if betas else [])]:
+        for name, grid in {"default": [], **({"grid": betas} if betas else {})}.items():
             place = asked.folder / data.replace("/", "_") / agent / name
             swept = [f"agent.beta={','.join(f'{one:g}' for one in grid)}"] if grid else []
             command = [*chosen, f"agent={agent}", layers(agent, asked.hidden), *swept]

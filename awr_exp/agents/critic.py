@@ -10,9 +10,9 @@ from awr_exp.ranges import Count, PerMember, Positive, Unit
 from awr_exp.types import Columns, Episodes, Value
 
 
-def of_critic(network: MakeNetwork, layer_norm: bool | None) -> MakeNetwork:
-    """What makes a critic's network where `network` makes the policy's."""
-    return network if layer_norm is None else partial(network, layer_norm=layer_norm)
+def of_critic(network: MakeNetwork, **own: Any) -> MakeNetwork:
+    """What makes a critic's network where `network` makes the policy's, by arguments of its own that are not None."""
+    return partial(network, **{name: value for name, value in own.items() if value is not None})
 
 
 class CriticAgent(Agent):
@@ -32,7 +32,7 @@ class CriticAgent(Agent):
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        self.make_critic = of_critic(self.make_network, critic_layer_norm)
+        self.make_critic = of_critic(self.make_network, layer_norm=critic_layer_norm)
         self.gamma, self.critic_lr, self.value_iters = self.hyper(gamma), self.hyper(critic_lr), value_iters
 
     def returns(self, episodes: Episodes, value: Value, estimator: Estimator) -> Columns:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awr_exp.agents.critic import CriticAgent
+from awr_exp.agents.critic import CriticAgent, of_critic
 from awr_exp.errors import UserError
 from awr_exp.math import losses
 from awr_exp.ranges import PerMember, Positive
@@ -32,8 +32,8 @@ class ValueAgent(CriticAgent):
         if bool((normalized & (self.gamma == 1)).any()):
             raise UserError("agent.normalize_values divides by 1 - gamma: choose agent.gamma below 1")
         self.value_scale = torch.where(normalized, 1 / (1 - self.gamma), 1.0)
-        own = {} if critic_output_scale is None else {"output_scale": critic_output_scale}
-        self.critic = self.net("critic", self.make_critic(inputs=self.spec.obs_dim, outputs=1, **own))
+        make = of_critic(self.make_critic, output_scale=critic_output_scale)
+        self.critic = self.net("critic", make(inputs=self.spec.obs_dim, outputs=1))
 
     def value(self, obs: Tensor, theta: Tensor | None = None) -> Tensor:
         """V(s), [K, B], of normalised obs [K, B, obs_dim], by the critic's parameters or other ones."""

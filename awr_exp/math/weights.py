@@ -65,7 +65,7 @@ def has_own_unit(weighting: Weighting, like: Tensor) -> bool:
 
 
 def compares(weighting: Weighting, like: Tensor) -> bool:
-    """Whether an action's weight is that among the others of its batch, so that by itself it has none of its own."""
+    """Whether weights compare the actions of a batch, so that an action by itself has the same one whatever A is."""
     try:
         alone, one = started(weighting, like[:, :1]), torch.ones_like(like[:, :1])
         same = torch.equal(alone(-3 * one, one, 20 * one), alone(3 * one, one, 20 * one))
