@@ -46,10 +46,9 @@ class Agent(Members):
     """Steps of the critic on each batch."""
     continuous_only = False
     """Whether it has no form for discrete actions."""
-    imitates, beta_matters = True, False
-    """Whether its policy is fitted to the actions of the data, and whether it has a `beta` that has an effect."""
-    compares = False
-    """Whether it weighs the actions of a batch against each other, so that batches need more than one."""
+    imitates, beta_matters, compares = True, False, False
+    """Whether its policy is fitted to the actions of the data, whether it has a `beta` that has an effect, and whether
+    it weighs the actions of a batch against each other, so that batches need more than one."""
     reads_next_action = False
     """Whether its batches have to say what was done next, see `Batch.next_action`."""
     judged_by: frozenset[str] | None = frozenset()

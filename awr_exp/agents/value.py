@@ -13,7 +13,7 @@ from awr_exp.types import Batch, LossAndMetrics, Metrics
 
 
 class ValueAgent(CriticAgent):
-    """An agent with V(s).
+    """An agent with V(s), which minimises mean((target - V(s))^2); what the target is, the agent says.
 
     normalize_values: the critic's network and loss are in units of 1 / (1 - gamma), the largest return of rewards up to
     1; critic_output_scale: output_scale of the critic's network, or None for that of the network. options: other
@@ -41,7 +41,7 @@ class ValueAgent(CriticAgent):
         return self.critic.module(theta, obs).squeeze(-1) * self.value_scale
 
     def value_update(self, batch: Batch, target: Tensor) -> Metrics:
-        """One step of V toward a target [K, B] that has no gradient."""
+        """One step of V on mean((target - V(s))^2), with a target [K, B] that has no gradient."""
         unit = self.value_scale.squeeze(1).square()
 
         def loss(theta: Tensor) -> LossAndMetrics:
