@@ -13,6 +13,8 @@ from awr_exp.math.temperature import COLLAPSED, ENDS, EQUAL, Judgement, judge
 Metrics = Mapping[str, float]
 WITHOUT_BETA = ("indicator", "constant", "Quantile", "Conditioned")
 """Weightings that are known not to heed beta; whoever writes one is believed to."""
+SEVERAL = ("Mixture", "Flow", "CategoricalBins")
+"""Heads that hold more than one mode."""
 OWN_UNIT = ("ExpRunningScale", "Sigmoid")
 """Weightings by which beta is in spreads of the advantages, whatever these are."""
 FOREIGN = 0.3
@@ -64,8 +66,8 @@ def diagnose(metrics: Metrics, config: Mapping[str, Any]) -> list[Finding]:
         *_critic(metrics, config),
         *_data(metrics),
         *weights,
-        *_policy(metrics),
-        *_returns(metrics),
+        *_policy(metrics, config),
+        *_returns(metrics, config),
     ]
     # Where no action is better than another, nothing else matters.
     return found if not wrong or wrong.state != "all equal" else sorted(found, key=lambda one: one.name != SPREAD)
@@ -193,22 +195,32 @@ def _weights(metrics: Metrics, config: Mapping[str, Any], beta: float, found: Ju
         yield from _check(title, value(own, beta), healthy, name == state, sentence)
 
 
-def _policy(metrics: Metrics) -> Iterator[Finding]:
+def _policy(metrics: Metrics, config: Mapping[str, Any]) -> Iterator[Finding]:
     distance = metrics.get("diagnosis/policy_distance")
+    remedy = "a larger agent.beta, or whatever else keeps it" if "agent.beta" in config else "what keeps it"
     yield from _check(
         "distance of the policy from the data", distance, f"up to {APART:g}", (distance or 0) > APART,
         f"the policy's actions are {distance or 0:.2g} spreads from the data's, where those of any other state would "
-        "be 1.4: how good they are is a guess; try a larger agent.beta, or whatever else keeps it near the data",
+        f"be 1.4: how good they are is a guess; try {remedy} near the data",
     )  # fmt: skip
     lead = metrics.get("diagnosis/sampled_lead")
     yield from _check(
         "lead of samples over the mode", lead, f"up to {OUTDONE:g}", (lead or 0) > OUTDONE,
-        "samples of the policy have better returns than its mode, which may lie between two ways to act: try "
-        "head=mixture, or policy.best_of=8 with an agent that has a Q",
+        f"samples of the policy have better returns than {_between(config)}",
     )  # fmt: skip
 
 
-def _returns(metrics: Metrics) -> Iterator[Finding]:
+def _between(config: Mapping[str, Any]) -> str:
+    """What samples do better than, and what to try of what is not chosen yet."""
+    best_of, q = config.get("policy.best_of"), "with an agent that has a Q"
+    if _is_number(best_of) and best_of > 1:
+        return "those that its Q finds best, so that Q may be wrong where the data are few: try policy.best_of=1"
+    if _made_of(config, "agent.head", "head") in SEVERAL:
+        return f"the one action that evaluation makes of its modes: try policy.best_of=8 {q}, or more updates"
+    return f"its mode, which may lie between two ways to act: try head=mixture, or policy.best_of=8 {q}"
+
+
+def _returns(metrics: Metrics, config: Mapping[str, Any]) -> Iterator[Finding]:
     last, best = metrics.get("eval/return_mean"), metrics.get("diagnosis/best_return_mean")
     if last is not None and best is not None:
         gap = (best - last) / max(metrics.get("eval/return_std", 0.0), 0.05 * abs(best), 1e-6)
@@ -218,8 +230,9 @@ def _returns(metrics: Metrics) -> Iterator[Finding]:
             "try a smaller agent.actor_lr, or a larger agent.ema_decay",
         )  # fmt: skip
     lead = metrics.get("diagnosis/lead")
+    cloned = _made_of(config, "agent") == "BC"
     yield from _check(
         "lead over the data's mean return", lead, f"{WORSE:g} or more", lead is not None and lead < WORSE,
         "the policy is worse than the mean of its data: its errors may add up along an episode, as with few data or "
-        "actions that depend on more than the observation; compare with baseline=bc",
+        f"actions that depend on more than the observation{'' if cloned else '; compare with baseline=bc'}",
     )  # fmt: skip

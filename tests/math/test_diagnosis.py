@@ -109,3 +109,18 @@ def test_a_finding_has_its_number_and_range() -> None:
     assert found["explained variance"].value == HEALTHY["train/explained_variance"]
     assert found["spread of the advantages / beta"].value == 1 / CONFIG["agent.beta"]
     assert found["explained variance"].healthy == "0.2 or more"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "advice"),
+    [
+        ({}, "try head=mixture, or policy.best_of=8"),
+        ({"agent.head._target_": "awr_exp.networks.flow.Flow"}, "try policy.best_of=8"),
+        ({"agent.head._target_": "awr_exp.networks.flow.Flow", "policy.best_of": 4}, "try policy.best_of=1"),
+        ({"policy.best_of": 4}, "try policy.best_of=1"),
+        ({"policy.best_of": 1}, "try head=mixture"),
+    ],
+)
+def test_nobody_is_told_to_try_what_is_chosen(chosen: dict[str, Any], advice: str) -> None:
+    (sentence,) = said(diagnose(HEALTHY | {"diagnosis/sampled_lead": 0.5}, CONFIG | chosen))
+    assert advice in sentence
