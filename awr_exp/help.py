@@ -5,6 +5,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -12,13 +13,21 @@ from awr_exp.config import CONF, SWEEPS
 from awr_exp.ranges import of
 from awr_exp.vocabulary import Option, Setting, kinds, options
 
-COMMANDS = {
-    "awr-exp": "train, as python -m awr_exp.main does",
-    "awr-exp report FOLDER ...": "the report of runs or sweeps: a page, figures, and an answer",
-    "awr-exp collect policy=... dataset_id=...": "a Minari data set from any policy",
-    "awr-exp dashboard": "a workspace for the runs on W&B",
+
+@dataclass(frozen=True)
+class Command:
+    """A command beside training: what follows its name, what it does, and the module that is run for it."""
+
+    arguments: str
+    about: str
+    module: str
+
+
+SUBCOMMANDS = {
+    "report": Command("FOLDER ...", "the report of runs or sweeps: a page, figures, and an answer", "awr_exp.report"),
+    "collect": Command("policy=... dataset_id=...", "a Minari data set from any policy", "awr_exp.collect"),
+    "dashboard": Command("", "a workspace for the runs on W&B", "awr_exp.dashboard"),
 }
-SUBCOMMANDS = [name.split()[1] for name in COMMANDS if " " in name]
 WIDTH = 44
 
 
@@ -31,7 +40,9 @@ def text(config: str = "config") -> str:
     found = [option for option in every if option.group]
     parts = []
     if config == "config":
-        parts += ["Commands:", *(_line(name, about) for name, about in COMMANDS.items()), ""]
+        parts += ["Commands:", _line("awr-exp", "train, as python -m awr_exp.main does")]
+        parts += [_line(f"awr-exp {name} {one.arguments}".rstrip(), one.about) for name, one in SUBCOMMANDS.items()]
+        parts += [""]
     else:
         found = [option for option in found if option.group in chosen]
     groups = {group: list(some) for group, some in groupby(found, lambda option: option.group)}

@@ -79,7 +79,7 @@ def main() -> None:
     surroundings.begin()
     if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
         # As `python -m awr_exp.report` does.
-        run_module(f"awr_exp.{sys.argv.pop(1)}", run_name="__main__")
+        run_module(SUBCOMMANDS[sys.argv.pop(1)].module, run_name="__main__")
         return
     sys.argv[1:] = arguments.to_resume(arguments.understood(sys.argv[1:]))
     with messages.plain_errors(), surroundings.interruptible():

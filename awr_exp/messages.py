@@ -61,7 +61,8 @@ def _unreadable(error: OverrideParseException) -> str:
     """What is said of an override that Hydra's grammar cannot read."""
     what, reason = error.override or "''", " ".join(error.message.partition("See https://hydra.cc")[0].split())
     if re.fullmatch(r"[^\W\d][\w-]*", what):
-        commands = f"{', '.join(SUBCOMMANDS[:-1])} and {SUBCOMMANDS[-1]}"
+        *most, last = SUBCOMMANDS
+        commands = f"{', '.join(most)} and {last}"
         close = near(what, SUBCOMMANDS)
         return f"there is no command '{what}': there are {commands}, and settings such as agent.beta=0.05{close}"
     if "missing EQUAL" in reason:
