@@ -43,6 +43,7 @@ ORDER = [
     "dashboard",
     "sweep",
     "collect",
+    "importing",
     "main",
 ]
 FOREIGN = {
@@ -56,8 +57,9 @@ FOREIGN = {
     "ray": {"sweep"},
     "cloudpickle": {"envs"},
     "mujoco": {"envs"},
-    "gymnasium": {"data", "envs", "training", "collect"},
+    "gymnasium": {"data", "envs", "training", "collect", "importing"},
     "minari": {"data"},
+    "pyarrow": {"importing"},
     "rich": {"training"},
     "jinja2": {"report"},
 }

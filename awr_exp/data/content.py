@@ -53,13 +53,13 @@ def check(id: str, names: Sequence[str], packed: Tensor, lengths: NDArray[np.int
         for values in (view.numpy() for view in schema.views(packed, name) if view.is_floating_point()):
             refuse(name, values, np.isfinite(values), "holds {value:g} at step {step}; repair or remove the episode")
     action = schema.view(packed, "action").numpy()
-    good, why = _inside(action, spec)
+    good, why = inside(action, spec)
     # A final observation has no action.
     good[final] = True
     refuse("action", action + spec.action_start, good, f"holds {{value:g}} at step {{step}}; {why}")
 
 
-def _inside(action: NDArray[np.float32], spec: Spec) -> tuple[NDArray[np.bool_], str]:
+def inside(action: NDArray[np.float32], spec: Spec) -> tuple[NDArray[np.bool_], str]:
     """Whether each entry of actions [M, n] is one of their space, and what is said of one that is not."""
     if spec.num_actions is not None:
         good = (action >= 0) & (action < spec.num_actions) & (action == action.round())

@@ -58,7 +58,7 @@ def make_place(id: str) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(error) from None
+        raise unwritable(error) from None
     return target
 
 
@@ -88,17 +88,42 @@ def create(
     metadata, such as the description. If somebody else has written it meanwhile, that one stays, and the result is
     False. Raises UserError where the place cannot be written, or is full.
     """
-    import minari
+    observations, actions = canonical(env.observation_space), env.action_space
+    if isinstance(actions, spaces.Box) and not np.isfinite([spec.action_low, spec.action_high]).any():
+        # All actions were played as they were.
+        actions = spaces.Box(-np.inf, np.inf, actions.shape, actions.dtype)
+    low, high = scores or (None, None)
+    metadata = {"ref_min_score": low, "ref_max_score": high, **about}
+    return publish(id, (observations, actions), env.spec, _buffers(episodes, spec, make_place(id).parent), metadata)
 
-    metadata: dict[str, Any] = {"dataset_id": id, "minari_version": minari.__version__, "author": {"awr_exp"}, **about}
-    if scores:
-        metadata["ref_min_score"], metadata["ref_max_score"] = scores
+
+def publish(
+    id: str,
+    own: tuple[Any, Any],
+    env_spec: Any,
+    buffers: Iterable[Any],
+    metadata: dict[str, Any],
+    beside: Path | None = None,
+) -> bool:
+    """Write Minari's EpisodeBuffers as data set `id`, which appears whole or not at all.
+
+    own: the spaces of observations and of actions; metadata: what else Minari is to know, without what is None;
+    beside: a folder on the same disk to draft in, whose owner tidies up after a kill. As of `create`, the result is
+    False where somebody else was first. Raises UserError where the place cannot be written.
+    """
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
+
+    known = {"dataset_id": id, "minari_version": minari.__version__, "author": {"awr_exp"}, **metadata}
     target = make_place(id)
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as work:
+        with tempfile.TemporaryDirectory(dir=beside or target.parent, prefix=".writing-") as work:
             draft = Path(work) / target.name
             draft.mkdir()
-            _write(draft / "data", episodes, spec, env, metadata)
+            # Pixels as they are: JPEG would change them.
+            storage = MinariStorage.new(draft / "data", *own, env_spec, jpeg_encoding=False)
+            storage.update_metadata({name: value for name, value in known.items() if value is not None})
+            storage.update_episodes(buffers)
             if target.exists() and not exists(id) and not _holds_others(target):
                 # What a killed run of another program left behind.
                 shutil.rmtree(target)
@@ -108,13 +133,20 @@ def create(
     except OSError as error:
         # Two processes may write at once: the one that comes second uses what the first left.
         if not exists(id):
-            raise _unwritable(error) from None
+            raise unwritable(error) from None
     return False
 
 
-def _unwritable(error: OSError) -> UserError:
+def unwritable(error: OSError) -> UserError:
+    """What is said where data sets cannot be written."""
     reason = error.strerror or named(error)
     return UserError(f"{root()} cannot be written ({reason}): set MINARI_DATASETS_PATH to a folder that can")
+
+
+def check_room(place: Path, size: int) -> None:
+    """Raises OSError where so many bytes would fill the disk, which crashes HDF5 and all of Python with it."""
+    if shutil.disk_usage(place).free < ROOM + size:
+        raise OSError(errno.ENOSPC, f"less than {ROOM >> 20} MB would be left of its disk")
 
 
 def command(id: str, env: gymnasium.Env, clip_actions: bool = True) -> str:
@@ -123,30 +155,15 @@ def command(id: str, env: gymnasium.Env, clip_actions: bool = True) -> str:
     return shell.command("dataset=minari", shell.override("dataset.id", id), *place)
 
 
-def _write(folder: Path, episodes: Iterable[Episode], spec: Spec, env: gymnasium.Env, metadata: dict[str, Any]) -> None:
-    """Write the files of a data set with Minari. Raises OSError."""
-    from minari.dataset.minari_storage import MinariStorage
-
-    observations, actions = canonical(env.observation_space), env.action_space
-    if isinstance(actions, spaces.Box) and not np.isfinite([spec.action_low, spec.action_high]).any():
-        # All actions were played as they were.
-        actions = spaces.Box(-np.inf, np.inf, actions.shape, actions.dtype)
-    # Pixels as they are: JPEG would change them.
-    storage = MinariStorage.new(folder, observations, actions, env.spec, jpeg_encoding=False)
-    storage.update_metadata(metadata)
-    storage.update_episodes(_buffers(episodes, spec, folder))
-
-
 def _buffers(episodes: Iterable[Episode], spec: Spec, place: Path) -> Iterator[Any]:
     """Minari's EpisodeBuffer of each episode, with observations and actions as the environment has them.
 
-    Raises OSError before the disk is full: in the middle of an episode, that would crash HDF5 and all of Python.
+    Raises OSError before the disk is full.
     """
     from minari.data_collector import EpisodeBuffer
 
     for episode in episodes:
-        if shutil.disk_usage(place).free < ROOM + 4 * sum(column.nbytes for column in episode.values()):
-            raise OSError(errno.ENOSPC, f"less than {ROOM >> 20} MB would be left of its disk")
+        check_room(place, 4 * sum(column.nbytes for column in episode.values()))
         yield EpisodeBuffer(
             observations=unflatten(spec.entries, np.concatenate([episode["obs"], episode["next_obs"][-1:]])),
             actions=episode["action"] + spec.action_start if spec.discrete else episode["action"],

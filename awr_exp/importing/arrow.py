@@ -1,0 +1,42 @@
+"""Columns of Arrow as NumPy has them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from awr_exp.errors import UserError
+
+
+@contextmanager
+def lacking(path: Path) -> Iterator[None]:
+    """Raises UserError where pyarrow, which is imported inside, is not there to read the file."""
+    try:
+        yield
+    except ImportError:
+        raise UserError(f"{path} needs pyarrow to be read: pip install 'awr-exp[tables]'") from None
+
+
+def numpy_of(column: Any, place: str) -> NDArray[Any]:
+    """A column as an array [n], or [n, width] of lists: numbers with nan where they are missing, dates, or texts.
+
+    place: of its first row, for what is said. Raises UserError where lists have several lengths.
+    """
+    from pyarrow import compute, types
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        return numpy_of(column.cast(kind.value_type), place)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        widths = compute.list_value_length(column).to_numpy(zero_copy_only=False) if len(column) else np.zeros(0)
+        if (widths != widths[:1]).any():
+            row = int((widths != widths[0]).argmax())
+            raise UserError(f"{place}: {row} rows below, it has {widths[row]:g} numbers instead of {widths[0]:g}")
+        inner = numpy_of(compute.list_flatten(column), place)
+        return inner.reshape(len(column), -1)
+    if types.is_null(kind) or types.is_boolean(kind) or types.is_decimal(kind):
+        column = column.cast("float64")
+    return np.asarray(column.to_numpy())

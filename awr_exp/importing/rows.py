@@ -1,0 +1,171 @@
+"""Rows of a table as steps: the columns of each role as one array of numbers, checked."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from awr_exp.data.arrays import kept
+from awr_exp.data.steps import check_finite
+from awr_exp.errors import UserError
+from awr_exp.importing.roles import Roles, entries
+from awr_exp.importing.table import Table
+
+SAID, EMPTY = 1, 2
+"""How a row is known as a final observation: the file says so, or its action and reward are empty."""
+
+
+class Rows:
+    """Some rows of a table, the first of which comes after `before` others.
+
+    Raises UserError, which names file, column and row, for what is no number.
+    """
+
+    def __init__(self, table: Table, roles: Roles, columns: Mapping[str, NDArray[Any]], before: int) -> None:
+        self.path, self.roles, self.columns, self.before = table.path, roles, dict(columns), before
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        self.count, least = max(lengths.values()), min(lengths.values())
+        longer = {name for name, length in lengths.items() if length > least}
+        allowed = {*roles.columns.get("observation", ()), *roles.columns.get("episode", ())}
+        allowed |= {*roles.columns.get("step", ()), *roles.columns.get("final", ())}
+        self.closes = bool(longer) and self.count == least + 1 and longer <= allowed
+        if longer and not self.closes:
+            short, long = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
+            raise UserError(
+                f"{self.path}: {short} has {lengths[short]} rows, {long} has {lengths[long]}; an episode has a row a "
+                "step, or one observation more"
+            )
+
+    def steps(self, apart: bool) -> dict[str, NDArray[Any]]:
+        """The columns of a draft; apart: whether the rows are an episode of their own."""
+        rewards = self._single("reward")
+        if self.roles.constant is not None:
+            rewards = np.full(self.count, self.roles.constant)
+        assert rewards is not None
+        actions, whole = self._joined("action")
+        if actions.ndim != 2:
+            raise UserError(f"{self.path}: actions have the shape {actions.shape[1:]}; they must be a row of numbers")
+        final = self._final(actions, rewards)
+        found = {
+            "observations": self._joined("observation")[0],
+            "actions": actions,
+            "rewards": rewards.astype(np.float64),
+            "terminated": self._flag("terminated", final),
+            "truncated": self._flag("truncated", final),
+            "final": final,
+            "whole": np.full(self.count, whole),
+        }
+        if "next_observation" in self.roles.columns:
+            found["next_observations"] = self._joined("next_observation")[0]
+            if found["next_observations"].shape != found["observations"].shape:
+                raise UserError(f"{self.path}: next_observation names other numbers than observation: name as many")
+        if apart:
+            found["episode"] = np.full(self.count, self.before, np.int64)
+        elif "episode" in self.roles.columns:
+            found["episode"] = self._ids()
+        if "step" in self.roles.columns:
+            found["step"] = self._numbers(self.roles.columns["step"][0], dates=True).astype(np.float64)
+        self._check(found)
+        return found
+
+    def _place(self, name: str, row: int) -> str:
+        return f"{self.path}, column {name}, row {self.before + row + 1}"
+
+    def _numbers(self, name: str, dates: bool = False) -> NDArray[Any]:
+        """A column of numbers, with a row of zeros where it ends before the final observation."""
+        values = self.columns[name]
+        if values.dtype.kind == "M" and dates:
+            values = values.astype(np.int64)
+        if values.dtype.kind not in "biuf":
+            row, text = _strange(values)
+            kind = "a date" if values.dtype.kind == "M" else f"'{text:.40}'"
+            raise UserError(f"{self._place(name, row)} holds {kind}, which is no number: give each choice its number")
+        missing = self.count - len(values)
+        return np.concatenate([values, np.zeros_like(values[:1])]) if missing else values
+
+    def _joined(self, role: str) -> tuple[NDArray[Any], bool]:
+        """The columns of a role side by side, and whether all that they hold are whole numbers by their type."""
+        parts = [self._numbers(name) for name in self.roles.columns[role]]
+        if len(parts) > 1 and any(part.ndim > 2 for part in parts):
+            raise UserError(f"{self.path}: an array of several axes, as an image, cannot be one of several {role}s")
+        parts = [part[:, None] if part.ndim == 1 else part for part in parts]
+        whole = all(part.dtype.kind in "biu" for part in parts)
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
+        return joined.astype(kept([part.dtype for part in parts]), copy=False), whole
+
+    def _single(self, role: str) -> NDArray[Any] | None:
+        """A column of one number a row; None where there is none."""
+        if role not in self.roles.columns:
+            return None
+        (name,) = self.roles.columns[role]
+        values = self._numbers(name)
+        if values.size != len(values):
+            raise UserError(
+                f"{self.path}: {name} has {values.size // max(1, len(values))} numbers a row, {role} is one"
+            )
+        return values.reshape(-1)
+
+    def _final(self, actions: NDArray[Any], rewards: NDArray[Any]) -> NDArray[np.uint8]:
+        """How each row is known as a final observation, 0 where it is none."""
+        empty = np.isnan(actions.astype(np.float64, copy=False)).all(1)
+        if self.roles.constant is None:
+            empty &= np.isnan(rewards.astype(np.float64, copy=False))
+        final = np.where(empty, np.uint8(EMPTY), np.uint8(0))
+        said = self._single("final")
+        if said is not None:
+            final[said == 1] = SAID
+        if self.closes:
+            final[-1] = SAID
+        return final
+
+    def _flag(self, role: str, final: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        values = self._single(role)
+        if values is None:
+            return np.zeros(self.count, bool)
+        good = np.isin(values, (0, 1)) | (final > 0)
+        if not good.all():
+            row = int((~good).argmax())
+            said = "is empty" if np.isnan(float(values[row])) else f"holds {values[row]:g}"
+            raise UserError(
+                f"{self._place(self.roles.columns[role][0], row)} {said}; a flag is 0 or 1, or true or false"
+            )
+        flags: NDArray[np.bool_] = values == 1
+        return flags
+
+    def _ids(self) -> NDArray[np.int64]:
+        """A number for each row's episode, which may have a text for a name."""
+        name = self.roles.columns["episode"][0]
+        values = self.columns[name]
+        if values.dtype.kind not in "OUS":
+            numbers = self._numbers(name, dates=True).reshape(-1).astype(np.float64)
+            check_finite(numbers, lambda row, entry: self._place(name, row))
+            return np.append(numbers, numbers[-1:] if len(values) < self.count else [])[: self.count].view(np.int64)
+        texts, place = np.unique(values.astype(str), return_inverse=True)
+        digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
+        return np.frombuffer(b"".join(digests), np.int64)[place.reshape(-1)]
+
+    def _check(self, found: Mapping[str, NDArray[Any]]) -> None:
+        """Raises UserError for a number that is not finite."""
+        final = found["final"] > 0
+        for role, column in (("observation", "observations"), ("next_observation", "next_observations")):
+            if column in found:
+                check_finite(found[column], self._where(role), final if role != "observation" else None)
+        check_finite(found["actions"], self._where("action"), final)
+        check_finite(found["rewards"], self._where("reward"), final)
+
+    def _where(self, role: str) -> Any:
+        shapes = {name: column.shape[1:] for name, column in self.columns.items()}
+        names = entries(self.roles, shapes, role)
+        return lambda row, entry: self._place(names[entry], row)
+
+
+def _strange(values: NDArray[Any]) -> tuple[int, str]:
+    """The first row whose value is no number, and the value; the first row where all could be."""
+    for row, value in enumerate(values.reshape(len(values), -1)[:, 0].tolist()):
+        try:
+            float(value if value is not None else "nan")
+        except (TypeError, ValueError):
+            return row, str(value)
+    return 0, str(values.flat[0]) if values.size else ""
