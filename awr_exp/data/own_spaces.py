@@ -100,4 +100,7 @@ def _check_inside(steps: Steps, space: Any) -> None:
         if not good.all():
             row, entry = (int(each) for each in np.argwhere(~good)[0])
             place = steps.where("actions", piece.start + row, entry)
+            if not spec.discrete:
+                ends = f"{spec.action_low[entry]:g} to {spec.action_high[entry]:g}"
+                why = f"it is outside the bounds {ends}: clip it, or give wider ones"
             raise UserError(f"{place} holds {own[row, entry]:g}; {why}")

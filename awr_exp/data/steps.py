@@ -91,7 +91,8 @@ def cut(steps: Steps) -> Episodes:
     cases = [
         (after, rows, "row", "came after the end of their episode: left out"),
         (~after & (stop <= first), one, "episode", "had a single row, which shows no step: left out"),
-        (kept & given_up, one, "episode", "ended by a cut, with no observation after it: its last row gave that"),
+        (kept & given_up, one, "episode", "ended by a cut, with no observation after it: the last row gave "
+         "that instead of a step"),
         (kept & over & ~shown & (not known), one, "episode", "terminated without a final observation, on which "
          "nothing depends: the last one stands in for it"),
     ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Columns of Arrow as NumPy has them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ def lacking(path: Path) -> Iterator[None]:
         raise UserError(f"{path} needs pyarrow to be read: pip install 'awr-exp[tables]'") from None
 
 
-def numpy_of(column: Any, place: str) -> NDArray[Any]:
+def numpy_of(column: Any, place: Callable[[int], str]) -> NDArray[Any]:
     """A column as an array [n], or [n, width] of lists: numbers with nan where they are missing, dates, or texts.
 
-    place: of its first row, for what is said. Raises UserError where lists have several lengths.
+    place: names a row of it. Raises UserError where lists have several lengths.
     """
     from pyarrow import compute, types
 
@@ -34,9 +34,9 @@ def numpy_of(column: Any, place: str) -> NDArray[Any]:
         widths = compute.list_value_length(column).to_numpy(zero_copy_only=False) if len(column) else np.zeros(0)
         if (widths != widths[:1]).any():
             row = int((widths != widths[0]).argmax())
-            raise UserError(f"{place}: {row} rows below, it has {widths[row]:g} numbers instead of {widths[0]:g}")
+            raise UserError(f"{place(row)} has {widths[row]:g} numbers, and rows before it have {widths[0]:g}")
         inner = numpy_of(compute.list_flatten(column), place)
         return inner.reshape(len(column), -1)
     if types.is_null(kind) or types.is_boolean(kind) or types.is_decimal(kind):
         column = column.cast("float64")
-    return np.asarray(column.to_numpy())
+    return np.asarray(column.to_numpy(zero_copy_only=False))

@@ -8,7 +8,7 @@ from typing import Any
 
 from awr_exp.errors import UserError, first_line
 from awr_exp.importing.arrow import lacking, numpy_of
-from awr_exp.importing.table import Chunk, Table
+from awr_exp.importing.table import Chunk, Table, placed
 
 BLOCK = 2**23
 """Bytes that are read at once."""
@@ -61,8 +61,7 @@ class _Reader:
             block += self._rest_of_line(block)
             if block.strip():
                 table = self._parsed(block, names, row)
-                place = f"{self.path}, column {{}}, row {row + 1}"
-                yield {name: numpy_of(table[name], place.format(name)) for name in names}, self.file.tell()
+                yield {name: numpy_of(table[name], placed(self.path, name, row)) for name in names}, self.file.tell()
                 row += len(table)
 
     def _rest_of_line(self, block: bytes) -> bytes:

@@ -15,6 +15,7 @@ from awr_exp.data.export import check_room
 from awr_exp.data.steps import Steps
 from awr_exp.errors import UserError
 from awr_exp.importing.rows import EMPTY
+from awr_exp.importing.table import place
 
 START: dict[str, Any] = {"file": 0, "position": 0, "row": 0, "rows": 0, "columns": {}}
 
@@ -99,7 +100,7 @@ class Draft:
 
         def where(name: str, row: int, entry: int) -> str:
             own = row - int(np.searchsorted(files, files[row]))
-            return f"{paths[files[row]]}, column {names[name][entry]}, row {own + 1}"
+            return place(paths[files[row]], names[name][entry], own)
 
         begins = _begins(columns, files)
         flags = {name: np.asarray(columns[name]) for name in ("terminated", "truncated", "final")}

@@ -8,12 +8,12 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
 from awr_exp.errors import UserError, first_line
 from awr_exp.importing.table import Chunk, Table
-from awr_exp.vocabulary import near
 
 MODULES = {
     ".csv": "csv_file",
@@ -44,8 +44,9 @@ def files(named: Sequence[str]) -> list[Path]:
 
 def _below(path: Path) -> list[Path]:
     if not path.exists():
-        hint = near(path.name, [one.name for one in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise UserError(f"{path} is not there{hint}")
+        there = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = get_close_matches(path.name, there, 1, 0.75)
+        raise UserError(f"{path} is not there{f'; did you mean {path.with_name(close[0])}?' if close else ''}")
     if not path.is_dir():
         if path.suffix.lower() not in MODULES:
             raise UserError(f"{path} is of no format that is read: name files of {_known()}, or a folder of them")

@@ -11,17 +11,23 @@ from awr_exp import results, shell
 from awr_exp.config import CONF
 from awr_exp.data import export
 from awr_exp.data.arrays import Extras, Stored, store
-from awr_exp.data.minari import root
+from awr_exp.data.minari import load, root
 from awr_exp.errors import UserError
 from awr_exp.importing import formats
 from awr_exp.importing.draft import Draft
 from awr_exp.importing.plan import Plan
-from awr_exp.importing.roles import SEVERAL, Roles, assign
+from awr_exp.importing.roles import SEVERAL, UNCLEAR, Roles, assign
 from awr_exp.importing.rows import Rows
 from awr_exp.training.progress import Bar
 from awr_exp.vocabulary import near, options
 
 MB = 2**20
+FEW = 2**24
+"""Numbers of a data set that is read once more at its end, for what training would say of it."""
+UNCLEAR_SAID = (
+    "{0} counts as terminated, after which nothing has a value: where a limit of time ended the episodes instead, give "
+    "truncated={0} terminated=none"
+)
 
 
 def run(plan: Plan) -> list[str]:
@@ -61,6 +67,9 @@ def _imported(plan: Plan, draft: Draft, make: Any) -> list[str]:
     with Bar(f"writing {arguments.id}", len(steps.rewards)) as bar:
         stored = store(arguments.id, steps, extras, bar.advance, draft.folder)
     draft.delete()
+    if len(steps.rewards) * (stored.spec.obs_dim + len(names["actions"])) < FEW:
+        # What there is to doubt is said while the files are at hand.
+        load(arguments.id)
     return _summary(plan, stored)
 
 
@@ -110,7 +119,7 @@ def _environment(name: str) -> Callable[[], gymnasium.Env]:
     try:
         made: Callable[[], gymnasium.Env] = build(node, data=None, spec=None)
     except UserError as error:
-        raise UserError(f"env={name}: {error}{near(name, own)}") from None
+        raise UserError(f"there is no env={name}{close}" if (close := near(name, own)) else str(error)) from None
     return made
 
 
@@ -125,6 +134,7 @@ def _summary(plan: Plan, stored: Stored) -> list[str]:
         by = "as given" if arguments.numbers.keys() & {"action_low", "action_high"} else "of the data, rounded outward"
         actions += f" (bounds {'of the environment' if arguments.env else by})"
     others = [f"{role}={','.join(own)}" for role, own in plan.roles.columns.items() if role not in SEVERAL]
+    ended = [name for name in plan.roles.columns.get("terminated", ()) if name in UNCLEAR]
     lines = [
         f"observations: {_shortened(names['observations'])}",
         f"actions: {actions if spec.discrete or len(names['actions']) < 9 else _shortened(names['actions'])}",
@@ -132,6 +142,7 @@ def _summary(plan: Plan, stored: Stored) -> list[str]:
         *([f"not used: {', '.join(plan.unused)}"] if plan.unused else []),
         f"ends: {stored.terminated:,} of {count:,} episodes terminated, {count - stored.terminated:,} were cut",
         *stored.said,
+        *([UNCLEAR_SAID.format(*ended)] if ended and "terminated" not in arguments.roles else []),
         f"{arguments.id}: {count:,} episodes, {int(stored.lengths.sum()):,} steps, return "
         f"{np.mean(stored.returns):.1f} ± {np.std(stored.returns):.1f}, in {root() / arguments.id}",
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from awr_exp.importing.arrow import lacking, numpy_of
-from awr_exp.importing.table import Chunk, Table
+from awr_exp.importing.table import Chunk, Table, placed
 
 ROWS = 65_536
 """Rows that are read at once."""
@@ -43,8 +43,6 @@ def _chunks(path: Path, file: Any, names: Sequence[str], position: int, row: int
         if end <= position:
             continue
         for batch in file.iter_batches(ROWS, row_groups=[group], columns=list(names)):
+            if begin >= position:
+                yield {name: numpy_of(batch[name], placed(path, name, begin)) for name in names}, begin + len(batch)
             begin += len(batch)
-            if begin <= position:
-                continue
-            place = f"{path}, column {{}}, row {begin - len(batch) + 1}"
-            yield {name: numpy_of(batch[name], place.format(name)) for name in names}, begin

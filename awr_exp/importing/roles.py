@@ -12,25 +12,26 @@ from awr_exp.vocabulary import near
 
 COMMON = {
     "observation": (
-        *("observation", "observations", "obs", "state", "states"),
-        *("observation.*", "observation/*", "observations/*", "obs/*", "obs_*", "observation_*", "state_*"),
+        *("observation", "observations", "obs"),
+        *("observation.*", "observation/*", "observations/*", "obs/*", "obs_*", "observation_*"),
+        *("state", "states", "state_*"),
     ),
     "action": ("action", "actions", "action_*", "act_*", "a_*"),
     "reward": ("reward", "rewards", "next.reward", "r"),
     "terminated": (
-        *("terminated", "terminations", "terminal", "terminals", "is_terminal"),
-        *("done", "dones", "next.terminated", "next.done"),
+        *("terminated", "terminations", "terminal", "terminals", "is_terminal", "next.terminated"),
+        *("done", "dones", "next.done"),
     ),
     "truncated": ("truncated", "truncations", "timeout", "timeouts", "next.truncated"),
     "episode": ("episode", "episode_id", "episode_index", "ep"),
     "step": ("step", "timestep", "time_step", "t", "frame_index"),
     "final": ("is_last",),
-    "next_observation": (
-        *("next_observation", "next_observations", "next_obs"),
-        *("next_observation/*", "next_observations/*", "next_obs/*", "next_obs_*", "next_observation_*"),
-    ),
+    "next_observation": (),
 }
-"""The columns that a role is looked for in, unless they are named: the first of these that there are."""
+"""The columns that a role is looked for in, unless they are named: the first of these that there are. Next observations
+are those whose names are next_ and the observation's."""
+UNCLEAR = ("done", "dones", "next.done")
+"""Flags that do not say what ended an episode."""
 SEVERAL = ("observation", "next_observation", "action")
 """Roles that several columns may have together; they are laid side by side."""
 NONE = "none"
@@ -67,14 +68,16 @@ def assign(path: Path, shapes: Shapes, given: Mapping[str, str]) -> Roles:
     for role in COMMON:
         said = given.get(role)
         if said is None:
-            found[role] = _common(shapes, role)
+            found[role] = _common(shapes, role) or _next(shapes, role, found)
         elif said not in (NONE, FILE) and not (role == "reward" and constant is not None):
             found[role] = _named(path, shapes, role, said)
     found = {role: own for role, own in found.items() if own}
     for role in ("observation", "action", "reward"):
         if role not in found and not (role == "reward" and constant is not None):
             zero = ", or reward=0 where there are none" if role == "reward" else ""
-            raise UserError(f"{path} has no column known as {role}: give {role}=...{zero}; {_listed(shapes)}")
+            raise UserError(
+                f"{path} has no column known as {role}: give {role}=...{zero}; {_listed(shapes)}{near(role, shapes)}"
+            )
     _check_once(path, found)
     return Roles(found, constant)
 
@@ -87,6 +90,11 @@ def _common(shapes: Shapes, role: str) -> list[str]:
         if own := [name for name, shape in shapes.items() if fnmatchcase(name, pattern) and len(shape) < 2]:
             return own
     return []
+
+
+def _next(shapes: Shapes, role: str, found: Mapping[str, Sequence[str]]) -> list[str]:
+    own = [f"next_{name}" for name in found["observation"]] if role == "next_observation" else []
+    return own if all(name in shapes for name in own) else []
 
 
 def _named(path: Path, shapes: Shapes, role: str, said: str) -> list[str]:

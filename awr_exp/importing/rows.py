@@ -11,7 +11,7 @@ from awr_exp.data.arrays import kept
 from awr_exp.data.steps import check_finite
 from awr_exp.errors import UserError
 from awr_exp.importing.roles import Roles, entries
-from awr_exp.importing.table import Table
+from awr_exp.importing.table import Table, place
 
 SAID, EMPTY = 1, 2
 """How a row is known as a final observation: the file says so, or its action and reward are empty."""
@@ -71,7 +71,7 @@ class Rows:
         return found
 
     def _place(self, name: str, row: int) -> str:
-        return f"{self.path}, column {name}, row {self.before + row + 1}"
+        return place(self.path, name, self.before + row)
 
     def _numbers(self, name: str, dates: bool = False) -> NDArray[Any]:
         """A column of numbers, with a row of zeros where it ends before the final observation."""
@@ -142,9 +142,9 @@ class Rows:
             numbers = self._numbers(name, dates=True).reshape(-1).astype(np.float64)
             check_finite(numbers, lambda row, entry: self._place(name, row))
             return np.append(numbers, numbers[-1:] if len(values) < self.count else [])[: self.count].view(np.int64)
-        texts, place = np.unique(values.astype(str), return_inverse=True)
+        texts, which = np.unique(values.astype(str), return_inverse=True)
         digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
-        return np.frombuffer(b"".join(digests), np.int64)[place.reshape(-1)]
+        return np.frombuffer(b"".join(digests), np.int64)[which.reshape(-1)]
 
     def _check(self, found: Mapping[str, NDArray[Any]]) -> None:
         """Raises UserError for a number that is not finite."""

@@ -13,6 +13,16 @@ Shapes = Mapping[str, tuple[int, ...]]
 """The shape of one row of each column."""
 
 
+def place(path: Path, column: str, row: int) -> str:
+    """What a row, counted from 0, is called in a column of a file."""
+    return f"{path}, column {column}, row {row + 1}"
+
+
+def placed(path: Path, column: str, begin: int) -> Callable[[int], str]:
+    """What names the rows of a piece of a column that begins in this row."""
+    return lambda row: place(path, column, begin + row)
+
+
 @dataclass(frozen=True)
 class Table:
     """A file that is open.
