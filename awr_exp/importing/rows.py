@@ -91,7 +91,7 @@ class Rows:
         if len(parts) > 1 and any(part.ndim > 2 for part in parts):
             raise UserError(f"{self.path}: an array of several axes, as an image, cannot be one of several {role}s")
         parts = [part[:, None] if part.ndim == 1 else part for part in parts]
-        whole = all(part.dtype.kind in "biu" for part in parts)
+        whole = all(map(_whole, parts))
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
         return joined.astype(kept([part.dtype for part in parts]), copy=False), whole
 
@@ -159,6 +159,12 @@ class Rows:
         shapes = {name: column.shape[1:] for name, column in self.columns.items()}
         names = entries(self.roles, shapes, role)
         return lambda row, entry: self._place(names[entry], row)
+
+
+def _whole(part: NDArray[Any]) -> bool:
+    """Whether numbers are whole by their type, or are floats because some of the whole ones are missing."""
+    missing = np.isnan(part) if part.dtype.kind == "f" else np.zeros(0, bool)
+    return part.dtype.kind in "biu" or bool(missing.any() and (part == part.round())[~missing].all())
 
 
 def _strange(values: NDArray[Any]) -> tuple[int, str]:
