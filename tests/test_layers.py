@@ -40,6 +40,7 @@ ORDER = [
     "building",
     "experiment",
     "report",
+    "describe",
     "dashboard",
     "sweep",
     "collect",
@@ -59,7 +60,8 @@ FOREIGN = {
     "gymnasium": {"data", "envs", "training", "collect"},
     "minari": {"data"},
     "rich": {"training"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "describe"},
+    "plotly": {"describe"},
 }
 
 
