@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -12,6 +12,7 @@ NUMBERS = st.floats(-1e6, 1e6, width=32)
 TABLES = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=NUMBERS)
 
 
+@settings(max_examples=20)
 @given(TABLES, st.integers(1, 12))
 def test_pieces_say_what_the_whole_says(table: np.ndarray, size: int) -> None:
     found = columns(torch.from_numpy(table).split(size))
@@ -32,6 +33,7 @@ def test_how_far_the_farthest_number_is() -> None:
     np.testing.assert_allclose(found.farthest, [9_999**0.5, 0.0])
 
 
+@settings(max_examples=20)
 @given(arrays(np.float64, st.integers(1, 50), elements=st.floats(-1e9, 1e9)), st.integers(1, 30))
 def test_a_histogram_has_every_number_once(values: np.ndarray, bins: int) -> None:
     edges, counts = histogram(values, bins)
@@ -49,6 +51,7 @@ def test_edges_of_a_histogram_are_round() -> None:
     assert falls_between([7.0, 7.0]) == ["7"]
 
 
+@settings(max_examples=20)
 @given(arrays(np.float32, st.tuples(st.integers(1, 20), st.just(2)), elements=st.sampled_from([0.0, 1.0, 2.5])))
 def test_rows_that_are_there_twice_are_counted(table: np.ndarray) -> None:
     distinct = {row.tobytes() for row in table}
@@ -56,6 +59,7 @@ def test_rows_that_are_there_twice_are_counted(table: np.ndarray) -> None:
     assert repeated(keys(np.concatenate([table, table]))) == 2 * len(table) - len(distinct)
 
 
+@settings(max_examples=20)
 @given(arrays(np.float32, st.tuples(st.integers(1, 8), st.just(3)), elements=st.floats(-1, 1, width=32)))
 def test_the_bounds_are_found_on_both_sides(action: np.ndarray) -> None:
     low, high = torch.tensor([-1.0, -torch.inf, 0.5]), torch.tensor([1.0, 1.0, 0.5])
