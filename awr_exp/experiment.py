@@ -75,6 +75,9 @@ class Experiment:
             return None
         if self.data is None:
             raise UserError("holdout=episodes needs a data set: leave it out, or choose dataset=...")
+        if self.data.info.episodes == 1 and not judge.always:
+            log.warning("there is a single episode: none is held out, and nothing judges the policy")
+            return None
         self.data, held_out = split(self.data, judge.share, judge.seed)
         log.info("%d episodes are held out, and %d are learnt from", held_out.info.episodes, self.data.info.episodes)
         return held_out

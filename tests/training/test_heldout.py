@@ -201,6 +201,21 @@ def test_without_a_data_set_there_is_nothing_to_hold_out(tmp_path: Path, monkeyp
         experiment.Experiment([Run(tmp_path, config=configuration("holdout=episodes"))])
 
 
+def test_a_single_episode_is_learnt_from_unless_it_is_asked_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = mine(count=1)
+    monkeypatch.setattr(experiment, "open_task", lambda config, device: (data, None, data.spec))
+    made = experiment.Experiment([Run(tmp_path, config=configuration("holdout=auto"))])
+    assert made.data is data
+    assert "there is a single episode: none is held out" in caplog.text
+
+
+def test_no_search_maximises_what_should_be_small() -> None:
+    with pytest.raises(UserError, match="is smaller where it is better, and a search maximises"):
+        composed("objective=heldout/nll")
+
+
 def test_a_share_is_between_0_and_1() -> None:
     with pytest.raises(UserError, match="it must be a number above 0 and below 1"):
         HeldOut(share=1)
