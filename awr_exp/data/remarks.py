@@ -47,12 +47,13 @@ def _order(found: "Description") -> Iterator[str]:
     """Whether actions are in the row of what they did."""
     if not found.explained:
         return
-    own = found.explained["own"]
+    # A regression that learns nothing but noise explains less than nothing of other steps.
+    own = max(0.0, found.explained["own"])
     for name, late in (("after", "late"), ("before", "early")):
         if (other := found.explained[name]) > 2 * own + TOLD:
             yield (
                 f"how observations change in a step is explained by the action of the row {name} it ({other:.0%}) and "
-                f"not by its own ({max(0, own):.0%}): the actions are one row too {late}, and whatever is learnt of "
+                f"not by its own ({own:.0%}): the actions are one row too {late}, and whatever is learnt of "
                 "them is of other actions; write the data set anew"
             )
 

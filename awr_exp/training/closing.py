@@ -107,8 +107,8 @@ JUDGED = {
 
 def _judged(metrics: Mapping[str, float]) -> str:
     """What a policy makes of the episodes that are held out, or nothing."""
-    known = {said: metrics.get(f"heldout/{name}") for name, said in JUDGED.items()}
-    return ", ".join(f"{said} {value:.4g}" for said, value in known.items() if value is not None)
+    known = {f"heldout/{name}": said for name, said in JUDGED.items()}
+    return ", ".join(f"{said} {metrics[name]:.4g}" for name, said in known.items() if name in metrics)
 
 
 def _diagnosed(run: Run) -> list[tuple[str, str]]:

@@ -111,6 +111,14 @@ def test_actions_in_another_row_than_what_they_did_are_found(by: int, said: str)
     assert ("one row too" in remarks(shifted(by))) == bool(said)
 
 
+def test_where_actions_do_nothing_no_row_is_blamed() -> None:
+    rng = np.random.default_rng(1)
+    made = [one | {"observations": rng.normal(size=(31, 3))} for one in episodes()]
+    found = describe(data(made))
+    assert max(found.explained.values()) < 0
+    assert not any("one row too" in remark for remark in found.remarks)
+
+
 def test_of_few_steps_nothing_is_said_about_what_actions_explain() -> None:
     assert facts.explained(data(episodes(3))) == {}
 

@@ -222,5 +222,7 @@ def test_a_share_is_between_0_and_1() -> None:
 
 
 def test_the_closing_table_says_what_is_known() -> None:
-    assert _judged({"heldout/value_error": 0.5, "heldout/nll": 1.25}) == "NLL 1.25, value error 0.5"
+    known = {"heldout/value_error": 0.5, "heldout/weighted_nll": 1.0, "heldout/nll": 1.25}
+    assert _judged(known) == "NLL 1.25, weighted 1, value error 0.5"
+    assert _judged({"heldout/loss": 2.0, "heldout/weighted_loss": 3.0}) == "loss 2, weighted 3"
     assert _judged({"eval/return_mean": 1.0}) == ""
