@@ -16,6 +16,8 @@ from awr_exp.building import contracts, stacking
 from awr_exp.building.build import build, check_targets
 from awr_exp.building.takeover import Found, check_same, forget_others_moments, take_over
 from awr_exp.building.task import check_memory, open_task
+from awr_exp.data.holdout import split
+from awr_exp.data.transitions import Transitions
 from awr_exp.envs.build import collecting, task
 from awr_exp.errors import UserError
 from awr_exp.metadata import policy_metadata
@@ -24,6 +26,7 @@ from awr_exp.surroundings import usual
 from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.callbacks import Callback
 from awr_exp.training.examine import Examine
+from awr_exp.training.heldout import HeldOut
 from awr_exp.training.loggers import Jsonl, Logger, Many
 from awr_exp.training.run import Run
 from awr_exp.types import OWN_UNIT
@@ -62,7 +65,22 @@ class Experiment:
             check_targets(run.config)
         self.device = accelerate.start(self.config["device"], self.config["threads"])
         self.data, self.make_env, self.spec = open_task(self.config, self.device)
+        self.held_out = self._hold_out()
         check_memory(self.config, self.spec, self.data, self.device)
+
+    def _hold_out(self) -> Transitions | None:
+        """Take the episodes that are held out from the data, where some are."""
+        judge = _held_out(self.config)
+        if judge is None or not (judge.always or self.make_env is None):
+            return None
+        if self.data is None:
+            raise UserError("holdout=episodes needs a data set: leave it out, or choose dataset=...")
+        if self.data.info.episodes == 1 and not judge.always:
+            log.warning("there is a single episode: none is held out, and nothing judges the policy")
+            return None
+        self.data, held_out = split(self.data, judge.share, judge.seed)
+        log.info("%d episodes are held out, and %d are learnt from", held_out.info.episodes, self.data.info.episodes)
+        return held_out
 
     @property
     def standing(self) -> list[Run]:
@@ -135,6 +153,7 @@ class Experiment:
         callbacks = [*_callbacks(self.config), Examine()] if own else []
         if title != "offline":
             callbacks += _callbacks(self.config, "evaluate")
+            callbacks += [_held_out(self.config, data=self.held_out)] if self.held_out else []
         trainer = self._trainer(node, agent, runs, title=title, callbacks=callbacks, best_of=best_of)
         try:
             if resumes:
@@ -193,6 +212,16 @@ def _found(folder: Path) -> Found:
     if found is None:
         raise UserError(f"resume_policy={folder} is not the folder of a run with a checkpoint")
     return found
+
+
+def _held_out(config: Config, **parts: Any) -> Any:
+    """What judges by episodes that are held out, None where the configuration has it not."""
+    node = config.get("holdout")
+    if not node:
+        return None
+    made = build(node, **parts)
+    contracts.check_made("holdout", node, made, HeldOut)
+    return made
 
 
 def _callbacks(config: Config, group: str = "callback") -> list[Callback]:

@@ -25,6 +25,7 @@ class Command:
 
 SUBCOMMANDS = {
     "report": Command("FOLDER ...", "the report of runs or sweeps: a page, figures, and an answer", "awr_exp.report"),
+    "describe": Command("id=...", "what a data set is like, and what looks wrong with it", "awr_exp.describe"),
     "collect": Command("policy=... dataset_id=...", "a Minari data set from any policy", "awr_exp.collect"),
     "import": Command("FILE ... id=...", "a Minari data set of your own files", "awr_exp.importing"),
     "dashboard": Command("", "a workspace for the runs on W&B", "awr_exp.dashboard"),

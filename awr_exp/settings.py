@@ -47,6 +47,11 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
             raise UserError(f"{typed[0]} has no effect, since {why}")
         content[group] = None
     _check_trainer(content)
+    if str(content.get("objective")).startswith("heldout/"):
+        raise UserError(
+            f"objective={content['objective']} is smaller where it is better, and a search maximises: choose another, "
+            "such as evaluate=fqe objective=fqe/return_mean"
+        )
     for path in surplus(content):
         group, _, name = path.partition(".")
         if any(f"{one}.".startswith(f"{path}.") for one in asked):

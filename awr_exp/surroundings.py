@@ -14,7 +14,9 @@ from functools import cache, partial
 from locale import LC_ALL, setlocale
 from typing import Any
 
-ASCII = str.maketrans({"±": "+-", "–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "“": '"', "”": '"', "’": "'"})
+ASCII = str.maketrans(
+    {"±": "+-", "–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "█": "#", "“": '"', "”": '"', "’": "'"}
+)
 
 
 def begin() -> None:

@@ -18,8 +18,10 @@ from omegaconf import OmegaConf
 import awr_exp
 from awr_exp import arguments as command_line
 from awr_exp import command, config, dashboard, settings
+from awr_exp.building import dataset
 from awr_exp.data import minari
 from awr_exp.importing import arguments as importing
+from awr_exp.help import SUBCOMMANDS
 from awr_exp.report.__main__ import main as report
 from awr_exp.training import rows, wandb_settings
 from tests.conftest import SMALL, Cli, composed, train
@@ -49,7 +51,7 @@ def parts(line: str, run: Path) -> tuple[str, list[str]]:
     """The module that a command line calls, and its arguments; what stands for a run's folder is this one."""
     words = shlex.split(line.replace(RUN, str(run)).replace(SWEEP, str(run)))
     module, arguments = ("main", words[1:]) if words[0] == "awr-exp" else (words[2].partition(".")[2], words[3:])
-    if module == "main" and arguments and arguments[0] in ("report", "collect", "import", "dashboard"):
+    if module == "main" and arguments and arguments[0] in SUBCOMMANDS:
         module = arguments.pop(0)
     return module, arguments
 
@@ -92,6 +94,10 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
         return report([*arguments, str(finished), "--out", str(tmp_path)])
     if module == "import":
         assert importing.parse(arguments).files
+        return None
+    if module == "describe":
+        given = [word for word in arguments if "=" in word]
+        assert dataset.chosen(given)
         return None
     if module == "dashboard":
         pytest.importorskip("wandb_workspaces")
@@ -140,7 +146,8 @@ def test_what_takes_seconds_runs(line: str, datasets: Path, tmp_path: Path, monk
         node |= {name: number for name, number in SHORT.items() if name in node}
     (outcome,) = train([cfg], [tmp_path / "run"])
     assert outcome.error is None
-    assert ("fqe/return_mean" if "env=none" in given else "eval/return_mean") in outcome.metrics
+    judged = {"evaluate=fqe": "fqe/return_mean", "holdout=none": "train/ess", "env=none": "heldout/nll"}
+    assert next((judged[word] for word in judged if word in given), "eval/return_mean") in outcome.metrics
     assert (tmp_path / "run" / "result.json").exists()
 
 

@@ -40,6 +40,7 @@ ORDER = [
     "building",
     "experiment",
     "report",
+    "describe",
     "dashboard",
     "sweep",
     "collect",
@@ -61,7 +62,8 @@ FOREIGN = {
     "minari": {"data"},
     "pyarrow": {"importing"},
     "rich": {"training"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "describe"},
+    "plotly": {"describe"},
 }
 
 

@@ -18,7 +18,18 @@ from awr_exp.training.trainer import Trainer
 
 Config = dict[str, Any]
 
-SHARED = ("dataset", "env", "trainer", "callback", "evaluate", "policy", "resume_policy", "device", "threads")
+SHARED = (
+    "dataset",
+    "env",
+    "trainer",
+    "callback",
+    "evaluate",
+    "holdout",
+    "policy",
+    "resume_policy",
+    "device",
+    "threads",
+)
 """What all members have in common. Seed, loggers and objective are each member's own."""
 
 

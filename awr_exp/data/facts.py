@@ -9,7 +9,7 @@ from awr_exp.data.transitions import Transitions
 from awr_exp.math.likeness import Likeness
 from awr_exp.networks.actions import ActionInputs
 from awr_exp.seeding import generator
-from awr_exp.types import Spec
+from awr_exp.types import RewardUnit, Spec
 
 EPISODES = 1_000
 """Episodes that are looked at, of evenly spaced places."""
@@ -17,6 +17,10 @@ FEWEST = 10
 """Episodes of which it makes sense to speak of the best tenth, and the neighbours of a start."""
 STEPS = 4_096
 """Steps that are looked at."""
+MANY = 500
+"""Steps that a model of how observations change is learnt from at the least."""
+SHIFTS = {"own": 0, "before": -1, "after": 1}
+"""The steps whose actions may explain a change, by their distance in time."""
 WIDEST = 500
 """Numbers of an observation beyond which changes of it are not learnt, as those of images."""
 
@@ -63,6 +67,21 @@ def _of_neighbours(places: Tensor, values: NDArray[np.float64]) -> NDArray[np.fl
     return means
 
 
+def about_rewards(reward: Tensor, terminated: Tensor, unit: RewardUnit, online: bool) -> str | None:
+    """A sentence on rewards [N], in this unit, that are all alike.
+
+    They are no fault where episodes terminate [N]: how soon is then what there is to learn.
+    """
+    if not reward.numel():
+        return None
+    low, high = reward.min(), reward.max()
+    if low != high or (low != 0 and bool(terminated.any())):
+        return None
+    every = f"all rewards{' so far' if online else ''} are {float(unit.own(low)) + 0.0:g}"
+    outcome = "nothing is learnt until one differs" if online else "nothing is to be gained over behaviour cloning"
+    return f"{every}, so that no action is better than another and {outcome}: check where they come from"
+
+
 class Steps:
     """Some steps of a data set, on the host, for what policies do to be compared with them."""
 
@@ -100,3 +119,30 @@ class Steps:
 
     def _inputs(self, action: Tensor) -> Tensor:
         return self.as_inputs(self.as_inputs.inside(action.cpu()), self.mean)
+
+
+def explained(data: Transitions) -> dict[str, float]:
+    """How much of the changes of observations each step's actions explain, beside what the observations do.
+
+    `own` is the share that the actions of the very step explain, `before` and `after` those of its neighbours in time.
+    Where a neighbour explains more, actions were written into another row than that of what they did. Empty where
+    there are too few steps inside of episodes, or observations are too wide.
+    """
+    last = data.last.cpu()
+    inside = ~last & ~torch.cat([torch.ones_like(last[:1]), last[:-1]])
+    rows = inside.nonzero().flatten()
+    if data.spec.obs_dim > WIDEST or len(rows) < MANY:
+        return {}
+    rows = rows[torch.randperm(len(rows), generator=generator(0, "explained"))[:STEPS]]
+    steps = Steps(data)
+    of = {name: data.sample((rows + shift).to(data.device).unsqueeze(0)) for name, shift in SHIFTS.items()}
+    obs, next_obs = of["own"].obs[0], of["own"].next_obs[0]
+    inputs = {name: steps.change(obs, batch.action[0], next_obs) for name, batch in of.items()}
+    (own, change), width = inputs["own"], data.spec.obs_dim
+    moves = change.std(0) > 1e-6
+    if not bool(moves.any()):
+        return {}
+    left = {name: Likeness.fit(x, change).scale for name, (x, _) in inputs.items()}
+    without = Likeness.fit(torch.cat([own[:, :width], torch.zeros_like(own[:, width:])], 1), change).scale
+    unit = change.var(0)[moves]
+    return {name: float(((without - error)[moves] / unit).mean()) for name, error in left.items()}

@@ -19,7 +19,14 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 METRICS = {
     name: name.partition("/")[2]
     for name in (RETURN, RECENT, SCORE, "train/ess", "train/mean_weight", "train/clipped", "train/explained_variance")
-} | {ESTIMATE: "estimate"}
+} | {
+    ESTIMATE: "estimate",
+    "heldout/nll": "held-out NLL",
+    "heldout/weighted_nll": "held-out weighted NLL",
+    "heldout/loss": "held-out loss",
+    "heldout/weighted_loss": "held-out weighted loss",
+    "heldout/value_error": "held-out value error",
+}
 """The metrics of the table of runs, and their heads."""
 PULLS = (1, 5, 10, 20, 50)
 """Evaluation episodes of the table of tuning."""

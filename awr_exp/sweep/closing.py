@@ -16,6 +16,7 @@ from awr_exp.reading import read_yaml
 from awr_exp.training.progress import CLOSING, closing_table
 
 log = logging.getLogger(__name__)
+HELD_OUT = "heldout/weighted_nll"
 
 RETURN, ESTIMATE = "eval/return_mean", "fqe/return_mean"
 
@@ -56,20 +57,26 @@ def show(
 def _table(named: Sequence[tuple[results.PastRun, str]], folder: Path) -> list[Sequence[str]]:
     """A row of titles, then one for each run with its name, the best first."""
     # By the estimates of returns where nothing was evaluated.
-    heads = {RETURN: "return", ESTIMATE: "estimate"}
+    heads = {RETURN: "return", ESTIMATE: "estimate", HELD_OUT: "held-out weighted NLL"}
     measured = [one for one in heads if any(one in run.metrics for run, _ in named)] or [RETURN]
+    # Weights of other settings ask for other actions: likelihoods rank none.
+    first = measured[0] if measured[0] != HELD_OUT else RETURN
     rows = [
         (
             name or run.folder.name,
-            *(f"{run.metrics[one]:10.1f}" if one in run.metrics else f"{'–':>10}" for one in measured),
+            *(_shown(one, run.metrics.get(one)) for one in measured),
             f"{run.status}: {run.error}" if run.error else run.status,
             os.path.relpath(run.folder, folder),
             _ill(run),
         )
-        for run, name in sorted(named, key=lambda one: _rank(one[0], measured[0]))
+        for run, name in sorted(named, key=lambda one: _rank(one[0], first))
     ]
     look_at = "look at" if any(row[-1] for row in rows) else ""
     return [["job", *map(heads.__getitem__, measured), "status", "folder", look_at], *rows]
+
+
+def _shown(metric: str, value: float | None) -> str:
+    return f"{'–':>10}" if value is None else f"{value:10.4g}" if metric == HELD_OUT else f"{value:10.1f}"
 
 
 def _ill(run: results.PastRun) -> str:

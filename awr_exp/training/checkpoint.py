@@ -107,6 +107,7 @@ METADATA: dict[str, Any] = {
     "returns": _numbers,
     "began": _numbers,
     "means": _numbers,
+    "heldout": Range(_number, "a number"),
     "owed": of(bool),
     "conditioned": of(bool),
     "best_of": of(Count),

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from awr_exp import results, shell
@@ -58,35 +59,35 @@ def _close(run: Run, status: str, code: int, result: dict[str, Any]) -> None:
 def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     """Print the returns of the data set, the baseline and the agent, what is wrong, and where everything is."""
 
-    def told(one: Run) -> tuple[str, str]:
-        metrics, estimate = one.latest, ""
+    def told(one: Run) -> tuple[str, str, str]:
+        metrics, estimate, judged = one.latest, "", _judged(one.latest)
         if one.outcome.error is not None:
-            return f"failed: {one.outcome.error}", ""
+            return f"failed: {one.outcome.error}", "", ""
         if "fqe/return_mean" in metrics:
             estimate = "{:10.1f} ({:.1f} to {:.1f})".format(
                 *(metrics[f"fqe/return_{end}"] for end in ("mean", "low", "high"))
             )
         if "eval/return_mean" not in metrics:
-            return "not evaluated (env=none)", estimate
+            return "not evaluated (env=none)", estimate, judged
         text = f"{metrics['eval/return_mean']:10.1f} ± {metrics['eval/return_std']:.1f}"
         score = metrics.get("eval/normalized_score")
-        return text if score is None else f"{text}   normalised score {score:.3f}", estimate
+        return text if score is None else f"{text}   normalised score {score:.3f}", estimate, judged
 
-    rows = [("return of", "", "")]
+    rows = [("return of", "", "", "held out" if _judged(run.latest) else "")]
     if data:
-        rows.append((f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}", ""))
+        rows.append((f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}", "", ""))
     if baseline is not None:
         rows.append((f"baseline {run.chosen('baseline')}", *told(baseline)))
     fell = (("at the start", "eval/return_at_start"), ("lowest since", "eval/return_lowest"))
-    rows += [(name, f"{run.latest[metric]:10.1f}", "") for name, metric in fell if metric in run.latest]
+    rows += [(name, f"{run.latest[metric]:10.1f}", "", "") for name, metric in fell if metric in run.latest]
     rows.append((run.chosen("agent"), *told(run)))
     recent = run.latest.get("eval/return_recent")
     if recent is not None and recent != run.latest.get("eval/return_mean"):
-        rows.append(("mean of its last few", f"{recent:10.1f}", ""))
+        rows.append(("mean of its last few", f"{recent:10.1f}", "", ""))
     if "fqe/gamma" in run.latest:
         # Beside the data's row, what their own actions are worth.
         heads = [f"estimate, discounted by {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]
-        rows[:2] = [(*row[:2], head) for row, head in zip(rows[:2], heads, strict=True)]
+        rows[:2] = [(*row[:2], head, row[3]) for row, head in zip(rows[:2], heads, strict=True)]
     folder = run.folder
     notes = [*_diagnosed(run), ("results", str(folder))]
     if (folder / "curves.png").exists():
@@ -96,6 +97,18 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
         notes.append(("dashboard", shell.command("leet", str(offline[-1]), module="wandb")))
     notes.append(("policy", f"awr_exp.load({str(folder)!r})"))
     closing_table(rows, notes)
+
+
+JUDGED = {
+    "nll": "NLL", "loss": "loss", "weighted_nll": "weighted", "weighted_loss": "weighted", "value_error": "value error"
+}  # fmt: skip
+"""What is said of episodes that are held out, by the metric, in this order."""
+
+
+def _judged(metrics: Mapping[str, float]) -> str:
+    """What a policy makes of the episodes that are held out, or nothing."""
+    known = {f"heldout/{name}": said for name, said in JUDGED.items()}
+    return ", ".join(f"{said} {metrics[name]:.4g}" for name, said in known.items() if name in metrics)
 
 
 def _diagnosed(run: Run) -> list[tuple[str, str]]:

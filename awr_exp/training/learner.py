@@ -13,6 +13,7 @@ from torch import Tensor
 
 from awr_exp import layout
 from awr_exp.agents.agent import Agent
+from awr_exp.data.facts import about_rewards
 from awr_exp.data.replay import Replay
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.worker import HangsError
@@ -21,7 +22,6 @@ from awr_exp.seeding import draw_noise
 from awr_exp.training.collect import Collector
 from awr_exp.training.means import Means
 from awr_exp.training.steps import Functions, Update
-from awr_exp.types import RewardUnit
 
 log = logging.getLogger(__name__)
 
@@ -162,12 +162,12 @@ class Learner:
             return self._about_rewards_of_data
         replay = self.collector.replay
         reward, terminated = (replay.schema.read(replay.table(member), name) for name in ("reward", "terminated"))
-        return _about_rewards(reward, terminated, self.collector.reward_unit, online=True)
+        return about_rewards(reward, terminated, self.collector.reward_unit, online=True)
 
     @cached_property
     def _about_rewards_of_data(self) -> str | None:
         data: Any = self.experience
-        return _about_rewards(data.reward, data.terminated, data.info.reward_unit, online=False)
+        return about_rewards(data.reward, data.terminated, data.info.reward_unit, online=False)
 
     def read(self) -> list[dict[str, float]]:
         """Each member's mean metrics since the last call."""
@@ -225,18 +225,3 @@ class Learner:
     def close(self) -> None:
         if self._collector:
             self.collector.close()
-
-
-def _about_rewards(reward: Tensor, terminated: Tensor, unit: RewardUnit, online: bool) -> str | None:
-    """A sentence on rewards [N], in this unit, that are all alike.
-
-    They are no fault where episodes terminate [N]: how soon is then what there is to learn.
-    """
-    if not reward.numel():
-        return None
-    low, high = reward.min(), reward.max()
-    if low != high or (low != 0 and bool(terminated.any())):
-        return None
-    every = f"all rewards{' so far' if online else ''} are {float(unit.own(low)) + 0.0:g}"
-    outcome = "nothing is learnt until one differs" if online else "nothing is to be gained over behaviour cloning"
-    return f"{every}, so that no action is better than another and {outcome}: check where they come from"

@@ -59,7 +59,7 @@ class Trainer:
         best_of: Count = 1,
     ) -> None:
         self.agent, self.runs, self.schedule, self.data = agent, list(runs), schedule, data
-        self.total, self.title, self.best_of = total, title, best_of
+        self.total, self.title, self.best_of, self.eval_interval = total, title, best_of, eval_interval
         self.evaluates = Evaluate(eval_interval, eval_episodes, make_env, evaluates_first) if make_env else None
         evaluates = [self.evaluates] if self.evaluates else []
         self.callbacks: list[Callback] = [

@@ -14,13 +14,14 @@ from torch.testing import assert_close
 from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.agents.bc import BC
+from awr_exp.data import facts
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.math import losses, weights
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks import heads
 from awr_exp.networks.policy import MakeHead
-from awr_exp.training import checkpoint, learner
+from awr_exp.training import checkpoint
 from awr_exp.training.accelerate import FLOAT32_ERROR, Graphed, accelerate, fast_float32_products
 from awr_exp.training.loggers import Jsonl
 from awr_exp.training.offline import Offline
@@ -73,7 +74,7 @@ def test_rewards_that_are_alike_are_a_fault_unless_they_tell_how_soon_an_episode
     own: float, shift: float, said: str | None
 ) -> None:
     unit = RewardUnit(1.0, shift)
-    sentence = learner._about_rewards(unit.learnt(torch.full((4,), own)), torch.arange(4) == 3, unit, online=False)
+    sentence = facts.about_rewards(unit.learnt(torch.full((4,), own)), torch.arange(4) == 3, unit, online=False)
     assert (sentence or "").startswith(said or "")
     assert (sentence is None) == (said is None)
 

@@ -1,0 +1,39 @@
+"""A data set in two: episodes to learn from, and episodes that are held out to judge by."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from awr_exp.data.transitions import Transitions
+from awr_exp.errors import UserError
+from awr_exp.seeding import generator
+
+
+def split(data: Transitions, share: float, seed: int) -> tuple[Transitions, Transitions]:
+    """The episodes to learn from and those that are held out, each in the order of the data.
+
+    share: of the episodes that are held out, at least one; seed: by which they are drawn. Raises UserError where none
+    would be left to learn from.
+    """
+    episodes = data.info.episodes
+    count = max(1, round(share * episodes))
+    if count >= episodes:
+        raise UserError(
+            f"data set '{data.info.id}' has {episodes} episode{'s' if episodes > 1 else ''}, of which {count} would be "
+            "held out, so that none is left to learn from: choose holdout=none"
+        )
+    out = np.zeros(episodes, bool)
+    out[torch.randperm(episodes, generator=generator(seed, "holdout"))[:count].numpy()] = True
+    mark = f"{share:g} by {seed}"
+    return of_episodes(data, ~out, f"without {mark}"), of_episodes(data, out, mark)
+
+
+def of_episodes(data: Transitions, chosen: NDArray[np.bool_], mark: str) -> Transitions:
+    """The chosen [E] episodes of a data set, whole; mark: what tells them from the others, for the fingerprint."""
+    info, keep = data.info, torch.from_numpy(chosen)
+    rows = torch.repeat_interleave(keep, data.lengths + 1).nonzero().flatten()
+    packed = data.packed.index_select(0, rows.to(data.packed.device))
+    own = replace(info, episode_returns=info.episode_returns[chosen], fingerprint=f"{info.fingerprint}/{mark}")
+    return Transitions(packed, data.lengths[keep], data.spec, own).to(data.device)
