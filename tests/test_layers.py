@@ -27,6 +27,7 @@ ORDER = [
     "envs",
     "data",
     "results",
+    "origin",
     "metadata",
     "config",
     "settings",
