@@ -61,6 +61,7 @@ FOREIGN = {
     "minari": {"data"},
     "rich": {"training"},
     "jinja2": {"report"},
+    "plotly": {"report"},
 }
 
 

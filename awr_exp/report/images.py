@@ -83,7 +83,7 @@ def _trace(trace: Trace, axes: Any) -> None:
     if not len(low):
         return
     if trace.kind == "means":
-        axes.errorbar(x, y, [y - low, high - y], color=colour, linestyle="", capsize=3, zorder=3)
+        axes.errorbar(x, y, np.abs([y - low, high - y]), color=colour, linestyle="", capsize=3, zorder=3)
     else:
         step = "post" if trace.kind == "steps" else None
         axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0, step=step)

@@ -45,8 +45,8 @@ function tracesOf(trace, size, legend) {
     case "thin": return [{ ...drawn, line: { color: faded(colour, 0.4), width: 1 } }];
     case "join": return [{ ...drawn, hoverinfo: "skip", hovertemplate: null, line: { color: faded(colour, 0.7), width: 1.5 } }];
     case "means": {
-      const bars = { type: "data", symmetric: false, array: high.map((v, i) => v === null ? 0 : v - y[i]),
-        arrayminus: low.map((v, i) => v === null ? 0 : y[i] - v), color: colour, thickness: 1.5, width: 5 };
+      const bars = { type: "data", symmetric: false, array: high.map((v, i) => v === null ? 0 : Math.abs(v - y[i])),
+        arrayminus: low.map((v, i) => v === null ? 0 : Math.abs(y[i] - v)), color: colour, thickness: 1.5, width: 5 };
       return [{ ...drawn, mode: "markers", showlegend: named, error_y: bars, marker: { ...drawn.marker, size: trace.colour === null ? 7 : 11 } }];
     }
     case "steps": drawn.line.shape = "hv"; break;

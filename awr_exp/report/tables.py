@@ -161,8 +161,8 @@ def _texts(cells: Sequence[Any]) -> list[str]:
 
 
 def _style(largest: float) -> str:
-    """A format with four digits of the largest number of a column, or with an exponent where it is far from 1."""
+    """A format with three or four digits of a column's largest number; with an exponent where that is far from 1."""
     if largest and not 1e-3 <= largest < 1e7:
         return ".2e"
-    before = math.floor(math.log10(largest)) + 1 if largest >= 1 else 1
-    return f".{max(0, 4 - before)}f"
+    size = math.floor(math.log10(largest or 1))
+    return f".{2 - size if size < 0 else max(0, 3 - size)}f"

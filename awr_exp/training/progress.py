@@ -1,11 +1,11 @@
 """What a person sees while a run lasts and when it ends."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from rich import get_console
@@ -41,7 +41,6 @@ class Bar:
             transient=True,
             disable=not get_console().is_terminal,
         )
-        self.title = title
         self.task = self.progress.add_task(title, total=total, completed=done, evaluation="", health="")
 
     def __enter__(self) -> "Bar":
@@ -60,12 +59,14 @@ class Bar:
 
     @contextmanager
     def doing(self, text: str) -> Iterator[None]:
-        """It says this instead of its title, while something else is done than what it counts."""
+        """It says this instead, while something else is done than what it counts."""
+        (task,) = self.progress.tasks
+        before = task.description
         self.progress.update(self.task, description=text)
         try:
             yield
         finally:
-            self.progress.update(self.task, description=self.title)
+            self.progress.update(self.task, description=before)
 
     def tell(self, **texts: Any) -> None:
         """Change what it says at its end: `evaluation` or `health`."""
@@ -112,9 +113,18 @@ def _folded(text: str, command: bool) -> str:
     console = get_console()
     if not console.is_terminal:
         return text
-    width, end = (console.width - 2, " \\") if command else (console.width, "")
-    lines = wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    first, *others = _QUOTED.findall(text) if command else text.split(" ")
+    lines, end = [first], " \\" if command else ""
+    for word in others:
+        if len(f"{lines[-1]} {word}{end}") <= console.width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"  {word}")
     return f"{end}\n".join(lines)
+
+
+_QUOTED = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
+"""A word of a shell, as it is written."""
 
 
 def _print(*objects: Any, **options: Any) -> None:

@@ -98,7 +98,7 @@ def test_runs_lead_to_their_folders_and_to_pages_of_wandb_alone(tab: browser.Bro
     links = tab.run("[...document.querySelectorAll('td a')].map((one) => one.href)")
     assert [link for link in links if not link.startswith("file:")] == [URL]
     folders = {one.parent.parent.resolve().as_uri() for one in shown.parent.rglob("config.yaml")}
-    assert {link for link in links if link.startswith("file:")} == {one.replace("'", "%27") for one in folders}
+    assert {link for link in links if link.startswith("file:")} == folders
 
 
 def test_the_head_says_where_runs_come_from(shown: Path) -> None:
@@ -173,13 +173,13 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends(tmp_path: Path) -> None:
 @given(st.lists(st.floats(-1e6, 1e6) | st.none() | st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1))
 def test_numbers_of_a_column_have_the_same_digits(cells: list[Any]) -> None:
     head, *texts = (row[0] for row in tables.shown([["a"], *([cell] for cell in cells)]))
-    digits = {len(number.partition(".")[2]) for text in texts for number in re.findall(r"-?[\d.]+(?:e.\d+)?", text)}
+    digits = {len(after) for text in texts for after in re.findall(r"\d+\.?(\d*)(?:e[+-]\d+)?", text)}
     assert head == "a"
     assert len(digits) <= 1
     for cell, text in zip(cells, texts, strict=True):
         if isinstance(cell, float):
             largest = max(abs(one) for one in np.hstack([cell for cell in cells if cell is not None]))
-            assert float(text) == pytest.approx(cell, abs=max(1e-3 * largest, 1e-4))
+            assert float(text) == pytest.approx(cell, abs=0.006 * largest)
 
 
 @given(st.text(), st.floats())
