@@ -42,7 +42,7 @@ def facts(folders: Sequence[Path], found: Sequence[Result]) -> Facts:
 
 def _sources(found: Sequence[Result]) -> dict[Path, None]:
     """The files that say how runs were started, of those of a sweep the sweep's."""
-    sources = {}
+    sources: dict[Path, None] = {}
     for folder in (result.run.folder.absolute() for result in found):
         sweeps = (parent / SWEEP for parent in folder.parents[:DEPTH])
         own = folder / ".hydra" / "hydra.yaml"

@@ -30,7 +30,8 @@ class Wrong(float):
 def state(found: Sequence[Result]) -> str:
     """How the runs ended, and how many of them do not count."""
     counts = Counter(result.run.status for result in found)
-    text = f"{len(found)} runs: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+    many = "run" if len(found) == 1 else "runs"
+    text = f"{len(found)} {many}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
     silent = sum(result.budget is None for result in found)
     elsewhere = sum(result.score is None for result in found) - silent
     for count, what in ((silent, "without an evaluation"), (elsewhere, "judged at another budget")):
@@ -76,7 +77,9 @@ def findings(compared: Comparison) -> Table:
 
 def _judged(one: Finding | None) -> float | Wrong | None:
     """A number, marked where it is wrong."""
-    return one and (Wrong(one.value) if one.sentence else one.value)
+    if one is None:
+        return None
+    return Wrong(one.value) if one.sentence else one.value
 
 
 def ordered(compared: Comparison) -> list[Result]:

@@ -28,7 +28,8 @@ def test_a_command_goes_on_in_the_next_line(terminal: Console, words: list[str])
     with terminal.capture() as captured:
         closing_table([("return", "1")], [("go on with", Paste(shlex.join(words)))])
     said = captured.get().partition("go on with: ")[2]
-    assert shlex.split(said) == words
+    # As a shell does, and shlex does not.
+    assert shlex.split(said.replace("\\\n", "")) == words
 
 
 def test_no_path_is_broken(terminal: Console) -> None:
