@@ -23,15 +23,13 @@ Facts = list[tuple[str, list[str]]]
 def facts(folders: Sequence[Path], found: Sequence[Result]) -> Facts:
     """Names and lines of what is known of the runs in folders, and of where they come from."""
     origins = [origin.read(result.run.folder) for result in found]
-    started = sorted(one.started for one in origins if one.started)
+    started = sorted({_time(one.started) for one in origins if one.started})
     episodes = sorted({n for result in found if is_number(n := result.config.get("trainer.eval_episodes"))})
     played = any(name.startswith("eval/") for result in found for name in result.series)
     told: Mapping[str, Iterable[str]] = {
         "folder": map(str, folders),
         "command": dict.fromkeys(filter(None, map(_command, _sources(found)))),
-        "started": [_time(started[0]) if started[0] == started[-1] else f"{_time(started[0])} to {_time(started[-1])}"]
-        if started
-        else [],
+        "started": [" to ".join(dict.fromkeys((started[0], started[-1])))] if started else [],
         "commit": dict.fromkeys(f"{name} {hash[:12]}" for one in origins for name, hash in one.commits.items()),
         "versions": dict.fromkeys(_listed(one.versions) for one in origins if one.versions),
         "evaluation": [f"{' or '.join(f'{n:g}' for n in episodes)} episodes each time"] if episodes and played else [],
