@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from awr_exp import results
+from awr_exp import origin, results
 from awr_exp.agents.agent import Agent
 from awr_exp.building import contracts, stacking
 from awr_exp.building.build import build, check_targets
@@ -103,7 +103,7 @@ class Experiment:
         baselines = self._train_baseline(pretrain or trainer) if self.config.get("baseline") else []
         begin = self._train_on_data(pretrain) if begins else []
         if self.standing:
-            self._fit("agent", trainer, self.standing, "training", begin)
+            self._fit("agent", trainer, self.standing, "learning", begin)
             if not self.runs[0].name and self.runs[0].outcome.error is None:
                 closing.show(self.data and self.data.info, self.runs[0], baselines[0] if baselines else None)
 
@@ -131,7 +131,7 @@ class Experiment:
 
     def _fit(self, name: str, node: Config, runs: Sequence[Run], title: str, begin: Sequence[Found] = ()) -> None:
         """Train a part of the runs' configurations by a trainer; begin: checkpoints of other runs to begin with."""
-        own = title == "training"
+        own = title == "learning"
         best_of = self.config["policy"]["best_of"] if own and self.config.get("policy") else 1
         done = [checkpoint.latest(run.folder, tensors=False) for run in runs]
         before = [found[1] for found in done if found]
@@ -163,6 +163,8 @@ class Experiment:
                 with run.speaking():
                     logger = _logger(run, found, own)
                 run.logger, run.metadata["run_id"] = logger, logger.id
+                if own:
+                    origin.note(run.folder, logger.url)
         except BaseException:
             trainer.close()
             raise

@@ -85,7 +85,17 @@ def check_links(folder: Path) -> None:
 _NEVER_OPENED = {"optuna.journal.lock", "debug-core.log"}
 """Links that Optuna and W&B make and remove, and that nobody reads or writes through."""
 _OF_A_RUN = (
-    *("hydra", "metrics.jsonl", "result.json", "checkpoint", "curves.png", "lock", "recording", "recorded.txt"),
+    *(
+        "hydra",
+        "metrics.jsonl",
+        "result.json",
+        "checkpoint",
+        "curves.png",
+        "origin.json",
+        "lock",
+        "recording",
+        "recorded.txt",
+    ),
     *("wandb", "offline", "baseline", "multirun.yaml", "optuna", "submitit", "stopped", "report", "video"),
 )
 """How the names begin, but for a dot, of all that a run or a sweep keeps in its folder, and of drafts of it."""

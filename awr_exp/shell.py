@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ def command(*arguments: str, module: str = "awr_exp.main") -> str:
         return words(module, *arguments)
     python = "python" if _on_path("python") else sys.executable
     return words(python, "-m", module, *arguments)
+
+
+def near(path: Path) -> Path:
+    """The path as one would type it here: from the current folder, if it lies within."""
+    with suppress(OSError, ValueError):
+        return path.absolute().relative_to(Path.cwd())
+    return path
 
 
 def once_more(*changes: str, without: Iterable[str] = ()) -> str:

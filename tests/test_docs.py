@@ -20,8 +20,8 @@ from awr_exp import arguments as command_line
 from awr_exp import command, config, dashboard, settings
 from awr_exp.building import dataset
 from awr_exp.data import minari
-from awr_exp.importing import arguments as importing
 from awr_exp.help import SUBCOMMANDS
+from awr_exp.importing import arguments as importing
 from awr_exp.report.__main__ import main as report
 from awr_exp.training import rows, wandb_settings
 from tests.conftest import SMALL, Cli, composed, train

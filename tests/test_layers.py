@@ -27,6 +27,7 @@ ORDER = [
     "envs",
     "data",
     "results",
+    "origin",
     "metadata",
     "config",
     "settings",
@@ -63,7 +64,7 @@ FOREIGN = {
     "pyarrow": {"importing"},
     "rich": {"training"},
     "jinja2": {"report", "describe"},
-    "plotly": {"describe"},
+    "plotly": {"report", "describe"},
 }
 
 

@@ -133,7 +133,7 @@ def test_what_looks_at_an_offline_run_can_be_pasted(
     assert [pasted(look)[-2:], pasted(upload)[-2:]] == [["leet", str(run)], ["sync", str(run)]]
     run_closing.show(None, Run(tmp_path / ODD, config={"agent": {"_target_": "awr_exp.AWR"}}), None)
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)
-    assert pasted(said["dashboard"])[-2:] == ["leet", str(run)]
+    assert pasted(said["dashboard"])[-2:] == ["leet", str(tmp_path / ODD / "wandb")]
 
 
 def test_how_to_train_on_a_data_set_can_be_pasted(pasted: Any) -> None:

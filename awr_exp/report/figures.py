@@ -1,16 +1,16 @@
-"""The pictures of a comparison. Each function draws on a figure of its own, or says that there is nothing to draw."""
+"""The pictures of a comparison, each as panels of numbers: a page and an image draw the same ones."""
 
-from collections.abc import Callable
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from awr_exp.report import statistics
 from awr_exp.report.comparison import Comparison, Group
-from awr_exp.report.runs import RETURN
-from awr_exp.report.settings import LONGEST, Setting, name
+from awr_exp.report.drawing import COLOURS, Axis, Level, Panel, Trace, framed, padded, widened
+from awr_exp.report.runs import RETURN, Result
+from awr_exp.report.settings import Setting, name
 from awr_exp.report.statistics import ENOUGH, bootstrap
 
 HEALTH = {
@@ -19,141 +19,175 @@ HEALTH = {
     "train/clipped": "share clipped",
     "train/zero_weight": "share practically zero",
 }
-REFERENCES = {"dataset/return_mean": ("data", "#777777"), "baseline/return_mean": ("baseline", "#cc6633")}
+REFERENCES = {"dataset/return_mean": "data", "baseline/return_mean": "baseline"}
 MOST = 14
-"""Settings that a legend or an axis can name."""
+"""Settings that an axis can name."""
+POINTS = 150
+"""Places of a curve: more cannot be seen."""
+OTHERS = "other settings"
+Colours = dict[Setting, int | None]
 
 
-def score_by_beta(compared: Comparison) -> Figure:
-    """Draw each run as a point, and interquartile means over beta, or over settings, with intervals of ENOUGH runs."""
-    figure, (axes,) = _panels(1)
-    places, lines = _settings_along_x(axes, compared), _lines(compared)
-    for (label, groups), colour in zip(lines, _colours(len(lines)), strict=True):
-        x = [places[group.setting] for group in groups]
-        for at, group in zip(x, groups, strict=True):
-            axes.plot([at] * len(group.runs), group.scores, "o", color=colour, alpha=0.35, markersize=4, zorder=2)
-        mean = [group.iqm for group in groups]
-        error = np.abs(np.array([group.interval or (np.nan, np.nan) for group in groups]).T - mean)
-        style = {"color": colour, "marker": "D", "markersize": 5, "capsize": 3, "zorder": 3}
-        axes.errorbar(x, mean, error, label=_text(label) or None, **style)
-    _roomy(axes)
-    _references(axes, compared)
-    _explain(axes, y=_text(compared.kind))
-    return figure
+def score_by_beta(compared: Comparison) -> list[Panel]:
+    """Each run as a point, and interquartile means over beta, or over settings, with intervals of ENOUGH runs."""
+    lines, places = _lines(compared), _places(compared)
+    # Along beta a line has one colour; where there is one line only, settings have theirs.
+    shared = {group.setting: number for number, (_, groups) in enumerate(lines) for group in groups}
+    many = 1 < len(lines) <= COLOURS and _by_beta(compared)
+    colours: Colours = dict(shared) if many else compared_colours(compared)
+    traces = [
+        Trace(
+            "join",
+            [places[g.setting] for g in groups],
+            [g.iqm for g in groups],
+            shared[groups[0].setting] if many else None,
+        )
+        for _, groups in lines
+        if len(groups) > 1
+    ]
+    labels = {groups[0].setting: label for label, groups in lines} if many else compared.names
+    for colour, groups in _by_colour(compared.groups, colours):
+        label = next((labels[g.setting] for g in groups if g.setting in labels), "") if colour is not None else OTHERS
+        traces += [_runs(groups, places, colour), _means(groups, places, colour, label)]
+    return [framed(_along(compared), compared.kind, traces, _references(compared))]
 
 
-def learning_curves(compared: Comparison) -> Figure:
-    """Draw the score over training: each setting's mean, with its interval from ENOUGH runs on, else with its runs."""
-    figure, (axes,) = _panels(1)
-    metric, last = compared.metric, 1
-    for (setting, label), colour in zip(compared.names.items(), _colours(len(compared.names)), strict=True):
-        mine = [run for run in compared.found if run.setting == setting]
-        curves = [run.series[metric] for run in mine if metric in run.series]
-        if not curves:
-            continue
-        steps = sorted(set().union(*curves))
-        last = max(last, steps[-1])
-        # Seeds may be at different points of a running sweep: each point takes those that are there.
-        points = [np.array([curve[step] for curve in curves if step in curve]) for step in steps]
-        axes.plot(steps, [p.mean() for p in points], color=colour, marker="o", markersize=3, label=_text(label))
-        edges = [
-            (step, *bootstrap(p, lambda v: v.mean(-1)))
-            for step, p in zip(steps, points, strict=True)
-            if len(p) >= ENOUGH
+def learning_curves(compared: Comparison) -> list[Panel]:
+    """The score over training: each setting's mean, with its interval from ENOUGH runs on, else with its runs."""
+    colours, traces = compared_colours(compared), []
+    for setting, label in compared.names.items():
+        curves = [
+            (run, run.series[compared.metric])
+            for run in compared.found
+            if run.setting == setting and compared.metric in run.series
         ]
-        if edges:
-            axes.fill_between(*np.array(edges).T, color=colour, alpha=0.12, linewidth=0)
-        for curve in curves if 1 < len(curves) < ENOUGH else ():
-            axes.plot(sorted(curve), [curve[s] for s in sorted(curve)], color=colour, alpha=0.3, linewidth=0.8)
-    _roomy(axes)
-    axes.set_xlim(0, 1.03 * last)
-    _references(axes, compared)
-    _explain(axes, compared.unit, _text(compared.kind))
-    return figure
+        if curves:
+            traces += _curves(label, curves, colours.get(setting))
+    last = max((step for trace in traces for step in trace.x if step is not None), default=1)
+    # What stays in the background is drawn first.
+    traces.sort(key=lambda trace: (trace.colour is not None, trace.kind == "curve"))
+    return [framed(Axis(compared.unit, (0, 1.03 * last)), compared.kind, traces, _references(compared))]
 
 
-def health_by_beta(compared: Comparison) -> Figure | None:
-    """Draw the metrics of the weights at the end of training, a point for each run."""
-    everyone = [run for group in compared.groups for run in group.runs]
-    measured = [metric for metric in HEALTH if any(metric in run.series for run in everyone)]
-    if not measured:
-        return None
-    figure, panels = _panels(len(measured), height=2.6)
-    for metric, axes in zip(measured, panels, strict=True):
-        places = _settings_along_x(axes, compared)
-        runs = [run for run in everyone if metric in run.series]
-        x, y = [places[run.setting] for run in runs], [run.last(metric) for run in runs]
-        axes.plot(x, y, "o", color="#338866", alpha=0.5, markersize=4)
-        _roomy(axes)
-        axes.set_title(HEALTH[metric], fontsize="medium")
-        if metric != "train/mean_weight":
-            axes.set_ylim(-0.03, 1.05)
-    return figure
+def _curves(label: str, curves: Sequence[tuple[Result, dict[int, float]]], colour: int | None) -> list[Trace]:
+    """The mean of some runs' curves, its band where there are enough of them, and the runs where there are few."""
+    steps = _thinned(sorted(set().union(*(curve for _, curve in curves))))
+    # Seeds may be at different points of a running sweep: each point takes those that are there.
+    points = [np.array([curve[step] for _, curve in curves if step in curve]) for step in steps]
+    edges = [
+        bootstrap(p, lambda v: v.mean(-1)) if len(p) >= ENOUGH and colour is not None else (None, None) for p in points
+    ]
+    low, high = zip(*edges, strict=True)
+    banded = any(edge is not None for edge in low)
+    known = label if colour is not None else OTHERS
+    mean = Trace("curve", steps, [float(p.mean()) for p in points], colour, known, about=[label])
+    found = [replace(mean, low=low, high=high) if banded else mean]
+    if 1 < len(curves) < ENOUGH and colour is not None:
+        for run, curve in curves:
+            kept = _thinned(sorted(curve))
+            found.append(Trace("thin", kept, [curve[step] for step in kept], colour, label, about=[_said(run)]))
+    return found
 
 
-def performance_profile(compared: Comparison) -> Figure | None:
-    """Draw the share of runs that reach a score, a line for each setting of ENOUGH runs; further right is better."""
+def health_by_beta(compared: Comparison) -> list[Panel]:
+    """The metrics of the weights at the end of training, a point for each run."""
+    places, colours, panels = _places(compared), compared_colours(compared), []
+    for metric, title in HEALTH.items():
+        traces = []
+        for colour, groups in _by_colour(compared.groups, colours):
+            runs = [(group, run) for group in groups for run in group.runs if metric in run.series]
+            if runs:
+                x = [places[group.setting] for group, _ in runs]
+                about = [f"{group.name}, {_said(run)}" for group, run in runs]
+                traces.append(Trace("runs", x, [run.last(metric) for _, run in runs], colour, about=about))
+        if traces:
+            within = None if metric == "train/mean_weight" else (-0.03, 1.05)
+            panels.append(replace(framed(_along(compared), "", traces, within=within), title=title))
+    return panels
+
+
+def performance_profile(compared: Comparison) -> list[Panel]:
+    """The share of runs above each score, a step at each run, for settings of ENOUGH runs; further right is better."""
     groups = [group for group in compared.groups if group.many]
     if not groups:
-        return None
-    figure, (axes,) = _panels(1)
-    thresholds = np.linspace(*_widened(np.concatenate([group.scores for group in groups])), 101)
-    for group, colour in zip(groups, _colours(len(groups)), strict=True):
-        share, low, high = statistics.profile(group.scores, thresholds)
-        axes.plot(thresholds, share, color=colour, label=_text(group.name))
-        axes.fill_between(thresholds, low, high, color=colour, alpha=0.1, linewidth=0)
-    _explain(axes, _text(compared.kind), "share of runs above")
-    return figure
+        return []
+    colours = compared_colours(compared)
+    low, high = padded(*widened(np.concatenate([group.scores for group in groups]).tolist()))
+    traces = []
+    for group in groups:
+        thresholds = np.unique([low, *group.scores, high])
+        share, below, above = (edge.tolist() for edge in statistics.profile(group.scores, thresholds))
+        colour = colours[group.setting]
+        band = {} if colour is None else {"low": below, "high": above}
+        label = group.name if colour is not None else OTHERS
+        traces.append(Trace("steps", thresholds.tolist(), share, colour, label, about=[group.name], **band))
+    traces.sort(key=lambda trace: trace.colour is not None)
+    return [framed(Axis(compared.kind, (low, high)), "share of runs above", traces, within=(-0.03, 1.05))]
 
 
-def worth_of_tuning(compared: Comparison) -> Figure | None:
-    """Draw the return to expect after so many evaluation episodes."""
+def worth_of_tuning(compared: Comparison) -> list[Panel]:
+    """The return to expect after so many evaluation episodes."""
     if compared.tuning is None:
-        return None
-    mean, low, high = compared.tuning
-    figure, (axes,) = _panels(1)
-    pulls = np.arange(1, len(mean) + 1)
-    axes.plot(pulls, mean, color="#3366aa")
-    if compared.sure:
-        axes.fill_between(pulls, low, high, color="#3366aa", alpha=0.15, linewidth=0)
-    values = [policy.mean() for policy in compared.policies]
-    for value, label, style in ((max(values), "best policy", ":"), (float(np.mean(values)), "any policy", "--")):
-        axes.axhline(value, color="#777777", linestyle=style, linewidth=1, label=f"{label} {value:.4g}")
-    _roomy(axes)
-    _explain(axes, "evaluation episodes before choosing", "return of the chosen policy")
-    return figure
+        return []
+    mean, low, high = (edge.tolist() for edge in compared.tuning)
+    band = {"low": low, "high": high} if compared.sure else {}
+    trace = Trace("curve", list(range(1, len(mean) + 1)), mean, 0, "chosen policy", **band)
+    values = [float(policy.mean()) for policy in compared.policies]
+    best, every = max(values), float(np.mean(values))
+    levels = [Level(f"best policy {best:.4g}", best, "dot"), Level(f"any policy {every:.4g}", every)]
+    axis = Axis("evaluation episodes before choosing", (0, len(mean) + 1))
+    return [framed(axis, "return of the chosen policy", [trace], levels)]
 
 
-FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
+FIGURES: dict[str, Callable[[Comparison], list[Panel]]] = {
     "beta": score_by_beta,
     "curves": learning_curves,
     "health": health_by_beta,
     "profile": performance_profile,
     "tuning": worth_of_tuning,
 }
-"""The pictures of a page, by the names of their files."""
+"""The pictures of a page, by the names of their files; one without a panel has nothing to show."""
 
 
-def _panels(count: int, height: float = 3.6) -> tuple[Figure, list[Any]]:
-    figure = Figure(figsize=(7.0 if count == 1 else 14.0, height), layout="constrained")
-    panels = figure.subplots(1, count, squeeze=False).flatten().tolist()
-    for axes in panels:
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.ticklabel_format(useOffset=False)
-    return figure, panels
+def compared_colours(compared: Comparison) -> Colours:
+    """The colour of each setting: where there are more settings than colours, the best have one, and the rest none."""
+    coloured = {group.setting for group in compared.ranked[:COLOURS]}
+    numbers = iter(range(COLOURS))
+    if not coloured or len(compared.names) <= COLOURS:
+        coloured = set(list(compared.names)[:COLOURS])
+    return {setting: next(numbers) if setting in coloured else None for setting in compared.names}
 
 
-def _colours(count: int) -> list[Any]:
-    if count <= 1:
-        return ["#3366aa"] * count
-    return list(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, count)))
+def _by_colour(groups: Sequence[Group], colours: Colours) -> list[tuple[int | None, list[Group]]]:
+    """The groups of each colour, the background first."""
+    found: dict[int | None, list[Group]] = defaultdict(list)
+    for group in groups:
+        found[colours[group.setting]].append(group)
+    return sorted(found.items(), key=lambda item: -1 if item[0] is None else item[0])
 
 
-def _text(words: str) -> str:
-    """The text as pictures can show it: a dollar would begin a formula, and some characters have no picture."""
-    shown = words if len(words) <= 2 * LONGEST else f"{words[: 2 * LONGEST]}…"
-    return "".join(c if c.isprintable() else "?" for c in shown).replace("$", "\\$").lstrip("_")
+def _runs(groups: Sequence[Group], places: dict[Setting, float], colour: int | None) -> Trace:
+    runs = [(group, run) for group in groups for run in group.runs]
+    about = [f"{group.name}, {_said(run)}" for group, run in runs]
+    return Trace("runs", [places[group.setting] for group, _ in runs], [r.score for _, r in runs], colour, about=about)
+
+
+def _means(groups: Sequence[Group], places: dict[Setting, float], colour: int | None, label: str) -> Trace:
+    low, high = zip(*(group.interval or (None, None) for group in groups), strict=True)
+    about = [f"{group.title}, mean of {len(group.runs)}" for group in groups]
+    x, y = [places[group.setting] for group in groups], [group.iqm for group in groups]
+    return Trace("means", x, y, colour, label, low, high, about)
+
+
+def _said(run: Result) -> str:
+    return f"run {run.run.folder.name}, seed {run.seed}"
+
+
+def _thinned(steps: list[int]) -> list[int]:
+    """Some of the steps, the first and the last among them."""
+    if len(steps) <= POINTS:
+        return steps
+    return [steps[round(place)] for place in np.linspace(0, len(steps) - 1, POINTS)]
 
 
 def _by_beta(compared: Comparison) -> bool:
@@ -165,64 +199,45 @@ def _by_beta(compared: Comparison) -> bool:
 def _lines(compared: Comparison) -> list[tuple[str, list[Group]]]:
     """Named lines along beta, one for each choice of everything else; where settings have no betas, each is a line."""
     if not _by_beta(compared):
-        return [("", [group]) for group in compared.groups]
-    lines: dict[Setting, list[Group]] = {}
+        return [(group.name, [group]) for group in compared.groups]
+    lines: dict[Setting, list[Group]] = defaultdict(list)
     for group in compared.groups:
-        lines.setdefault(group.others, []).append(group)
+        lines[group.others].append(group)
     return [(name(others) if others else "", groups) for others, groups in lines.items()]
 
 
-def _settings_along_x(axes: Any, compared: Comparison) -> dict[Setting, float]:
-    """Prepare the horizontal axis, and return each setting's place on it: its beta, or its number."""
-    groups = compared.groups
+def _order(compared: Comparison) -> list[Group]:
+    """The settings from left to right: in their order, or the best first where there is no room for their names."""
+    return compared.groups if len(compared.groups) <= MOST else compared.ranked
+
+
+def _places(compared: Comparison) -> dict[Setting, float]:
+    """The place of each setting on the horizontal axis: its beta, or its number."""
     if _by_beta(compared):
-        places = {group.setting: group.beta or 0.0 for group in groups}
-        ticks = sorted(set(places.values()))
-        axes.set_xscale("log")
-        axes.set_xlabel("beta")
-        if len(ticks) <= MOST:
-            axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
-            axes.set_xticks([], minor=True)
-        return places
+        return {group.setting: group.beta or 0.0 for group in compared.groups}
+    return {group.setting: float(number) for number, group in enumerate(_order(compared))}
+
+
+def _along(compared: Comparison) -> Axis:
+    """The horizontal axis of settings."""
+    groups = _order(compared)
+    if _by_beta(compared):
+        betas = sorted({group.beta or 0.0 for group in groups})
+        room = (betas[-1] / betas[0]) ** 0.06
+        ticks = [(beta, f"{beta:.4g}") for beta in betas] if len(betas) <= MOST else ()
+        return Axis("beta", (betas[0] / room, betas[-1] * room), log=True, ticks=ticks)
+    limits = (-0.5, len(groups) - 0.5)
     if len(groups) > MOST:
-        axes.set_xlabel("settings, as in the table")
-    else:
-        axes.set_xticks(range(len(groups)), [_text(group.name) for group in groups], rotation=20, ha="right")
-    axes.set_xlim(-0.5, len(groups) - 0.5)
-    return {group.setting: float(number) for number, group in enumerate(groups)}
+        return Axis("settings, the best first", limits, ticks=[(0.0, "1"), (len(groups) - 1.0, str(len(groups)))])
+    return Axis("", limits, ticks=[(float(number), group.name) for number, group in enumerate(groups)])
 
 
-def _widened(values: Any) -> tuple[float, float]:
-    """The least and the largest value, apart from one another even where they are the same."""
-    low, high = float(np.min(values)), float(np.max(values))
-    pad = 0.0 if high - low > 1e-6 * max(abs(low), abs(high)) else 0.05 * max(abs(low), abs(high)) or 1.0
-    return low - pad, high + pad
-
-
-def _roomy(axes: Any) -> None:
-    """Give the vertical axis a range where all values are the same, to rounding."""
-    low, high = axes.dataLim.y0, axes.dataLim.y1
-    if np.isfinite([low, high]).all() and _widened([low, high]) != (low, high):
-        axes.set_ylim(*_widened([low, high]))
-
-
-def _references(axes: Any, compared: Comparison) -> None:
-    """Lines at the returns of the data and of the baseline, where the picture is of returns."""
-    for metric, (label, colour) in REFERENCES.items() if compared.metric == RETURN else ():
+def _references(compared: Comparison) -> list[Level]:
+    """The returns of the data and of the baseline, where the picture is of returns."""
+    levels = []
+    for metric, label in REFERENCES.items() if compared.metric == RETURN else ():
         values = [value for run in compared.found if (value := run.last(metric)) is not None]
-        if not values:
-            continue
-        level, (low, high) = float(np.mean(values)), axes.get_ylim()
-        if low - (high - low) <= level <= high + (high - low):
-            axes.axhline(level, color=colour, linestyle="--", linewidth=1.1, label=f"{label} {level:.4g}")
-        else:
-            # Far away it would flatten everything else.
-            axes.plot([], [], " ", label=f"{label} {level:.4g} ({'below' if level < low else 'above'})")
-
-
-def _explain(axes: Any, x: str = "", y: str = "") -> None:
-    """Name the axes, and what is drawn, where a legend has room for it."""
-    axes.set(**({"xlabel": x} if x else {}), ylabel=y)
-    handles, labels = axes.get_legend_handles_labels()
-    if labels and len(labels) <= MOST:
-        axes.legend(handles, labels, frameon=False, fontsize="small", ncols=1 + len(labels) // 8)
+        if values:
+            level = float(np.mean(values))
+            levels.append(Level(f"{label} {level:.4g}", level, "dash" if label == "data" else "dot"))
+    return levels

@@ -1,30 +1,33 @@
 """One self-contained page, the same pictures as PNG files, and the runs as CSV."""
 
-import base64
-import io
 import logging
-import warnings
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-from jinja2 import Template
-from matplotlib.figure import Figure
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 
-from awr_exp import results
+from awr_exp import origin, results
 from awr_exp.errors import UserError, printable
-from awr_exp.report import comparison, tables, verdict
+from awr_exp.report import about, comparison, images, tables, verdict
 from awr_exp.report.comparison import Comparison
-from awr_exp.report.figures import FIGURES
+from awr_exp.report.drawing import Panel, as_json
+from awr_exp.report.figures import FIGURES, compared_colours
+from awr_exp.report.runs import Result
 from awr_exp.report.statistics import ENOUGH
 from awr_exp.training import rows
 
-# Its first use on a machine reports the making of a font list.
-logging.getLogger("matplotlib").setLevel(logging.ERROR)
 log = logging.getLogger(__name__)
 
 PAGE, TABLE, PICTURES = "report.html", "report.csv", "report"
-TEMPLATE = Path(__file__).with_name("page.html")
+HERE = Path(__file__).parent
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+"""What a browser lets the page do: whatever a run is named, nothing is loaded from anywhere."""
+Panels = Mapping[str, Sequence[Panel]]
 
 
 def place(folders: Sequence[Path]) -> Path:
@@ -50,37 +53,63 @@ def write(folders: Sequence[Path], out: Path) -> tuple[Path, list[str]]:
     for line in left_out:
         log.warning("%s", _one_line(line))
     answers = [verdict.answer(one) for one in compared]
-    drawn = [_pictures(one) for one in compared]
-    page = Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True).render(
-        title=", ".join(map(str, folders)),
-        notes=[tables.state([result for one in compared for result in one.found]), *left_out],
-        tasks=list(zip(compared, answers, drawn, strict=True)),
-        runs=tables.runs(compared, out),
-        tables=tables,
-        encoded=lambda png: base64.b64encode(png).decode(),
+    drawn = [{name: draw(one) if one.groups else [] for name, draw in FIGURES.items()} for one in compared]
+    found = [result for one in compared for result in one.found]
+    content = rendered(
+        "page.html",
+        title=compared[0].task if len(compared) == 1 else f"{len(compared)} tasks",
+        state=tables.state(found),
+        facts=about.facts(folders, found),
+        left_out=left_out,
+        tasks=[_section(*one, out) for one in zip(compared, answers, drawn, strict=True)],
         enough=ENOUGH,
     )
     marks, names = [""], [""]
     if len(compared) > 1:
         marks, names = [f"_{number}" for number in range(len(compared))], [f"{one.task}: " for one in compared]
-    pictures = {name + mark: png for mark, images in zip(marks, drawn, strict=True) for name, png in images.items()}
-    _put(out, pictures, tables.as_csv(compared), page)
+    pictures = {
+        name + mark: images.png(panels)
+        for mark, mine in zip(marks, drawn, strict=True)
+        for name, panels in mine.items()
+        if panels
+    }
+    _put(out, pictures, tables.as_csv(compared), content)
     return out / PAGE, [_one_line(name + said) for name, said in zip(names, answers, strict=True)]
 
 
-def _pictures(compared: Comparison) -> dict[str, bytes]:
-    """The pictures of a comparison as PNG files, by name."""
-    drawn = {name: draw(compared) for name, draw in FIGURES.items()} if compared.groups else {}
-    return {name: _png(figure) for name, figure in drawn.items() if figure}
+def rendered(template: str, **content: Any) -> str:
+    """A page from a template of this folder, with its style and its scripts inside: it opens from disk."""
+    from plotly.offline import get_plotlyjs
+
+    jinja = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    inside = {"style": Markup(style), "script": Markup(script), "plotly": Markup(get_plotlyjs()), "policy": POLICY}
+    return jinja.get_template(template).render(**inside, **content)
 
 
-def _png(figure: Figure) -> bytes:
-    image = io.BytesIO()
-    with warnings.catch_warnings():
-        # Of characters that the font has no picture of.
-        warnings.simplefilter("ignore")
-        figure.savefig(image, format="png", dpi=110)
-    return image.getvalue()
+def _section(compared: Comparison, answer: str, drawn: Panels, out: Path) -> dict[str, Any]:
+    """What the template shows of a task."""
+    made = {name: getattr(tables, name)(compared) for name in ("groups", "diagnoses", "findings", "runs")}
+    found, colours = tables.ordered(compared), compared_colours(compared)
+    return {
+        "compared": compared,
+        "answer": answer,
+        "panels": {name: list(map(as_json, panels)) for name, panels in drawn.items()},
+        "numbers": {name: tables.numeric(table) for name, table in made.items()},
+        "colours": [colours[group.setting] for group in compared.ranked],
+        "run_colours": [colours[result.setting] for result in found],
+        "links": [_links(result, out) for result in found],
+        **{name: tables.shown(table) for name, table in made.items()},
+    }
+
+
+def _links(result: Result, out: Path) -> list[tuple[str, str]]:
+    """Where a run is: its folder as seen from the page, and its page on W&B, if that is known."""
+    folder = result.run.folder
+    # Without ./ a name with a colon would be another protocol.
+    links = [(folder.name or str(folder), f"./{quote(os.path.relpath(folder, out), errors='replace')}")]
+    url = origin.read(folder).url
+    return [*links, ("W&B", url)] if url else links
 
 
 def _one_line(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-import os
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,6 @@ from awr_exp.math import diagnosis
 from awr_exp.math.diagnosis import Finding
 from awr_exp.report.comparison import Comparison
 from awr_exp.report.runs import ESTIMATE, RECENT, RETURN, SCORE, Result
-from awr_exp.report.statistics import Interval
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet would compute."""
@@ -28,15 +27,18 @@ METRICS = {
     "heldout/value_error": "held-out value error",
 }
 """The metrics of the table of runs, and their heads."""
-PULLS = (1, 5, 10, 20, 50)
-"""Evaluation episodes of the table of tuning."""
 Table = Sequence[Sequence[Any]]
+
+
+class Wrong(float):
+    """A number that a sentence is about."""
 
 
 def state(found: Sequence[Result]) -> str:
     """How the runs ended, and how many of them do not count."""
     counts = Counter(result.run.status for result in found)
-    text = f"{len(found)} runs: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+    many = "run" if len(found) == 1 else "runs"
+    text = f"{len(found)} {many}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
     silent = sum(result.budget is None for result in found)
     elsewhere = sum(result.score is None for result in found) - silent
     for count, what in ((silent, "without an evaluation"), (elsewhere, "judged at another budget")):
@@ -52,11 +54,11 @@ def groups(compared: Comparison) -> Table:
             "setting": [group.title for group in ranked],
             "runs": [len(group.runs) for group in ranked],
             f"IQM of {compared.kind}": [group.iqm for group in ranked],
-            "95% interval of the IQM": [_range(group.interval) for group in ranked],
-            "least": [group.scores.min() for group in ranked],
-            "best": [group.scores.max() for group in ranked],
+            "95% interval of the IQM": [group.interval for group in ranked],
+            "least": [float(group.scores.min()) for group in ranked],
+            "best": [float(group.scores.max()) for group in ranked],
             "P(first beats it)": [group.ahead for group in ranked],
-            "95% interval of P": [_range(group.ahead_interval) for group in ranked],
+            "95% interval of P": [group.ahead_interval for group in ranked],
             "weights": [group.health or None for group in ranked],
         }
     )
@@ -70,41 +72,39 @@ def diagnoses(compared: Comparison) -> Table:
 
 
 def findings(compared: Comparison) -> Table:
-    """Make a row for each number that tells why a setting learns, with a column for each setting, the best first."""
-    found = {group.name: {one.name: one for one in group.findings} for group in compared.ranked}
-    every = {one.name: one.healthy for mine in found.values() for one in mine.values()}
-    columns = {name: [_marked(mine.get(row)) for row in every] for name, mine in found.items()}
-    return _table({"number": list(every), "healthy": list(every.values()), **columns}) if every else []
+    """Make a row for each setting, the best first, with a column for each number that tells why it learns.
+
+    Below the head is what of each number is healthy.
+    """
+    found = {group.title: {one.name: one for one in group.findings} for group in compared.ranked if group.findings}
+    healthy = {one.name: one.healthy for mine in found.values() for one in mine.values()}
+    columns = {name: [said, *(_judged(mine.get(name)) for mine in found.values())] for name, said in healthy.items()}
+    return _table({"setting": ["healthy", *found], **columns}) if healthy else []
 
 
-def _marked(one: Finding | None) -> str | None:
-    """A number, with a mark where it is wrong."""
-    return f"{one.value:.3g}{' ✗' if one.sentence else ''}" if one else None
+def _judged(one: Finding | None) -> float | Wrong | None:
+    """A number, marked where it is wrong."""
+    if one is None:
+        return None
+    return Wrong(one.value) if one.sentence else one.value
 
 
-def tuning(compared: Comparison) -> Table:
-    """Make a row for some numbers of evaluation episodes, with intervals if all settings have enough runs for these."""
-    if compared.tuning is None:
-        return []
-    mean, low, high = (values[[n - 1 for n in PULLS]] for values in compared.tuning)
-    ranges = [_range(edges) if compared.sure else None for edges in zip(low, high, strict=True)]
-    return _table({"evaluation episodes": PULLS, "return to expect": mean.tolist(), "95% interval": ranges})
+def ordered(compared: Comparison) -> list[Result]:
+    """All runs of a task, the best first."""
+    return sorted(compared.found, key=lambda result: (result.score is None, -(result.score or 0.0)))
 
 
-def runs(compared: Sequence[Comparison], out: Path) -> Table:
-    """Make a row for each run, the best of each task first, with its folder as seen from `out`."""
-    rows = [(one, result) for one in compared for result in one.found]
-    rows.sort(key=lambda row: (row[0].task, row[1].score is None, -(row[1].score or 0.0)))
-    found = [result for _, result in rows]
+def runs(compared: Comparison) -> Table:
+    """Make a row for each run, the best first."""
+    found = ordered(compared)
     return _table(
         {
-            "run": [os.path.relpath(result.run.folder, out) for result in found],
-            "setting": [one.names[result.setting] for one, result in rows],
-            "task": [one.task for one, _ in rows],
+            "run": [result.run.folder.name for result in found],
+            "setting": [compared.names[result.setting] for result in found],
             "seed": [result.seed for result in found],
             "status": [": ".join(filter(None, (result.run.status, result.run.error))) for result in found],
             **{head: [result.last(name) for result in found] for name, head in METRICS.items()},
-            "judged at": [None if r.budget is None else f"{r.budget} {r.unit}" for r in found],
+            compared.unit: [result.budget for result in found],
         }
     )
 
@@ -135,5 +135,44 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str | Path) and str(value).startswith(FORMULA) else value
 
 
-def _range(edges: Interval | None) -> str | None:
-    return None if edges is None else f"{edges[0]:.4g} to {edges[1]:.4g}"
+def shown(table: Table) -> list[list[str]]:
+    """The cells as texts, all numbers of a column with the same digits."""
+    columns = [[head, *_texts(cells)] for head, *cells in zip(*table, strict=True)]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def numeric(table: Table) -> list[bool]:
+    """Whether each column is one of numbers, which stand on the right."""
+    return [
+        any(isinstance(cell, int | float | tuple) and not isinstance(cell, bool) for cell in cells)
+        for _, *cells in zip(*table, strict=True)
+    ]
+
+
+def _texts(cells: Sequence[Any]) -> list[str]:
+    """A column as texts."""
+    edges = [edge for cell in cells for edge in (cell if isinstance(cell, tuple) else [cell])]
+    numbers = [edge for edge in edges if isinstance(edge, float) and math.isfinite(edge)]
+    style = _style(max(map(abs, numbers), default=0.0))
+
+    def text(cell: Any) -> str:
+        match cell:
+            case None:
+                return ""
+            case Wrong():
+                return f"{format(float(cell), style)} ✗"
+            case float():
+                return format(cell, style)
+            case (low, high):
+                return f"{format(low, style)} to {format(high, style)}"
+        return str(cell)
+
+    return list(map(text, cells))
+
+
+def _style(largest: float) -> str:
+    """A format with three or four digits of a column's largest number; with an exponent where that is far from 1."""
+    if largest and not 1e-3 <= largest < 1e7:
+        return ".2e"
+    size = math.floor(math.log10(largest or 1))
+    return f".{2 - size if size < 0 else max(0, 3 - size)}f"

@@ -13,7 +13,7 @@ from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.math import diagnosis
 from awr_exp.reading import read_yaml
-from awr_exp.training.progress import CLOSING, closing_table
+from awr_exp.training.progress import CLOSING, Paste, closing_table
 
 log = logging.getLogger(__name__)
 HELD_OUT = "heldout/weighted_nll"
@@ -36,20 +36,20 @@ def show(
         if result.status == JobStatus.FAILED:
             error = str(result._return_value).removeprefix("error: ")
             runs[number] = replace(runs[number], status=results.FAILED, error=error)
-    notes = [("sweep", str(folder))]
+    notes = [("sweep", str(near := shell.near(folder)))]
     depths = sorted({len(place.relative_to(folder).parts) for place in places if place.is_relative_to(folder)})
     patterns = ["/".join([*"*" * depth, "wandb", "offline-run-*"]) for depth in depths]
-    offline = [f"{shell.words(str(folder))}/{pattern}" for pattern in patterns if next(folder.glob(pattern), None)]
+    offline = [f"{shell.words(str(near))}/{pattern}" for pattern in patterns if next(folder.glob(pattern), None)]
     if offline:
-        notes.append(("W&B upload", " ".join([shell.command("sync", module="wandb"), *offline])))
+        notes.append(("W&B upload", Paste(" ".join([shell.command("sync", module="wandb"), *offline]))))
     unfinished = sum(run.status in (results.STOPPED, results.UNFINISHED) for run in runs)
     if unfinished:
         resume = shell.override("sweep.resume", folder.absolute())
         again = shell.once_more(resume, without=["hydra.sweep.dir"])
-        notes.append((f"{unfinished} of {len(runs)} jobs are not finished, go on with", again))
+        notes.append((f"{unfinished} of {len(runs)} jobs are not finished, go on with", Paste(again)))
     page = _report(folder)
     if page:
-        notes.append(("report", str(page)))
+        notes.append(("report", str(shell.near(page))))
     closing_table(_table(list(zip(runs, results.labels(jobs), strict=True)), folder), notes)
     return any(run.status == results.FAILED for run in runs)
 

@@ -143,7 +143,8 @@ class Evaluate(Callback):
         assert self.evaluator is not None
         begun, self.owed = time.perf_counter(), True
         try:
-            played = self.evaluator.play(trainer.policy(), trainer.going_on)
+            with trainer.bar.doing("evaluating"):
+                played = self.evaluator.play(trainer.policy(), trainer.going_on)
         except HangsError as hangs:
             log.warning("%s", hangs)
             return

@@ -9,7 +9,7 @@ from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.math import diagnosis
 from awr_exp.training import curves
-from awr_exp.training.progress import closing_table
+from awr_exp.training.progress import Paste, closing_table
 from awr_exp.training.run import Run
 from awr_exp.training.trainer import Trainer
 from awr_exp.types import DataInfo
@@ -88,13 +88,12 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
         # Beside the data's row, what their own actions are worth.
         heads = [f"estimate, discounted by {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]
         rows[:2] = [(*row[:2], head, row[3]) for row, head in zip(rows[:2], heads, strict=True)]
-    folder = run.folder
+    folder = shell.near(run.folder)
     notes = [*_diagnosed(run), ("results", str(folder))]
     if (folder / "curves.png").exists():
         notes.append(("curves", str(folder / "curves.png")))
-    offline = sorted((folder / "wandb").glob("offline-run-*"))
-    if offline:
-        notes.append(("dashboard", shell.command("leet", str(offline[-1]), module="wandb")))
+    if next((folder / "wandb").glob("offline-run-*"), None):
+        notes.append(("dashboard", Paste(shell.command("leet", str(folder / "wandb"), module="wandb"))))
     notes.append(("policy", f"awr_exp.load({str(folder)!r})"))
     closing_table(rows, notes)
 

@@ -47,6 +47,11 @@ class Many:
         """The W&B run's id, which a checkpoint stores so that resuming continues it. None without W&B."""
         return next((logger.id for logger in self.loggers if isinstance(logger, Wandb)), None)
 
+    @property
+    def url(self) -> str | None:
+        """The run's page on W&B. None without W&B, and offline."""
+        return next((logger.url for logger in self.loggers if isinstance(logger, Wandb)), None)
+
     def log(self, update: int, metrics: Mapping[str, float]) -> None:
         for logger in self.loggers:
             logger.log(update, metrics)
@@ -125,6 +130,7 @@ class Wandb:
 
     Attributes:
         id: the W&B run's id, to be stored in checkpoints; `run_id` again where W&B could not start.
+        url: the run's page; None offline.
     """
 
     _out_of_reach_until = -math.inf
@@ -149,6 +155,7 @@ class Wandb:
     ) -> None:
         self.id, self.log_checkpoint, self.log_curves = run_id, log_checkpoint, log_curves
         self._update, self._off = update, False
+        self.url: str | None = None
         self._run: Any = None
         about: dict[str, Any] = {
             "project": project,
@@ -218,7 +225,7 @@ class Wandb:
             # Under a new id: within one process W&B holds on to the id of the start that failed.
             run = start("offline", secrets.token_hex(4))
         run.define_metric("*", step_metric="trainer/update")
-        self.id = self.id or run.id
+        self.id, self.url = self.id or run.id, run.url
         if run.settings.mode == "offline":
             merge = ["--id", str(self.id)] if run.id != self.id else []
             where = str(run.settings.sync_dir)

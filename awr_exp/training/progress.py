@@ -1,6 +1,7 @@
 """What a person sees while a run lasts and when it ends."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
@@ -9,7 +10,7 @@ from typing import Any
 
 from rich import get_console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 
@@ -21,24 +22,25 @@ class _Rate(ProgressColumn):
 
 
 class Bar:
-    """A live bar on a terminal: rate, remaining time, last evaluation and health of the weights.
+    """A live bar on a terminal: what is being done, rate, remaining time, last evaluation and health of the weights.
 
-    Silent where the output is no terminal; the log has the same numbers.
+    Its title is what is done, but for what `doing` says. The bar itself takes what 80 columns leave. Silent where the
+    output is no terminal; the log has the same numbers.
     """
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=5)),
             TextColumn("{task.completed}/{task.total}"),
             _Rate(),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[evaluation]}"),
             TextColumn("{task.fields[health]}"),
+            expand=True,
             transient=True,
             disable=not get_console().is_terminal,
         )
-        self.title = title
         self.task = self.progress.add_task(title, total=total, completed=done, evaluation="", health="")
 
     def __enter__(self) -> "Bar":
@@ -54,6 +56,17 @@ class Bar:
 
     def advance(self, done: int) -> None:
         self.progress.update(self.task, completed=done)
+
+    @contextmanager
+    def doing(self, text: str) -> Iterator[None]:
+        """It says this instead, while something else is done than what it counts."""
+        (task,) = self.progress.tasks
+        before = task.description
+        self.progress.update(self.task, description=text)
+        try:
+            yield
+        finally:
+            self.progress.update(self.task, description=before)
 
     def tell(self, **texts: Any) -> None:
         """Change what it says at its end: `evaluation` or `health`."""
@@ -73,11 +86,12 @@ def compiling(seconds: str) -> Iterator[None]:
         with get_console().status(text) if get_console().is_terminal else nullcontext():
             yield
         return
-    bar.progress.update(bar.task, description=text)
-    try:
+    with bar.doing(text):
         yield
-    finally:
-        bar.progress.update(bar.task, description=bar.title)
+
+
+class Paste(str):
+    """A command that somebody may paste into a shell."""
 
 
 def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]]) -> None:
@@ -88,7 +102,29 @@ def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]
         table.add_row(Text(name), Text(value, style="bold"), *map(Text, others))
     _print("", table, "")
     for name, value in notes:
-        _print(Text(f"{name}: {value}"), soft_wrap=True)
+        _print(Text(_folded(f"{name}: {value}", isinstance(value, Paste))), soft_wrap=True)
+
+
+def _folded(text: str, command: bool) -> str:
+    """The text in lines that the terminal has room for, broken between words alone: a path can be copied.
+
+    A command goes on in the next line as it would in a shell. Where there is no terminal, nothing is broken.
+    """
+    console = get_console()
+    if not console.is_terminal:
+        return text
+    first, *others = _QUOTED.findall(text) if command else text.split(" ")
+    lines, end = [first], " \\" if command else ""
+    for word in others:
+        if len(f"{lines[-1]} {word}{end}") <= console.width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"  {word}")
+    return f"{end}\n".join(lines)
+
+
+_QUOTED = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
+"""A word of a shell, as it is written."""
 
 
 def _print(*objects: Any, **options: Any) -> None:

@@ -55,7 +55,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         data: Transitions | None = None,
         evaluates_first: bool = False,
-        title: str = "training",
+        title: str = "learning",
         best_of: Count = 1,
     ) -> None:
         self.agent, self.runs, self.schedule, self.data = agent, list(runs), schedule, data

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.report import comparison, page, tables, verdict
-from tests.report.test_report import make_run
+from tests.report.test_report import make_run, text_of
 
 Break = Callable[[Path], object]
 
@@ -143,7 +143,7 @@ def test_what_is_broken_is_left_out_with_a_line(tmp_path: Path) -> None:
     assert len(left_out) == len(names)
     assert not any("\n" in line or len(line) > 600 for line in left_out)
     assert {result.run.folder.name for result in compared.found} == {"good0", "good1", "good2"}
-    text = page.write([tmp_path], tmp_path / "out")[0].read_text()
+    text = text_of(page.write([tmp_path], tmp_path / "out")[0])
     assert text.count("is left out: ") == len(names)
 
 
@@ -182,7 +182,7 @@ def test_odd_names_are_shown_and_no_more(tmp_path: Path) -> None:
         folder = tmp_path / (f"{number}<b>$" if number % 2 else f"{number}&'\"")
         make_run(folder, 0.1, 0, float(number), data=f"a/{text}" if number > 3 else "a/b", note=text, network={text: 1})
     path, answers = page.write([tmp_path], tmp_path / "out")
-    shown = path.read_text()
+    shown = text_of(path)
     assert "<script>alert" not in shown
     assert "<b>$" not in shown
     assert all(answer.isprintable() for answer in answers)

@@ -100,7 +100,7 @@ def test_rows_of_a_killed_run_are_there_once_though_the_update_stays_0(
     method_itself = getattr(owner, method)
 
     def dying(self: Any, *arguments: Any, **options: Any) -> Any:
-        if getattr(self, "title", "training") != "training":
+        if getattr(self, "title", "learning") != "learning":
             return method_itself(self, *arguments, **options)
         if next(calls, None) is None:
             raise Killed
