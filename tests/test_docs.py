@@ -19,6 +19,7 @@ import awr_exp
 from awr_exp import arguments as command_line
 from awr_exp import command, config, dashboard, settings
 from awr_exp.data import minari
+from awr_exp.exporting import __main__ as exporting
 from awr_exp.report.__main__ import main as report
 from awr_exp.training import rows, wandb_settings
 from tests.conftest import SMALL, Cli, composed, train
@@ -48,7 +49,7 @@ def parts(line: str, run: Path) -> tuple[str, list[str]]:
     """The module that a command line calls, and its arguments; what stands for a run's folder is this one."""
     words = shlex.split(line.replace(RUN, str(run)).replace(SWEEP, str(run)))
     module, arguments = ("main", words[1:]) if words[0] == "awr-exp" else (words[2].partition(".")[2], words[3:])
-    if module == "main" and arguments and arguments[0] in ("report", "collect", "dashboard"):
+    if module == "main" and arguments and arguments[0] in ("report", "collect", "export", "dashboard"):
         module = arguments.pop(0)
     return module, arguments
 
@@ -93,6 +94,11 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
         pytest.importorskip("wandb_workspaces")
         monkeypatch.setattr(wandb_settings, "has_key", lambda: False)
         return dashboard.main([*arguments, "--out", str(tmp_path / "dashboard.json")])
+    if module in ("export", "exporting"):
+        # That a policy is written as a file is tested where that is.
+        assert not arguments or exporting.chosen(Path(arguments[1]))
+        exporting.read(arguments[2:])
+        return None
     overrides = [word for word in arguments if word not in ("--cfg", "job")]
     for plugin in re.findall(r"hydra/launcher=([a-z]+)", line):
         if plugin in command_line.PLUGINS:

@@ -36,7 +36,9 @@ ORDER = [
     "run_folder",
     "command",
     "training",
+    "trained",
     "policy",
+    "exporting",
     "building",
     "experiment",
     "report",
@@ -59,6 +61,8 @@ FOREIGN = {
     "gymnasium": {"data", "envs", "training", "collect"},
     "minari": {"data"},
     "rich": {"training"},
+    "onnx": {"exporting"},
+    "onnxruntime": {"exporting"},
     "jinja2": {"report"},
 }
 
