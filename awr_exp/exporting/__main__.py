@@ -56,13 +56,15 @@ def read(given: Sequence[str]) -> dict[str, Any]:
 
 
 def _export(run: Path, path: Path, settings: dict[str, Any]) -> str:
+    sample, count = settings.pop("sample", False), settings.get("best_of") or 1
+    if sample and count > 1:
+        raise UserError(f"sample=true takes one sample, and best_of={count} the best of several: leave one out")
     chosen(path)
     check_place(path)
     # Only now what takes seconds to import.
     from awr_exp.exporting.export import export
     from awr_exp.policy import load
 
-    sample = settings.pop("sample", False)
     policy = load(run, **settings)
     export(policy, path, sample)
     return f"{path}: {policy!r}"

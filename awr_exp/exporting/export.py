@@ -42,13 +42,14 @@ class Sampling(nn.Module):
 
 
 @usual()
-def export(policy: TrainedPolicy, path: Path, sample: bool = False) -> None:
+def export(policy: TrainedPolicy, path: str | Path, sample: bool = False) -> None:
     """Write a policy as a file of the kind that the suffix of its path says, once it is known to act as the policy.
 
     The file maps flat observations [B, obs_dim] of float32, of any B, to actions as the policy gives them. sample:
     drawn inside, instead of the mode. Raises UserError if there is such a file, if it cannot be written, if such a
     file cannot hold this policy, or if it would act otherwise.
     """
+    path = Path(path)
     format = chosen(path)
     check_place(path)
     policy = copy.deepcopy(policy).cpu().float()

@@ -171,6 +171,13 @@ def _split(steps: Steps, node: Any, x: Any, sizes: Any, axis: int = 0) -> list[A
     return [steps.emit("take", x, list(range(end - size, end)), axis) for end, size in zip(ends, sizes, strict=True)]
 
 
+def _repeat(steps: Steps, node: Any, x: Any, counts: Any) -> Any:
+    shape = [1] * len(counts) + list(node.args[0].meta["val"].shape)
+    pairs = list(zip(counts, shape[-len(counts) :], strict=True))
+    apart = steps.emit("reshape", x, [one for _, size in pairs for one in (1, size)])
+    return steps.emit("reshape", steps.emit("broadcast_to", apart, sum(pairs, ())), steps.shape(node))
+
+
 def _sigmoid(steps: Steps, node: Any, x: Any) -> Any:
     half = steps.emit("tanh", steps.emit("multiply", x, 0.5))
     return steps.emit("add", steps.emit("multiply", half, 0.5), 0.5)
@@ -200,6 +207,7 @@ OTHER: dict[str, Callable[..., Any]] = {
     "clamp": _clamp, "_to_copy": _cast, "full": _full, "full_like": _full, "sum": _sum, "mean": _mean,
     "argmax": _argmax, "amin": _least, "slice": _slice, "split_with_sizes": _split, "sigmoid": _sigmoid,
     "_log_softmax": _log_softmax, "native_layer_norm": _layer_norm, "elu": _elu,
+    "repeat": _repeat,
     "relu": lambda steps, node, x: steps.emit("maximum", x, 0.0),
     "argmin": lambda steps, node, x, *axis: _argmax(steps, node, steps.emit("negative", x), *axis),
     "expand": lambda steps, node, x, *_: steps.emit("broadcast_to", x, steps.shape(node)),

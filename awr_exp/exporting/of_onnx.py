@@ -19,7 +19,8 @@ def encoded(program: Any, about: Mapping[str, str]) -> bytes:
     model = made.model_proto
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    for part in (*model.graph.input, *model.graph.output, *model.graph.node, *model.graph.value_info, model.graph):
+    model.graph.ClearField("value_info")
+    for part in (*model.graph.input, *model.graph.output, *model.graph.node, model.graph):
         # What it was made from, line by line.
         part.ClearField("metadata_props")
     return model.SerializeToString()
