@@ -15,15 +15,9 @@ from torch.fx import Node
 from awr_exp.errors import UserError
 from awr_exp.exporting.formats import Acting
 
-OTHERS = (
-    "argmax broadcast_to concatenate cumsum float32 int64 reshape sort standard_normal sum take take_along_axis where"
-)
-"""What of NumPy a step may be, beside its universal functions: as in `examples/export/with_numpy.py`."""
-ALLOWED = {
-    name: function
-    for name, function in (vars(np.random) | vars(np)).items()
-    if isinstance(function, np.ufunc) or name in OTHERS.split()
-}
+FEW = "argmax broadcast_to concatenate cumsum float32 int64 reshape sort standard_normal sum take take_along_axis where"
+MAY = {k: v for k, v in (vars(np.random) | vars(np)).items() if isinstance(v, np.ufunc) or k in FEW.split()}
+"""What of NumPy a step may be, by name: its universal functions and a few others, as in the example of a loader."""
 SAME = {
     "add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "neg": "negative", "pow": "power",
     "bmm": "matmul", "mm": "matmul", "tanh": "tanh", "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p",
@@ -52,11 +46,13 @@ class Steps:
         self.known: dict[Node, Any] = {}
         tensors = {**program.state_dict, **program.constants}
         targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+        *_, output = program.graph.nodes
+        needed = _needed(output)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 target = targets[node.name]
                 self.known[node] = "obs" if target is None else tensors[target]
-            elif node.op == "call_function" and node.users:
+            elif node.op == "call_function" and node in needed:
                 self.known[node] = self._of(node)
             elif node.op == "output":
                 outputs: Any = node.args[0]
@@ -113,6 +109,16 @@ class Steps:
         if name not in OTHER:
             raise UserError(f"NumPy has no {name}: choose .onnx or .pt2")
         return OTHER[name](self, node, *args)
+
+
+def _needed(node: Node) -> set[Node]:
+    """What the action is made of; other nodes check that numbers are what they must be."""
+    found, left = {node}, [node]
+    while left:
+        new = set(left.pop().all_input_nodes) - found
+        found |= new
+        left += new
+    return found
 
 
 def _depends(value: Any) -> bool:
@@ -237,7 +243,7 @@ def acting(content: bytes) -> Acting:
         known = dict(file, obs=obs, rows=len(obs))
         for name, function, *given in steps:
             given = [[known.get(x, x) for x in one] if isinstance(one, list) else known.get(one, one) for one in given]
-            known[name] = ALLOWED[function](*given)
+            known[name] = MAY[function](*given)
         return known["action"], known[drawn[0]].astype(np.float32) if drawn else None
 
     return act

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import awr_exp
 from awr_exp.errors import UserError
 from awr_exp.exporting import formats, of_numpy
 from awr_exp.exporting.__main__ import main
@@ -74,7 +76,7 @@ CASES: dict[str, tuple[TrainedPolicy, bool]] = {
     "encoded": (trained(CONTINUOUS, heads.Gaussian, network=partial(Encoded, encoder=NORMED, trunk=SMALL)), False),
 }  # fmt: skip
 QUICK = {
-    ("conditioned", ".onnx"), ("best_of", ".npz"), ("best_of", ".pt2"), ("mixture", ".npz"), ("flow", ".npz"),
+    ("best_of", ".npz"), ("best_of", ".pt2"), ("mixture", ".npz"), ("flow", ".npz"),
 }  # fmt: skip
 EVERY = [
     pytest.param(name, suffix, marks=() if (name, suffix) in QUICK else pytest.mark.slow)
@@ -100,7 +102,6 @@ def test_a_file_acts_as_the_policy(name: str, suffix: str, tmp_path: Path) -> No
     if noise is not None:
         assert abs(noise.mean()) < 0.1
         assert abs(noise.std() - 1) < 0.1
-        assert not np.array_equal(noise, formats.FORMATS[suffix].acting(path.read_bytes())(obs)[1])
     if not policy.spec.discrete:
         assert (action.astype(float) >= policy.spec.action_low).all()
         assert (action.astype(float) <= policy.spec.action_high).all()
@@ -133,19 +134,21 @@ def test_ten_lines_load_it_without_us(program: str, without: str, tmp_path: Path
     if program == "with_onnxruntime.py":
         pytest.importorskip("onnxruntime")
     suffix = {"with_numpy.py": ".npz", "with_torch.py": ".pt2", "with_onnxruntime.py": ".onnx"}[program]
-    policy, path = trained(DOORS, heads.Categorical), tmp_path / f"policy{suffix}"
+    (policy, _), path = CASES["conditioned"], tmp_path / f"policy{suffix}"
     export(policy, path)
     printed = alone(program, path, without)
-    assert np.array2string(policy(np.zeros((2, 3)))) in printed.replace("tensor(", "").replace(",", "")
+    found = [float(number) for number in re.findall(r"-?\d+\.\d*(?:e-?\d+)?", printed)]
+    np.testing.assert_allclose(found, policy(np.zeros((2, 3))).flatten(), atol=1e-3)
 
 
 def test_the_loader_for_numpy_is_ten_lines_and_calls_what_ours_calls() -> None:
     text = (EXAMPLES / "with_numpy.py").read_text()
     code = [line for line in text.splitlines() if line and not line.startswith('"""')]
     assert len(code) == 10
-    assert f'"{of_numpy.OTHERS}"' in text
+    ours = Path(of_numpy.__file__).read_text().splitlines()
+    assert {line for line in code if line.startswith(("FEW", "MAY"))} <= {*ours}
     # Nothing of a file can open another one, or be taken for code.
-    assert not {"load", "save", "fromfile", "__getattr__", "vectorize"} & of_numpy.ALLOWED.keys()
+    assert not {"load", "save", "fromfile", "__getattr__", "vectorize"} & of_numpy.MAY.keys()
 
 
 def test_a_file_says_what_it_is(tmp_path: Path) -> None:
@@ -243,15 +246,19 @@ def test_the_extra_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.
         formats.chosen(tmp_path / "policy.onnx")
 
 
-def test_a_run_is_exported_by_command(cli: Cli, finished: Path, tmp_path: Path) -> None:
-    done = cli("export", str(finished), "policy.npz", "which=latest")
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.startswith(f"policy.npz: TrainedPolicy({finished}, update ")
+def test_a_run_is_exported_by_command(
+    cli: Cli, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(finished), str(tmp_path / "policy.npz"), "which=latest"])
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/policy.npz: TrainedPolicy({finished}, update ")
+    policy, file = awr_exp.load(finished, which="latest"), (tmp_path / "policy.npz").read_bytes()
+    obs = np.array([[0.6, 0.8, -2.0]], np.float32)
+    np.testing.assert_allclose(of_numpy.acting(file)(obs)[0], policy(obs), rtol=1e-5)
     damaged = next((finished / "checkpoint").glob("best*"))
     damaged.write_bytes(damaged.read_bytes()[:-8])
     done = cli("export", str(damaged), "other.npz")
     assert done.returncode == 1
-    assert done.stdout.startswith(f"error: checkpoint {damaged} cannot be read: ")
+    assert re.fullmatch(f"error: checkpoint {damaged} cannot be read: .*\n", done.stdout)
     assert not (tmp_path / "other.npz").exists()
 
 
