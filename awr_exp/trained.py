@@ -142,7 +142,7 @@ class TrainedPolicy(nn.Module):
             action = action + self.spec.action_start
         else:
             action = action.clamp(self.low.to(action), self.high.to(action))
-        return action.reshape(*obs.shape[:-1], *action.shape[1:])
+        return action.reshape(obs.shape[:-1] + action.shape[1:])
 
     def _chosen(self, obs: Tensor, noise: Tensor | None) -> Tensor:
         """Actions [R, ...] for obs [R, obs_dim], which may be out of bounds and count from 0; noise: as for `act`."""
