@@ -220,7 +220,7 @@ def test_what_a_full_disk_refuses_leaves_nothing(tmp_path: Path) -> None:
         (["there.npz"], "there.npz is there already: choose another name, or delete it"),
         (["no/policy.npz"], "no/policy.npz cannot be written: there is no folder no"),
         (["policy.npz"], "run is neither the folder of a run with a checkpoint nor a checkpoint file"),
-        (["policy.npz", "wich=best"], "there is no setting 'wich=best': NAME=VALUE is of which, best_of, sample,"),
+        (["policy.npz", "polcy=best"], "there is no setting 'polcy=best': NAME=VALUE is of which, best_of, sample,"),
         (["policy.npz", "which=first"], 'which is "first"; it must be one of best, latest'),
         (["policy.npz", "best_of=0"], "best_of is 0; it must be a whole number of at least 1, or null"),
         (["policy.npz", "sample=true", "best_of=4"], "sample=true takes one sample, and best_of=4 the best of several"),
