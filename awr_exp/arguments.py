@@ -27,11 +27,7 @@ PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "swee
 
 def understood(arguments: Sequence[str]) -> list[str]:
     """The same command line with options last and Python's None as null. Ends with one line where it means nothing."""
-    here = os.getcwd()
-    if here not in sys.path and not sys.flags.safe_path:
-        # As with `python -m`, so that `awr-exp` finds modules of the current folder, too. It comes last, so that none
-        # of them stands in for one that we import.
-        sys.path.append(here)
+    find_own()
     if {"-sc", "--shell-completion"} & set(arguments):
         # Own options are offered, too: they are where the line that is to be completed says.
         arguments = [*arguments, *sources(os.environ.get("COMP_LINE", "").split())]
@@ -48,6 +44,14 @@ def understood(arguments: Sequence[str]) -> list[str]:
     # Hydra cannot delete a group of which several options are chosen.
     several = {f"~{group}": f"{group}=[]" for group in ("logger", "callback")}
     return [*(several.get(one) or _without_none(one) for one in parsed.overrides), *options]
+
+
+def find_own() -> None:
+    """As with `python -m`, so that `awr-exp` finds modules of the current folder, too."""
+    here = os.getcwd()
+    if here not in sys.path and not sys.flags.safe_path:
+        # It comes last, so that none of them stands in for one that we import.
+        sys.path.append(here)
 
 
 def _check(argument: str) -> None:

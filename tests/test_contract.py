@@ -311,13 +311,15 @@ def acts_by_what_is_saved(trainer: Trainer, trust: Sequence[str] = ()) -> None:
         for drawn in (None, noise):
             every = None if drawn is None else torch.as_tensor(drawn).expand(agent.members, -1, -1)
             expected = agent.act(torch.as_tensor(obs), every)[number].numpy()
-            assert_close(policy._act(obs[number], drawn), expected, rtol=1e-5, atol=1e-5)
+            own = policy._chosen(torch.as_tensor(obs[number]), None if drawn is None else torch.as_tensor(drawn))
+            assert_close(own.numpy(), expected, rtol=1e-5, atol=1e-5)
             if numpy_policy is not None:
                 shared = None if drawn is None else np.broadcast_to(drawn, (agent.members, *drawn.shape))
                 assert_close(numpy_policy(obs, shared)[number], expected, rtol=1e-4, atol=1e-4, check_dtype=False)
         quick = policy.act_on_one(sample=False)
         one = np.asarray(quick(obs[number, 0], np.random.default_rng(2)))
-        assert_close(one, policy._act(obs[number, 0], None), rtol=1e-4, atol=1e-4, check_dtype=False)
+        own = policy._chosen(torch.as_tensor(obs[number, :1]), None)[0]
+        assert_close(one, own.numpy(), rtol=1e-4, atol=1e-4, check_dtype=False)
 
 
 @pytest.mark.parametrize("head", HEADS)

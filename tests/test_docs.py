@@ -20,6 +20,7 @@ from awr_exp import arguments as command_line
 from awr_exp import command, config, dashboard, settings
 from awr_exp.building import dataset
 from awr_exp.data import minari
+from awr_exp.exporting import __main__ as exporting
 from awr_exp.help import SUBCOMMANDS
 from awr_exp.importing import arguments as importing
 from awr_exp.report.__main__ import main as report
@@ -103,6 +104,11 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
         pytest.importorskip("wandb_workspaces")
         monkeypatch.setattr(wandb_settings, "has_key", lambda: False)
         return dashboard.main([*arguments, "--out", str(tmp_path / "dashboard.json")])
+    if module in ("export", "exporting"):
+        # That a policy is written as a file is tested where that is.
+        assert not arguments or exporting.chosen(Path(arguments[1]))
+        exporting.read(arguments[2:])
+        return None
     overrides = [word for word in arguments if word not in ("--cfg", "job")]
     for plugin in re.findall(r"hydra/launcher=([a-z]+)", line):
         if plugin in command_line.PLUGINS:

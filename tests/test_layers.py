@@ -37,7 +37,9 @@ ORDER = [
     "run_folder",
     "command",
     "training",
+    "trained",
     "policy",
+    "exporting",
     "building",
     "experiment",
     "report",
@@ -65,6 +67,8 @@ FOREIGN = {
     "rich": {"training"},
     "jinja2": {"report", "describe"},
     "plotly": {"report", "describe"},
+    "onnx": {"exporting"},
+    "onnxruntime": {"exporting"},
 }
 
 

@@ -219,13 +219,15 @@ def test_a_checkpoint_keeps_what_observations_and_actions_mean(spec: Spec, tmp_p
     assert difference(found[1], policy_metadata(spec, nodes)) is None
     obs = {"agent": [0.2, 0.4], "goal": 1} if spec is PARTS else OBS
     np.testing.assert_array_equal(policy(obs), before(obs))
-    assert repr(policy) == f"TrainedPolicy({tmp_path}/moved, update 3: {spec})"
+    assert repr(policy).startswith(f"TrainedPolicy({tmp_path}/moved, update 3: MLP of ")
+    assert repr(policy).endswith(f"; {spec})")
 
 
 def test_objects_say_what_they_are() -> None:
     assert repr(BOX) == "Spec(observations: 3 numbers; actions: 2 numbers, -1 to 1, 0.1 to 0.1)"
     assert repr(PARTS) == "Spec(observations: 4 numbers of agent [2], goal [2]; actions: 3 discrete ones, -1 to 1)"
-    assert repr(trained(DOORS)) == f"TrainedPolicy(outputs/runs/mine, update 7: {DOORS})"
+    said = "outputs/runs/mine, update 7: MLP of 387 parameters, Categorical"
+    assert repr(trained(DOORS)) == f"TrainedPolicy({said}; {DOORS})"
     agent = make_awr(DOORS, seeds=range(7))
     assert repr(agent) == (
         f"AWR(seeds 0, 1, 2, 3, 4, ...; parameters: 387 of the actor + 353 of the critic; on cpu; {DOORS})"
