@@ -26,6 +26,7 @@ class Command:
 SUBCOMMANDS = {
     "report": Command("FOLDER ...", "the report of runs or sweeps: a page, figures, and an answer", "awr_exp.report"),
     "collect": Command("policy=... dataset_id=...", "a Minari data set from any policy", "awr_exp.collect"),
+    "evaluate": Command("RUN ...", "returns of trained policies, with intervals, and films", "awr_exp.evaluate"),
     "dashboard": Command("", "a workspace for the runs on W&B", "awr_exp.dashboard"),
 }
 WIDTH = 44

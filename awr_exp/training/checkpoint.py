@@ -142,6 +142,15 @@ def best(folder: Path) -> tuple[State, dict[str, Any]] | None:
     return read(path) if path.exists() else latest(folder)
 
 
+def place(folder: Path, which: str) -> Path | None:
+    """The file that `best` or `latest` reads, as `which` says, or None. Raises UserError as they do."""
+    path = folder / "checkpoint" / "best.safetensors"
+    if which == "best" and path.exists():
+        return path
+    found = latest(folder, tensors=False)
+    return found and folder / "checkpoint" / f"update_{found[1]['update']:010d}.safetensors"
+
+
 def _numbered(folder: Path) -> list[Path]:
     return sorted((folder / "checkpoint").glob("update_*.safetensors"))
 
