@@ -19,12 +19,15 @@ import awr_exp
 from awr_exp import arguments as command_line
 from awr_exp import command, config, dashboard, settings
 from awr_exp.data import minari
+from awr_exp.evaluate import __main__ as evaluation
+from awr_exp.evaluate.__main__ import in_our_grammar
 from awr_exp.report.__main__ import main as report
 from awr_exp.training import rows, wandb_settings
 from tests.conftest import SMALL, Cli, composed, train
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PRIMARY = {"main": "config", "collect": "collection", "evaluate": "evaluation"}
 RUN, SWEEP = "outputs/runs/<date>/<time>", "outputs/sweeps/<date>/<time>"
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -48,7 +51,7 @@ def parts(line: str, run: Path) -> tuple[str, list[str]]:
     """The module that a command line calls, and its arguments; what stands for a run's folder is this one."""
     words = shlex.split(line.replace(RUN, str(run)).replace(SWEEP, str(run)))
     module, arguments = ("main", words[1:]) if words[0] == "awr-exp" else (words[2].partition(".")[2], words[3:])
-    if module == "main" and arguments and arguments[0] in ("report", "collect", "dashboard"):
+    if module == "main" and arguments and arguments[0] in ("report", "collect", "evaluate", "dashboard"):
         module = arguments.pop(0)
     return module, arguments
 
@@ -93,6 +96,8 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
         pytest.importorskip("wandb_workspaces")
         monkeypatch.setattr(wandb_settings, "has_key", lambda: False)
         return dashboard.main([*arguments, "--out", str(tmp_path / "dashboard.json")])
+    if module == "evaluate":
+        arguments = in_our_grammar(arguments)
     overrides = [word for word in arguments if word not in ("--cfg", "job")]
     for plugin in re.findall(r"hydra/launcher=([a-z]+)", line):
         if plugin in command_line.PLUGINS:
@@ -100,11 +105,13 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
     overrides = command_line.understood(overrides)
     for job in jobs(command_line.to_resume(overrides)) if module == "main" else [overrides]:
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
-            cfg = compose("config" if module == "main" else "collection", job, return_hydra_config=True)
+            cfg = compose(PRIMARY[module], job, return_hydra_config=True)
         task: Any = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         if module == "collect":
             # Alone, it is named and not given.
             assert not job or settings.values(task, settings.COLLECTION)["dataset_id"]
+        elif module == "evaluate":
+            evaluation.check(settings.values(task, settings.EVALUATION) | ({} if job else {"runs": ["any"]}))
         elif any(word.startswith("resume=") for word in job):
             command.Check().on_run_start(cfg)
         else:

@@ -1,5 +1,6 @@
 """Environments that draw themselves, on machines without a display, too."""
 
+import logging
 import os
 import time
 from contextlib import closing
@@ -22,6 +23,11 @@ def drawn(make: MakeEnv) -> MakeEnv:
     MuJoCo is told what to draw with, unless MUJOCO_GL says so already. Raises UserError where nothing can be drawn.
     """
     make = drawing(make)
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        # pygame would look for one, and say what it thinks of there being none.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    # Of what is not installed and not needed, nobody wants to read.
+    logging.getLogger("OpenGL").setLevel(logging.WARNING)
     if getattr(make, "mujoco", False) and not os.environ.get("MUJOCO_GL"):
         _choose(make)
     with opened(make) as env:

@@ -13,8 +13,11 @@ from omegaconf import DictConfig
 from awr_exp import arguments, command, config, messages, settings, shell
 from awr_exp.errors import UserError
 from awr_exp.surroundings import interruptible, usual
+from awr_exp.vocabulary import near
 
 command.register()
+
+OPTIONS = "--video", "--json"
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="evaluation")
@@ -90,6 +93,8 @@ def in_our_grammar(words: Sequence[str]) -> list[str]:
         options, rest = parser.parse_known_args(words)
     except ArgumentError as error:
         sys.exit(f"error: {error}")
+    if wrong := next((word for word in rest if word.startswith("--") and near(word, OPTIONS)), None):
+        sys.exit(f"error: there is no option {wrong}{near(wrong, OPTIONS)}")
     runs = [
         word
         for before, word in zip(["", *rest], rest, strict=False)

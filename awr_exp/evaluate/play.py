@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from awr_exp import config
-from awr_exp.envs.rendering import drawn
+from awr_exp.envs.build import drawing
 from awr_exp.errors import UserError
 from awr_exp.evaluate.entries import Entry
 from awr_exp.evaluate.together import Together
@@ -87,10 +86,11 @@ def films(groups: Sequence[Sequence[Entry]], content: Mapping[str, Any]) -> Iter
     """Film the first episode of each policy as it was played; where, and its return, or what went wrong."""
     sample, first = content["sample"], content["seed"]
     for group in groups:
-        make_env, shape = drawn(group[0].make_env), (len(group), group[0].at_once)
+        make_env, shape = drawing(group[0].make_env), (len(group), group[0].at_once)
         for member, one in enumerate(group):
             try:
-                check_links(config.owner(one.path))
+                if one.path.is_dir():
+                    check_links(one.path)
                 # Anew for each, so that it draws what it drew before.
                 yield one.film, film(make_env, together(group, sample, first), shape, member, one.film, first)
             except UserError as error:

@@ -50,17 +50,18 @@ def numbers(entry: Entry, played: Played, content: dict[str, Any]) -> Numbers:
 def table(rows: Sequence[Numbers]) -> str:
     """The numbers for people: a line a policy, what sets them apart among it."""
     labels = results.labels([f"{name}={value}" for name, value in row["settings"].items()] for row in rows)
+    digits = 1 if max(abs(row["return_mean"]) for row in rows) >= 10 else 3
     columns = [
         ("run", [row["run"] for row in rows]),
         ("settings", labels),
         ("env", [row["env"] for row in rows] if len({row["env"] for row in rows}) > 1 else []),
         ("update", [str(row["update"]) for row in rows]),
-        ("return", [_number(row["return_mean"]) for row in rows]),
-        ("95 % interval", [_interval(row, "return") for row in rows]),
-        ("std", [_number(row["return_std"]) for row in rows]),
-        ("length", [f"{row['length_mean']:.1f}" for row in rows]),
-        ("score", [_number(row["normalized_score"]) for row in rows]),
-        ("its interval", [_interval(row, "normalized") for row in rows]),
+        ("return", [_number(row["return_mean"], digits) for row in rows]),
+        ("95 % interval", [_interval(row, "return", digits) for row in rows]),
+        ("std", [_number(row["return_std"], digits) for row in rows]),
+        ("length", [_number(row["length_mean"], 1) for row in rows]),
+        ("score", [_number(row["normalized_score"], 3) for row in rows]),
+        ("its interval", [_interval(row, "normalized", 3) for row in rows]),
     ]
     shown = [[name, *cells] for name, cells in columns if any(cells)]
     texts = [name in ("run", "settings", "env") for name, *_ in shown]
@@ -81,15 +82,13 @@ def notes(rows: Sequence[Numbers]) -> list[str]:
     return said + [failed.format(row["run"], row["failures"]) for row in rows if row["failures"]]
 
 
-def _interval(row: Numbers, name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "" if low is None or high is None else f"{_number(low)} to {_number(high)}"
+def _interval(row: Numbers, name: str, digits: int) -> str:
+    low, high = (_number(row[f"{name}_{end}"], digits) for end in ("low", "high"))
+    return low and f"{low} to {high}"
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def write(rows: Sequence[Numbers], place: str) -> None:

@@ -87,7 +87,7 @@ class Camera:
             return
         assert self.mp4 is not None
         try:
-            self.mp4.add(captioned(env.render(), f"step {self.steps}   return {self.gained:.1f}"))
+            self.mp4.add(captioned(env.render(), f"step {self.steps}: return {self.gained:.1f}"))
         except UserError as error:
             self.error = error
         except FAILURES as error:
