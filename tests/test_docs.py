@@ -111,7 +111,8 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
             # Alone, it is named and not given.
             assert not job or settings.values(task, settings.COLLECTION)["dataset_id"]
         elif module == "evaluate":
-            evaluation.check(settings.values(task, settings.EVALUATION) | ({} if job else {"runs": ["any"]}))
+            known = settings.values(task, settings.EVALUATION)
+            evaluation.check(known | {"runs": known["runs"] or ["any"]})
         elif any(word.startswith("resume=") for word in job):
             command.Check().on_run_start(cfg)
         else:

@@ -174,10 +174,10 @@ def test_what_differs_does_not_play_together(place: Path) -> None:
     def keys(*words: str) -> list[int]:
         content = {"which": "best", "trust": [], "sample": False, "best_of": None, "episodes": 100, "env": None}
         content |= {"env": {"_target_": "awr_exp.envs.make.gym", "id": "Pendulum-v1"}} if words else {}
-        made = [entries.entry(path, content) for path in entries.found([str(place)])]
+        made = [entries.entry(path, content) for path in command.found([str(place)])]
         return sorted(map(len, play.groups(made)))
 
-    assert [path.name for path in entries.found([str(place), str(place / "sweep")])] == ["best", "0", "1"]
+    assert [path.name for path in command.found([str(place), str(place / "sweep")])] == ["best", "0", "1"]
     assert keys() == keys("elsewhere") == [1, 2]
 
 
@@ -213,8 +213,8 @@ FAULTS: dict[str, Any] = {
     "{runs}/best --json": "argument --json: expected one argument",
     "{runs}/best --vidoe": "there is no option --vidoe; did you mean --video?",
     "{runs}/best episode=3": "there is no episode with the options that are chosen",
-    "{runs}/best env=gym env.id=tests.test_evaluate:Drawn-v0 +env.kwargs.fails=3": "{runs}/best: the environment "
-    "failed 30 times in one episode, the last time so: RuntimeError: the simulator crashed",
+    "{runs}/best env=gym env.id=tests.test_evaluate:Drawn-v0 +env.kwargs.fails=3 episodes=1": "{runs}/best: the "
+    "environment failed 30 times in one episode, the last time so: RuntimeError: the simulator crashed",
     "{runs}/best env=two_ways --video": "does not fit the policy",
     "{runs}/best env=gym env.id=tests.test_evaluate:Drawn-v0 +env.kwargs.blind=true episodes=1 --video": "the "
     "environment could not be drawn: RuntimeError: the display is gone",
@@ -270,8 +270,8 @@ def test_a_disk_that_is_full_leaves_the_numbers_and_no_film(
     with pytest.raises(SystemExit, match=r"^error: .*\.mp4 cannot be written \(No space left on device\)$"):
         evaluated(run, *DRAWN, "episodes=2", "--video", output=tmp_path / "numbers.json")
     assert len(json.loads((tmp_path / "numbers.json").read_text())) == 1
-    assert not list((run / "video").iterdir())
-    assert "2 episodes of tests.test_evaluate:Drawn-v0 each, from seed 2000000 on" in capsys.readouterr().out
+    assert not (run / "video").exists()
+    assert "2 episodes of Drawn-v0 each, from seed 2000000 on" in capsys.readouterr().out
 
 
 def test_the_command_prints_a_table(cli: Cli, place: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from awr_exp import arguments, command, config, messages, settings, shell
+from awr_exp import arguments, command, config, messages, results, settings, shell
 from awr_exp.errors import UserError
 from awr_exp.surroundings import interruptible, usual
 from awr_exp.vocabulary import near
@@ -25,11 +25,24 @@ def run(cfg: DictConfig) -> None:
     try:
         content = settings.values(cfg, settings.EVALUATION)
         check(content)
-        errors = evaluate(content)
+        errors = evaluate(found(content["runs"]), content)
     except UserError as error:
         errors = [str(error)]
     if errors:
         sys.exit("\n".join(f"error: {error}" for error in errors))
+
+
+def found(paths: Sequence[str]) -> list[Path]:
+    """The runs and checkpoint files in these places, those of a sweep by number. Raises UserError where are none."""
+    every: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"{path} is not there: name the folder of a run or a sweep, or a checkpoint file")
+        own = [path] if path.is_file() or (path / "checkpoint").exists() else results.folders(path)
+        if not own:
+            raise UserError(f"there is no run in {path}: name the folder of a run or a sweep, or a checkpoint file")
+        every |= dict.fromkeys(own)
+    return list(every)
 
 
 def check(content: dict[str, Any]) -> None:
@@ -44,14 +57,14 @@ def check(content: dict[str, Any]) -> None:
 
 
 @usual()
-def evaluate(content: dict[str, Any]) -> list[str]:
-    """Play, and print and write what came of it; what went wrong with single runs, a line each.
+def evaluate(paths: Sequence[Path], content: dict[str, Any]) -> list[str]:
+    """Play with policies, and print and write what came of it; what went wrong with single ones, a line each.
 
     Raises UserError where nothing can be evaluated, or not as it was asked for.
     """
     from awr_exp.envs.rendering import drawn
     from awr_exp.evaluate import play, summary
-    from awr_exp.evaluate.entries import Entry, entry, found
+    from awr_exp.evaluate.entries import Entry, entry
     from awr_exp.training import accelerate, mp4
 
     if content["video"]:
@@ -60,7 +73,7 @@ def evaluate(content: dict[str, Any]) -> list[str]:
     accelerate.start("cpu", None)
     entries: list[Entry] = []
     errors: list[str] = []
-    for path in found(content["runs"]):
+    for path in paths:
         try:
             entries.append(entry(path, content))
         except UserError as error:

@@ -1,7 +1,6 @@
 """What is evaluated: policies of runs, each with the environment that it plays in."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,19 +51,6 @@ class Entry:
         if self.path.is_file():
             return self.path.with_suffix(".mp4")
         return self.path / "video" / f"evaluation_{self.facts['update']:010d}.mp4"
-
-
-def found(paths: Sequence[str]) -> list[Path]:
-    """The runs and checkpoint files in these places, those of a sweep by number. Raises UserError where are none."""
-    every: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if not path.exists():
-            raise UserError(f"{path} is not there: name the folder of a run or a sweep, or a checkpoint file")
-        own = [path] if path.is_file() or (path / "checkpoint").exists() else results.folders(path)
-        if not own:
-            raise UserError(f"there is no run in {path}: name the folder of a run or a sweep, or a checkpoint file")
-        every |= dict.fromkeys(own)
-    return list(every)
 
 
 def entry(path: Path, content: dict[str, Any]) -> Entry:

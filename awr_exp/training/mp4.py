@@ -57,7 +57,9 @@ class Mp4:
             self.process.kill()
             self.process.communicate()
         with suppress(OSError):
-            self.draft.unlink()
+            self.draft.unlink(missing_ok=True)
+            # If it was made for this alone, which then failed.
+            self.path.parent.rmdir()
 
     def _begin(self, picture: NDArray[np.uint8]) -> "subprocess.Popen[bytes]":
         self.shape = height, width, _ = picture.shape
