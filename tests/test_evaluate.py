@@ -216,8 +216,8 @@ FAULTS: dict[str, Any] = {
     "{runs}/best env=gym env.id=tests.test_evaluate:Drawn-v0 +env.kwargs.fails=3 episodes=1": "{runs}/best: the "
     "environment failed 30 times in one episode, the last time so: RuntimeError: the simulator crashed",
     "{runs}/best env=two_ways --video": "does not fit the policy",
-    "{runs}/best env=gym env.id=tests.test_evaluate:Drawn-v0 +env.kwargs.blind=true episodes=1 --video": "the "
-    "environment could not be drawn: RuntimeError: the display is gone",
+    "{runs}/best env=gym env.id=tests.test_evaluate:Drawn-v0 +env.kwargs.blind=true episodes=1 --video": ".mp4 "
+    "cannot be filmed: the environment draws nothing (RuntimeError: the display is gone)",
 }
 
 
@@ -274,15 +274,22 @@ def test_a_disk_that_is_full_leaves_the_numbers_and_no_film(
     assert "2 episodes of Drawn-v0 each, from seed 2000000 on" in capsys.readouterr().out
 
 
-def test_the_command_prints_a_table(cli: Cli, place: Path) -> None:
-    done = cli("evaluate", str(place / "sweep"), "episodes=5")
-    assert done.returncode == 0, done.stdout
-    head, first, second, note = done.stdout.splitlines()
-    assert head.split("  ")[0] == "run"
-    assert first.startswith(f"{place}/sweep/0  seed=0")
-    assert second.startswith(f"{place}/sweep/1  seed=1")
-    assert " to -" in first
-    assert note == "5 episodes of Pendulum-v1 each, from seed 2000000 on"
+def test_the_table_has_what_sets_policies_apart(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = evaluated(place / "sweep", *DRAWN, "episodes=5", output=tmp_path / "numbers.json")
+    head, first, second, note = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "settings", "update", "return", "95", "%", "interval", "std", "length"]
+    assert first.startswith(f"{place}/sweep/0  seed=0 ")
+    assert second.startswith(f"{place}/sweep/1  seed=1 ")
+    assert f"{rows[1]['return_mean']:.1f}  {rows[1]['return_low']:.1f} to {rows[1]['return_high']:.1f}" in second
+    assert note == "5 episodes of Drawn-v0 each, from seed 2000000 on"
+
+
+def test_the_command_answers_a_mistake_in_one_line(cli: Cli) -> None:
+    done = cli("evaluate", "nowhere")
+    said = "error: nowhere is not there: name the folder of a run or a sweep, or a checkpoint file\n"
+    assert (done.returncode, done.stdout) == (1, said)
 
 
 def test_mujoco_draws_with_what_is_there_and_says_in_one_line_where_nothing_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,12 +316,14 @@ def test_mujoco_draws_with_what_is_there_and_says_in_one_line_where_nothing_is(m
 
 
 def test_an_mp4_is_whole_or_not_there(tmp_path: Path) -> None:
-    film = mp4.Mp4(tmp_path / "film.mp4", 10)
-    film.add(np.zeros((16, 16, 3), np.uint8))
-    assert not (tmp_path / "film.mp4").exists()
-    with pytest.raises(UserError, match="one picture has the shape"):
-        film.add(np.zeros((8, 16, 3), np.uint8))
-    film.close()
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "there").mkdir()
+    for path in (tmp_path / "there" / "film.mp4", tmp_path / "new" / "film.mp4"):
+        film = mp4.Mp4(path, 10)
+        film.add(np.zeros((16, 16, 3), np.uint8))
+        assert not path.exists()
+        with pytest.raises(UserError, match="one picture has the shape"):
+            film.add(np.zeros((8, 16, 3), np.uint8))
+        film.close()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
     with pytest.raises(UserError, match="there are no pictures"):
         mp4.Mp4(tmp_path / "film.mp4", 10).finish()

@@ -31,6 +31,8 @@ class Mp4:
     def __init__(self, path: Path, rate: float) -> None:
         self.path, self.rate, self.draft = path, rate, path.with_name(f".{path.name}.tmp")
         self.shape: tuple[int, ...] = ()
+        # Whether its folder is made for it.
+        self.alone = False
         self.process: subprocess.Popen[bytes] | None = None
 
     def add(self, picture: NDArray[np.uint8]) -> None:
@@ -58,8 +60,9 @@ class Mp4:
             self.process.communicate()
         with suppress(OSError):
             self.draft.unlink(missing_ok=True)
-            # If it was made for this alone, which then failed.
-            self.path.parent.rmdir()
+            if self.alone:
+                # Where the film is in it, it stays.
+                self.path.parent.rmdir()
 
     def _begin(self, picture: NDArray[np.uint8]) -> "subprocess.Popen[bytes]":
         self.shape = height, width, _ = picture.shape
@@ -68,6 +71,7 @@ class Mp4:
         made = ["-pix_fmt", "yuv420p", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-movflags", "+faststart", "-f", "mp4"]
         command = [encoder(), "-v", "error", "-y", *given, "-i", "-", *made, self.draft]
         try:
+            self.alone = not self.path.parent.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.draft.unlink(missing_ok=True)
             return subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -48,7 +48,7 @@ def film(
     with closing(camera), closing(Evaluator(Filming(make_env, camera, clips(make_env)), *shape)) as evaluator:
         played = evaluator.play(agent, np.arange(shape[0]) == member, 1, first)
         for reason in played.given_up.values():
-            raise UserError(reason)
+            raise UserError(f"{path} cannot be filmed: {reason}")
         camera.finish()
     return float(played.returns[member, 0])
 
@@ -92,7 +92,7 @@ class Camera:
             self.error = error
         except FAILURES as error:
             # The episode goes on: it is no fault of the policy's, nor would it be mended by another attempt.
-            self.error = UserError(f"the environment could not be drawn: {named(error)}")
+            self.error = UserError(f"{self.path} cannot be filmed: the environment draws nothing ({named(error)})")
 
 
 @dataclass
