@@ -13,10 +13,10 @@ import gymnasium
 import hydra
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from awr_exp import arguments, command, config, messages, reading, results, settings
-from awr_exp.envs import behaviour
+from awr_exp.envs import behaviour, fit
 from awr_exp.envs.build import clips, opened, task
 from awr_exp.envs.episode import Act, at_random, play_seeded
 from awr_exp.envs.fleet import InProcess
@@ -137,29 +137,16 @@ def _write(content: dict[str, Any], recording: Any, make_env: Any, env: gymnasiu
 
 def _environment(content: dict[str, Any]) -> Any:
     """What makes the chosen environment, or that of the run whose policy plays."""
-    from awr_exp.building.build import build
+    from awr_exp.building import place
 
-    node = content.get("env")
-    if node is None:
-        folder = Path(content["policy"])
-        if content["policy"] not in WITHOUT_RUN and not folder.exists():
-            raise UserError(
-                f"policy={folder} is not there: give random, built-in, or a run's folder or checkpoint file"
-            )
-        if not (folder / ".hydra").is_dir():
-            raise UserError("env is missing: choose where to play, such as env=pendulum")
-        saved: Any = config.saved_config(folder, content["trust"])
-        if "dataset" in saved and saved.dataset and str(saved.env.get("_target_")).endswith("from_dataset"):
-            dataset: Any = OmegaConf.to_container(saved.dataset, resolve=True)
-            data = build(dataset)
-            return build({"_target_": saved.env["_target_"]}, data=data.info, spec=data.spec)
-        own: Any = OmegaConf.to_container(saved.env, resolve=True)
-        # The vectorised form is for collecting in many at once.
-        node = {name: value for name, value in own.items() if name != "vectorized"}
-    made = build(node, data=None, spec=None)
-    if made is None:
-        raise UserError("env=none is nowhere to play: choose another, such as env=pendulum")
-    return made
+    if content.get("env") is not None:
+        return place.chosen(content["env"])
+    folder = Path(content["policy"])
+    if content["policy"] not in WITHOUT_RUN and not folder.exists():
+        raise UserError(f"policy={folder} is not there: give random, built-in, or a run's folder or checkpoint file")
+    if not (config.owner(folder) / ".hydra").is_dir():
+        raise UserError("env is missing: choose where to play, such as env=pendulum")
+    return place.of_run(config.saved_values(folder, content["trust"], "env", "dataset"))
 
 
 def _policy(content: dict[str, Any], trained: Any, spec: Any, played: Any, env: gymnasium.Env) -> Act:
@@ -178,8 +165,7 @@ def _policy(content: dict[str, Any], trained: Any, spec: Any, played: Any, env: 
             raise UserError(f"policy=built-in is for {known}, not for {id}: take policy=random or a run's folder")
         own = behaviour.BUILT_IN[id](0.0)
     else:
-        if trained.spec not in (spec, played):
-            raise UserError(f"{name} was trained for {trained.spec}, the environment is {spec}: choose its own")
+        fit.check_policy(env, name, trained.spec)
         own = trained.act_on_one(content["sample"])
     if spec.discrete:
         return lambda obs, rng: anything(obs, rng) if rng.random() < noise else own(obs, rng)

@@ -22,6 +22,9 @@ def _folder(name: str) -> Path:
 
 CONF, SWEEPS = _folder("conf"), _folder("sweeps")
 
+PARTS = "baseline", "offline"
+"""The folders within that of a run which are runs themselves: see `awr_exp.training.run.Run.part`."""
+
 GROUPS = frozenset(path.name for path in CONF.iterdir() if path.is_dir())
 
 
@@ -70,6 +73,24 @@ def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
     if wandb.get("mode") == "online":
         wandb["mode"] = "auto"
     return OmegaConf.create(content)
+
+
+def saved_values(path: Path, trust: Iterable[str], *names: str) -> dict[str, Any]:
+    """Some values at the top of the configuration that a run was started with, groups among them; None of what is not.
+
+    path: of the run, of a part of it such as its baseline, or of a checkpoint file. Raises UserError as `saved_config`
+    does.
+    """
+    saved = saved_config(owner(path), trust)
+    parts = {name: saved.get(name) for name in names}
+    return {name: OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
+            for name, part in parts.items()}  # fmt: skip
+
+
+def owner(path: Path) -> Path:
+    """The folder of the run that a part of it, such as its baseline, or a checkpoint file belongs to."""
+    folder = path.parent.parent if path.is_file() else path
+    return folder.parent if folder.name in PARTS and not (folder / ".hydra").is_dir() else folder
 
 
 def choices(folder: Path) -> dict[str, str]:

@@ -29,6 +29,7 @@ SUBCOMMANDS = {
     "collect": Command("policy=... dataset_id=...", "a Minari data set from any policy", "awr_exp.collect"),
     "import": Command("FILE ... id=...", "a Minari data set of your own files", "awr_exp.importing"),
     "export": Command("RUN FILE", "a policy as one file, .onnx, .pt2 or .npz, that acts alone", "awr_exp.exporting"),
+    "evaluate": Command("RUN ...", "returns of trained policies, with intervals, and films", "awr_exp.evaluate"),
     "dashboard": Command("", "a workspace for the runs on W&B", "awr_exp.dashboard"),
 }
 WIDTH = 44

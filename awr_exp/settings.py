@@ -6,7 +6,7 @@ Nothing here imports torch: a mistake is answered in a fraction of a second.
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -21,6 +21,18 @@ from awr_exp.vocabulary import MARKERS, REFERENCE, RUN, SWEEP, Kind, is_left_out
 COLLECTION = Kind({}, {"env": "env"}, {"policy": Text, "dataset_id": Text, "episodes": Count, "noise": NotNegative,
                                        "sample": bool, "seed": Whole, "trust": Texts})  # fmt: skip
 """What may stand in collection.yaml."""
+EVALUATION = Kind({}, {"env": "env"}, {
+    "runs": Texts,
+    "episodes": Count,
+    "seed": Annotated[int, Range(lambda v: type(v) is int and 0 <= v < 2**31, f"a whole number below {2**31}")],
+    "which": Literal["best", "latest"],
+    "sample": bool,
+    "best_of": Count | None,
+    "video": bool,
+    "json": Text | None,
+    "trust": Texts,
+})  # fmt: skip
+"""What may stand in evaluation.yaml."""
 FOLDER = Annotated[str, Range(ranges.matches("(?s).+"), "a folder, such as runs/3")]
 
 

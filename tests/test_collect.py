@@ -234,7 +234,7 @@ def test_the_policy_of_a_run_plays_where_it_was_trained(
     for number, extra in enumerate(("noise=0.2", "sample=true")):
         module.collect(chosen(f"policy={finished}", "episodes=2", f"dataset_id=mine/run{number}-v0", extra))
         assert load(f"mine/run{number}-v0").info.episodes == 2
-    with pytest.raises(UserError, match=r"was trained for Spec\(observations: 3 numbers"):
+    with pytest.raises(UserError, match=r"/run, which has 3 observation entries, the environment 4"):
         module.collect(chosen(f"policy={finished}", "env=cartpole", "dataset_id=mine/wrong-v0"))
 
 

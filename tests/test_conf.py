@@ -169,6 +169,7 @@ def three_turns(cfg: dict[str, Any], folder: Path) -> None:
 
 
 HYDRA = {"fused": launcher.Fused, "grid": sweeper.Grid, "optuna": tuner.Tuner}
+PRIMARY = {"collection": settings.COLLECTION, "evaluation": settings.EVALUATION}
 KINDS = vocabulary.kinds(config.CONF)
 
 
@@ -178,8 +179,8 @@ def test_every_value_of_a_yaml_has_a_range_and_is_in_it(option: vocabulary.Optio
         place, _, leaf = name.rpartition(".")
         if option.group.startswith("hydra/"):
             known = ranges.arguments(HYDRA[option.name])
-        elif option.name == "collection":
-            known = settings.COLLECTION.own
+        elif option.name in PRIMARY:
+            known = PRIMARY[option.name].own
         elif place == "trainer.pretrain":
             known = KINDS["trainer"].settings()
         elif place not in KINDS:

@@ -20,6 +20,8 @@ from awr_exp import arguments as command_line
 from awr_exp import command, config, dashboard, settings
 from awr_exp.building import dataset
 from awr_exp.data import minari
+from awr_exp.evaluate import __main__ as evaluation
+from awr_exp.evaluate.__main__ import in_our_grammar
 from awr_exp.exporting import __main__ as exporting
 from awr_exp.help import SUBCOMMANDS
 from awr_exp.importing import arguments as importing
@@ -29,6 +31,7 @@ from tests.conftest import SMALL, Cli, composed, train
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PRIMARY = {"main": "config", "collect": "collection", "evaluate": "evaluation"}
 RUN, SWEEP = "outputs/runs/<date>/<time>", "outputs/sweeps/<date>/<time>"
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -109,6 +112,8 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
         assert not arguments or exporting.chosen(Path(arguments[1]))
         exporting.read(arguments[2:])
         return None
+    if module == "evaluate":
+        arguments = in_our_grammar(arguments)
     overrides = [word for word in arguments if word not in ("--cfg", "job")]
     for plugin in re.findall(r"hydra/launcher=([a-z]+)", line):
         if plugin in command_line.PLUGINS:
@@ -116,11 +121,14 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
     overrides = command_line.understood(overrides)
     for job in jobs(command_line.to_resume(overrides)) if module == "main" else [overrides]:
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
-            cfg = compose("config" if module == "main" else "collection", job, return_hydra_config=True)
+            cfg = compose(PRIMARY[module], job, return_hydra_config=True)
         task: Any = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         if module == "collect":
             # Alone, it is named and not given.
             assert not job or settings.values(task, settings.COLLECTION)["dataset_id"]
+        elif module == "evaluate":
+            known = settings.values(task, settings.EVALUATION)
+            evaluation.check(known | {"runs": known["runs"] or ["any"]})
         elif any(word.startswith("resume=") for word in job):
             command.Check().on_run_start(cfg)
         else:

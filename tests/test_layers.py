@@ -48,11 +48,34 @@ ORDER = [
     "sweep",
     "collect",
     "importing",
+    "evaluate",
     "main",
 ]
 FOREIGN = {
-    "hydra": {"shell", "arguments", "messages", "command", "policy", "building", "sweep", "collect", "main"},
-    "omegaconf": {"arguments", "messages", "run_folder", "config", "settings", "command", "sweep", "collect", "main"},
+    "hydra": {
+        "shell",
+        "arguments",
+        "messages",
+        "command",
+        "policy",
+        "building",
+        "sweep",
+        "collect",
+        "evaluate",
+        "main",
+    },
+    "omegaconf": {
+        "arguments",
+        "messages",
+        "run_folder",
+        "config",
+        "settings",
+        "command",
+        "sweep",
+        "collect",
+        "evaluate",
+        "main",
+    },
     "wandb": {"training", "dashboard"},
     "wandb_workspaces": {"dashboard"},
     "optuna": {"sweep"},
@@ -69,6 +92,8 @@ FOREIGN = {
     "plotly": {"report", "describe"},
     "onnx": {"exporting"},
     "onnxruntime": {"exporting"},
+    "PIL": {"training"},
+    "imageio_ffmpeg": {"training"},
 }
 
 

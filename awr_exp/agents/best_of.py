@@ -1,5 +1,7 @@
 """Acting by the best of several samples of a policy, as its Q judges them: no training is needed for that."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,14 @@ from awr_exp.agents.agent import Agent
 from awr_exp.agents.members import BLOCK
 from awr_exp.errors import UserError
 from awr_exp.seeding import generator
+
+
+def drawn(generators: Sequence[torch.Generator], count: int, rows: int, width: int) -> Tensor:
+    """What members draw `count` actions in each of `rows` states with, [K, count, rows, width]."""
+    # In blocks, so that the draws do not depend on how many rows come at once.
+    shapes = [(count, min(BLOCK, rows - begin), width) for begin in range(0, rows, BLOCK)]
+    blocks = [torch.cat([torch.randn(shape, generator=own) for shape in shapes], 1) for own in generators]
+    return torch.stack(blocks)
 
 
 class BestOf:
@@ -32,11 +42,8 @@ class BestOf:
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """Actions [K, B, ...] for obs [K, B, obs_dim] in the data's units."""
-        # In blocks, so that the draws do not depend on how many rows come at once.
-        obs, width = self.agent.normalize(obs), self.agent.policy.head.noise
-        shapes = [(self.count, part.shape[1], width) for part in obs.split(BLOCK, 1)]
-        drawn = [torch.cat([torch.randn(shape, generator=own) for shape in shapes], 1) for own in self.generators]
-        noise = torch.stack(drawn).to(obs)
+        obs = self.agent.normalize(obs)
+        noise = drawn(self.generators, self.count, obs.shape[1], self.agent.policy.head.noise).to(obs)
         actions = self.agent.policy.samples(self.agent.actor.theta, obs, noise)
         return self.judge.module.best(self.judge.theta, obs, actions)
 

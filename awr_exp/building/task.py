@@ -45,7 +45,7 @@ def parameters(agent: Config, spec: Spec) -> int:
 
 def open_task(config: Config, device: Any) -> tuple[Any, Any, Spec]:
     """The data set, or None; what makes the environment, or None; and their shapes."""
-    data = _data(config["dataset"], device)
+    data = data_set(config["dataset"], device)
     make_env = build(config["env"], data=data and data.info, spec=data and data.spec)
     if data is None and make_env is None:
         raise UserError("there is nothing to learn from: choose a data set or an environment")
@@ -60,7 +60,7 @@ def open_task(config: Config, device: Any) -> tuple[Any, Any, Spec]:
 _held: tuple[str, Any] = ("", None)
 
 
-def _data(node: Config, device: Any) -> Any:
+def data_set(node: Config, device: Any) -> Any:
     """The data set, kept for the next group of a sweep, which most often wants the same; None for dataset=none."""
     global _held
     if not node:
@@ -82,7 +82,7 @@ def parts(cfgs: Sequence[Config]) -> list[slice]:
     if len(cfgs) == 1:
         return [slice(0, 1)]
     device = accelerate.start(first["device"], first["threads"])
-    data = _data(first["dataset"], device)
+    data = data_set(first["dataset"], device)
     spec = data.spec if data else open_task(first, device)[2]
     check_memory(first, spec, data, device)
     sample, trainer = build(first["agent"], spec=spec, seeds=[0]), first["trainer"]

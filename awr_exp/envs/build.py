@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -45,17 +45,27 @@ class Make:
 
     @kept()
     def __call__(self) -> gymnasium.Env:
+        if self.mujoco:
+            _hear_mujoco()
+        env = gymnasium.make(self.id, **self.kwargs)
+        if ":" in self.id and env.unwrapped.spec:
+            # gymnasium forgets the module, without which nobody else finds it.
+            env.unwrapped.spec.id = self.id
+        return source.put_on(env, self.wrappers)
+
+    @property
+    def mujoco(self) -> bool:
+        """Whether the environment is one of MuJoCo. Raises gymnasium's error for one that is not registered."""
         module, _, name = self.id.rpartition(":")
         if module:
             # As gymnasium has it: module:Name-v0 is registered by importing the module.
             import_module(module)
-        if "mujoco" in str(gymnasium.spec(name).entry_point):
-            _hear_mujoco()
-        env = gymnasium.make(self.id, **self.kwargs)
-        if module and env.unwrapped.spec:
-            # gymnasium forgets the module, without which nobody else finds it.
-            env.unwrapped.spec.id = self.id
-        return source.put_on(env, self.wrappers)
+        return "mujoco" in str(gymnasium.spec(name).entry_point)
+
+    @property
+    def drawn(self) -> "Make":
+        """Makes the same environment, which draws pictures of itself."""
+        return replace(self, kwargs={**self.kwargs, "render_mode": "rgb_array"})
 
     @kept()
     def vector(self, count: int) -> gymnasium.vector.VectorEnv:
@@ -96,6 +106,11 @@ def collecting(make: MakeEnv) -> MakeEnv:
     """What makes the environments that a run collects in, if it is evaluated in those of `make`. Raises UserError."""
     collects = getattr(make, "collects", None)
     return collects() if collects else make
+
+
+def drawing(make: MakeEnv) -> MakeEnv:
+    """What makes the same environments, but such that draw themselves, where it knows how to ask for that."""
+    return getattr(make, "drawn", make)
 
 
 def clips(make: MakeEnv) -> bool:

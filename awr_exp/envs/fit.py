@@ -1,4 +1,4 @@
-"""Whether an environment is the one that a data set's numbers mean: its spaces beside those of the data."""
+"""Whether an environment is the one that a data set's or a policy's numbers mean: its spaces beside theirs."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from awr_exp.envs.spaces import UNBOUNDED, canonical, parts_of, spec_of
 from awr_exp.errors import UserError
@@ -35,6 +35,22 @@ def check(env: gymnasium.Env, id: str, clips: bool, data: DataInfo, spec: Spec, 
     if not spec.discrete:
         _check_actions(own, id, clips, data, spec, instead)
     _compare_observations(env.observation_space, id, data)
+
+
+def check_policy(env: gymnasium.Env, owner: str, spec: Spec) -> None:
+    """Compare an environment with the task `spec` that the policy of `owner`, such as a run, was trained for.
+
+    Raises UserError that says how they differ. Of bounds that are infinite on one side, it depends on how it is played.
+    """
+    id = env.spec.id if env.spec else str(env)
+    own = spec_of(f"environment '{id}'", env.observation_space, env.action_space)
+    problem = _mismatch(spec, own) or _order_mismatch(spec, own, env)
+    if not problem and not spec.discrete:
+        bounds = _bounds(spec, own)
+        if other := _difference(bounds, np.isfinite(bounds).all(0)):
+            problem = "actions {}, the environment {}".format(*other)
+    if problem:
+        raise UserError(f"environment '{id}' does not fit the policy of {owner}, which has {problem}: choose another")
 
 
 def _mismatch(data: Spec, env: Spec) -> str | None:
@@ -80,7 +96,7 @@ def _order(space: Any) -> list[Any]:
 
 def _check_actions(own: Spec, id: str, clips: bool, data: DataInfo, spec: Spec, instead: str) -> None:
     """Compare the bounds of actions, which may be infinite; see `check`."""
-    bounds = [np.array(bound) for one in (spec, own) for bound in (one.action_low, one.action_high)]
+    bounds = _bounds(spec, own)
     bounded = np.isfinite(bounds).all(0)
     said = f"data set '{data.id}' has actions {{}}, environment '{id}' {{}}"
     if other := _difference(bounds, bounded):
@@ -95,6 +111,11 @@ def _check_actions(own: Spec, id: str, clips: bool, data: DataInfo, spec: Spec, 
     if other := _difference(bounds, ~bounded):
         clipped = ": it gets them clipped, unless env.clip_actions=false" if clips else ""
         log.warning("%s%s", said.format(*other), clipped)
+
+
+def _bounds(*specs: Spec) -> list[NDArray[np.float64]]:
+    """The least and the most of each action entry, of one task after the other."""
+    return [np.array(bound) for one in specs for bound in (one.action_low, one.action_high)]
 
 
 def _compare_observations(theirs: gymnasium.Space, id: str, data: DataInfo) -> None:

@@ -126,10 +126,16 @@ def latest(folder: Path, tensors: bool = True) -> tuple[State, dict[str, Any]] |
 
     Raises UserError if there are some and none can be read.
     """
+    found = _newest(folder, tensors)
+    return found and found[1]
+
+
+def _newest(folder: Path, tensors: bool) -> tuple[Path, tuple[State, dict[str, Any]]] | None:
+    """The file of the newest readable checkpoint and what it holds, as `latest` has it."""
     paths = _numbered(folder)
     for path in reversed(paths):
         try:
-            return read(path, tensors)
+            return path, read(path, tensors)
         except UserError as error:
             log.warning("%s", error)
     if paths:
@@ -141,6 +147,15 @@ def best(folder: Path) -> tuple[State, dict[str, Any]] | None:
     """The checkpoint of the best evaluation, or the latest where nothing was evaluated."""
     path = folder / "checkpoint" / "best.safetensors"
     return read(path) if path.exists() else latest(folder)
+
+
+def place(folder: Path, which: str) -> Path | None:
+    """The file that `best` or `latest` reads, as `which` says, or None. Raises UserError as they do."""
+    path = folder / "checkpoint" / "best.safetensors"
+    if which == "best" and path.exists():
+        return path
+    found = _newest(folder, tensors=False)
+    return found and found[0]
 
 
 def _numbered(folder: Path) -> list[Path]:

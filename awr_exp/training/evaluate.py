@@ -22,7 +22,7 @@ from awr_exp.types import Spec
 log = logging.getLogger(__name__)
 
 FIRST_SEED = 1_000_000
-"""Episode e starts from seed FIRST_SEED + e in every evaluation of every run, so that numbers compare."""
+"""Episode e starts from seed FIRST_SEED + e in every evaluation of every run while it trains: numbers compare."""
 ROUND_TRIP = 2e-4
 """Seconds that asking one worker for a step takes beyond the step."""
 LONG = 10_000
@@ -63,9 +63,16 @@ class Evaluator:
         self.fleet: Fleet | None = None
 
     @kept()
-    def play(self, agent: Acts, chosen: Sequence[bool] | None = None, episodes: int | None = None) -> "Episodes":
+    def play(
+        self,
+        agent: Acts,
+        chosen: Sequence[bool] | None = None,
+        episodes: int | None = None,
+        first: int = FIRST_SEED,
+    ) -> "Episodes":
         """The episodes of all members, or of the chosen ones, or the first so many of each; of others, nan returns.
 
+        first: the seed that the first episode of each member starts from; the others have those after it.
         A member of which an episode fails ATTEMPTS times is given up, and has nan returns, too. Raises HangsError
         where that takes longer than PATIENCE once `stopped` is true.
         """
@@ -76,12 +83,12 @@ class Evaluator:
         # More threads would find little to do, and wait for it on the cores of the workers; afterwards they are back.
         torch.set_num_threads(1)
         try:
-            played = self._play(agent, numbers, failures)
+            played = self._play(agent, numbers, failures, first)
         except WorkerError as error:
             log.warning("evaluating anew, in this process from now on: %s", error)
             self.close()
             self.workers = 1
-            played = self._play(agent, numbers, failures)
+            played = self._play(agent, numbers, failures, first)
         saved = played.seconds * (1 - 1 / self.workers) - played.steps * (self.workers - 1) * ROUND_TRIP
         if self.workers > 1 and isinstance(self.fleet, InProcess) and saved > WORTHWHILE:
             said = "stepping took %.1f s of this evaluation: %d processes step from now on"
@@ -94,13 +101,13 @@ class Evaluator:
                 self.workers = 1
         return played
 
-    def _play(self, agent: Acts, numbers: Numbers, failures: list[list[str]]) -> "Episodes":
+    def _play(self, agent: Acts, numbers: Numbers, failures: list[list[str]], first: int) -> "Episodes":
         """Play the episodes of these numbers; failures: gets the reasons, by member.
 
         Raises WorkerError where a member would have to be given up for what is in workers: here its environment may do.
         """
         self.fleet = self.fleet or InProcess(self.make_env, agent.spec.obs_dim)
-        played, until = Episodes(self.fleet, self.shape, agent.spec.obs_dim, numbers, failures), math.inf
+        played, until = Episodes(self.fleet, self.shape, agent.spec.obs_dim, numbers, failures, first), math.inf
         while played.begins.size or played.open.size:
             played.begin()
             obs = torch.as_tensor(played.obs).to(agent.device, agent.dtype).unflatten(0, self.shape)
@@ -131,9 +138,16 @@ class Episodes:
     """
 
     def __init__(
-        self, fleet: Fleet, shape: tuple[int, int], obs_dim: int, numbers: Numbers, failures: list[list[str]]
+        self,
+        fleet: Fleet,
+        shape: tuple[int, int],
+        obs_dim: int,
+        numbers: Numbers,
+        failures: list[list[str]],
+        first: int,
     ) -> None:
         self.fleet, self.failures, self.begins, self.open = fleet, failures, numbers, numbers[:0]
+        self.first = first
         self.returns, self.lengths = np.full(shape, np.nan), np.zeros(shape, np.int64)
         self.obs = np.zeros((math.prod(shape), obs_dim), np.float32)
         # Of each episode so far.
@@ -160,7 +174,7 @@ class Episodes:
         if self.begins.size:
             numbers, self.begins = self.begins, self.begins[:0]
             # Two attempts are from one place.
-            seeds = FIRST_SEED + numbers % episodes + self.failed[numbers] // 2 * episodes
+            seeds = self.first + numbers % episodes + self.failed[numbers] // 2 * episodes
             step = self.fleet.reset(numbers, seeds)
             begun = self._moved(numbers, step)
             self.obs[begun], self.returns.flat[begun], self.lengths.flat[begun] = step.obs[step.moved], 0, 0

@@ -36,6 +36,20 @@ class Logger(Protocol):
         """Close. `files` may hold `curves` (a PNG) and `checkpoint` (a file or a folder)."""
 
 
+@runtime_checkable
+class TakesFilms(Protocol):
+    """A logger that shows films, too. The call does not raise either."""
+
+    def film(self, update: int, path: Path) -> None:
+        """Show the mp4 that was taken at this update."""
+
+
+def film(logger: Any, update: int, path: Path) -> None:
+    """Give a film to a logger, if it takes any."""
+    if isinstance(logger, TakesFilms):
+        logger.film(update, path)
+
+
 class Many:
     """Several loggers as one."""
 
@@ -55,6 +69,10 @@ class Many:
     def log(self, update: int, metrics: Mapping[str, float]) -> None:
         for logger in self.loggers:
             logger.log(update, metrics)
+
+    def film(self, update: int, path: Path) -> None:
+        for logger in self.loggers:
+            film(logger, update, path)
 
     def finish(self, summary: Mapping[str, Any], files: Mapping[str, Path], exit_code: int = 0) -> None:
         for logger in self.loggers:
@@ -182,6 +200,13 @@ class Wandb:
         if self._run is not None and not self._off:
             with self._sparing_the_run("logging"):
                 self._run.log({**metrics, "trainer/update": update})
+
+    def film(self, update: int, path: Path) -> None:
+        if self._run is not None and not self._off:
+            import wandb
+
+            with self._sparing_the_run("showing a film"):
+                self._run.log({"video": wandb.Video(str(path), format="mp4"), "trainer/update": update})
 
     def finish(self, summary: Mapping[str, Any], files: Mapping[str, Path], exit_code: int = 0) -> None:
         run, self._run = self._run, None

@@ -1,79 +1,178 @@
-"""A callback that shows how policies act: a GIF of one episode each."""
+"""Films of episodes, as an evaluation plays them, and a callback that takes them while a run trains."""
 
 import logging
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from awr_exp.agents.best_of import Evaluated
-from awr_exp.envs.build import Make
-from awr_exp.envs.fleet import InProcess
-from awr_exp.errors import first_line
+from awr_exp.envs.build import MakeEnv, clips
+from awr_exp.envs.rendering import drawn
+from awr_exp.errors import FAILURES, UserError, named
 from awr_exp.ranges import Count, checked
-from awr_exp.surroundings import kept
-from awr_exp.training.callbacks import Callback, Evaluate
-from awr_exp.training.evaluate import FIRST_SEED
+from awr_exp.training import loggers, mp4
+from awr_exp.training.callbacks import Callback
+from awr_exp.training.evaluate import FIRST_SEED, Acts, Evaluator
 
 if TYPE_CHECKING:
     from awr_exp.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+RATE = 30
+"""Pictures a second of an environment that does not say its own."""
+STRIP = 20
+"""Height of the strip with the caption, in pixels."""
+
+
+def film(
+    make_env: MakeEnv,
+    agent: Acts,
+    shape: tuple[int, int],
+    member: int,
+    path: Path,
+    first: int = FIRST_SEED,
+    frames: int | None = None,
+) -> float:
+    """Film the first episode of a member to an mp4; its return.
+
+    make_env: of environments that draw themselves; shape: members and episodes of the evaluation whose episode it is,
+    to the last bit; first: the seed that it starts from; frames: the most that are kept of it. Raises UserError where
+    the environment fails, where there is nothing to see, or where the file cannot be written: then there is none.
+    """
+    camera = Camera(path, frames)
+    with closing(camera), closing(Evaluator(Filming(make_env, camera, clips(make_env)), *shape)) as evaluator:
+        played = evaluator.play(agent, np.arange(shape[0]) == member, 1, first)
+        for reason in played.given_up.values():
+            raise UserError(f"{path} cannot be filmed: {reason}")
+        camera.finish()
+    return float(played.returns[member, 0])
+
+
+class Camera:
+    """Takes pictures of the one episode that was begun last; frames: the most that are kept, None: all."""
+
+    def __init__(self, path: Path, frames: int | None) -> None:
+        self.path, self.frames = path, frames
+        self.mp4: mp4.Mp4 | None = None
+        self.error: UserError | None = None
+
+    def begin(self, env: gymnasium.Env) -> None:
+        self.close()
+        self.mp4 = mp4.Mp4(self.path, env.metadata.get("render_fps") or RATE)
+        self.steps, self.gained = 0, 0.0
+        self._take(env)
+
+    def step(self, env: gymnasium.Env, reward: float) -> None:
+        self.steps, self.gained = self.steps + 1, self.gained + reward
+        self._take(env)
+
+    def finish(self) -> None:
+        """Keep the film. Raises UserError where something was wrong with it."""
+        if self.error:
+            raise self.error
+        assert self.mp4 is not None
+        self.mp4.finish()
+
+    def close(self) -> None:
+        if self.mp4:
+            self.mp4.close()
+
+    def _take(self, env: gymnasium.Env) -> None:
+        if self.error or (self.frames and self.steps >= self.frames):
+            return
+        assert self.mp4 is not None
+        try:
+            self.mp4.add(captioned(env.render(), f"step {self.steps}: return {self.gained:.1f}"))
+        except UserError as error:
+            self.error = error
+        except FAILURES as error:
+            # The episode goes on: it is no fault of the policy's, nor would it be mended by another attempt.
+            self.error = UserError(f"{self.path} cannot be filmed: the environment draws nothing ({named(error)})")
+
+
+@dataclass
+class Filming:
+    """Makes environments that are filmed. It is an env maker like that which it is made of."""
+
+    make_env: MakeEnv
+    camera: Camera
+    clip_actions: bool
+
+    def __call__(self) -> gymnasium.Env:
+        return Filmed(self.make_env(), self.camera)
+
+
+class Filmed(gymnasium.Wrapper):
+    """Shows each step of its episodes to a camera."""
+
+    def __init__(self, env: gymnasium.Env, camera: Camera) -> None:
+        super().__init__(env)
+        self.camera = camera
+
+    def reset(self, **options: Any) -> Any:
+        begun = self.env.reset(**options)
+        self.camera.begin(self.env)
+        return begun
+
+    def step(self, action: Any) -> Any:
+        done = self.env.step(action)
+        self.camera.step(self.env, float(done[1]))
+        return done
+
+
+def captioned(picture: Any, text: str) -> NDArray[np.uint8]:
+    """The picture [height, width, 3] above a strip with a text."""
+    from PIL import Image, ImageDraw
+
+    above = Image.fromarray(picture)
+    whole = Image.new("RGB", (above.width, above.height + STRIP))
+    whole.paste(above)
+    ImageDraw.Draw(whole).text((4, above.height + 4), text, fill="white")
+    return np.asarray(whole)
+
 
 @checked("callback.video")
 class Video(Callback):
-    """Plays an episode with the policy that is evaluated and keeps it as `video/<step>.gif` in each member's folder.
+    """Films the first episode of the evaluation and keeps it as `video/<step>.mp4` in each member's folder.
 
-    interval: steps between episodes, None: those between evaluations; frames: the most that are kept of one. It never
-    ends a run: where nothing can be shown, it says why and leaves off.
+    interval: steps between films, None: those between evaluations; frames: the most that are kept of one. Loggers that
+    take films get it, too. It never ends a run: where nothing can be shown, it says why and leaves off.
     """
 
     def __init__(self, interval: Count | None = None, frames: Count = 500) -> None:
         self.interval, self.frames = interval, frames
 
     def begin(self, trainer: "Trainer") -> None:
-        evaluations = [one for one in trainer.callbacks if isinstance(one, Evaluate)]
-        if not evaluations:
+        if not trainer.evaluates:
             log.warning("there is no video of a policy that is not evaluated: choose an environment")
             self.interval = None
             return
-        make = evaluations[0].make_env
-        drawing = {"render_mode": "rgb_array"}
-        self.make_env = replace(make, kwargs={**make.kwargs, **drawing}) if isinstance(make, Make) else make
-        self.interval = self.interval or evaluations[0].interval
+        self.interval = self.interval or trainer.evaluates.interval
+        try:
+            mp4.encoder()
+            self.make_env = drawn(trainer.evaluates.make_env)
+        except UserError as error:
+            self._leave_off(error)
 
     def call(self, trainer: "Trainer") -> None:
+        assert trainer.evaluates is not None
+        shape = trainer.agent.members, trainer.evaluates.episodes
         try:
             for member, run in enumerate(trainer.runs):
                 if run.error is None:
-                    own = trainer.policy().shard(slice(member, member + 1))
-                    self._film(own, run.folder / "video" / f"{trainer.step:010d}.gif")
+                    path = run.folder / "video" / f"{trainer.step:010d}.mp4"
+                    # Anew for each, so that what it draws is what the evaluation drew.
+                    film(self.make_env, trainer.policy(), shape, member, path, frames=self.frames)
+                    with run.speaking():
+                        loggers.film(run.logger, trainer.update, path)
         except Exception as error:
-            log.warning("there are no more videos of this run: %s", first_line(error))
-            self.interval = None
+            self._leave_off(error)
 
-    @kept()
-    def _film(self, agent: Evaluated, path: Path) -> None:
-        """Film an episode of the agent's only member. Raises ValueError where there is nothing to see of it."""
-        pictures: list[Any] = []
-        number = np.zeros(1, np.int64)
-        with closing(InProcess(self.make_env, agent.spec.obs_dim)) as fleet:
-            step = fleet.reset(number, np.array([FIRST_SEED]))
-            while not step.reasons and not (step.terminated[0] or step.truncated[0] or len(pictures) == self.frames):
-                obs = torch.as_tensor(step.obs).to(agent.device, agent.dtype)
-                step = fleet.step(number, agent.act(obs[None])[0].cpu().numpy())
-                pictures += [] if step.reasons else [fleet.envs[0].render()]
-            if step.reasons:
-                raise ValueError(f"the environment failed: {step.reasons[0]}")
-            if not isinstance(pictures[0], np.ndarray):
-                raise ValueError("the environment draws nothing with render_mode=rgb_array")
-            rate = fleet.envs[0].metadata.get("render_fps", 30)
-        from PIL import Image
-
-        first, *others = map(Image.fromarray, pictures)
-        path.parent.mkdir(exist_ok=True)
-        first.save(path, save_all=True, append_images=others, duration=1_000 // rate, loop=0)
+    def _leave_off(self, error: Exception) -> None:
+        log.warning("there are no more videos of this run: %s", error if isinstance(error, UserError) else named(error))
+        self.interval = None

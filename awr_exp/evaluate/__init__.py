@@ -1,0 +1,1 @@
+"""Episodes with trained policies, of several runs together: `awr-exp evaluate`."""
