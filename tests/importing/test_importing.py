@@ -352,6 +352,12 @@ def test_choices_are_counted_and_delimiters_told(delimiter: str, capsys: pytest.
     assert (spec.action_low, spec.action_high) == ((-1,), (2,))
 
 
+def test_demonstrations_may_have_no_rewards() -> None:
+    made = [one | {"reward": np.zeros_like(one["reward"])} for one in episodes()]
+    main([*as_csv(episodes()), f"id={ID}", "reward=0"])
+    same(load(ID), made)
+
+
 def test_rows_after_the_end_of_a_demonstration_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     """As where a success is marked from then on."""
     with h5py.File("demos.hdf5", "w") as file:
