@@ -26,6 +26,8 @@ class Command:
 SUBCOMMANDS = {
     "report": Command("FOLDER ...", "the report of runs or sweeps: a page, figures, and an answer", "awr_exp.report"),
     "collect": Command("policy=... dataset_id=...", "a Minari data set from any policy", "awr_exp.collect"),
+    "list": Command("[FOLDER]", "the runs and sweeps in a folder, newest first", "awr_exp.listing"),
+    "compare": Command("A B", "two runs side by side: settings, results and curves", "awr_exp.compare"),
     "dashboard": Command("", "a workspace for the runs on W&B", "awr_exp.dashboard"),
 }
 WIDTH = 44

@@ -87,6 +87,7 @@ _NEVER_OPENED = {"optuna.journal.lock", "debug-core.log"}
 _OF_A_RUN = (
     *("hydra", "metrics.jsonl", "result.json", "checkpoint", "curves.png", "lock", "recording", "recorded.txt"),
     *("wandb", "offline", "baseline", "multirun.yaml", "optuna", "submitit", "stopped", "report", "video"),
+    *("metrics.csv", "tensorboard", "mlflow.run"),
 )
 """How the names begin, but for a dot, of all that a run or a sweep keeps in its folder, and of drafts of it."""
 

@@ -40,6 +40,8 @@ ORDER = [
     "building",
     "experiment",
     "report",
+    "listing",
+    "compare",
     "dashboard",
     "sweep",
     "collect",

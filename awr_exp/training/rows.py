@@ -2,12 +2,16 @@
 
 import json
 import math
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from awr_exp import results
 
 METRICS = "metrics.jsonl"
+TAIL = 2**18
+"""Bytes at the end of the rows, which hold all metrics of more than a hundred reports."""
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -21,6 +25,16 @@ def read(folder: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     return [row for line in lines if (row := _row(line))]
+
+
+def last(folder: Path) -> list[dict[str, Any]]:
+    """The rows at the end, in order, which hold the newest value of each metric; none where they cannot be read."""
+    with suppress(OSError), (Path(folder) / METRICS).open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - TAIL)
+        file.seek(start)
+        # Where it begins within a line, that is none.
+        return list(filter(None, map(_row, file.read().splitlines())))
+    return []
 
 
 Series = dict[int, float]
