@@ -28,7 +28,7 @@ SUBCOMMANDS = {
     "collect": Command("policy=... dataset_id=...", "a Minari data set from any policy", "awr_exp.collect"),
     "list": Command("[FOLDER]", "the runs and sweeps in a folder, newest first", "awr_exp.listing"),
     "compare": Command("A B", "two runs side by side: settings, results and curves", "awr_exp.compare"),
-    "dashboard": Command("", "a workspace for the runs on W&B", "awr_exp.dashboard"),
+    "dashboard": Command("[FOLDER]", "a W&B workspace for the runs, or a page here", "awr_exp.dashboard"),
 }
 WIDTH = 44
 

@@ -21,9 +21,8 @@ from awr_exp.training import rows
 
 RETURN, ESTIMATE = "eval/return_mean", "fqe/return_mean"
 BROKEN, RUNNING = "broken", "running"
-WIDTH = 80
-FOLDER = 46
-"""The most columns of a folder's name, which those of outputs/ fit into."""
+WIDTH, FOLDER = 80, 46
+"""Columns of the list, and at most of a folder's name, which those of outputs/ fit into."""
 SEVERAL = 6
 """The most values of a setting that are shown one by one."""
 WORDS = {
@@ -205,9 +204,11 @@ def _value(value: Any) -> str:
 
 
 def number(value: float) -> str:
-    """A number in at most eight characters."""
+    """A number in seven characters, if it is one of usual size."""
     size = abs(value)
-    return f"{value:.3g}" if size < 100 or size >= 1e6 else f"{value:.{1 if size < 1e4 else 0}f}"
+    if size >= 1e6 or 0 < size < 1e-3:
+        return f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-")
+    return f"{value:.3g}" if size < 100 else f"{value:.{1 if size < 1e4 else 0}f}"
 
 
 def short(folder: Path) -> str:
@@ -239,12 +240,8 @@ def main(arguments: list[str] | None = None) -> None:
         found = entries(options.folder)
     except UserError as error:
         sys.exit(f"error: {error}")
-    if options.json:
-        say([as_json(found)])
-    elif found:
-        say(told(found, apart=_is_sweep(options.folder)))
-    else:
-        say([f"there are no runs in {short(options.folder)}"])
+    without = [f"there are no runs in {short(options.folder)}"]
+    say([as_json(found)] if options.json else told(found, apart=_is_sweep(options.folder)) if found else without)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from omegaconf import OmegaConf
 
 import awr_exp
 from awr_exp import arguments as command_line
-from awr_exp import command, config, dashboard, settings
+from awr_exp import command, compare, config, dashboard, listing, settings
 from awr_exp.data import minari
+from awr_exp.help import SUBCOMMANDS
 from awr_exp.report.__main__ import main as report
-from awr_exp.training import rows, wandb_settings
+from awr_exp.training import rows
 from tests.conftest import SMALL, Cli, composed, train
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +49,7 @@ def parts(line: str, run: Path) -> tuple[str, list[str]]:
     """The module that a command line calls, and its arguments; what stands for a run's folder is this one."""
     words = shlex.split(line.replace(RUN, str(run)).replace(SWEEP, str(run)))
     module, arguments = ("main", words[1:]) if words[0] == "awr-exp" else (words[2].partition(".")[2], words[3:])
-    if module == "main" and arguments and arguments[0] in ("report", "collect", "dashboard"):
+    if module == "main" and arguments and arguments[0] in SUBCOMMANDS:
         module = arguments.pop(0)
     return module, arguments
 
@@ -89,9 +90,12 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
         return
     if module == "report":
         return report([*arguments, str(finished), "--out", str(tmp_path)])
+    if module in ("list", "listing"):
+        return listing.main([str(finished), *(one for one in arguments if one.startswith("--"))])
+    if module == "compare":
+        return compare.main([str(finished), str(finished)])
     if module == "dashboard":
         pytest.importorskip("wandb_workspaces")
-        monkeypatch.setattr(wandb_settings, "has_key", lambda: False)
         return dashboard.main([*arguments, "--out", str(tmp_path / "dashboard.json")])
     overrides = [word for word in arguments if word not in ("--cfg", "job")]
     for plugin in re.findall(r"hydra/launcher=([a-z]+)", line):

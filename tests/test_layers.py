@@ -52,6 +52,8 @@ FOREIGN = {
     "omegaconf": {"arguments", "messages", "run_folder", "config", "settings", "command", "sweep", "collect", "main"},
     "wandb": {"training", "dashboard"},
     "wandb_workspaces": {"dashboard"},
+    "tensorboard": {"training"},
+    "mlflow": {"training"},
     "optuna": {"sweep"},
     "joblib": {"sweep"},
     "submitit": {"sweep"},

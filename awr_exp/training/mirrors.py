@@ -44,6 +44,7 @@ class Mirror:
         self, folder: Path, config: Mapping[str, Any] | None = None, update: int = 0, run_id: str | None = None
     ) -> None:
         self.folder, self._off = Path(folder), False
+        self._spare_the_run(self.folder.mkdir, 0o777, True, True)
         self._spare_the_run(self.begin, results.leaves(redact(config or {})))
 
     def log(self, update: int, metrics: Values) -> None:
@@ -91,6 +92,11 @@ def step(place: Place) -> int:
 
 class Csv(Mirror):
     """A table, `metrics.csv`, with a row for each place in training and a column for each metric."""
+
+    columns: list[str]
+    row: dict[str, float]
+    start: int
+    """Where the last row begins in the file."""
 
     def begin(self, config: Mapping[str, Any]) -> None:
         self.path = self.folder / "metrics.csv"
@@ -232,7 +238,9 @@ class Mlflow(Mirror):
             experiment = self.client.create_experiment(self.experiment)
         except MlflowException:
             # It is there, if only since now.
-            experiment = self.client.get_experiment_by_name(self.experiment).experiment_id
+            if (found := self.client.get_experiment_by_name(self.experiment)) is None:
+                raise
+            experiment = found.experiment_id
         tags = {"folder": redact(self.folder.absolute())} | ({"group": self.group} if self.group else {})
         id = str(self.client.create_run(experiment, run_name=self.name, tags=tags).info.run_id)
         results.atomic_write(self.note, id.encode())

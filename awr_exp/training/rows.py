@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from awr_exp import results
 
 METRICS = "metrics.jsonl"
+ONCE = ("dataset/", "baseline/", "diagnosis/")
+"""How the names of metrics begin that are measured once."""
 TAIL = 2**18
 """Bytes at the end of the rows, which hold all metrics of more than a hundred reports."""
 
@@ -66,6 +69,16 @@ def _row(line: bytes) -> dict[str, Any] | None:
         case {"update": int(), "env_steps": int(), "name": str(), "value": int() | float() | None}:
             return dict(row)
     return None
+
+
+def divided(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Metrics that are measured once, and those of curves, environment steps among them where there are any.
+
+    Dashboards sort curves by name: those of one point, and of a constant, would come before the return.
+    """
+    once = {name: value for name, value in metrics.items() if name.startswith(ONCE)}
+    curves = {name: value for name, value in metrics.items() if name not in once and name != "env_steps"}
+    return once, curves | ({"trainer/env_steps": metrics["env_steps"]} if metrics.get("env_steps") else {})
 
 
 def finite(value: float) -> float | None:

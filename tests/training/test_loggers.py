@@ -161,10 +161,10 @@ def test_an_offline_run_can_be_read_back(tmp_path: Path, caplog: pytest.LogCaptu
     curves, checkpoint = tmp_path / "curves.png", tmp_path / "checkpoint"
     Figure().savefig(curves)
     checkpoint.mkdir()
-    (checkpoint / "state.json").write_text("{}")
+    (checkpoint / "best.safetensors").write_text("{}")
     caplog.set_level(logging.INFO)
 
-    wandb = Wandb(tmp_path / "run", tags=["a"], name="named", log_checkpoint=True, config={"agent": {"beta": 0.3}})
+    wandb = Wandb(tmp_path / "run", tags=["a"], name="named", log_model=True, config={"agent": {"beta": 0.3}})
     wandb.log(10, {"train/ess": 0.5, "env_steps": 7})
     wandb.log(5000, {"train/ess": float("nan")})
     began = time.monotonic()
@@ -180,7 +180,7 @@ def test_an_offline_run_can_be_read_back(tmp_path: Path, caplog: pytest.LogCaptu
     assert values(history, "train/ess") == {10: 0.5, 5000: "NaN"}
     assert any(key.startswith("curves") for row in history for key in row)
     assert list(run.glob("files/media/images/*.png"))
-    assert f"checkpoint-{wandb.id}".encode() in (run / f"run-{wandb.id}.wandb").read_bytes()
+    assert f"model-{wandb.id}".encode() in (run / f"run-{wandb.id}.wandb").read_bytes()
     hints = [message for message in caplog.messages if "wandb sync" in message and "wandb leet" in message]
     assert len(hints) == 1
     assert str(run) in hints[0]
