@@ -93,13 +93,10 @@ def step(place: Place) -> int:
 class Csv(Mirror):
     """A table, `metrics.csv`, with a row for each place in training and a column for each metric."""
 
-    columns: list[str]
-    row: dict[str, float]
-    start: int
-    """Where the last row begins in the file."""
-
     def begin(self, config: Mapping[str, Any]) -> None:
-        self.path = self.folder / "metrics.csv"
+        self.path, self.columns = self.folder / "metrics.csv", list[str]()
+        # The last row, and where it begins in the file: it may get more, and is then written again.
+        self.row, self.start = dict[str, float](), 0
         self._write_anew()
 
     def add(self, place: Place, metrics: Values) -> None:
@@ -118,7 +115,6 @@ class Csv(Mirror):
         found = [dict(zip(PLACE, place, strict=True)) | values for place, values in self.kept()]
         self.columns = list(dict.fromkeys([*PLACE, *(name for row in found for name in row)]))
         *most, self.row = found or [{}]
-        # The last row may get more, and is then written again from where it begins.
         head = self._lines([dict(zip(self.columns, self.columns, strict=True)), *most])
         results.atomic_write(self.path, head + (self._lines([self.row]) if found else b""))
         self.start = len(head)
