@@ -17,7 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from awr_exp import results
+from awr_exp import results, shell
 from awr_exp.errors import named
 from awr_exp.ranges import Text, checked
 from awr_exp.training import rows
@@ -206,6 +206,9 @@ class Mlflow(Mirror):
 
         uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or Path("mlruns").absolute().as_uri()
         self.client = MlflowClient(uri)
+        if uri.startswith("file:"):
+            look = shell.words("mlflow", "ui", "--backend-store-uri", uri)
+            log.info("MLflow writes into a folder. Look: MLFLOW_ALLOW_FILE_STORE=true %s", look)
         self.id = self._again() or self._new(config)
         for at, values in self.kept():
             self.add(at, values)

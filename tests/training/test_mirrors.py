@@ -190,6 +190,15 @@ def test_mlflow_has_settings_and_how_it_ended(tmp_path: Path) -> None:
     assert len((tmp_path / "0" / "mlflow.run").read_text()) == 32
 
 
+def test_mlflow_says_how_to_look_at_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("mlflow")
+    caplog.set_level("INFO")
+    Mlflow(folder=tmp_path / "run").finish({}, {})
+    place = (tmp_path / "mlruns").as_uri()
+    assert f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {place}" in caplog.messages[0]
+    assert warnings(caplog) == []
+
+
 def test_a_server_that_is_gone_costs_mlflow_and_little_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("mlflow")
     logger = Mlflow(folder=tmp_path / "run", tracking_uri="http://127.0.0.1:9")
