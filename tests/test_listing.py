@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +135,6 @@ def test_commands_that_mean_nothing_and_one_whose_reader_leaves(tmp_path: Path) 
     done = subprocess.run([*command, "."], cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_thousand_runs_are_listed_in_seconds(tmp_path: Path) -> None:
-    for number in range(300):
-        make(tmp_path / f"{number}", "agent.beta=0.05", status="finished")
-    begun = time.process_time()
-    assert sum("finished" in line for line in listing.told(listing.entries(tmp_path))) == 300
-    assert time.process_time() - begun < 3
 
 
 # Two side by side

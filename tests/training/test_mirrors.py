@@ -14,7 +14,8 @@ from awr_exp import arguments
 from awr_exp.config import check_trusted
 from awr_exp.errors import UserError
 from awr_exp.training.loggers import Jsonl, Logger, Many
-from awr_exp.training.mirrors import Csv, Mlflow, TensorBoard
+from awr_exp.training.mirrors import Csv, TensorBoard
+from awr_exp.training.mlflow_mirror import Mlflow
 from tests.training.test_loggers import files_no_longer_than, warnings
 
 Values = dict[int, float]
@@ -208,7 +209,7 @@ def test_a_server_that_is_gone_costs_mlflow_and_little_time(tmp_path: Path, capl
 
 
 def test_whose_server_a_strangers_run_may_log_to() -> None:
-    node = {"_target_": "awr_exp.training.mirrors.Mlflow", "_partial_": True, "tracking_uri": "http://them"}
+    node = {"_target_": "awr_exp.training.mlflow_mirror.Mlflow", "_partial_": True, "tracking_uri": "http://them"}
     with pytest.raises(UserError, match=r"wants to send its metrics to .*trust"):
         check_trusted({"logger": {"mlflow": node}}, Path("config.yaml"))
     check_trusted({"logger": {"mlflow": node | {"tracking_uri": None}}}, Path("config.yaml"))
