@@ -102,14 +102,14 @@ def _show(folder: Path | None) -> str:
     from awr_exp.report import page
 
     if folder is None:
-        print("no W&B key is configured (run `wandb login` for a workspace there): this is the newest run here")
+        print("no W&B key is configured (`wandb login` adds one): this is the newest run or sweep in outputs")
         found = listing.entries(Path("outputs")) if Path("outputs").is_dir() else []
         folder = next((one.folder for one in found if one.status != listing.BROKEN), None)
     if folder is None:
         raise UserError("there are no runs in outputs: train one, or name the folder of one")
     path, answers = page.write([folder], page.place([folder]))
     # Without a display there are only browsers that take over the terminal.
-    if {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         webbrowser.open(path.absolute().as_uri())
     return "\n".join([*answers, f"report: {path}"])
 
