@@ -23,6 +23,8 @@ PARSER = get_args_parser()
 PARSER.exit_on_error = False
 PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "ray": "ray"}
 """Hydra's published launchers, and the extra that brings each."""
+LOGGERS = ("tensorboard", "mlflow")
+"""Loggers that need a package, and an extra that brings it, of the same name."""
 
 
 def understood(arguments: Sequence[str]) -> list[str]:
@@ -67,6 +69,9 @@ def _check(argument: str) -> None:
     group, (_, equal, option) = key(argument), argument.partition("=")
     if group == "hydra/launcher" and option in PLUGINS and not _installed(f"hydra_{option.partition('_')[0]}_launcher"):
         sys.exit(f"error: {argument} is not installed: pip install 'awr-exp[{PLUGINS[option]}]'")
+    for name in set(re.findall(r"\w+", option)).intersection(LOGGERS) if group == "logger" else ():
+        if find_spec(name) is None:
+            sys.exit(f"error: logger={name} needs a package that is not installed: pip install 'awr-exp[{name}]'")
     if group not in GROUPS:
         return
     if first := re.match(r"\{\s*['\"]?([\w.]+)['\"]?\s*:\s*([^,}]+)", option):

@@ -65,6 +65,9 @@ def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
     content = reading.read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read: it is not a mapping")
+    if isinstance(known := guard.value_at(content, "logger.wandb"), dict):
+        # Of earlier versions.
+        known.pop("log_checkpoint", None)
     check_trusted(guard.resolved(content, path), path, trust)
     # Whether to go there is up to the command, and to this machine's own settings.
     dataset, wandb = content.get("dataset") or {}, (content.get("logger") or {}).get("wandb") or {}

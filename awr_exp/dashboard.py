@@ -1,11 +1,14 @@
-"""`awr-exp dashboard`: a W&B workspace that shows a sweep at a glance, made from code."""
+"""`awr-exp dashboard`: a W&B workspace that shows a sweep at a glance, or without a key a page of this machine."""
 
 import argparse
 import json
+import os
 import sys
+import webbrowser
 from pathlib import Path
 from typing import Any
 
+from awr_exp import listing
 from awr_exp.errors import UserError
 
 BETA = "agent.beta"
@@ -58,29 +61,61 @@ def workspace(entity: str, project: str, group: str | None = None) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Save the workspace to W&B and print its address; without a key, write its definition to a file."""
+    """Save the workspace to W&B and print its address; without a key, or of a folder, show its report."""
     parser = argparse.ArgumentParser(prog="awr-exp dashboard", description=(__doc__ or "").partition(": ")[2])
+    parser.add_argument(
+        "folder", nargs="?", type=Path, metavar="FOLDER",
+        help="show the report of this run or sweep on this machine; without a key, the newest one in outputs",
+    )  # fmt: skip
     parser.add_argument("--project", default="awr_exp")
     parser.add_argument("--entity", help="user or team; your default one")
     parser.add_argument("--group", help="show this group only, such as a sweep's: <date>/<time>")
-    parser.add_argument("--out", type=Path, default=Path("dashboard.json"), help="where the definition goes")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the workspace's definition there, as JSON")
     options = parser.parse_args(arguments)
     try:
-        print(_make(options.project, options.entity, options.group, options.out))
+        if options.out:
+            print(_write(workspace(options.entity or "you", options.project, options.group), options.out))
+        elif options.folder or not _has_key():
+            print(_show(options.folder))
+        else:
+            print(_save(options.project, options.entity, options.group))
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
-def _make(project: str, entity: str | None, group: str | None, out: Path) -> str:
-    from awr_exp.training.wandb_settings import has_key
+def _has_key() -> bool:
+    from awr_exp.training import wandb_settings
 
+    return wandb_settings.has_key()
+
+
+def _write(made: Any, out: Path) -> str:
+    try:
+        out.write_text(json.dumps(definition(made), indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}; choose another with --out") from None
+    return f"the definition of the workspace is in {out}"
+
+
+def _show(folder: Path | None) -> str:
+    """Write the report of a run or a sweep, by itself the newest one, and open it where there is a browser."""
+    from awr_exp.report import page
+
+    if folder is None:
+        print("no W&B key is configured (`wandb login` adds one): this is the newest run or sweep in outputs")
+        found = listing.entries(Path("outputs")) if Path("outputs").is_dir() else []
+        folder = next((one.folder for one in found if one.status != listing.BROKEN), None)
+    if folder is None:
+        raise UserError("there are no runs in outputs: train one, or name the folder of one")
+    path, answers = page.write([folder], page.place([folder]))
+    # Without a display there are only browsers that take over the terminal.
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(path.absolute().as_uri())
+    return "\n".join([*answers, f"report: {path}"])
+
+
+def _save(project: str, entity: str | None, group: str | None) -> str:
     made = workspace(entity or "you", project, group)
-    if not has_key():
-        try:
-            out.write_text(json.dumps(definition(made), indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"{out} cannot be written: {error.strerror or error}; choose another with --out") from None
-        return f"no W&B key is configured: run `wandb login` and this command again. The definition is in {out}"
     import wandb
 
     try:

@@ -83,8 +83,8 @@ def _of_value(key: Any, value: Any, path: str, known: Mapping[str, Kind] | None 
             yield module if plain else None, f"wants to import {said} for its environment"
         elif key != "id" and names_file(value):
             yield value, f"wants to open {shown(value)} as {path}"
-    elif value and path == "logger.wandb.entity":
-        yield value, f"wants to send its metrics to {shown(value)} at W&B"
+    elif value and path in ("logger.wandb.entity", "logger.mlflow.tracking_uri"):
+        yield value, f"wants to send its metrics to {shown(value)} at {'W&B' if 'wandb' in path else 'MLflow'}"
 
 
 def foreign_module(id: str) -> str | None:

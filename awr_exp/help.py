@@ -25,12 +25,14 @@ class Command:
 
 SUBCOMMANDS = {
     "report": Command("FOLDER ...", "the report of runs or sweeps: a page, figures, and an answer", "awr_exp.report"),
+    "list": Command("[FOLDER]", "the runs and sweeps in a folder, newest first", "awr_exp.listing"),
+    "compare": Command("A B", "two runs side by side: settings, results and curves", "awr_exp.compare"),
+    "evaluate": Command("RUN ...", "returns of trained policies, with intervals, and films", "awr_exp.evaluate"),
+    "export": Command("RUN FILE", "a policy as one file, .onnx, .pt2 or .npz, that acts alone", "awr_exp.exporting"),
+    "import": Command("FILE ... id=...", "a Minari data set of your own files", "awr_exp.importing"),
     "describe": Command("id=...", "what a data set is like, and what looks wrong with it", "awr_exp.describe"),
     "collect": Command("policy=... dataset_id=...", "a Minari data set from any policy", "awr_exp.collect"),
-    "import": Command("FILE ... id=...", "a Minari data set of your own files", "awr_exp.importing"),
-    "export": Command("RUN FILE", "a policy as one file, .onnx, .pt2 or .npz, that acts alone", "awr_exp.exporting"),
-    "evaluate": Command("RUN ...", "returns of trained policies, with intervals, and films", "awr_exp.evaluate"),
-    "dashboard": Command("", "a workspace for the runs on W&B", "awr_exp.dashboard"),
+    "dashboard": Command("[FOLDER]", "a W&B workspace for the runs, or a page here", "awr_exp.dashboard"),
 }
 WIDTH = 44
 

@@ -19,7 +19,7 @@ from awr_exp.networks.policy import Policy
 from awr_exp.ranges import Count, check
 from awr_exp.surroundings import usual
 from awr_exp.trained import Judge, TrainedPolicy
-from awr_exp.training import checkpoint
+from awr_exp.training import artifacts, checkpoint
 from awr_exp.types import Spec
 
 
@@ -27,18 +27,19 @@ from awr_exp.types import Spec
 def load(
     path: str | Path, which: str = "best", seed: int = 0, trust: Iterable[str] = (), best_of: Count | None = None
 ) -> TrainedPolicy:
-    """The trained policy of a run folder or of one checkpoint file, as a function of observations.
+    """The trained policy of a run folder, of a checkpoint file or of a W&B artifact, as a function of observations.
 
         policy = awr_exp.load("outputs/runs/<date>/<time>")
         action = policy(obs)
 
+    An artifact is named as "wandb:entity/project/model-<id>:v3", and is what logger.wandb.log_model=true uploads.
     Observations and actions are those of the environment itself; see `TrainedPolicy`.
     which: "best" by evaluation (the latest if nothing was evaluated) or "latest"; seed: of sampled actions; trust:
     dotted names of own network or head classes that the checkpoint may call; best_of: how many samples it chooses the
     best from, by its Q; 1: it takes the mode instead; None: as it was evaluated. Raises UserError if there is no
     readable checkpoint, if it asks for code that is neither ours nor trusted, or if it has no Q to choose by.
     """
-    path = Path(path)
+    path = artifacts.local(path)
     check("best_of", best_of, Count | None)
     if which not in ("best", "latest"):
         raise UserError(f"which is '{which}'; it must be best or latest")

@@ -97,6 +97,7 @@ _OF_A_RUN = (
         "recorded.txt",
     ),
     *("wandb", "offline", "baseline", "multirun.yaml", "optuna", "submitit", "stopped", "report", "video"),
+    *("metrics.csv", "tensorboard", "mlflow.run"),
 )
 """How the names begin, but for a dot, of all that a run or a sweep keeps in its folder, and of drafts of it."""
 

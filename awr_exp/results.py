@@ -105,6 +105,24 @@ def file_lock(folder: Path) -> Iterator[None]:
         yield
 
 
+def locked() -> frozenset[int]:
+    """The inodes of all files that processes of this machine hold locks on."""
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/locks").read_text(encoding="utf-8").splitlines()
+        return frozenset(int(line.split()[5].rpartition(":")[2]) for line in lines if " FLOCK " in line)
+    return frozenset()
+
+
+def at_work(folder: Path, known: frozenset[int] | None = None) -> bool:
+    """Whether a process of this machine is at work in a folder; known: what is `locked`, if that was asked before.
+
+    To try the lock could refuse somebody who wants it just then.
+    """
+    with suppress(OSError):
+        return (folder / "lock").stat().st_ino in (locked() if known is None else known)
+    return False
+
+
 def read(folder: Path) -> PastRun:
     """What is known of the run in `folder`; files that are missing or broken say nothing."""
     try:
@@ -189,9 +207,12 @@ def runs(folder: Path) -> list[PastRun]:
 
 def folders(folder: Path) -> list[Path]:
     """The folders of all runs in a folder and below by name, a sweep's jobs by number."""
-    found = {path.parent for name in (".hydra", "metrics.jsonl") for path in folder.rglob(name)}
-    # A baseline belongs to the run in whose folder it lies.
-    found = {path for path in found if path.parent not in found}
+    found = []
+    for path, names, files in os.walk(folder):
+        if ".hydra" in names or "metrics.jsonl" in files:
+            found.append(Path(path))
+            # What lies within a run, such as its baseline, belongs to it.
+            names.clear()
     return sorted(found, key=lambda path: [(len(part), part) for part in path.parts])
 
 

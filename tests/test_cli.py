@@ -285,7 +285,7 @@ WRONG = {
     "resume=[a]": 'resume is ["a"]; it must be a text, or null',
     "hydra.run.dir=/dev/null/x": "error: /dev/null/x cannot be written: Not a directory; choose another hydra.run.dir",
     "+sweep=betta": "did you mean beta?",
-    "play x": "error: there is no command 'play': there are report, describe, ",
+    "play x": "error: there is no command 'play': there are report, list, ",
     "+agent.beta=1": "error: agent.beta is a setting already: leave out the +",
     "+experiment=nonsense": "choose experiment=<one of antmaze_cal_ql, ",
     "agent.beta=[": "agent.beta=[ cannot be read: close what it opens",

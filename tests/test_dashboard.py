@@ -1,7 +1,7 @@
 """W&B around a sweep: its definition files and the dashboard made from code."""
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +13,7 @@ from wandb.sdk.launch.sweeps import utils
 
 from awr_exp import config, dashboard
 from awr_exp.errors import UserError
+from awr_exp.report import page
 from tests.conftest import Cli
 
 FILES = sorted((config.SWEEPS / "wandb").glob("*.yaml"))
@@ -53,17 +54,46 @@ def test_the_dashboard_shows_what_was_promised() -> None:
         assert name in content, name
 
 
-def test_without_a_key_the_definition_is_written(tmp_path: Path) -> None:
+def test_without_a_key_the_page_of_the_newest_run_is_shown(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dashboard, "_has_key", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"^error: there are no runs in outputs"):
+        dashboard.main([])
+    newest, before = tmp_path / "outputs" / "runs" / "b", tmp_path / "outputs" / "runs" / "a"
+    shutil.copytree(finished, before)
+    (before / "result.json").write_text("{")
+    shutil.copytree(finished, newest)
+    (newest / ".hydra" / "overrides.yaml").touch()
+    opened: list[str] = []
+    monkeypatch.setattr(dashboard.webbrowser, "open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    dashboard.main([])
+    path = Path(capsys.readouterr().out.splitlines()[-1].removeprefix("report: "))
+    assert str(newest.relative_to(tmp_path)) in path.read_text()
+    assert opened == [path.absolute().as_uri()]
+    # Where there is no display, nothing takes over the terminal.
+    monkeypatch.setattr(page, "write", lambda folders, out: (path, []))
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    dashboard.main([])
+    assert len(opened) == 1
+
+
+def test_the_definition_is_written_where_it_is_wanted(tmp_path: Path) -> None:
     pytest.importorskip("wandb_workspaces")
-    surroundings = os.environ | {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
-    surroundings.pop("WANDB_API_KEY", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "awr_exp.main", "dashboard", "--project", "mine"],
-        cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "run `wandb login`" in done.stdout
-    assert json.loads((tmp_path / "dashboard.json").read_text())["project"] == "mine"
+    dashboard.main(["--project", "mine", "--out", str(tmp_path / "mine.json")])
+    assert json.loads((tmp_path / "mine.json").read_text())["project"] == "mine"
+    with pytest.raises(SystemExit, match=r"^error: .* cannot be written"):
+        dashboard.main(["--out", str(tmp_path / "none" / "mine.json")])
+
+
+def test_what_is_shown_first_is_the_return() -> None:
+    pytest.importorskip("wandb_workspaces")
+    first = dashboard.workspace("me", "mine").sections[0]
+    assert first.is_open
+    assert first.panels[0].y == ["eval/return_mean"]
 
 
 def test_the_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 import awr_exp
 from awr_exp import arguments as command_line
-from awr_exp import command, config, dashboard, settings
+from awr_exp import command, compare, config, dashboard, listing, settings
 from awr_exp.building import dataset
 from awr_exp.data import minari
 from awr_exp.evaluate import __main__ as evaluation
@@ -26,7 +26,7 @@ from awr_exp.exporting import __main__ as exporting
 from awr_exp.help import SUBCOMMANDS
 from awr_exp.importing import arguments as importing
 from awr_exp.report.__main__ import main as report
-from awr_exp.training import rows, wandb_settings
+from awr_exp.training import rows
 from tests.conftest import SMALL, Cli, composed, train
 
 ROOT = Path(__file__).parent.parent
@@ -104,9 +104,12 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
         given = [word for word in arguments if "=" in word]
         assert dataset.chosen(given)
         return None
+    if module in ("list", "listing"):
+        return listing.main([str(finished), *(one for one in arguments if one.startswith("--"))])
+    if module == "compare":
+        return compare.main([str(finished), str(finished)])
     if module == "dashboard":
         pytest.importorskip("wandb_workspaces")
-        monkeypatch.setattr(wandb_settings, "has_key", lambda: False)
         return dashboard.main([*arguments, "--out", str(tmp_path / "dashboard.json")])
     if module in ("export", "exporting"):
         # That a policy is written as a file is tested where that is.

@@ -15,8 +15,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from awr_exp import shell
 from awr_exp.errors import named
 from awr_exp.ranges import Text, Texts, checked
+from awr_exp.training import artifacts
 from awr_exp.training.redaction import command_line_has_a_secret, redact
-from awr_exp.training.rows import METRICS, finite, forget_after
+from awr_exp.training.rows import METRICS, divided, finite, forget_after
 from awr_exp.training.wandb_settings import possible, settle_cache
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Logger(Protocol):
         """Record the metrics as of this update. `env_steps` among them counts environment steps (else 0)."""
 
     def finish(self, summary: Mapping[str, Any], files: Mapping[str, Path], exit_code: int = 0) -> None:
-        """Close. `files` may hold `curves` (a PNG) and `checkpoint` (a file or a folder)."""
+        """Close. `files` may hold `curves` (a PNG) and `checkpoint` (the folder of checkpoints)."""
 
 
 @runtime_checkable
@@ -140,7 +141,7 @@ class Wandb:
         mode: "online", "offline", "disabled", or "auto": what WANDB_MODE says, else online if an API key is
             configured, else offline. Online without a key, or with a server out of reach for `init_timeout` seconds,
             means offline.
-        log_checkpoint: upload the last checkpoint as an artifact.
+        log_model: upload the best checkpoint as the artifact model-<id>, which `awr_exp.load` takes.
         log_curves: upload the picture of the learning curves.
         config: shown beside the run, stripped of secrets by `redact`.
         run_id: the run to continue, from the checkpoint.
@@ -163,7 +164,7 @@ class Wandb:
         tags: Texts = (),
         name: Text | None = None,
         mode: Literal["auto", "online", "offline", "disabled"] = "auto",
-        log_checkpoint: bool = False,
+        log_model: bool = False,
         log_curves: bool = True,
         init_timeout: float = 20.0,
         finish_timeout: float = 120.0,
@@ -171,7 +172,7 @@ class Wandb:
         run_id: str | None = None,
         update: int = 0,
     ) -> None:
-        self.id, self.log_checkpoint, self.log_curves = run_id, log_checkpoint, log_curves
+        self.id, self.log_model, self.log_curves = run_id, log_model, log_curves
         self._update, self._off = update, False
         self.url: str | None = None
         self._run: Any = None
@@ -199,7 +200,11 @@ class Wandb:
         self._update = update
         if self._run is not None and not self._off:
             with self._sparing_the_run("logging"):
-                self._run.log({**metrics, "trainer/update": update})
+                once, curves = divided(metrics)
+                if once:
+                    self._run.summary.update(once)
+                if curves:
+                    self._run.log({**curves, "trainer/update": update})
 
     def film(self, update: int, path: Path) -> None:
         if self._run is not None and not self._off:
@@ -253,22 +258,19 @@ class Wandb:
         self.id, self.url = self.id or run.id, run.url
         if run.settings.mode == "offline":
             merge = ["--id", str(self.id)] if run.id != self.id else []
-            where = str(run.settings.sync_dir)
-            look, upload = (shell.command(*words, where, module="wandb") for words in (["leet"], ["sync", *merge]))
+            words = [[*words, str(run.settings.sync_dir)] for words in (["leet"], ["sync", *merge])]
+            look, upload = (shell.command(*one, module="wandb") for one in words)
             log.info("W&B runs offline. Look: %s   Upload: %s", look, upload)
         return run
 
     def _upload(self, run: Any, files: Mapping[str, Path]) -> None:
         import wandb
 
-        curves, checkpoint = files.get("curves"), files.get("checkpoint")
+        curves, checkpoints = files.get("curves"), files.get("checkpoint")
         if self.log_curves and curves and curves.is_file():
             run.log({"curves": wandb.Image(str(curves)), "trainer/update": self._update})
-        if self.log_checkpoint and checkpoint and checkpoint.exists():
-            artifact = wandb.Artifact(f"checkpoint-{self.id}", type="model")
-            add = artifact.add_dir if checkpoint.is_dir() else artifact.add_file
-            add(str(checkpoint))
-            run.log_artifact(artifact)
+        if self.log_model and checkpoints:
+            artifacts.upload(run, self.id, checkpoints)
 
     @contextmanager
     def _sparing_the_run(self, doing: str) -> Iterator[None]:

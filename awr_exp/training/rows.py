@@ -2,12 +2,19 @@
 
 import json
 import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from awr_exp import results
 
 METRICS = "metrics.jsonl"
+ONCE = ("dataset/", "baseline/", "diagnosis/")
+"""How the names of metrics begin that are measured once."""
+TAIL = 2**18
+"""Bytes at the end of the rows, which hold all metrics of more than a hundred reports."""
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -21,6 +28,16 @@ def read(folder: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     return [row for line in lines if (row := _row(line))]
+
+
+def last(folder: Path) -> list[dict[str, Any]]:
+    """The rows at the end, in order, which hold the newest value of each metric; none where they cannot be read."""
+    with suppress(OSError), (Path(folder) / METRICS).open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - TAIL)
+        file.seek(start)
+        # Where it begins within a line, that is none.
+        return list(filter(None, map(_row, file.read().splitlines())))
+    return []
 
 
 Series = dict[int, float]
@@ -52,6 +69,16 @@ def _row(line: bytes) -> dict[str, Any] | None:
         case {"update": int(), "env_steps": int(), "name": str(), "value": int() | float() | None}:
             return dict(row)
     return None
+
+
+def divided(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Metrics that are measured once, and those of curves, environment steps among them where there are any.
+
+    Dashboards sort curves by name: those of one point, and of a constant, would come before the return.
+    """
+    once = {name: value for name, value in metrics.items() if name.startswith(ONCE)}
+    curves = {name: value for name, value in metrics.items() if name not in once and name != "env_steps"}
+    return once, curves | ({"trainer/env_steps": metrics["env_steps"]} if metrics.get("env_steps") else {})
 
 
 def finite(value: float) -> float | None:

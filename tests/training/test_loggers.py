@@ -161,11 +161,11 @@ def test_an_offline_run_can_be_read_back(tmp_path: Path, caplog: pytest.LogCaptu
     curves, checkpoint = tmp_path / "curves.png", tmp_path / "checkpoint"
     Figure().savefig(curves)
     checkpoint.mkdir()
-    (checkpoint / "state.json").write_text("{}")
     (tmp_path / "film.mp4").write_bytes(b"a film")
+    (checkpoint / "best.safetensors").write_text("{}")
     caplog.set_level(logging.INFO)
 
-    wandb = Wandb(tmp_path / "run", tags=["a"], name="named", log_checkpoint=True, config={"agent": {"beta": 0.3}})
+    wandb = Wandb(tmp_path / "run", tags=["a"], name="named", log_model=True, config={"agent": {"beta": 0.3}})
     wandb.log(10, {"train/ess": 0.5, "env_steps": 7})
     # Of those that do not show films, nothing is asked.
     Many([Jsonl(tmp_path / "run"), wandb]).film(20, tmp_path / "film.mp4")
@@ -185,7 +185,7 @@ def test_an_offline_run_can_be_read_back(tmp_path: Path, caplog: pytest.LogCaptu
     assert list(run.glob("files/media/images/*.png"))
     assert any(row["trainer/update"] == 20 and any(key.startswith("video") for key in row) for row in history)
     assert [path.read_bytes() for path in run.glob("files/media/videos/*.mp4")] == [b"a film"]
-    assert f"checkpoint-{wandb.id}".encode() in (run / f"run-{wandb.id}.wandb").read_bytes()
+    assert f"model-{wandb.id}".encode() in (run / f"run-{wandb.id}.wandb").read_bytes()
     hints = [message for message in caplog.messages if "wandb sync" in message and "wandb leet" in message]
     assert len(hints) == 1
     assert str(run) in hints[0]
