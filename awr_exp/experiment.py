@@ -27,7 +27,8 @@ from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.callbacks import Callback
 from awr_exp.training.examine import Examine
 from awr_exp.training.heldout import HeldOut
-from awr_exp.training.loggers import Jsonl, Logger, Many
+from awr_exp.training.logger import Logger, Many
+from awr_exp.training.loggers import Jsonl
 from awr_exp.training.run import Run
 from awr_exp.types import OWN_UNIT
 

@@ -26,7 +26,7 @@ CONTRACTS = {
     "callback": "a class that inherits from awr_exp.training.callbacks.Callback",
     "evaluate": "a class that inherits from awr_exp.training.callbacks.Callback",
     "holdout": "awr_exp.training.heldout.HeldOut, or a class that inherits from it",
-    "logger": "a class (folder, config, update, run_id) with the methods of awr_exp.training.loggers.Logger, named "
+    "logger": "a class (folder, config, update, run_id) with the methods of awr_exp.training.logger.Logger, named "
     "with _partial_: true",
 }
 SIZE = 8

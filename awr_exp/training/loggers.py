@@ -1,4 +1,4 @@
-"""Loggers take a run's metrics: tidy rows in its folder, Weights & Biases, or both. No logger ever ends a run."""
+"""Where a run's metrics go: tidy rows in its folder, and Weights & Biases. No logger ever ends a run."""
 
 import errno
 import json
@@ -7,10 +7,10 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from awr_exp import shell
 from awr_exp.errors import named
@@ -24,60 +24,6 @@ log = logging.getLogger(__name__)
 
 PAUSE = 300.0
 """Seconds in which a server that was out of reach is not tried again."""
-
-
-@runtime_checkable
-class Logger(Protocol):
-    """Takes metrics while a run lasts and what is left of it at the end. Neither call raises."""
-
-    def log(self, update: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics as of this update. `env_steps` among them counts environment steps (else 0)."""
-
-    def finish(self, summary: Mapping[str, Any], files: Mapping[str, Path], exit_code: int = 0) -> None:
-        """Close. `files` may hold `curves` (a PNG) and `checkpoint` (the folder of checkpoints)."""
-
-
-@runtime_checkable
-class TakesFilms(Protocol):
-    """A logger that shows films, too. The call does not raise either."""
-
-    def film(self, update: int, path: Path) -> None:
-        """Show the mp4 that was taken at this update."""
-
-
-def film(logger: Any, update: int, path: Path) -> None:
-    """Give a film to a logger, if it takes any."""
-    if isinstance(logger, TakesFilms):
-        logger.film(update, path)
-
-
-class Many:
-    """Several loggers as one."""
-
-    def __init__(self, loggers: Iterable[Logger]) -> None:
-        self.loggers = tuple(loggers)
-
-    @property
-    def id(self) -> str | None:
-        """The W&B run's id, which a checkpoint stores so that resuming continues it. None without W&B."""
-        return next((logger.id for logger in self.loggers if isinstance(logger, Wandb)), None)
-
-    @property
-    def url(self) -> str | None:
-        """The run's page on W&B. None without W&B, and offline."""
-        return next((logger.url for logger in self.loggers if isinstance(logger, Wandb)), None)
-
-    def log(self, update: int, metrics: Mapping[str, float]) -> None:
-        for logger in self.loggers:
-            logger.log(update, metrics)
-
-    def film(self, update: int, path: Path) -> None:
-        for logger in self.loggers:
-            film(logger, update, path)
-
-    def finish(self, summary: Mapping[str, Any], files: Mapping[str, Path], exit_code: int = 0) -> None:
-        for logger in self.loggers:
-            logger.finish(summary, files, exit_code)
 
 
 class Jsonl:

@@ -9,7 +9,7 @@ from typing import Any
 from awr_exp import config
 from awr_exp.errors import UserError
 from awr_exp.results import Outcome
-from awr_exp.training.loggers import Logger
+from awr_exp.training.logger import Logger
 from awr_exp.training.progress import speaking
 from awr_exp.training.recorder import Recorder
 

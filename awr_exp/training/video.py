@@ -14,7 +14,7 @@ from awr_exp.envs.build import MakeEnv, clips
 from awr_exp.envs.rendering import drawn
 from awr_exp.errors import FAILURES, UserError, named
 from awr_exp.ranges import Count, checked
-from awr_exp.training import loggers, mp4
+from awr_exp.training import logger, mp4
 from awr_exp.training.callbacks import Callback
 from awr_exp.training.evaluate import FIRST_SEED, Acts, Evaluator
 
@@ -169,7 +169,7 @@ class Video(Callback):
                     # Anew for each, so that what it draws is what the evaluation drew.
                     film(self.make_env, trainer.policy(), shape, member, path, frames=self.frames)
                     with run.speaking():
-                        loggers.film(run.logger, trainer.update, path)
+                        logger.film(run.logger, trainer.update, path)
         except Exception as error:
             self._leave_off(error)
 

@@ -16,7 +16,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from awr_exp.errors import UserError
-from awr_exp.training.loggers import Jsonl, Many, Wandb
+from awr_exp.training.logger import Many
+from awr_exp.training.loggers import Jsonl, Wandb
 from awr_exp.training.redaction import redact
 from awr_exp.training.rows import read, series
 

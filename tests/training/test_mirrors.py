@@ -13,7 +13,8 @@ import pytest
 from awr_exp import arguments
 from awr_exp.config import check_trusted
 from awr_exp.errors import UserError
-from awr_exp.training.loggers import Jsonl, Logger, Many
+from awr_exp.training.logger import Logger, Many
+from awr_exp.training.loggers import Jsonl
 from awr_exp.training.mirrors import Csv, TensorBoard
 from awr_exp.training.mlflow_mirror import Mlflow
 from tests.training.test_loggers import files_no_longer_than, warnings
