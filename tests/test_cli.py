@@ -49,6 +49,7 @@ def test_a_run_leaves_what_the_readme_promises(cli: Cli, tmp_path: Path) -> None
         "train.log",
         "metrics.jsonl",
         "curves.png",
+        "origin.json",
         "baseline/metrics.jsonl",
         "wandb",
     ):

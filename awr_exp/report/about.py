@@ -27,7 +27,7 @@ def facts(folders: Sequence[Path], found: Sequence[Result]) -> Facts:
     episodes = sorted({n for result in found if is_number(n := result.config.get("trainer.eval_episodes"))})
     played = any(name.startswith("eval/") for result in found for name in result.series)
     told: Mapping[str, Iterable[str]] = {
-        "folder": map(str, folders),
+        "folder": [str(shell.near(folder)) for folder in folders],
         "command": dict.fromkeys(filter(None, map(_command, _sources(found)))),
         "started": [" to ".join(dict.fromkeys((started[0], started[-1])))] if started else [],
         "commit": dict.fromkeys(f"{name} {hash[:12]}" for one in origins for name, hash in one.commits.items()),

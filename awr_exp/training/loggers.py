@@ -201,7 +201,10 @@ class Wandb:
             # Under a new id: within one process W&B holds on to the id of the start that failed.
             run = start("offline", secrets.token_hex(4))
         run.define_metric("*", step_metric="trainer/update")
-        self.id, self.url = self.id or run.id, run.url
+        self.id = self.id or run.id
+        if run.settings.mode == "online":
+            # Offline W&B would warn that there is none.
+            self.url = run.url
         if run.settings.mode == "offline":
             merge = ["--id", str(self.id)] if run.id != self.id else []
             words = [[*words, str(run.settings.sync_dir)] for words in (["leet"], ["sync", *merge])]
