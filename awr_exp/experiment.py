@@ -12,7 +12,7 @@ from typing import Any
 
 from awr_exp import origin, results
 from awr_exp.agents.agent import Agent
-from awr_exp.building import contracts, stacking
+from awr_exp.building import beside, contracts, stacking
 from awr_exp.building.build import build, check_targets
 from awr_exp.building.takeover import Found, check_same, forget_others_moments, take_over
 from awr_exp.building.task import check_memory, open_task
@@ -24,11 +24,7 @@ from awr_exp.metadata import policy_metadata
 from awr_exp.results import Outcome
 from awr_exp.surroundings import usual
 from awr_exp.training import accelerate, checkpoint, closing, memory
-from awr_exp.training.callbacks import Callback
 from awr_exp.training.examine import Examine
-from awr_exp.training.heldout import HeldOut
-from awr_exp.training.logger import Logger, Many
-from awr_exp.training.loggers import Jsonl
 from awr_exp.training.run import Run
 from awr_exp.types import OWN_UNIT
 
@@ -71,7 +67,7 @@ class Experiment:
 
     def _hold_out(self) -> Transitions | None:
         """Take the episodes that are held out from the data, where some are."""
-        judge = _held_out(self.config)
+        judge = beside.held_out(self.config)
         if judge is None or not (judge.always or self.make_env is None):
             return None
         if self.data is None:
@@ -151,10 +147,10 @@ class Experiment:
         elif self.data:
             agent.fit_normalizer(*self.data.obs_statistics())
         # Runs get their loggers later: one that cannot be built, or resumed, should not begin a record of itself.
-        callbacks = [*_callbacks(self.config), Examine()] if own else []
+        callbacks = [*beside.callbacks(self.config), Examine()] if own else []
         if title != "offline":
-            callbacks += _callbacks(self.config, "evaluate")
-            callbacks += [_held_out(self.config, data=self.held_out)] if self.held_out else []
+            callbacks += beside.callbacks(self.config, "evaluate")
+            callbacks += [beside.held_out(self.config, data=self.held_out)] if self.held_out else []
         trainer = self._trainer(node, agent, runs, title=title, callbacks=callbacks, best_of=best_of)
         try:
             if resumes:
@@ -162,7 +158,7 @@ class Experiment:
                 forget_others_moments(agent, before, metadata)
             for run, found in zip(runs, done, strict=True):
                 with run.speaking():
-                    logger = _logger(run, found, own)
+                    logger = beside.loggers(run, found, own)
                 run.logger, run.metadata["run_id"] = logger, logger.id
                 if own:
                     origin.note(run.folder, logger.url)
@@ -215,37 +211,3 @@ def _found(folder: Path) -> Found:
     if found is None:
         raise UserError(f"resume_policy={folder} is not the folder of a run with a checkpoint")
     return found
-
-
-def _held_out(config: Config, **parts: Any) -> Any:
-    """What judges by episodes that are held out, None where the configuration has it not."""
-    node = config.get("holdout")
-    if not node:
-        return None
-    made = build(node, **parts)
-    contracts.check_made("holdout", node, made, HeldOut)
-    return made
-
-
-def _callbacks(config: Config, group: str = "callback") -> list[Callback]:
-    """The callbacks that a configuration chooses, beside those that every trainer has."""
-    node, made = config.get(group) or {}, []
-    for one in [node] if "_target_" in node else node.values():
-        made.append(build(one))
-        contracts.check_made(group, one, made[-1], Callback)
-    return made
-
-
-def _logger(run: Run, found: Found | None, own: bool) -> Many:
-    """What a run logs to, from its newest checkpoint on, if it has one; own: to all that it has chosen."""
-    start: Config = found[1] if found else {"update": 0, "run_id": None}
-    steps = start["step"] if start.get("unit") == "environment step" else 0
-    # metrics.jsonl is what resume, the curves and every report read: it is always written.
-    rows = Jsonl(run.folder, update=start["update"] if found else -1, env_steps=steps)
-    others = []
-    for name, node in ((run.config.get("logger") or {}) if own else {}).items():
-        if name != "jsonl":
-            place = {"folder": run.folder, "config": run.config}
-            others.append(build(node, **place, update=start["update"], run_id=start["run_id"]))
-            contracts.check_made("logger", node, others[-1], Logger)
-    return Many([rows, *others])

@@ -9,7 +9,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from awr_exp.building import beside
 from awr_exp.building.build import build
+from awr_exp.errors import UserError
 from awr_exp.training.callbacks import Callback
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.run import Run
@@ -88,9 +90,6 @@ def test_a_run_without_what_a_video_needs_says_so_and_trains(
 
 
 def test_a_callback_that_is_none_is_told_its_contract(tmp_path: Path) -> None:
-    from awr_exp import experiment
-    from awr_exp.errors import UserError
-
     with pytest.raises(UserError, match=r"callback=awr_exp\.types\.Spec: .* it must be a class that inherits from"):
-        experiment._callbacks({"callback": {"mine": {"_target_": "awr_exp.types.Spec", "obs_dim": 1}}})
-    assert isinstance(experiment._callbacks(composed("callback=video"))[0], Callback)
+        beside.callbacks({"callback": {"mine": {"_target_": "awr_exp.types.Spec", "obs_dim": 1}}})
+    assert isinstance(beside.callbacks(composed("callback=video"))[0], Callback)
