@@ -1,4 +1,4 @@
-"""What a configuration chooses beside what learns: callbacks, loggers, and what judges by episodes that are held out."""
+"""What a configuration chooses beside what learns: callbacks, loggers, and a judge by episodes that are held out."""
 
 from typing import Any
 
