@@ -5,11 +5,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template
-
 from awr_exp.data.columns import falls_between
 from awr_exp.data.description import Column, Description, Spread
 from awr_exp.describe import text
+from awr_exp.report.rendering import rendered
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SHOWN = 500
@@ -18,15 +17,8 @@ SHOWN = 500
 
 def render(found: Description) -> str:
     """The page, with all that it needs inside."""
-    from plotly.offline import get_plotlyjs
-
-    return Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True, lstrip_blocks=True).render(
-        found=found,
-        text=text,
-        shown=SHOWN,
-        pictures=[{"title": title, "note": note, "figure": figure} for title, note, figure in pictures(found)],
-        script=get_plotlyjs(),
-    )
+    made = [{"title": title, "note": note, "figure": figure} for title, note, figure in pictures(found)]
+    return rendered(TEMPLATE, found=found, text=text, shown=SHOWN, pictures=made)
 
 
 def pictures(found: Description) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -36,7 +28,7 @@ def pictures(found: Description) -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield "Returns of episodes", note, _bars(found.returns, "return", "episodes")
         some = "each" if len(found.order) == found.episodes else "some, evenly spaced,"
         note = f"The return of {some} of the episodes as they lie in the data set, from the first to the last."
-        dots = {"type": "scattergl", "mode": "markers", "y": found.order, "marker": {"size": 4}}
+        dots = {"type": "scatter", "mode": "markers", "y": found.order, "marker": {"size": 4}}
         yield "Returns in their order", note, _figure([dots], "episode", "return")
     if found.length.low != found.length.high:
         yield "Lengths of episodes", "How many episodes have so many steps.", _bars(found.length, "steps", "episodes")

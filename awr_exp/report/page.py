@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
-
 from awr_exp import origin, results
 from awr_exp.errors import UserError, printable
 from awr_exp.report import about, comparison, images, tables, verdict
 from awr_exp.report.comparison import Comparison
 from awr_exp.report.drawing import Panel, as_json
 from awr_exp.report.figures import FIGURES, compared_colours
+from awr_exp.report.rendering import rendered
 from awr_exp.report.runs import Result
 from awr_exp.report.statistics import ENOUGH
 from awr_exp.training import rows
@@ -24,9 +22,7 @@ from awr_exp.training import rows
 log = logging.getLogger(__name__)
 
 PAGE, TABLE, PICTURES = "report.html", "report.csv", "report"
-HERE = Path(__file__).parent
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
-"""What a browser lets the page do: whatever a run is named, nothing is loaded from anywhere."""
+TEMPLATE = Path(__file__).with_name("page.html")
 Panels = Mapping[str, Sequence[Panel]]
 
 
@@ -56,7 +52,7 @@ def write(folders: Sequence[Path], out: Path) -> tuple[Path, list[str]]:
     drawn = [{name: draw(one) if one.groups else [] for name, draw in FIGURES.items()} for one in compared]
     found = [result for one in compared for result in one.found]
     content = rendered(
-        "page.html",
+        TEMPLATE,
         title=compared[0].task if len(compared) == 1 else f"{len(compared)} tasks",
         state=tables.state(found),
         facts=about.facts(folders, found),
@@ -75,16 +71,6 @@ def write(folders: Sequence[Path], out: Path) -> tuple[Path, list[str]]:
     }
     _put(out, pictures, tables.as_csv(compared), content)
     return out / PAGE, [_one_line(name + said) for name, said in zip(names, answers, strict=True)]
-
-
-def rendered(template: str, **content: Any) -> str:
-    """A page from a template of this folder, with its style and its scripts inside: it opens from disk."""
-    from plotly.offline import get_plotlyjs
-
-    jinja = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    inside = {"style": Markup(style), "script": Markup(script), "plotly": Markup(get_plotlyjs()), "policy": POLICY}
-    return jinja.get_template(template).render(**inside, **content)
 
 
 def _section(compared: Comparison, answer: str, drawn: Panels, out: Path) -> dict[str, Any]:
