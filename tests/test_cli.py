@@ -175,6 +175,7 @@ def test_a_run_that_diverges_between_reports_says_so(cli: Cli) -> None:
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.slow
 def test_resume_goes_on_with_other_settings_but_not_with_other_data_networks_and_strangers(
     cli: Cli, finished: Path, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,7 +314,7 @@ def refused(done: "subprocess.CompletedProcess[str]", message: str) -> None:
 BY_COMMAND = (
     "agent.beta=-1", "dataset=minari", "agent.betaa=1", "trainer=online env=cartpole trainer.updates=3",
     "+agent.beta=1", "+experiment=nonsense", "agent.beta=[", "weighting=expclip", "weighting=null", "env=nonsense",
-    "~network", "resume=nowhere", "resume=[a]", "hydra.run.dir=/dev/null/x", "+sweep=betta", "evaluate x",
+    "~network", "resume=nowhere", "resume=[a]", "hydra.run.dir=/dev/null/x", "+sweep=betta", "play x",
 )  # fmt: skip
 """Where Hydra or the command line has a say. The others are `check`'s alone."""
 

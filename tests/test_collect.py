@@ -224,6 +224,7 @@ def test_what_no_data_set_can_name_is_refused_before_it_plays(tmp_path: Path, mo
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_policy_of_a_run_plays_where_it_was_trained(
     finished: Path, tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -481,6 +482,7 @@ def trained(folder: Path, *options: str) -> dict[str, float]:
     return dict(outcome.metrics)
 
 
+@pytest.mark.slow
 def test_actions_that_are_played_as_they_are_become_data_that_are_learnt_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def stopped(folder: Path, datasets: Path, *arguments: str) -> str:
     return output.rpartition("go on with: ")[2].strip()
 
 
+@pytest.mark.slow
 def test_a_run_of_own_parts_goes_on_to_the_bit_by_the_command_that_is_printed(
     place: Path, datasets: Path, cli: Cli
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_run_of_own_parts_goes_on_to_the_bit_by_the_command_that_is_printed(
     assert (np.abs(action) <= 1).all()
 
 
+@pytest.mark.slow
 def test_a_sweep_over_their_own_arguments_trains_as_one(place: Path, cli: Cli) -> None:
     done = cli("-m", *SMALL, "agent.target_rate=0.005,0.5", "weighting.share=0.3,0.7", "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stdout

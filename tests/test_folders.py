@@ -249,6 +249,7 @@ def test_a_mistake_leaves_no_folder(cli: Cli, tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
 
 
+@pytest.mark.slow
 def test_own_parts_and_paths_of_where_the_command_was_typed(cli: Cli, tmp_path: Path, datasets: Path) -> None:
     """With Hydra's folder off, in a folder that moves, by the command that is printed."""
     (tmp_path / "conf" / "weighting").mkdir(parents=True)

@@ -168,6 +168,7 @@ def test_a_copy_acts_and_draws_as_the_original(copied: Any) -> None:
             np.testing.assert_array_equal(got, policy(OBS))
 
 
+@pytest.mark.slow
 def test_a_spawned_process_uses_it() -> None:
     policy = trained(BOX)
     with multiprocessing.get_context("spawn").Pool(1) as pool:

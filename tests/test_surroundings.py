@@ -199,6 +199,7 @@ def test_ascii_only_and_no_logging(tmp_path: Path, datasets: Path) -> None:
     assert not (run / "train.log").exists()
 
 
+@pytest.mark.slow
 def test_a_user_without_name_and_home(tmp_path: Path, datasets: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import pwd\n\ndef getpwuid(uid):\n    raise KeyError(uid)\n\npwd.getpwuid = getpwuid\n"

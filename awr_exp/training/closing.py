@@ -73,21 +73,21 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
         score = metrics.get("eval/normalized_score")
         return text if score is None else f"{text}   normalised score {score:.3f}", estimate, judged
 
-    rows = [("return of", "", "", "held out" if _judged(run.latest) else "")]
+    rows: list[tuple[str, ...]] = [("return of", "", "", "held out" if _judged(run.latest) else "")]
     if data:
-        rows.append((f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}", "", ""))
+        rows.append((f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}"))
     if baseline is not None:
         rows.append((f"baseline {run.chosen('baseline')}", *told(baseline)))
     fell = (("at the start", "eval/return_at_start"), ("lowest since", "eval/return_lowest"))
-    rows += [(name, f"{run.latest[metric]:10.1f}", "", "") for name, metric in fell if metric in run.latest]
+    rows += [(name, f"{run.latest[metric]:10.1f}") for name, metric in fell if metric in run.latest]
     rows.append((run.chosen("agent"), *told(run)))
     recent = run.latest.get("eval/return_recent")
     if recent is not None and recent != run.latest.get("eval/return_mean"):
-        rows.append(("mean of its last few", f"{recent:10.1f}", "", ""))
+        rows.append(("mean of its last few", f"{recent:10.1f}"))
     if "fqe/gamma" in run.latest:
         # Beside the data's row, what their own actions are worth.
         heads = [f"estimate, discounted by {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]
-        rows[:2] = [(*row[:2], head, row[3]) for row, head in zip(rows[:2], heads, strict=True)]
+        rows[:2] = [(*row[:2], head, *row[3:]) for row, head in zip(rows[:2], heads, strict=True)]
     folder = shell.near(run.folder)
     notes = [*_diagnosed(run), ("results", str(folder))]
     if (folder / "curves.png").exists():

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,12 @@ class Paste(str):
 
 
 def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]]) -> None:
-    """Print results (name, then values), then where things are (name, place). Columns without any text are left out."""
+    """Print results (name, then values), then where things are (name, place).
+
+    Rows may end early, and columns without any text are left out.
+    """
     table = Table(show_header=False, box=None, pad_edge=False)
-    columns = [column for column in zip(*rows, strict=True) if any(column)]
+    columns = [column for column in zip_longest(*rows, fillvalue="") if any(column)]
     for name, value, *others in zip(*columns, strict=True):
         table.add_row(Text(name), Text(value, style="bold"), *map(Text, others))
     _print("", table, "")

@@ -315,7 +315,7 @@ def bandit(spec: Spec) -> Transitions:
 
 OWN_CRITIC = ("awac", "crr", "cql", "cal_ql")
 """Agents with code of their own for discrete actions; the others are tried on these by slow tests."""
-NEARLY_ANOTHER = ("rebrac", "cal_ql")
+NEARLY_ANOTHER = ("rebrac", "cal_ql", "td3_awr")
 """Agents that add one term, which has a test of its own, to the loss of another agent: they learn in slow tests."""
 LEARNS = [
     pytest.param(

@@ -74,6 +74,7 @@ def test_the_vectorised_form_steps_as_one_does_and_begins_anew_in_the_step_after
     assert ends > 20
 
 
+@pytest.mark.slow
 def test_a_new_process_finds_it_by_what_the_data_set_says(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     code = (

@@ -76,7 +76,7 @@ CASES: dict[str, tuple[TrainedPolicy, bool]] = {
     "encoded": (trained(CONTINUOUS, heads.Gaussian, network=partial(Encoded, encoder=NORMED, trunk=SMALL)), False),
 }  # fmt: skip
 QUICK = {
-    ("best_of", ".npz"), ("best_of", ".pt2"), ("mixture", ".npz"), ("flow", ".npz"),
+    ("best_of", ".npz"), ("mixture", ".npz"), ("flow", ".npz"),
 }  # fmt: skip
 EVERY = [
     pytest.param(name, suffix, marks=() if (name, suffix) in QUICK else pytest.mark.slow)

@@ -107,6 +107,7 @@ def test_an_engine_that_is_not_there(cli: Cli, tmp_path: Path, arguments: list[s
     assert not list(tmp_path.glob("sweep/*/checkpoint"))
 
 
+@pytest.mark.slow
 def test_a_slurm_job_is_described_to_the_scheduler(cli: Cli, tmp_path: Path) -> None:
     """A stand-in for sbatch keeps what it is given: the group's parameters reach the scheduler."""
     pytest.importorskip("submitit")

@@ -62,6 +62,7 @@ def test_what_does_not_fit_the_memory_is_trained_in_parts(
     assert "3 members do not fit the memory of cpu: training 2 at a time" in caplog.text
 
 
+@pytest.mark.slow
 def test_jobs_at_one_update_but_different_steps_go_on_apart(tmp_path: Path) -> None:
     """Before learning starts, steps are all that online runs differ in."""
     steps = (64, 128)
@@ -128,6 +129,7 @@ def finetuned(folder: Path, *options: str) -> State:
     return found[0]
 
 
+@pytest.mark.slow
 def test_a_policy_to_begin_with_must_mean_the_same_here(
     tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -51,6 +51,7 @@ def test_the_better_half_goes_on(values: list[float]) -> None:
     assert sorted(kept) == sorted(values)[len(values) // 2 :]
 
 
+@pytest.mark.slow
 def test_hopeless_trials_stop_early_and_leave_their_places(cli: Cli, tmp_path: Path) -> None:
     done = cli("-m", *SEARCH, f"hydra.sweep.dir={tmp_path}/sweep")
     assert done.returncode == 0, done.stdout

@@ -237,6 +237,7 @@ def test_a_policy_without_a_critic_learns_a_new_one(tmp_path: Path, caplog: pyte
     assert "has no critic: a new one is learnt" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("root")
 def test_a_member_that_did_not_learn_offline_does_not_go_online(tmp_path: Path) -> None:
     """It can do so once it is resumed with other settings; the others are as if alone."""

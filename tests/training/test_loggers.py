@@ -409,6 +409,7 @@ print("trained")
 # Together
 
 
+@pytest.mark.slow
 def test_the_configs_build_both(tmp_path: Path) -> None:
     group = OmegaConf.merge(*(OmegaConf.load(CONF / f"{name}.yaml") for name in ("jsonl", "wandb")))
     given = {"folder": tmp_path, "update": 0, "config": {"agent": {"_target_": "os.getcwd"}}, "run_id": None}

@@ -554,7 +554,7 @@ class Hanging(gymnasium.Wrapper):
 @pytest.mark.parametrize(
     ("where", "overlap"),
     [
-        ("collect", False),
+        pytest.param("collect", False, marks=pytest.mark.slow),
         pytest.param("collect", True, marks=pytest.mark.slow),
         pytest.param("evaluate", False, marks=pytest.mark.slow),
     ],
@@ -654,6 +654,7 @@ def test_failures_of_a_member_are_its_own(tmp_path: Path, caplog: pytest.LogCapt
     assert sum(map(len, unlucky.actions)) - len(unlucky.actions[0]) < unlucky.length.max() <= unlucky.remembered
 
 
+@pytest.mark.slow
 def test_a_member_that_gives_up_leaves_the_others_and_their_counts_alone(tmp_path: Path) -> None:
     torch.set_num_threads(2)
     try:
