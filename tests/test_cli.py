@@ -555,6 +555,7 @@ def test_help_and_mistakes_never_wait_for_torch(argument: str, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_what_would_change_nothing_of_a_run_that_has_ended_is_said_and_not_kept(finished: Path, cli: Cli) -> None:
     done = cli(f"resume={finished}", "agent.max_weight=5", "evaluate=fqe", "evaluate.updates=10")
     assert done.returncode == 0, done.stdout

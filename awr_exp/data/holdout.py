@@ -14,16 +14,13 @@ from awr_exp.seeding import generator
 def split(data: Transitions, share: float, seed: int) -> tuple[Transitions, Transitions]:
     """The episodes to learn from and those that are held out, each in the order of the data.
 
-    share: of the episodes that are held out, at least one; seed: by which they are drawn. Raises UserError where none
-    would be left to learn from.
+    share: of the episodes that are held out, at least one and never all; seed: by which they are drawn. Raises
+    UserError for a single episode.
     """
     episodes = data.info.episodes
-    count = max(1, round(share * episodes))
-    if count >= episodes:
-        raise UserError(
-            f"data set '{data.info.id}' has {episodes} episode{'s' if episodes > 1 else ''}, of which {count} would be "
-            "held out, so that none is left to learn from: choose holdout=none"
-        )
+    if episodes < 2:
+        raise UserError(f"data set '{data.info.id}' has one episode, so that none can be held out: choose holdout=none")
+    count = min(episodes - 1, max(1, round(share * episodes)))
     out = np.zeros(episodes, bool)
     out[torch.randperm(episodes, generator=generator(seed, "holdout"))[:count].numpy()] = True
     mark = f"{share:g} by {seed}"

@@ -312,6 +312,7 @@ def test_what_cannot_be_tuned_is_said_before_anything_is_trained(
 TAKEN = "recorder.dataset_id=awr_exp/cartpole-mixed-v0"
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_there_already_fails_its_own_job_before_anything_is_trained(
     tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

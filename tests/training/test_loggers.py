@@ -205,6 +205,7 @@ def test_a_resumed_run_keeps_its_id(tmp_path: Path) -> None:
     assert [values(history, "a") for _, history in parts] == [{1: 1.0}, {2: 2.0}]
 
 
+@pytest.mark.slow
 def test_runs_of_one_process_do_not_mix(tmp_path: Path) -> None:
     members = [Wandb(tmp_path / str(member), config={"member": member}) for member in range(4)]
     for update in (1, 2):
@@ -289,6 +290,7 @@ def test_a_folder_that_cannot_be_made_costs_wandb(tmp_path: Path, caplog: pytest
     assert len(warnings(caplog)) == 1
 
 
+@pytest.mark.slow
 def test_a_failing_upload_still_closes_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "curves.png").write_text("no picture")
     wandb = Wandb(tmp_path)
@@ -317,6 +319,7 @@ print(w.id)
 """
 
 
+@pytest.mark.slow
 def test_out_of_reach_means_offline(tmp_path: Path) -> None:
     again = "Wandb(Path(sys.argv[1]) / 'next', init_timeout=2).finish({}, {})"
     done = in_process(TRAIN + again, tmp_path, WANDB_API_KEY="5" * 40, ID="abc")
@@ -337,6 +340,7 @@ def test_offline_for_want_of_a_key_or_by_will(tmp_path: Path, env: dict[str, str
     assert done.stderr.count("WARNING") == ("WANDB_API_KEY" in env)
 
 
+@pytest.mark.slow
 def test_the_log_of_its_service_is_not_for_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_CACHE_DIR")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -357,6 +361,7 @@ w.finish({}, {})
 """
 
 
+@pytest.mark.slow
 def test_wandb_s_variables_say_what_the_user_does_not(tmp_path: Path) -> None:
     own = OWN | {"WANDB_DIR": str(tmp_path / "elsewhere"), "WANDB_MODE": "dryrun"}
     (tmp_path / "elsewhere").mkdir()
