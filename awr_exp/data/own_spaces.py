@@ -15,7 +15,7 @@ from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError
 
 Bound = float | Sequence[float] | None
-"""A bound of actions: of all entries, or of each; None: none is given."""
+"""A bound of all entries of an action, or of each; None where none is given."""
 MOST_CHOICES = 1_000
 """Whole numbers beyond so many choices are amounts."""
 

@@ -28,8 +28,8 @@ COMMON = {
     "final": ("is_last",),
     "next_observation": (),
 }
-"""The columns that a role is looked for in, unless they are named: the first of these that there are. Next observations
-are those whose names are next_ and the observation's."""
+"""The columns that a role is looked for in, unless they are named. The first of these that there are is taken; next
+observations are those that are called as the observations with `next_` before it."""
 UNCLEAR = ("done", "dones", "next.done")
 """Flags that do not say what ended an episode."""
 SEVERAL = ("observation", "next_observation", "action")
@@ -37,7 +37,7 @@ SEVERAL = ("observation", "next_observation", "action")
 NONE = "none"
 """Says that no column has a role."""
 FILE = "file"
-"""As the column of episodes: each file is one."""
+"""Stands for the column of episodes where each file is one."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ FIRST_SEED = 1_000_000
 ROUND_TRIP = 2e-4
 """Seconds that asking one worker for a step takes beyond the step."""
 LONG = 10_000
-"""Steps of an evaluation after which something is said: hardly any environment has a later time limit."""
+"""After so many steps of an evaluation something is said, since hardly any environment has a later time limit."""
 WORTHWHILE = 1.0
 """Seconds that workers must save an evaluation, for it takes them as long to start."""
 

@@ -95,7 +95,6 @@ class Wandb:
 
     Attributes:
         id: the W&B run's id, to be stored in checkpoints; `run_id` again where W&B could not start.
-        url: the run's page; None offline.
     """
 
     _out_of_reach_until = -math.inf
@@ -121,6 +120,7 @@ class Wandb:
         self.id, self.log_model, self.log_curves = run_id, log_model, log_curves
         self._update, self._off = update, False
         self.url: str | None = None
+        """The run's page; None offline."""
         self._run: Any = None
         about: dict[str, Any] = {
             "project": project,
