@@ -126,6 +126,7 @@ def _environment(name: str) -> Callable[[], gymnasium.Env]:
 def _summary(plan: Plan, stored: Stored) -> list[str]:
     arguments, names = plan.arguments, plan.names
     spec, count = stored.spec, len(stored.returns)
+    cut = count - stored.terminated
     if spec.discrete:
         actions = f"a choice of {spec.num_actions}, from {spec.action_start} on"
     else:
@@ -140,7 +141,7 @@ def _summary(plan: Plan, stored: Stored) -> list[str]:
         f"actions: {actions if spec.discrete or len(names['actions']) < 9 else _shortened(names['actions'])}",
         f"columns: {' '.join(others)}",
         *([f"not used: {', '.join(plan.unused)}"] if plan.unused else []),
-        f"ends: {stored.terminated:,} of {count:,} episodes terminated, {count - stored.terminated:,} were cut",
+        f"ends: {stored.terminated:,} of {count:,} episodes terminated, {cut:,} {'was' if cut == 1 else 'were'} cut",
         *stored.said,
         *([UNCLEAR_SAID.format(*ended)] if ended and "terminated" not in arguments.roles else []),
         f"{arguments.id}: {count:,} episodes, {int(stored.lengths.sum()):,} steps, return "

@@ -79,7 +79,8 @@ class FQE(Callback):
             return
         assert trainer.data is not None
         begun, agent, data = time.perf_counter(), trainer.agent, in_unit(trainer.data, OWN_UNIT)
-        log.info("fitted Q evaluation of %d policies: %d updates", agent.members, self.updates)
+        policies = "a policy" if agent.members == 1 else f"{agent.members} policies"
+        log.info("fitted Q evaluation of %s: %d updates", policies, self.updates)
         fitted = FittedQ(
             agent.spec,
             self.network,
