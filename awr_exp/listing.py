@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from awr_exp import results
+from awr_exp import results, shell
 from awr_exp.errors import UserError, printable
 from awr_exp.math import diagnosis
 from awr_exp.reading import read_yaml
@@ -213,8 +213,7 @@ def number(value: float) -> str:
 
 def short(folder: Path) -> str:
     """A folder as seen from here, if it is below."""
-    path = folder.absolute()
-    return printable(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    return printable(str(shell.near(folder.absolute())))
 
 
 def as_json(found: Iterable[Entry]) -> str:
