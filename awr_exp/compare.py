@@ -10,7 +10,6 @@ from typing import Any
 
 from awr_exp import listing, results, shell
 from awr_exp.errors import UserError, printable
-from awr_exp.reading import read_yaml
 from awr_exp.report import settings
 from awr_exp.surroundings import say
 from awr_exp.training import rows
@@ -53,10 +52,7 @@ def read(folder: Path) -> Side:
     entry = listing.run(folder)
     if entry.status == listing.BROKEN:
         raise UserError(entry.error)
-    path = folder / ".hydra" / "config.yaml"
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} cannot be read: it is not a mapping")
+    content = results.configuration(folder)
     try:
         series, unit = rows.series(folder)
     except (OSError, OverflowError) as error:

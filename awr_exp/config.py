@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from awr_exp import guard, reading, shell
+from awr_exp import guard, reading, results, shell
 from awr_exp.errors import UserError
 from awr_exp.vocabulary import kinds
 
@@ -62,9 +62,7 @@ def saved_config(folder: Path, trust: Iterable[str]) -> DictConfig:
     path = folder / ".hydra" / "config.yaml"
     if not path.exists():
         raise UserError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml")
-    content = reading.read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} cannot be read: it is not a mapping")
+    content = results.configuration(folder)
     if isinstance(known := guard.value_at(content, "logger.wandb"), dict):
         # Of earlier versions.
         known.pop("log_checkpoint", None)

@@ -142,16 +142,18 @@ def _of_sweep(folder: Path, jobs: Sequence[Entry]) -> Entry:
     return entry
 
 
-def health(folder: Path, metrics: Mapping[str, float]) -> str:
-    """Where the likeliest cause lies why a run does not learn, in a word; "" where nothing can be judged."""
+def findings(folder: Path, metrics: Mapping[str, float]) -> list[diagnosis.Finding]:
+    """The diagnosis of a run by its metrics; none where nothing can be judged."""
     try:
         config = read_yaml(folder / ".hydra" / "config.yaml")
-    except UserError:
-        return ""
-    try:
-        found = diagnosis.diagnose(metrics, results.leaves(config) if isinstance(config, dict) else {})
-    except ArithmeticError:  # of numbers that no run has
-        return ""
+        return diagnosis.diagnose(metrics, results.leaves(config) if isinstance(config, dict) else {})
+    except (UserError, ArithmeticError):  # The latter is of numbers that no run has.
+        return []
+
+
+def health(folder: Path, metrics: Mapping[str, float]) -> str:
+    """Where the likeliest cause lies why a run does not learn, in a word; "" where nothing can be judged."""
+    found = findings(folder, metrics)
     return next((WORDS.get(one.name, one.name) for one in found if one.sentence), "healthy" if found else "")
 
 

@@ -157,6 +157,15 @@ def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
+def configuration(folder: Path) -> dict[str, Any]:
+    """What the run in `folder` was started with. Raises UserError where that cannot be read."""
+    path = folder / ".hydra" / "config.yaml"
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} cannot be read: it is not a mapping")
+    return content
+
+
 def mark(folder: Path, status: str) -> None:
     """Change the status of the result in `folder`, if it has one."""
     with suppress(UserError):

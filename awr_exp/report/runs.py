@@ -10,7 +10,7 @@ from awr_exp import ranges, results
 from awr_exp.config import choices
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Range
-from awr_exp.reading import LARGEST, read_yaml
+from awr_exp.reading import LARGEST
 from awr_exp.report import settings
 from awr_exp.report.settings import BETA, GOALS, Config, Setting
 from awr_exp.training import rows
@@ -66,10 +66,7 @@ class Result:
 
 def read(folder: Path) -> Result:
     """Read the files of a run. Raises UserError if one is broken, or holds what no run has."""
-    path = folder / ".hydra" / "config.yaml"
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} cannot be read: it is not a mapping")
+    path, content = folder / ".hydra" / "config.yaml", results.configuration(folder)
     config = settings.flat(content)
     known: dict[str, Any] = dict.fromkeys(GOALS, Count | None)
     agent = content.get("agent")

@@ -9,16 +9,13 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from awr_exp import results, shell
+from awr_exp import listing, results, shell
 from awr_exp.errors import UserError
-from awr_exp.math import diagnosis
-from awr_exp.reading import read_yaml
+from awr_exp.listing import ESTIMATE, RETURN
 from awr_exp.training.progress import CLOSING, Paste, closing_table
 
 log = logging.getLogger(__name__)
 HELD_OUT = "heldout/weighted_nll"
-
-RETURN, ESTIMATE = "eval/return_mean", "fqe/return_mean"
 
 
 def show(
@@ -81,12 +78,7 @@ def _shown(metric: str, value: float | None) -> str:
 
 def _ill(run: results.PastRun) -> str:
     """The number that most likely says why a run does not learn, or nothing: the report has it in a sentence."""
-    try:
-        config = read_yaml(run.folder / ".hydra" / "config.yaml")
-    except UserError:
-        return ""
-    found = diagnosis.diagnose(run.metrics, results.leaves(config) if isinstance(config, dict) else {})
-    return next((one.name for one in found if one.sentence), "")
+    return next((one.name for one in listing.findings(run.folder, run.metrics) if one.sentence), "")
 
 
 def _rank(run: results.PastRun, metric: str) -> tuple[bool, float]:
