@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from awr_exp import listing
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, unwritable
 
 BETA = "agent.beta"
 SECTIONS = {
@@ -93,7 +93,7 @@ def _write(made: Any, out: Path) -> str:
     try:
         out.write_text(json.dumps(definition(made), indent=1) + "\n")
     except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}; choose another with --out") from None
+        raise unwritable(out, error, "choose another with --out") from None
     return f"the definition of the workspace is in {out}"
 
 

@@ -26,3 +26,8 @@ def printable(text: str) -> str:
 def named(error: BaseException) -> str:
     """An error's name and its whole message, in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def unwritable(place: object, error: OSError, advice: str = "") -> UserError:
+    """What is said of a file or folder that cannot be written, with what to do, if there is something."""
+    return UserError(f"{place} cannot be written: {error.strerror or error}{f'; {advice}' if advice else ''}")

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from awr_exp import arguments, ranges, results, shell
 from awr_exp.config import CONF, saved_config
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, unwritable
 from awr_exp.reading import read_yaml
 from awr_exp.settings import FOLDER, check_origin
 from awr_exp.vocabulary import RUN, kinds
@@ -167,4 +167,4 @@ def make_folder(folder: Path, setting: str) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}; choose another {setting}") from None
+        raise unwritable(folder, error, f"choose another {setting}") from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from awr_exp import messages, results, surroundings
 from awr_exp.building import dataset
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, unwritable
 
 if TYPE_CHECKING:
     from awr_exp.data.description import Description
@@ -23,6 +23,7 @@ A data set is named as it is for training:
   awr-exp describe --config-dir my_conf dataset=table dataset.path=log.csv
 """
 PLACE = Path("outputs/datasets")
+OTHER = "choose another with --out"
 
 
 def main(given: list[str] | None = None) -> None:
@@ -81,7 +82,7 @@ def _write(found: "Description", out: Path) -> None:
     try:
         results.atomic_write(out, content.encode(errors="replace"))
     except OSError as error:
-        raise _unwritable(out, error) from None
+        raise unwritable(out, error, OTHER) from None
 
 
 def _make_place(out: Path) -> None:
@@ -91,11 +92,7 @@ def _make_place(out: Path) -> None:
         if out.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
     except OSError as error:
-        raise _unwritable(out, error) from None
-
-
-def _unwritable(out: Path, error: OSError) -> UserError:
-    return UserError(f"{out} cannot be written: {error.strerror or error}; choose another with --out")
+        raise unwritable(out, error, OTHER) from None
 
 
 class Heard(logging.Handler):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from awr_exp.errors import UserError, first_line
+from awr_exp.errors import UserError, first_line, unwritable
 from awr_exp.exporting.formats import Acting, check_place, chosen
 from awr_exp.layout import described
 from awr_exp.results import atomic_write
@@ -71,7 +71,7 @@ def export(policy: TrainedPolicy, path: str | Path, sample: bool = False) -> Non
     try:
         atomic_write(path, content, durable=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise unwritable(path, error) from None
 
 
 @contextmanager

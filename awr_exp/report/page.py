@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from awr_exp import origin, results
-from awr_exp.errors import UserError, printable
+from awr_exp.errors import UserError, printable, unwritable
 from awr_exp.report import about, comparison, images, tables, verdict
 from awr_exp.report.comparison import Comparison
 from awr_exp.report.drawing import Panel, as_json
@@ -118,4 +118,4 @@ def _put(out: Path, pictures: Mapping[str, bytes], table: str, page: str) -> Non
         results.atomic_write(out / TABLE, table.encode(errors="replace"))
         results.atomic_write(out / PAGE, page.encode(errors="replace"))
     except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}; choose another with --out") from None
+        raise unwritable(out, error, "choose another with --out") from None

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from awr_exp import command, results, settings
-from awr_exp.errors import UserError
+from awr_exp.errors import UserError, unwritable
 from awr_exp.machine import cores
 from awr_exp.ranges import Count, Options, Text, arguments, check_all
 from awr_exp.results import Outcome
@@ -145,7 +145,7 @@ class Fused(Launcher):
                 configure_logging=False,
             )
         except OSError as error:
-            job.fail(UserError(f"{job.folder} cannot be written: {error.strerror or error}"))
+            job.fail(unwritable(job.folder, error))
             return job
         if job.result.status == JobStatus.FAILED:
             job.fail(job.result._return_value)
