@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from awr_exp.networks.mlp import MakeNetwork, Shapes
+from awr_exp.networks.mlp import MakeNetwork, Shapes, of_task
 from awr_exp.types import Spec
 
 
@@ -51,7 +51,7 @@ class Q:
 
     def __init__(self, spec: Spec, network: MakeNetwork, size: int = 2) -> None:
         self.as_inputs, self.size = ActionInputs(spec), size
-        self.network = network(inputs=spec.obs_dim, extra=self.as_inputs.size, outputs=1)
+        self.network = of_task(network, spec)(inputs=spec.obs_dim, extra=self.as_inputs.size, outputs=1)
 
     @property
     def shapes(self) -> Shapes:

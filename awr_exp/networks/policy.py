@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from awr_exp.networks.head import Extra, Head
-from awr_exp.networks.mlp import MakeNetwork, Shapes, size, unflatten
+from awr_exp.networks.mlp import MakeNetwork, Shapes, of_task, size, unflatten
 from awr_exp.networks.numpy_policy import Acting, AskedForGood
 from awr_exp.types import Metrics, Spec
 
@@ -24,7 +24,7 @@ class Policy:
     def __init__(self, spec: Spec, network: MakeNetwork, head: MakeHead, conditioned: bool = False) -> None:
         self.head, self.conditioned = head(spec), conditioned
         told = {"extra": 1} if conditioned else {}
-        self.network = network(inputs=spec.obs_dim, outputs=self.head.outputs, **told)
+        self.network = of_task(network, spec)(inputs=spec.obs_dim, outputs=self.head.outputs, **told)
         self.shapes: Shapes = {**self.network.shapes, **self.head.shapes}
 
     def start(self, generators: Sequence[Generator]) -> Tensor:
