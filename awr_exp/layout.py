@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+SMALLEST = 5
+"""Rows and columns from which on a matrix of numbers is an image."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -36,6 +39,11 @@ class Entry:
     def width(self) -> int:
         """How many columns it takes."""
         return sum(self.counts) if self.counts else math.prod(self.shape)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it can be looked at: numbers on two axes, or on more with channels and stacks of images."""
+        return not self.counts and 2 <= len(self.shape) <= 4 and sorted(self.shape)[-2] >= SMALLEST
 
     @property
     def kept(self) -> str:

@@ -39,7 +39,9 @@ from tests.conftest import CONTINUOUS, DISCRETE, IMAGES, composed, train
 TASKS = {"continuous": CONTINUOUS, "discrete": DISCRETE}
 FOR_IMAGES = ("network=cnn", "network=cnn_small", "network=impala", "augmentation=random_shift")
 AGENTS, HEADS = map(config.options, ("agent", "head"))
-OTHERS = [f"{group}={one}" for group in ("weighting", "network", "optimizer", "augmentation") for one in config.options(group)]
+OTHERS = [
+    f"{group}={one}" for group in ("weighting", "network", "optimizer", "augmentation") for one in config.options(group)
+]
 OFFLINE = "offline"
 SCHEDULES = [OFFLINE, *config.options("schedule")]
 
@@ -105,7 +107,9 @@ def data_set(spec: Spec) -> Transitions:
             actions.append(env.action_space.sample())
             obs, reward, terminated, truncated, _ = env.step(actions[-1])
             seen.append(obs), rewards.append(reward)
-        episodes.append({"observations": spec.flatten(seen), "actions": actions, "rewards": rewards, "terminated": terminated})
+        episodes.append(
+            {"observations": spec.flatten(seen), "actions": actions, "rewards": rewards, "terminated": terminated}
+        )
     return from_episodes("walk", spec, episodes)
 
 

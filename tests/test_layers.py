@@ -96,7 +96,7 @@ FOREIGN = {
     "plotly": {"report"},
     "onnx": {"exporting"},
     "onnxruntime": {"exporting"},
-    "PIL": {"training"},
+    "PIL": {"data", "training"},
     "imageio_ffmpeg": {"training"},
 }
 

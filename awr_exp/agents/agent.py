@@ -90,7 +90,7 @@ class Agent(Members):
         # The head's bounds beside the parameters: a captured update cannot fetch them from the host.
         with self.device:
             self.policy = Policy(spec, network, head, self.conditioned)
-        self.normalizer = Normalizer(self.hyper(normalize_observations), spec.entries)
+        self.normalizer = Normalizer(self.hyper(normalize_observations), spec.obs_dim)
         self.max_grad_norm = self.hyper(no_limit(max_grad_norm))
         self.actor_lr, self.actor_iters, self.ema_decay = self.hyper(actor_lr), actor_iters, self.hyper(ema_decay)
         self.anneal_actor_lr, self.actor_steps = self.hyper(anneal_actor_lr).bool(), self.hyper(torch.inf)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp.data.schema import STORED, Schema, chosen
+from awr_exp.math.normalizer import units
 from awr_exp.types import Batch, DataInfo, RewardUnit, Spec, Value
 
 DEVICE_SHARE = 0.8
@@ -106,15 +107,13 @@ class Transitions:
         return self.rows[indices]
 
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [obs_dim] of the observations, final ones included."""
+        """Mean and standard deviation [obs_dim] of the observations, final ones included; see `units`."""
         # In pieces, in float64: a mapped data set need not fit the memory, and 1M float32 sums would drift.
         pieces = self.packed.split(max(1, min(262_144, 2**26 // self.spec.obs_dim)))
         zero = torch.zeros(self.spec.obs_dim, dtype=torch.float64, device=self.packed.device)
         mean = sum((self.schema.read(piece, "obs").double().sum(0) for piece in pieces), zero) / len(self.packed)
         squares = ((self.schema.read(piece, "obs").double() - mean).square().sum(0) for piece in pieces)
-        std = (sum(squares, zero) / len(self.packed)).sqrt()
-        # A constant entry carries nothing: dividing by its rounding noise would turn it into the loudest one.
-        std = torch.where(std < 1e-6 * (1 + mean.abs()), 1.0, std)
+        mean, std = units(mean, sum(squares, zero) / len(self.packed), self.spec.entries)
         return mean.float().to(self.device), std.float().to(self.device)
 
 

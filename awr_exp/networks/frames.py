@@ -12,10 +12,6 @@ from awr_exp.ranges import Channels
 MOST_CHANNELS = 12
 
 
-SMALLEST = 5
-"""Rows and columns from which on a matrix of numbers is an image."""
-
-
 @dataclass(frozen=True)
 class Frame:
     """What an entry of an observation shows: an image, or a stack of images of several time steps.
@@ -43,11 +39,6 @@ class Frame:
         return images.flatten(columns.dim() - 1, -3)
 
 
-def is_image(entry: Entry) -> bool:
-    """Whether an entry of an observation can be looked at: numbers on two axes, or more with channels and stacks."""
-    return not entry.counts and 2 <= len(entry.shape) <= 4 and sorted(entry.shape)[-2] >= SMALLEST
-
-
 def frame_of(entry: Entry, channels: Channels = "auto") -> Frame:
     """The frame of an image. Raises UserError where it cannot be told which axis has its channels."""
     if len(entry.shape) == 2:
@@ -59,8 +50,8 @@ def frame_of(entry: Entry, channels: Channels = "auto") -> Frame:
             why = "both could be" if could[0] else "neither is"
             raise UserError(
                 f"{entry.name} has the shape {list(entry.shape)}, with {first} and {last} on the first and the last "
-                f"axis of an image, and {why} a number of channels, 1 to {MOST_CHANNELS}: set network.channels to first or "
-                "last, and augmentation.channels too if there is one"
+                f"axis of an image, and {why} a number of channels, 1 to {MOST_CHANNELS}: set network.channels to "
+                "first or last, and augmentation.channels too if there is one"
             )
         channels = "first" if could[0] else "last"
     count, height, width = (last, first, middle) if channels == "last" else (first, middle, last)

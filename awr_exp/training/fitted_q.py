@@ -66,7 +66,7 @@ class FittedQ(Members):
         self.optimizer = optimizer
         with self.device:
             self.q = self.net("q", Q(spec, network, size=1), averaged=True)
-        self.normalizer = Normalizer(self.hyper(True), spec.entries)
+        self.normalizer = Normalizer(self.hyper(True), spec.obs_dim)
         self.gamma, self.lr, self.target_rate = self.hyper(gamma), self.hyper(lr), self.hyper(target_rate)
         self.unlimited, self.unit, self.level = self.hyper(torch.inf), self.hyper(1.0), self.hyper(0.0)
 
