@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from awr_exp.errors import UserError
-from awr_exp.layout import Entry
+from awr_exp.layout import SMALLEST, Entry
 from awr_exp.ranges import Channels
 
 MOST_CHANNELS = 12
@@ -45,7 +45,7 @@ def frame_of(entry: Entry, channels: Channels = "auto") -> Frame:
         return Frame((1, *entry.shape), False, 1, *entry.shape)
     stack, (first, middle, last) = entry.shape[:-3], entry.shape[-3:]
     if channels == "auto":
-        could = [size <= MOST_CHANNELS for size in (first, last)]
+        could = [one <= MOST_CHANNELS and side >= SMALLEST for one, side in ((first, last), (last, first))]
         if could[0] == could[1]:
             why = "both could be" if could[0] else "neither is"
             raise UserError(

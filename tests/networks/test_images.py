@@ -71,8 +71,9 @@ def test_a_member_of_an_impala_network_is_what_its_paper_says() -> None:
         ((4, 30, 20), "auto", (4, 30, 20)),
         ((4, 30, 20, 3), "auto", (12, 30, 20)),
         ((4, 3, 30, 20), "auto", (12, 30, 20)),
-        ((7, 7, 3), "last", (3, 7, 7)),
-        ((7, 7, 3), "first", (7, 7, 3)),
+        ((7, 7, 3), "auto", (3, 7, 7)),
+        ((7, 8, 9), "last", (9, 7, 8)),
+        ((7, 8, 9), "first", (7, 8, 9)),
     ],
 )
 def test_pixels_lie_where_they_should(shape: tuple[int, ...], channels: Any, wanted: tuple[int, int, int]) -> None:
@@ -89,9 +90,9 @@ def test_pixels_lie_where_they_should(shape: tuple[int, ...], channels: Any, wan
     ("make", "said"),
     [
         (
-            lambda: frame_of(entry(7, 8, 3)),
-            r"^camera has the shape \[7, 8, 3\], with 7 and 3 on the first and the last axis of an image, and both could "
-            r"be a number of channels, 1 to 12: set network\.channels to first or last",
+            lambda: frame_of(entry(7, 8, 9)),
+            r"^camera has the shape \[7, 8, 9\], with 7 and 9 on the first and the last axis of an image, and both "
+            r"could be a number of channels, 1 to 12: set network\.channels to first or last",
         ),
         (lambda: frame_of(entry(20, 20, 20)), "neither is a number of channels"),
         (lambda: CNN(frame_of(entry(20, 20)), 4), "leave nothing of an image of 20 x 20: choose smaller ones, such as"),
