@@ -1,6 +1,5 @@
 """The sweeper: Hydra's own grid, with every job checked before the first one trains, and a table at the end."""
 
-import copy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -24,6 +22,7 @@ from awr_exp.ranges import Count, Options
 from awr_exp.reading import check_links
 from awr_exp.sweep import closing
 from awr_exp.sweep.launcher import Fused, composed, place
+from awr_exp.sweep.memory import Memory
 from awr_exp.training.progress import heard
 
 OWN_FOLDER = "leave out hydra.sweep.subdir, or let it differ, as with ${hydra.job.num}"
@@ -41,7 +40,7 @@ class Grid(BasicSweeper):
         super().__init__(max_batch_size, dict(params or {}))
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        memory: Any = _Memory(hydra_context.config_loader)
+        memory: Any = Memory(hydra_context.config_loader)
         context = HydraContext(memory, hydra_context.callbacks)
         try:
             run_folder.settle(config)
@@ -145,25 +144,3 @@ def explained(job: str = "") -> Iterator[None]:
         reason = error if isinstance(error, UserError) else messages.said(error)
         hint = "; search with hydra/sweeper=optuna" if "INTERVAL" in str(error) else ""
         raise UserError(f"{job}{reason}{hint}") from None
-
-
-class _Memory:
-    """A config loader that composes each job once: it takes a tenth of a second and is asked for several times."""
-
-    def __init__(self, loader: ConfigLoader) -> None:
-        self.loader = loader
-        self.composed: dict[tuple[str, ...], DictConfig] = {}
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        key = tuple(sweep_overrides)
-        if key not in self.composed:
-            self.composed[key] = self.loader.load_sweep_config(master_config, sweep_overrides)
-            run_folder.settle(self.composed[key])
-        return copy.deepcopy(self.composed[key])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["loader"], name)
-
-    def __reduce__(self) -> Any:
-        # Sent to another process, it need not carry what it remembers.
-        return _Memory, (self.loader,)
