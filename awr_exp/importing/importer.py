@@ -45,7 +45,7 @@ def run(plan: Plan) -> list[str]:
             draft = Draft(folder, [arguments.roles, [[str(path), *_state(path)] for path in paths]])
             try:
                 return _imported(plan, draft, make)
-            except (UserError, OSError):
+            except Exception:
                 draft.delete()
                 raise
     except OSError as error:
@@ -54,9 +54,6 @@ def run(plan: Plan) -> list[str]:
 
 def _imported(plan: Plan, draft: Draft, make: Any) -> list[str]:
     arguments, paths, names = plan.arguments, plan.paths, plan.names
-    with draft:
-        _fill(plan, draft)
-    steps = draft.steps(paths, names)
     texts: dict[str, Any] = {
         "algorithm_name": "imported",
         "description": f"Imported from {paths[0].name}" + (f" and {len(paths) - 1} other files." if paths[1:] else "."),
@@ -64,6 +61,9 @@ def _imported(plan: Plan, draft: Draft, make: Any) -> list[str]:
         "action_columns": names["actions"],
     }
     extras = Extras(env=make, texts=texts, **arguments.numbers)
+    with draft:
+        _fill(plan, draft)
+    steps = draft.steps(paths, names)
     with Bar(f"writing {arguments.id}", len(steps.rewards)) as bar:
         stored = store(arguments.id, steps, extras, bar.advance, draft.folder)
     draft.delete()
