@@ -128,11 +128,11 @@ class Draft:
 
 def _begins(columns: Mapping[str, Any], files: NDArray[Any]) -> NDArray[np.bool_]:
     """Where another file or episode begins, or steps are counted anew."""
-    changed = np.diff(files) != 0
+    changed = files[1:] != files[:-1]
     if "episode" in columns:
-        changed |= np.diff(columns["episode"]) != 0
+        changed |= columns["episode"][1:] != columns["episode"][:-1]
     if "step" in columns:
-        changed |= np.diff(columns["step"]) <= 0
+        changed |= columns["step"][1:] <= columns["step"][:-1]
     return np.append(True, changed)
 
 
