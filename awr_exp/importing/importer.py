@@ -1,6 +1,7 @@
 """From files to a data set: read to a draft, which is written as a whole."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def _summary(plan: Plan, stored: Stored) -> list[str]:
         f"ends: {stored.terminated:,} of {count:,} episodes terminated, {cut:,} {'was' if cut == 1 else 'were'} cut",
         *stored.said,
         *([UNCLEAR_SAID.format(*ended)] if ended and "terminated" not in arguments.roles else []),
-        f"{arguments.id}: {count:,} episodes, {int(stored.lengths.sum()):,} steps, return "
+        f"{arguments.id}: {count:,} episode{'s' if count > 1 else ''}, {int(stored.lengths.sum()):,} steps, return "
         f"{np.mean(stored.returns):.1f} ± {np.std(stored.returns):.1f}, in {root() / arguments.id}",
     ]
     judge = [] if arguments.env else ["env=none"]
@@ -153,5 +154,8 @@ def _summary(plan: Plan, stored: Stored) -> list[str]:
 
 
 def _shortened(names: Sequence[str]) -> str:
+    """The names of entries, of which those of one column are told together."""
+    parts = [list(own) for _, own in groupby(names, lambda name: name.rpartition("[")[0] or name)]
+    told = [own[0] + (f" to {own[-1]}" if len(own) > 1 else "") for own in parts]
     count = f"{len(names)} numbers: " if len(names) > 1 else ""
-    return count + ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return count + ", ".join(told[:12]) + (", ..." if len(told) > 12 else "")

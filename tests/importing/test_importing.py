@@ -17,6 +17,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from awr_exp.data.description import describe
 from awr_exp.data.minari import load
 from awr_exp.data.transitions import Transitions
 from awr_exp.importing import csv_file
@@ -419,6 +420,16 @@ def test_times_of_day_begin_episodes_and_texts_of_numbers_are_numbers(root: Path
     np.savez("log.npz", **texts, timeout=np.arange(9) == 8)
     main(["log.npz", "id=test/texts-v0"])
     assert load("test/texts-v0").spec.num_actions == 3
+
+
+def test_what_columns_are_called_is_kept(root: Path) -> None:
+    main([*as_csv(episodes()), f"id={ID}"])
+    found = describe(load(ID))
+    assert [one.name for one in found.observations] == ["q_0", "q_1", "v"]
+    assert [one.name for one in found.actions] == ["a_0", "a_1"]
+    metadata = root / ID / "data" / "metadata.json"
+    metadata.write_text(metadata.read_text().replace('"q_0"', "0"))
+    assert [one.name for one in describe(load(ID)).observations] == ["0", "1", "2"]
 
 
 def test_demonstrations_may_have_no_rewards() -> None:
