@@ -103,7 +103,8 @@ def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]
     table = Table(show_header=False, box=None, pad_edge=False)
     columns = [column for column in zip_longest(*rows, fillvalue="") if any(column)]
     for name, value, *others in zip(*columns, strict=True):
-        table.add_row(Text(name), Text(value, style="bold"), *map(Text, others))
+        # A name that is cut could be another's.
+        table.add_row(Text(name, overflow="fold"), Text(value, style="bold"), *map(Text, others))
     _print("", table, "")
     for name, value in notes:
         _print(Text(_folded(f"{name}: {value}", isinstance(value, Paste))), soft_wrap=True)
