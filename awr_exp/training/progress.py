@@ -104,9 +104,9 @@ def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]
     columns = [column for column in zip_longest(*rows, fillvalue="") if any(column)]
     for row in zip(*columns, strict=True):
         # What is cut could be another's name.
-        name, value, *others = (Text(cell, overflow="fold") for cell in row)
-        value.stylize("bold")
-        table.add_row(name, value, *others)
+        first, second, *others = (Text(cell, overflow="fold") for cell in row)
+        second.stylize("bold")
+        table.add_row(first, second, *others)
     _print("", table, "")
     for name, value in notes:
         _print(Text(_folded(f"{name}: {value}", isinstance(value, Paste))), soft_wrap=True)
