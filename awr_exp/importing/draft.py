@@ -90,8 +90,6 @@ class Draft:
         Raises UserError where an episode is in several pieces, or a step is empty.
         """
         rows = self.state["rows"]
-        if not rows:
-            raise UserError(f"{paths[0]} has no rows" if len(paths) == 1 else "the files have no rows")
         columns: dict[str, Any] = {
             name: np.memmap(self.folder / f"{name}.bin", dtype, "r", shape=(rows, *shape))
             for name, (dtype, shape) in self.state["columns"].items()

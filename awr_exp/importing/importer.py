@@ -89,6 +89,8 @@ def _fill(plan: Plan, draft: Draft) -> None:
                     rows = Rows(table, roles, columns, draft.state["row"])
                     draft.add(rows.steps(table.apart), paths[number], position)
                     bar.advance(int((before[number] + sizes[number] * min(1, position / table.size)) / MB))
+            if not draft.state["row"]:
+                raise UserError(f"{paths[number]} has no rows: leave it out")
             draft.next_file()
 
 
@@ -138,10 +140,10 @@ def _summary(plan: Plan, stored: Stored) -> list[str]:
     others = [f"{role}={','.join(own)}" for role, own in plan.roles.columns.items() if role not in SEVERAL]
     ended = [name for name in plan.roles.columns.get("terminated", ()) if name in UNCLEAR]
     lines = [
-        f"observations: {_shortened(names['observations'])}",
-        f"actions: {actions if spec.discrete or len(names['actions']) < 9 else _shortened(names['actions'])}",
+        f"observations: {_counted(names['observations'])}",
+        f"actions: {actions if spec.discrete or len(names['actions']) < 9 else _counted(names['actions'])}",
         f"columns: {' '.join(others)}",
-        *([f"not used: {', '.join(plan.unused)}"] if plan.unused else []),
+        *([f"not used: {_shortened(plan.unused)}"] if plan.unused else []),
         f"ends: {stored.terminated:,} of {count:,} episodes terminated, {cut:,} {'was' if cut == 1 else 'were'} cut",
         *stored.said,
         *([UNCLEAR_SAID.format(*ended)] if ended and "terminated" not in arguments.roles else []),
@@ -153,9 +155,12 @@ def _summary(plan: Plan, stored: Stored) -> list[str]:
     return [*lines, f"train on it: {train}"]
 
 
+def _counted(names: Sequence[str]) -> str:
+    return (f"{len(names)} numbers: " if len(names) > 1 else "") + _shortened(names)
+
+
 def _shortened(names: Sequence[str]) -> str:
     """The names of entries, of which those of one column are told together."""
     parts = [list(own) for _, own in groupby(names, lambda name: name.rpartition("[")[0] or name)]
     told = [own[0] + (f" to {own[-1]}" if len(own) > 1 else "") for own in parts]
-    count = f"{len(names)} numbers: " if len(names) > 1 else ""
-    return count + ", ".join(told[:12]) + (", ..." if len(told) > 12 else "")
+    return ", ".join(told[:12]) + (f" and {len(told) - 12:,} more" if len(told) > 12 else "")

@@ -151,14 +151,14 @@ class Rows:
                 raise UserError(f"{self._place(name, texts.index(''))} is empty: name the episode of each row")
             ids = np.array(list(map(_id, texts)), np.int64)
         else:
-            ids = self._numbers(name, dates=True).reshape(-1)[: len(values)]
-            check_finite(ids, lambda row, entry: self._place(name, row))
-            if ids.dtype.kind == "f" and (large := abs(ids) >= LARGEST).any():
+            numbers = self._numbers(name, dates=True).reshape(-1)[: len(values)]
+            check_finite(numbers, lambda row, entry: self._place(name, row))
+            if numbers.dtype.kind == "f" and (large := abs(numbers) >= LARGEST).any():
                 place = self._place(name, int(large.argmax()))
                 raise UserError(f"{place} holds a number of too many digits to tell episodes apart: write shorter ones")
-            ids = np.where(ids == ids.round(), ids, ids.view(np.int64)) if ids.dtype.kind == "f" else ids
+            ids = _numbered(numbers)
         # The final observation is of the episode before it.
-        return np.append(ids, ids[-1:])[: self.count].astype(np.int64)
+        return np.append(ids, ids[-1:])[: self.count]
 
     def _check(self, found: Mapping[str, NDArray[Any]]) -> None:
         """Raises UserError for a number that is not finite."""
@@ -188,15 +188,21 @@ def _read(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else "" if value is None else str(value)
 
 
 @lru_cache
 def _id(name: str) -> int:
     """The number of an episode: its name, where that is a whole number, or else what nearly surely is of it alone."""
-    if re.fullmatch(r"-?\d{1,18}", name):
+    if re.fullmatch(r"0|-?[1-9]\d{0,17}", name):
         return int(name)
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little", signed=True)
+
+
+def _numbered(numbers: NDArray[Any]) -> NDArray[np.int64]:
+    """A number for each of these: whole ones are it, whatever their type, and of others it is their bits."""
+    whole, exact = numbers.astype(np.int64), numbers.astype(np.float64)
+    return whole if numbers.dtype.kind != "f" else np.where(exact == whole, whole, exact.view(np.int64))
 
 
 def _whole(part: NDArray[Any]) -> bool:
@@ -207,10 +213,10 @@ def _whole(part: NDArray[Any]) -> bool:
 
 def _strange(values: NDArray[Any]) -> tuple[int, str]:
     """The first row whose value is no number, and the value; the first row where all could be."""
-    texts = list(map(_text, values.reshape(len(values), -1)[:, 0].tolist()))
-    for row, text in enumerate(texts):
+    texts = list(map(_text, values.ravel().tolist()))
+    for entry, text in enumerate(texts):
         try:
             float(text or "nan")
         except ValueError:
-            return row, text
+            return entry * len(values) // len(texts), text
     return 0, texts[0]

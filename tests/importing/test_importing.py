@@ -248,6 +248,7 @@ MISTAKES = {
     ("l*.npz", f"id={ID}"): "no file matches l*.npz",
     ("log.csv", f"id={ID}", "ref_min_score=1"): "ref_min_score is 1.0 and ref_max_score None: give both",
     ("log.csv", f"id={ID}", "action_low=3"): "the least action would be 3, the largest 0.67: correct action_low",
+    ("log.csv", "header.csv", f"id={ID}"): "header.csv has no rows: leave it out",
     ("empty.npz", f"id={ID}", "episode=file"): "empty.npz has no rows",
     (".", f"id={ID}"): "holds files of .csv and .npz: name those to import",
     ("objects.npz", f"id={ID}", "episode=file"): "observations holds Python objects, not numbers",
@@ -258,7 +259,13 @@ MISTAKES = {
 
 @pytest.mark.parametrize("words", MISTAKES, ids=lambda words: " ".join(words))
 def test_a_mistake_is_answered_with_one_line(words: tuple[str, ...], root: Path) -> None:
-    for name, lines in {"log.csv": [HEADER, *ROWS], "bare.csv": ROWS, "void.csv": [], "log.txt": []}.items():
+    for name, lines in {
+        "log.csv": [HEADER, *ROWS],
+        "bare.csv": ROWS,
+        "void.csv": [],
+        "log.txt": [],
+        "header.csv": [HEADER],
+    }.items():
         Path(name).write_text("\n".join(lines))
     Path("old.csv").write_text("\r".join([HEADER, *ROWS]), newline="")
     np.savez("empty.npz", observations=np.zeros((0, 2)), actions=np.zeros(0), rewards=np.zeros(0))
@@ -406,6 +413,10 @@ def test_episodes_are_told_apart_by_what_floats_cannot_tell() -> None:
     assert load(ID).lengths.tolist() == [3, 3, 3]
     parquet.write_table(pyarrow.table(table | {"ep": table["ep"].astype(float)}), "log.parquet")
     assert "column ep, row 1 holds a number of too many digits" in refused("log.parquet", "id=test/floats-v0")
+    halves = table | {"ep": (count // 4 / 2).astype(np.float32)}
+    parquet.write_table(pyarrow.table(halves), "log.parquet")
+    main(["log.parquet", "id=test/halves-v0"])
+    assert load("test/halves-v0").lengths.tolist() == [3, 3, 3]
     named = table | {"ep": [None if row == 5 else f"run {row // 4}" for row in range(12)]}
     parquet.write_table(pyarrow.table(named), "log.parquet")
     assert "column ep, row 6 is empty: name the episode" in refused("log.parquet", "id=test/floats-v0")
