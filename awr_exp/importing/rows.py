@@ -196,7 +196,8 @@ def _id(name: str) -> int:
     """The number of an episode: its name, where that is a whole number, or else what nearly surely is of it alone."""
     if re.fullmatch(r"0|-?[1-9]\d{0,17}", name):
         return int(name)
-    return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little", signed=True)
+    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def _numbered(numbers: NDArray[Any]) -> NDArray[np.int64]:
