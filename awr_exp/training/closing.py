@@ -86,7 +86,7 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
         rows.append(("mean of its last few", f"{recent:10.1f}"))
     if "fqe/gamma" in run.latest:
         # Beside the data's row, what their own actions are worth.
-        heads = [f"estimate, gamma {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]
+        heads = [f"estimate, discounted by {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]
         rows[:2] = [(*row, head) for row, head in zip(rows[:2], heads, strict=True)]
     judges = [(run.chosen("agent"), run), *([(run.chosen("baseline"), baseline)] if baseline else [])]
     judged = [(f"held out ({name})", said) for name, one in judges if (said := _judged(one.latest))]

@@ -242,7 +242,7 @@ def test_the_closing_table_fits_a_terminal(
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     estimate, judged = "not evaluated -1234.5 (-1234.5 to -1234.5)", "NLL 0.1235, weighted 0.1235, value error 0.1235"
     assert said[1:5] == [
-        "return of estimate, gamma 0.99",
+        "return of estimate, discounted by 0.99",
         "data set mine/held-v0 285.9 ± 172.4 -1234.5",
         f"baseline BC {estimate}",
         f"AWR {estimate}",
