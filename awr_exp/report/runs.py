@@ -18,6 +18,14 @@ from awr_exp.training.rows import METRICS, Series
 
 RETURN, RECENT = "eval/return_mean", "eval/return_recent"
 SCORE, ESTIMATE = "eval/normalized_score", "fqe/return_mean"
+HELD_OUT = {
+    "heldout/nll": "held-out NLL",
+    "heldout/weighted_nll": "held-out weighted NLL",
+    "heldout/loss": "held-out loss",
+    "heldout/weighted_loss": "held-out weighted loss",
+    "heldout/value_error": "held-out value error",
+}
+"""The metrics of episodes that nothing is trained on, and what they are called."""
 LARGEST_FILE, LONGEST_LINE = 2**30, 2**12
 """Bytes of metrics.jsonl, whose rows have about a hundred."""
 Beta = Annotated[float, Range(lambda v: settings.is_number(v) and v > 0, "a positive, finite number")]

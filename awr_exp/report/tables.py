@@ -11,7 +11,7 @@ from typing import Any
 from awr_exp.math import diagnosis
 from awr_exp.math.diagnosis import Finding
 from awr_exp.report.comparison import Comparison
-from awr_exp.report.runs import ESTIMATE, RECENT, RETURN, SCORE, Result
+from awr_exp.report.runs import ESTIMATE, HELD_OUT, RECENT, RETURN, SCORE, Result
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet would compute."""
@@ -20,11 +20,7 @@ METRICS = {
     for name in (RETURN, RECENT, SCORE, "train/ess", "train/mean_weight", "train/clipped", "train/explained_variance")
 } | {
     ESTIMATE: "estimate",
-    "heldout/nll": "held-out NLL",
-    "heldout/weighted_nll": "held-out weighted NLL",
-    "heldout/loss": "held-out loss",
-    "heldout/weighted_loss": "held-out weighted loss",
-    "heldout/value_error": "held-out value error",
+    **HELD_OUT,
 }
 """The metrics of the table of runs, and their heads."""
 Table = Sequence[Sequence[Any]]

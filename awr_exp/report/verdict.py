@@ -12,7 +12,8 @@ def answer(compared: Comparison) -> str:
     """Which setting to use and how sure that is, in a few sentences."""
     ranked = compared.ranked
     if not ranked:
-        return "Nothing was evaluated here yet."
+        held_out = " beyond what policies make of held-out episodes; evaluate=fqe estimates their returns"
+        return f"Nothing was evaluated here yet{held_out if compared.judged else ''}."
     best, worth = ranked[0], _worth(ranked[0], compared.kind)
     name = best.name
     if settings.is_numbered(name):

@@ -15,7 +15,7 @@ from awr_exp.listing import ESTIMATE, RETURN
 from awr_exp.training.progress import CLOSING, Paste, closing_table
 
 log = logging.getLogger(__name__)
-HELD_OUT = "heldout/weighted_nll"
+HELD_OUT, LOSS = "heldout/weighted_nll", "heldout/weighted_loss"
 
 
 def show(
@@ -55,13 +55,15 @@ def _table(named: Sequence[tuple[results.PastRun, str]], folder: Path) -> list[S
     """A row of titles, then one for each run with its name, the best first."""
     # By the estimates of returns where nothing was evaluated.
     heads = {RETURN: "return", ESTIMATE: "estimate", HELD_OUT: "held-out weighted NLL"}
-    measured = [one for one in heads if any(one in run.metrics for run, _ in named)] or [RETURN]
+    known = {metric for run, _ in named for metric in run.metrics}
+    known |= {HELD_OUT} if LOSS in known else set()
+    measured = [one for one in heads if one in known] or [RETURN]
     # Weights of other settings ask for other actions: likelihoods rank none.
     first = measured[0] if measured[0] != HELD_OUT else RETURN
     rows = [
         (
             name or run.folder.name,
-            *(_shown(one, run.metrics.get(one)) for one in measured),
+            *(_shown(one, run.metrics) for one in measured),
             f"{run.status}: {run.error}" if run.error else run.status,
             os.path.relpath(run.folder, folder),
             _ill(run),
@@ -72,8 +74,12 @@ def _table(named: Sequence[tuple[results.PastRun, str]], folder: Path) -> list[S
     return [["job", *map(heads.__getitem__, measured), "status", "folder", look_at], *rows]
 
 
-def _shown(metric: str, value: float | None) -> str:
-    return f"{'–':>10}" if value is None else f"{value:10.4g}" if metric == HELD_OUT else f"{value:10.1f}"
+def _shown(metric: str, metrics: Mapping[str, float]) -> str:
+    """A number of a run; of a head without a likelihood its loss instead."""
+    if metric == HELD_OUT and LOSS in metrics:
+        return f"loss {metrics[LOSS]:.4g}"
+    value = metrics.get(metric)
+    return f"{'–':>8}" if value is None else f"{value:8.4g}" if metric == HELD_OUT else f"{value:8.1f}"
 
 
 def _ill(run: results.PastRun) -> str:

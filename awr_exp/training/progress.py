@@ -102,8 +102,11 @@ def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]
     """
     table = Table(show_header=False, box=None, pad_edge=False)
     columns = [column for column in zip_longest(*rows, fillvalue="") if any(column)]
-    for name, value, *others in zip(*columns, strict=True):
-        table.add_row(Text(name), Text(value, style="bold"), *map(Text, others))
+    for row in zip(*columns, strict=True):
+        # What is cut could be another's name.
+        first, second, *others = (Text(cell, overflow="fold") for cell in row)
+        second.stylize("bold")
+        table.add_row(first, second, *others)
     _print("", table, "")
     for name, value in notes:
         _print(Text(_folded(f"{name}: {value}", isinstance(value, Paste))), soft_wrap=True)

@@ -142,6 +142,22 @@ def test_the_rank_correlation_is_of_orders_alone(x: Any, seed: int) -> None:
     assert statistics.spearman(x, y) == pytest.approx(statistics.spearman(y, 2 * x + 1))
 
 
+def test_what_is_made_of_held_out_episodes_has_curves(tmp_path: Path) -> None:
+    """Also where nothing else is known."""
+    for seed in (0, 1):
+        make_run(tmp_path / str(seed), 0.1, seed, 1.0)
+        rows = [(at, name, at / 100 + seed) for at in (50, 100) for name in ("heldout/nll", "heldout/value_error")]
+        lines = [json.dumps({"update": u, "env_steps": 0, "name": name, "value": value}) for u, name, value in rows]
+        (tmp_path / str(seed) / "metrics.jsonl").write_text("\n".join(lines))
+    page.write([tmp_path], tmp_path)
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"curves.png"}
+    assert "evaluate=fqe estimates their returns" in report(tmp_path)
+    assert "On held-out episodes less is better." in text_of(tmp_path / "report.html")
+    panels = figures.learning_curves(read_one(tmp_path))
+    assert [panel.y.title for panel in panels] == ["held-out NLL", "held-out value error"]
+    assert list(panels[0].traces[-1].y) == [1.0, 1.5]
+
+
 def test_copies_of_a_run_make_nobody_sure(tmp_path: Path) -> None:
     for number in range(6):
         make_run(tmp_path / str(number), 0.1 if number < 3 else 1.0, 0, 5.0 if number < 3 else 6.0)
