@@ -207,7 +207,7 @@ FAULTS: dict[str, Any] = {
     "{runs}/best episodes=0": "episodes is 0; it must be a whole number of at least 1",
     "{runs}/best seed=-1": "seed is -1; it must be a whole number below 2147483648",
     "{runs}/best which=first": 'which is "first"; it must be one of best, latest',
-    "{runs}/best sample=true best_of=3": "sample=true takes any sample and best_of the best of several",
+    "{runs}/best sample=true best_of=3": "sample=true takes one sample, and best_of=3 the best",
     "{runs}/sweep best_of=3": "best_of=3 needs a Q to judge actions by, and its agent learns none",
     "{runs}/best --json {runs}/no/x.json": "no/x.json cannot be written: choose another file with --json",
     "{runs}/best --json": "argument --json: expected one argument",

@@ -1,6 +1,7 @@
 """Makes registered environments, and says what their tasks are."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -80,6 +81,10 @@ def _hear_mujoco() -> None:
         import mujoco
     except ImportError:
         return  # gymnasium will say what is missing
+    except Exception as error:
+        backend = os.environ.get("MUJOCO_GL")
+        advice = f": MUJOCO_GL={backend} is nothing that it can draw with here, so unset it" if backend else ""
+        raise UserError(f"MuJoCo cannot be imported ({named(error)}){advice}") from None
     said = set()
 
     def hear(text: str) -> None:

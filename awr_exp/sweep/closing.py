@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from awr_exp import listing, results, shell
+from awr_exp import results, shell
 from awr_exp.errors import UserError
-from awr_exp.listing import ESTIMATE, RETURN
+from awr_exp.report.runs import ESTIMATE, RETURN, findings
 from awr_exp.training.progress import CLOSING, Paste, closing_table
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def _shown(metric: str, value: float | None) -> str:
 
 def _ill(run: results.PastRun) -> str:
     """The number that most likely says why a run does not learn, or nothing: the report has it in a sentence."""
-    return next((one.name for one in listing.findings(run.folder, run.metrics) if one.sentence), "")
+    return next((one.name for one in findings(run.folder, run.metrics) if one.sentence), "")
 
 
 def _rank(run: results.PastRun, metric: str) -> tuple[bool, float]:
