@@ -83,8 +83,10 @@ def _hear_mujoco() -> None:
         return  # gymnasium will say what is missing
     except Exception as error:
         backend = os.environ.get("MUJOCO_GL")
-        advice = f": MUJOCO_GL={backend} is nothing that it can draw with here, so unset it" if backend else ""
-        raise UserError(f"MuJoCo cannot be imported ({named(error)}){advice}") from None
+        wrong = (
+            f"MUJOCO_GL={backend} is nothing that MuJoCo can draw with here" if backend else "MuJoCo cannot be imported"
+        )
+        raise UserError(f"{wrong} ({named(error)})") from None
     said = set()
 
     def hear(text: str) -> None:

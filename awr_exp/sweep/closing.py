@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.report.runs import ESTIMATE, RETURN, findings
-from awr_exp.training.progress import CLOSING, Paste, closing_table
+from awr_exp.training.progress import Paste, closing_table
 
 log = logging.getLogger(__name__)
 HELD_OUT = "heldout/weighted_nll"
@@ -44,9 +44,9 @@ def show(
         resume = shell.override("sweep.resume", folder.absolute())
         again = shell.once_more(resume, without=["hydra.sweep.dir"])
         notes.append((f"{unfinished} of {len(runs)} jobs are not finished, go on with", Paste(again)))
-    page = _report(folder)
+    page, answers = _report(folder)
     if page:
-        notes.append(("report", str(shell.near(page))))
+        notes = [*(("answer", answer) for answer in answers), *notes, ("report", str(shell.near(page)))]
     closing_table(_table(list(zip(runs, results.labels(jobs), strict=True)), folder), notes)
     return any(run.status == results.FAILED for run in runs)
 
@@ -86,18 +86,15 @@ def _rank(run: results.PastRun, metric: str) -> tuple[bool, float]:
     return run.status == results.PRUNED, -run.metrics.get(metric, -math.inf)
 
 
-def _report(folder: Path) -> Path | None:
-    """The sweep's report, or None where there is nothing to report or it fails: that costs the report alone."""
+def _report(folder: Path) -> tuple[Path | None, list[str]]:
+    """The sweep's report and its answers; none where there is nothing to report or it fails, which costs it alone."""
     try:
         # Drawing takes a second to import.
         from awr_exp.report import page
 
-        path, answers = page.write([folder], folder)
-        for answer in answers:
-            log.log(CLOSING, "%s", answer)
-        return path
+        return page.write([folder], folder)
     except UserError as error:
         log.info("no report: %s", error)
     except Exception as error:
         log.warning("no report: %s: %s", type(error).__name__, error)
-    return None
+    return None, []

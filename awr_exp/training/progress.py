@@ -171,7 +171,7 @@ class OfRun(logging.Filter):
 
 
 class TerminalHandler(logging.Handler):
-    """Log lines above the live bar, unwrapped, so that a path can be copied.
+    """Log lines above the live bar, broken between words alone, so that a path can be copied.
 
     Of one run among several only warnings and errors, with its name in front.
     """
@@ -181,6 +181,8 @@ class TerminalHandler(logging.Handler):
         name = speaker[1] if speaker else ""
         if not name or record.levelno >= logging.WARNING:
             text = f"{name}: {self.format(record)}" if name else self.format(record)
+            pasted = any(isinstance(one, Paste) for one in record.args or ())
+            text = "\n".join(_folded(line, pasted) for line in text.splitlines())
             _print(text, soft_wrap=True, markup=False, highlight=False)
 
 
