@@ -102,7 +102,7 @@ def test_commands_do_without_docstrings(module: str) -> None:
 def test_the_answer_and_how_sure_it_is(sweep: Path) -> None:
     answer = report(sweep)
     assert answer.startswith("Use beta=0.3 (interquartile mean of the return 62, 95% interval 60")
-    assert "Fairly sure: its runs are better than those of each other setting in 100% of all pairs" in answer
+    assert "Fairly sure: each of its runs is better than every run of the other settings." in answer
     assert "smallest" not in answer
 
 
@@ -287,7 +287,7 @@ def test_the_cause_is_said_of_the_best_and_of_each_setting(sweep: Path) -> None:
     assert said["beta=0.3"].startswith("the critic lags behind")
     assert "; then: the data's episodes" in said["beta=0.3"]
     assert said["beta=0.1"].startswith("the data's episodes are about equally good (the best tenth leads by 0.02)")
-    assert said["beta=1.0"] == "nothing found"
+    assert "beta=1.0" not in said
     numbers = {head: cells for head, *cells in zip(*tables.shown(tables.findings(compared)), strict=True)}
     assert numbers["setting"] == ["healthy", "beta=0.3", "beta=1.0", "beta=0.1"]
     # Means over the runs of a setting.
