@@ -211,8 +211,8 @@ FAULTS: dict[str, Any] = {
     "{runs}/sweep best_of=3": "best_of=3 needs a Q to judge actions by, and its agent learns none",
     "{runs}/best --json {runs}/no/x.json": "no/x.json cannot be written: choose another file with --json",
     "{runs}/best --json": "argument --json: expected one argument",
+    "{runs}/best episode=3": "there is no episode with the options that are chosen; did you mean episodes?",
     "{runs}/best --vidoe": "there is no option --vidoe; did you mean --video?",
-    "{runs}/best episode=3": "there is no episode with the options that are chosen",
     "{runs}/best env=gym env.id=tests.test_evaluate:Drawn-v0 +env.kwargs.fails=3 episodes=1": "{runs}/best: the "
     "environment failed 30 times in one episode, the last time so: RuntimeError: the simulator crashed",
     "{runs}/best env=two_ways --video": "does not fit the policy",

@@ -120,7 +120,7 @@ def in_our_grammar(words: Sequence[str]) -> list[str]:
 
 def main() -> None:
     sys.argv[1:] = arguments.understood(in_our_grammar(sys.argv[1:]))
-    with messages.plain_errors(), interruptible():
+    with messages.plain_errors(settings.EVALUATION.own), interruptible():
         run()
 
 
