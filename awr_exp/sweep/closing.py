@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.report.runs import ESTIMATE, RETURN, findings
-from awr_exp.training.progress import Paste, closing_table
+from awr_exp.training.progress import closing_table
 
 log = logging.getLogger(__name__)
 HELD_OUT = "heldout/weighted_nll"
@@ -38,12 +38,12 @@ def show(
     patterns = ["/".join([*"*" * depth, "wandb", "offline-run-*"]) for depth in depths]
     offline = [f"{shell.words(str(near))}/{pattern}" for pattern in patterns if next(folder.glob(pattern), None)]
     if offline:
-        notes.append(("W&B upload", Paste(" ".join([shell.command("sync", module="wandb"), *offline]))))
+        notes.append(("W&B upload", shell.Paste(" ".join([shell.command("sync", module="wandb"), *offline]))))
     unfinished = sum(run.status in (results.STOPPED, results.UNFINISHED) for run in runs)
     if unfinished:
         resume = shell.override("sweep.resume", folder.absolute())
         again = shell.once_more(resume, without=["hydra.sweep.dir"])
-        notes.append((f"{unfinished} of {len(runs)} jobs are not finished, go on with", Paste(again)))
+        notes.append((f"{unfinished} of {len(runs)} jobs are not finished, go on with", again))
     page, answers = _report(folder)
     if page:
         notes = [*(("answer", answer) for answer in answers), *notes, ("report", str(shell.near(page)))]

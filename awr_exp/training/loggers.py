@@ -17,7 +17,6 @@ from awr_exp import shell
 from awr_exp.errors import named
 from awr_exp.ranges import Text, Texts, checked
 from awr_exp.training import artifacts
-from awr_exp.training.progress import Paste
 from awr_exp.training.redaction import command_line_has_a_secret, redact
 from awr_exp.training.rows import METRICS, divided, finite, forget_after
 from awr_exp.training.wandb_settings import answers, possible, settle_cache
@@ -212,14 +211,14 @@ class Wandb:
         if run.settings.mode == "offline":
             merge, folder = ["--id", str(self.id)] if run.id != self.id else [], shell.near(Path(run.settings.sync_dir))
             for told, words in (("look", ["leet"]), ("upload", ["sync", *merge])):
-                log.info("W&B offline, %s: %s", told, Paste(shell.command(*words, str(folder), module="wandb")))
+                log.info("W&B offline, %s: %s", told, shell.command(*words, str(folder), module="wandb"))
         return run
 
     def _leave(self, run: Any, exit_code: int) -> None:
         """Close a run whose server is out of reach. W&B goes on trying for a while, and nobody waits for that."""
         folder = Path(run.settings.sync_dir)
         again = shell.command("sync", str(shell.near(folder)), module="wandb")
-        log.warning("W&B is out of reach, and has not all of this run. Once it is back: %s", Paste(again))
+        log.warning("W&B is out of reach, and has not all of this run. Once it is back: %s", again)
 
         def close() -> None:
             with suppress(Exception):

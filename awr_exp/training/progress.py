@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column, Table
 from rich.text import Text
 
+from awr_exp.shell import Paste
+
 
 class _Rate(ProgressColumn):
     """Shows the updates a second."""
@@ -91,10 +93,6 @@ def compiling(seconds: str) -> Iterator[None]:
         yield
 
 
-class Paste(str):
-    """A command that somebody may paste into a shell."""
-
-
 def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]]) -> None:
     """Print results (name, then values), then where things are (name, place).
 
@@ -117,7 +115,11 @@ def _folded(text: str, command: bool) -> str:
     console = get_console()
     if not console.is_terminal:
         return text
-    first, *others = _QUOTED.findall(text) if command else text.split(" ")
+    words = _QUOTED.findall(text) if command else text.split(" ")
+    if "".join("".join(words).split()) != "".join(text.split()):
+        # An apostrophe of a sentence is no quote.
+        return text
+    first, *others = words
     lines, end = [first], " \\" if command else ""
     for word in others:
         if len(f"{lines[-1]} {word}{end}") <= console.width:
