@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from awr_exp import ranges, results
 from awr_exp.config import choices
 from awr_exp.errors import UserError
+from awr_exp.math import diagnosis
 from awr_exp.ranges import Count, Range
-from awr_exp.reading import LARGEST
+from awr_exp.reading import LARGEST, read_yaml
 from awr_exp.report import settings
 from awr_exp.report.settings import BETA, GOALS, Config, Setting
 from awr_exp.training import rows
@@ -118,3 +119,12 @@ def _check_lines(path: Path) -> None:
         raise UserError(f"{path} cannot be read: it is larger than {LARGEST_FILE} bytes")
     if any(len(line) > LONGEST_LINE for line in path.read_bytes().splitlines()):
         raise UserError(f"{path} cannot be read: it has a line that is longer than {LONGEST_LINE} bytes")
+
+
+def findings(folder: Path, metrics: Mapping[str, float]) -> list[diagnosis.Finding]:
+    """The diagnosis of a run by its metrics; none where nothing can be judged."""
+    try:
+        config = read_yaml(folder / ".hydra" / "config.yaml")
+        return diagnosis.diagnose(metrics, results.leaves(config) if isinstance(config, dict) else {})
+    except (UserError, ArithmeticError):  # The latter is of numbers that no run has.
+        return []

@@ -61,10 +61,10 @@ def groups(compared: Comparison) -> Table:
 
 
 def diagnoses(compared: Comparison) -> Table:
-    """Make a row for each setting of which anything can be judged: why it does not learn, the likeliest cause first."""
-    groups = [group for group in compared.ranked if group.findings]
-    said = ["; then: ".join(diagnosis.said(group.findings)) or "nothing found" for group in groups]
-    return _table({"setting": [group.title for group in groups], "diagnosis": said})
+    """Make a row for each setting with which something is wrong: why it does not learn, the likeliest cause first."""
+    said = {group.title: "; then: ".join(diagnosis.said(group.findings)) for group in compared.ranked}
+    ill = {title: sentence for title, sentence in said.items() if sentence}
+    return _table({"setting": list(ill), "diagnosis": list(ill.values())}) if ill else []
 
 
 def findings(compared: Comparison) -> Table:
@@ -168,7 +168,7 @@ def _texts(cells: Sequence[Any]) -> list[str]:
 
 def _style(largest: float) -> str:
     """A format with three or four digits of a column's largest number; with an exponent where that is far from 1."""
-    if largest and not 1e-3 <= largest < 1e7:
+    if largest and not 1e-4 <= largest < 1e7:
         return ".2e"
     size = math.floor(math.log10(largest or 1))
     return f".{2 - size if size < 0 else max(0, 3 - size)}f"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from awr_exp import listing, results, shell
+from awr_exp import results, shell
 from awr_exp.errors import UserError
-from awr_exp.listing import ESTIMATE, RETURN
-from awr_exp.training.progress import CLOSING, Paste, closing_table
+from awr_exp.report.runs import ESTIMATE, RETURN, findings
+from awr_exp.training.progress import closing_table
 
 log = logging.getLogger(__name__)
 HELD_OUT, LOSS = "heldout/weighted_nll", "heldout/weighted_loss"
@@ -38,15 +38,15 @@ def show(
     patterns = ["/".join([*"*" * depth, "wandb", "offline-run-*"]) for depth in depths]
     offline = [f"{shell.words(str(near))}/{pattern}" for pattern in patterns if next(folder.glob(pattern), None)]
     if offline:
-        notes.append(("W&B upload", Paste(" ".join([shell.command("sync", module="wandb"), *offline]))))
+        notes.append(("W&B upload", shell.Paste(" ".join([shell.command("sync", module="wandb"), *offline]))))
     unfinished = sum(run.status in (results.STOPPED, results.UNFINISHED) for run in runs)
     if unfinished:
         resume = shell.override("sweep.resume", folder.absolute())
         again = shell.once_more(resume, without=["hydra.sweep.dir"])
-        notes.append((f"{unfinished} of {len(runs)} jobs are not finished, go on with", Paste(again)))
-    page = _report(folder)
+        notes.append((f"{unfinished} of {len(runs)} jobs are not finished, go on with", again))
+    page, answers = _report(folder)
     if page:
-        notes.append(("report", str(shell.near(page))))
+        notes = [*(("answer", answer) for answer in answers), *notes, ("report", str(shell.near(page)))]
     closing_table(_table(list(zip(runs, results.labels(jobs), strict=True)), folder), notes)
     return any(run.status == results.FAILED for run in runs)
 
@@ -84,7 +84,7 @@ def _shown(metric: str, metrics: Mapping[str, float]) -> str:
 
 def _ill(run: results.PastRun) -> str:
     """The number that most likely says why a run does not learn, or nothing: the report has it in a sentence."""
-    return next((one.name for one in listing.findings(run.folder, run.metrics) if one.sentence), "")
+    return next((one.name for one in findings(run.folder, run.metrics) if one.sentence), "")
 
 
 def _rank(run: results.PastRun, metric: str) -> tuple[bool, float]:
@@ -92,18 +92,15 @@ def _rank(run: results.PastRun, metric: str) -> tuple[bool, float]:
     return run.status == results.PRUNED, -run.metrics.get(metric, -math.inf)
 
 
-def _report(folder: Path) -> Path | None:
-    """The sweep's report, or None where there is nothing to report or it fails: that costs the report alone."""
+def _report(folder: Path) -> tuple[Path | None, list[str]]:
+    """The sweep's report and its answers; none where there is nothing to report or it fails, which costs it alone."""
     try:
         # Drawing takes a second to import.
         from awr_exp.report import page
 
-        path, answers = page.write([folder], folder)
-        for answer in answers:
-            log.log(CLOSING, "%s", answer)
-        return path
+        return page.write([folder], folder)
     except UserError as error:
         log.info("no report: %s", error)
     except Exception as error:
         log.warning("no report: %s: %s", type(error).__name__, error)
-    return None
+    return None, []

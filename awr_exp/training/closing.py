@@ -9,7 +9,7 @@ from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.math import diagnosis
 from awr_exp.training import curves
-from awr_exp.training.progress import Paste, closing_table
+from awr_exp.training.progress import closing_table
 from awr_exp.training.run import Run
 from awr_exp.training.trainer import Trainer
 from awr_exp.types import DataInfo
@@ -95,7 +95,7 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     if (folder / "curves.png").exists():
         notes.append(("curves", str(folder / "curves.png")))
     if next((folder / "wandb").glob("offline-run-*"), None):
-        notes.append(("dashboard", Paste(shell.command("leet", str(folder / "wandb"), module="wandb"))))
+        notes.append(("dashboard", shell.command("leet", str(folder / "wandb"), module="wandb")))
     notes.append(("policy", f"awr_exp.load({str(folder)!r})"))
     closing_table(rows, notes)
 

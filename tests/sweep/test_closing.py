@@ -15,7 +15,7 @@ CONFIG = {"agent": {"_target_": "awr_exp.agents.awr.AWR", "beta": 0.3, "max_weig
 def test_what_to_look_at_is_beside_each_job(
     ill: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(closing, "_report", lambda folder: None)
+    monkeypatch.setattr(closing, "_report", lambda folder: (None, []))
     coverage = {"0": 0.5, "1": 0.01 if ill else 0.5}
     for name, value in coverage.items():
         (tmp_path / name / ".hydra").mkdir(parents=True)
