@@ -27,12 +27,12 @@ from awr_exp.training.run import Run
 from tests.conftest import CONTINUOUS, DISCRETE, batch_for, composed, refused
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in config.CONF.glob("*/*.yaml"))
-IN_CONTRACT = ("agent", "advantage", "head", "network", "optimizer", "weighting")
+IN_CONTRACT = ("agent", "advantage", "augmentation", "head", "network", "optimizer", "weighting")
 """Groups whose options are tried with all that they can be combined with, in test_contract."""
 NEEDS = {
     "minari": "dataset.id=awr_exp/pendulum-mixed-v0", "gym": "env.id=Pendulum-v1", "online_paper": "env.id=Pendulum-v1",
 }  # fmt: skip
-ENVS = {"cartpole": "dataset=cartpole_mixed", "two_ways": "dataset=two_ways"}
+ENVS = {"cartpole": "dataset=cartpole_mixed", "two_ways": "dataset=two_ways", "pixel_grid": "dataset=pixel_grid"}
 EXTRAS = {
     "halfcheetah": "mujoco", "hopper": "mujoco", "walker2d": "mujoco", "ant": "mujoco", "humanoid": "mujoco",
     "lunarlander": "Box2D", "lunarlander_continuous": "Box2D",

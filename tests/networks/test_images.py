@@ -1,5 +1,6 @@
 """Networks of images against PyTorch's own layers, and where an image's channels are."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from awr_exp.data.episodes import from_episodes
 from awr_exp.errors import UserError
 from awr_exp.layout import Entry
 from awr_exp.networks.augmentation import RandomShift
@@ -17,6 +19,7 @@ from awr_exp.networks.frames import frame_of
 from awr_exp.networks.images import Images
 from awr_exp.networks.mlp import MLP, of_task, unflatten
 from awr_exp.types import Spec
+from tests.conftest import make_awr
 
 
 def entry(*shape: int, name: str = "camera", dtype: str = "uint8") -> Entry:
@@ -153,3 +156,33 @@ def test_images_are_moved_alike_and_their_edges_repeated(shape: tuple[int, ...])
     assert len(found) == 25
     assert max(found.values()) < 25
     assert torch.equal(shift(obs, torch.zeros_like(noise)), obs)
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_the_best_action_is_seen_in_an_image(shift: bool) -> None:
+    """The brighter half of an image is the action that is rewarded, wherever noise and moves hide the border."""
+    spec, rng = spec_of(entry(12, 12, 3)), np.random.default_rng(0)
+
+    def shown(side: int) -> np.ndarray:
+        image = rng.integers(0, 120, (12, 12, 3))
+        image[:, 6 * side : 6 * side + 6] += 100
+        return image.astype(np.uint8)
+
+    episodes = []
+    for _ in range(400):
+        side, action = rng.integers(2, size=2)
+        seen = spec.flatten({"camera": np.stack([shown(side), shown(side)])})
+        episodes.append({"observations": seen, "actions": [action], "rewards": [action == side], "terminated": True})
+    data = from_episodes("sides", spec, episodes)
+    encoder = partial(CNN, filters=[4], kernels=[4], strides=[2])
+    network = partial(Images, encoder=encoder, trunk=partial(MLP, hidden=(16,)), features=16)
+    moves = {"augmentation": partial(RandomShift, pixels=2)} if shift else {}
+    agent = make_awr(spec, seeds=[0, 1], network=network, dtype=torch.float32, actor_lr=1e-2, beta=0.1, **moves)
+    agent.fit_normalizer(*data.obs_statistics())
+    g = torch.Generator().manual_seed(0)
+    for _ in range(80):
+        rows = torch.randint(len(data), (2, 64), generator=g)
+        agent.update(replace(data.sample(rows), noise=torch.randn(2, 64, agent.noise_size, generator=g)))
+    side = torch.arange(2).repeat(20)
+    unseen = torch.as_tensor(np.stack([shown(int(one)).reshape(-1) for one in side]))
+    assert torch.equal(agent.act(unseen.expand(2, -1, -1)), side.expand(2, -1))
