@@ -82,7 +82,13 @@ def test_a_run_leaves_what_the_readme_promises(cli: Cli, tmp_path: Path) -> None
         "normalized_score",
     ]:
         assert f"eval/{name}" in names
-    for text in ("data set awr_exp/pendulum-mixed-v0", "baseline bc", "\nawr ", str(run), "wandb sync"):
+    for text in (
+        "data set awr_exp/pendulum-mixed-v0",
+        "baseline bc",
+        "\nawr ",
+        str(run.relative_to(tmp_path)),
+        "wandb sync",
+    ):
         assert text in done.stdout
     assert len(list((run / "checkpoint").glob("update_*"))) == 2
 

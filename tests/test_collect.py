@@ -281,7 +281,7 @@ WRONG = {
     "policy=random dataset_id=aa/b-v0 env=cartpole episodes=0": "episodes is 0; it must be a whole number",
     "policy=random dataset_id=aa/b-v0 env=cartpole noise=2": "noise is 2; of discrete actions it is a share",
     "policy=random dataset_id=aa/b-v0 env=cartpole noise=-1": "noise is -1; it must be a number of at least 0",
-    "polcy=random": "error: there is no polcy with the options that are chosen: --help lists them",
+    "polcy=random": "error: there is no polcy with the options that are chosen; did you mean policy?",
 }
 
 

@@ -101,7 +101,7 @@ WITH_AGENTS = [
 def test_a_recipe_builds_with_every_agent_or_says_why_not(recipe: str, agent: str) -> None:
     chosen = [*overrides("experiment", recipe), f"agent={agent}"]
     spec = DISCRETE if "lunarlander" in recipe or "cartpole" in recipe else CONTINUOUS
-    refusals = r"^trainer=online needs an agent that learns values: choose agent=awr$"
+    refusals = r"^trainer=(online|finetune) needs an agent that learns values: choose agent=awr$"
     if agent in ("td3_bc", "rebrac", "td3_awr"):
         refusals += "|climbs Q along|needs continuous actions|agent.ema_decay is 0"
     if agent in ("cql", "cal_ql"):

@@ -383,7 +383,7 @@ def with_state(agent: str) -> list[str]:
 NATIVE = ("awr", "rwr", "marwil", "bc", "bc_top")
 """The agents whose steps there are in C++."""
 COMPILED = [
-    pytest.param("eager", "iql", OFFLINE, "mixture", "continuous"),
+    pytest.param("eager", "iql", OFFLINE, "mixture", "continuous", marks=pytest.mark.long),
     *(
         pytest.param("inductor", agent, schedule, head, task, marks=pytest.mark.slow)
         for agent in AGENTS

@@ -89,7 +89,9 @@ def hydra_knows_our_parts() -> None:
     composed()
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=pytest.mark.long if n % 2 else ()) for n, line in enumerate(COMMANDS)]
+)
 def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, arguments = parts(line, finished)
     if {"--help", "--config-dir", "-sc"} & set(arguments):

@@ -322,7 +322,11 @@ LEARNS = [
         agent,
         spec,
         id=f"{agent}-{'discrete' if spec.discrete else 'continuous'}",
-        marks=pytest.mark.slow if agent in NEARLY_ANOTHER or (spec.discrete and agent not in OWN_CRITIC) else (),
+        marks=pytest.mark.slow
+        if agent in NEARLY_ANOTHER or (spec.discrete and agent not in OWN_CRITIC)
+        else pytest.mark.long
+        if agent in ("cql", "td3_bc", "marwil", "bc_top") or spec.discrete
+        else (),
     )
     for agent in config.options("agent")
     for spec in (BOX, ARMS)

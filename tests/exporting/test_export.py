@@ -126,8 +126,8 @@ def alone(program: str, path: Path, without: str) -> str:
     ("program", "without"),
     [
         ("with_numpy.py", "awr_exp torch onnxruntime"),
-        ("with_onnxruntime.py", "awr_exp torch onnx"),
-        pytest.param("with_torch.py", "awr_exp onnxruntime", marks=pytest.mark.slow),
+        pytest.param("with_onnxruntime.py", "awr_exp torch onnx", marks=pytest.mark.long),
+        pytest.param("with_torch.py", "awr_exp onnxruntime", marks=pytest.mark.long),
     ],
 )
 def test_ten_lines_load_it_without_us(program: str, without: str, tmp_path: Path) -> None:

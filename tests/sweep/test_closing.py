@@ -34,7 +34,7 @@ def test_what_to_look_at_is_beside_each_job(
 def test_no_job_is_cut_and_a_loss_takes_the_place_of_a_likelihood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(closing, "_report", lambda folder: None)
+    monkeypatch.setattr(closing, "_report", lambda folder: (None, []))
     monkeypatch.setenv("COLUMNS", "60")
     known = {"head=deterministic_and_long": {"weighted_loss": 0.5}, "head=gaussian": {"weighted_nll": 1.5}}
     for name, metrics in known.items():

@@ -141,6 +141,7 @@ def test_a_policy_stands_still_once_its_learning_rate_has_fallen(tmp_path: Path)
 
 
 @pytest.mark.parametrize("head", [pytest.param(head, marks=pytest.mark.slow) for head in HEADS[:3]] + HEADS[3:])
+@pytest.mark.long
 def test_an_update_can_be_traced_with_every_head(head: MakeHead) -> None:
     spec = DISCRETE if head is heads.Categorical else CONTINUOUS
     plain, traced = make_awr(spec, head=head, value_iters=1), make_awr(spec, head=head, value_iters=1)
