@@ -106,8 +106,8 @@ def asked(wrapper: Any) -> WrapperSpec:
     name, kwargs = next(iter(wrapper.items())) if isinstance(wrapper, Mapping) else (wrapper, None)
     if name not in RECREATED:
         raise UserError(
-            f"env.wrappers: {name} is none of gymnasium's that can be made by its arguments: put it on in an environment "
-            f"of your own, registered as my_module:MyEnv-v0{near(str(name), RECREATED)}"
+            f"env.wrappers: {name} is none of gymnasium's that can be made by its arguments: put it on in an "
+            f"environment of your own, registered as my_module:MyEnv-v0{near(str(name), RECREATED)}"
         )
     if not isinstance(kwargs or {}, Mapping):
         raise UserError(f"env.wrappers: give the arguments of {name} by name, such as {{{name}: {{argument: value}}}}")
