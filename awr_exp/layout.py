@@ -6,7 +6,7 @@ before. Nothing here imports torch or gymnasium: workers and policies do without
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,13 @@ class Entry:
 
     @property
     def is_image(self) -> bool:
-        """Whether it can be looked at: numbers on two axes, or on more with channels and stacks of images."""
-        return not self.counts and 2 <= len(self.shape) <= 4 and sorted(self.shape)[-2] >= SMALLEST
+        """Whether it can be looked at: numbers on three axes, or four in a stack of images; bytes may be on two."""
+        axes = 2 if self.dtype == "uint8" else 3
+        return not self.counts and axes <= len(self.shape) <= 4 and sorted(self.shape)[-2] >= SMALLEST
+
+    def stacked(self, count: int) -> "Entry":
+        """What it is of so many time steps, the last of which is now, as gymnasium's FrameStackObservation has it."""
+        return replace(self, shape=(count, *self.shape), counts=self.counts * count, starts=self.starts * count)
 
     @property
     def kept(self) -> str:

@@ -1,7 +1,7 @@
 """What the layers hand to one another. K is the number of members, B the batch size."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -46,6 +46,13 @@ class Spec:
     def entries(self) -> layout.Entries:
         """The parts of an observation; a vector is one."""
         return self.observation or (layout.Entry((), (self.obs_dim,), dtype=self.dtype),)
+
+    def stacked(self, history: int) -> "Spec":
+        """The task of which so many observations are seen at once, the last of which is now."""
+        if history == 1:
+            return self
+        entries = tuple(entry.stacked(history) for entry in self.entries)
+        return replace(self, obs_dim=history * self.obs_dim, observation=entries)
 
     @property
     def discrete(self) -> bool:
@@ -131,9 +138,10 @@ class DataInfo:
 
     episode_returns: undiscounted, in the data's own units, whatever reward_unit is; fingerprint: changes when the
     content does; env_spec, eval_env_spec: the environments that it comes from and that it is to be evaluated in, as
-    `awr_exp.envs.source.EnvSource` or gymnasium's EnvSpec, or None; ref_min_score, ref_max_score: returns of a random
-    and an expert policy, or None; observation_space: gymnasium's, as the data set says, or None; observation_columns,
-    action_columns: what each entry is called, or none where nobody has named them.
+    `awr_exp.envs.source.EnvSource` or gymnasium's EnvSpec, or None; history: observations that are seen at once;
+    ref_min_score, ref_max_score: returns of a random and an expert policy, or None; observation_space: gymnasium's, as
+    the data set says, or None; observation_columns, action_columns: what each entry is called, or none where nobody
+    has named them.
     """
 
     id: str
@@ -145,6 +153,7 @@ class DataInfo:
     ref_max_score: float | None = None
     eval_env_spec: Any = None
     observation_space: Any = None
+    history: int = 1
     observation_columns: Sequence[str] = ()
     action_columns: Sequence[str] = ()
 

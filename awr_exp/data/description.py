@@ -108,7 +108,7 @@ class Description:
 
 def describe(data: Transitions, heard: Sequence[str] = ()) -> Description:
     """Look at a whole data set, in pieces, whose rewards are in their own units; heard: what reading it said."""
-    info, spec = data.info, data.spec
+    info, spec = data.info, data.stored
     scores = [info.normalized_score(one) for one in (info.return_mean, float(info.episode_returns.max()))]
     low, high = (info.ref_min_score, info.ref_max_score) if scores[0] is not None else (None, None)
     of_observations = columns(data.schema.read(rows, "obs") for rows in data.packed.split(_rows(data)))

@@ -37,7 +37,7 @@ def gym(
 
     Raises UserError if it cannot be made or does not fit the data set, if any.
     """
-    specs = tuple(map(source.asked, wrappers))
+    specs = (*map(source.asked, wrappers), *_stack(data))
     if vectorized and specs:
         raise UserError("env.wrappers are put on environments one by one: leave out env.vectorized")
     make = Make(id, dict(kwargs or {}) | _drawing(specs), vectorized, clip_actions, specs)
@@ -81,6 +81,7 @@ def _recorded(data: DataInfo, spec: Spec | None, env: Any) -> Make:
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
     make = _of(env, clip)
+    make = replace(make, wrappers=(*make.wrappers, *_stack(data)))
     if foreign_module(env.id) or source.reaches_out(env.kwargs):
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which would import a module or open a file: if you "
@@ -127,6 +128,12 @@ def _of(env: Any, clip_actions: bool) -> Make:
     if env.max_episode_steps is not None:
         kwargs["max_episode_steps"] = env.max_episode_steps
     return Make(env.id, kwargs | _drawing(wrappers), False, clip_actions, wrappers)
+
+
+def _stack(data: DataInfo | None) -> list[WrapperSpec]:
+    """What shows an environment's last observations at once, where those of the data set are."""
+    seen = data.history if data else 1
+    return [source.asked({"FrameStackObservation": {"stack_size": seen}})] if seen > 1 else []
 
 
 def _drawing(wrappers: Sequence[WrapperSpec]) -> dict[str, str]:
