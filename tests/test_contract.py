@@ -37,7 +37,8 @@ from tests import conftest
 from tests.conftest import CONTINUOUS, DISCRETE, IMAGES, composed, train
 
 TASKS = {"continuous": CONTINUOUS, "discrete": DISCRETE}
-FOR_IMAGES = ("network=cnn", "network=cnn_small", "network=impala", "augmentation=random_shift")
+LARGE = ("network=cnn", "network=impala")
+FOR_IMAGES = (*LARGE, "network=cnn_small", "augmentation=random_shift")
 AGENTS, HEADS = map(config.options, ("agent", "head"))
 OTHERS = [
     f"{group}={one}" for group in ("weighting", "network", "optimizer", "augmentation") for one in config.options(group)
@@ -256,7 +257,8 @@ def combinations() -> Iterator[Any]:
                     usual = option == "head=auto"
                     now = usual and ((schedule == OFFLINE and task == "continuous") or agent == "awr")
                     now = now or (agent, schedule) == places[number % len(places)]
-                    later = usual and ((schedule, task) == turn or agent == "iql")
+                    later = (usual and ((schedule, task) == turn or agent == "iql")) or (now and option in LARGE)
+                    now = now and option not in LARGE
                     marks = () if now else pytest.mark.long if later else pytest.mark.slow
                     combination = schedule, agent, task, option
                     yield pytest.param(combination, marks=marks, id=" ".join(combination))
