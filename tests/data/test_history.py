@@ -8,6 +8,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from awr_exp.building import place
 from awr_exp.building.build import build
 from awr_exp.building.task import open_task
 from awr_exp.data.episodes import from_episodes
@@ -91,3 +92,10 @@ def test_the_environment_is_shown_alike(datasets: Path, monkeypatch: pytest.Monk
 def test_longer_than_any_episode_is_refused(data: Transitions) -> None:
     with pytest.raises(UserError, match=r"dataset\.history=8 is longer than any .* longest has 7 observations"):
         select(data, history=8)
+
+
+def test_a_policy_that_sees_a_history_is_shown_one_wherever_it_plays() -> None:
+    cfg = composed("env=pendulum")
+    env = place.chosen(cfg["env"], {"history": 3})()
+    assert env.observation_space.shape == (3, 3)
+    assert place.chosen(cfg["env"], {"history": 1})().observation_space.shape == (3,)
