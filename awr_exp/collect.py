@@ -192,7 +192,7 @@ def _known_best(content: dict[str, Any]) -> list[float]:
 def main() -> None:
     sys.argv[1:] = arguments.understood(sys.argv[1:])
     # A signal is as Ctrl-C: what is half written is taken away.
-    with messages.plain_errors(), interruptible():
+    with messages.plain_errors(settings.COLLECTION.own), interruptible():
         run()
 
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,8 @@ class Side:
 
 def read(folder: Path) -> Side:
     """Read the files of a run. Raises UserError where they are not those of one run."""
-    found = results.folders(folder)
-    if found != [folder]:
-        sweep = shell.command(str(folder), module="awr_exp.report") if found else ""
-        what = (
-            f"holds {len(found)} runs: compare two of them, or see {sweep}" if found else "is not the folder of a run"
-        )
-        raise UserError(f"{folder} {what}")
+    if results.folders(folder) != [folder]:
+        raise UserError(f"{folder} is not the folder of a run")
     entry = listing.run(folder)
     if entry.status == listing.BROKEN:
         raise UserError(entry.error)
@@ -152,6 +147,16 @@ def _row(title: str, cells: Iterable[str]) -> str:
     return f"{title:<{NAME}}" + "".join(f"{cell:>{CELL}}" for cell in cells).rstrip()
 
 
+def _check(folders: Sequence[Path]) -> None:
+    """Raises UserError where a sweep is among the folders: sweeps are compared by a report."""
+    for folder in folders:
+        if (count := len(results.folders(folder))) > 1:
+            report = shell.command(*map(str, folders), module="awr_exp.report")
+            raise UserError(
+                f"{folder} holds {count} runs: name one of them; a report compares all runs of both: {report}"
+            )
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print the comparison; ends with one line and exit code 1 where a folder is not that of a run."""
     parser = argparse.ArgumentParser(prog="awr-exp compare", description=(__doc__ or "").partition(": ")[2])
@@ -159,6 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("b", type=Path, metavar="B", help="that of another one")
     options = parser.parse_args(arguments)
     try:
+        _check([options.a, options.b])
         say(told(read(options.a), read(options.b)))
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -15,11 +15,10 @@ from typing import Any
 from awr_exp import results, shell
 from awr_exp.errors import UserError, printable
 from awr_exp.math import diagnosis
-from awr_exp.reading import read_yaml
+from awr_exp.report.runs import ESTIMATE, RETURN, findings
 from awr_exp.surroundings import say
 from awr_exp.training import rows
 
-RETURN, ESTIMATE = "eval/return_mean", "fqe/return_mean"
 BROKEN, RUNNING = "broken", "running"
 WIDTH, FOLDER = 80, 46
 """Columns of the list, and at most of a folder's name, which those of outputs/ fit into."""
@@ -140,15 +139,6 @@ def _of_sweep(folder: Path, jobs: Sequence[Entry]) -> Entry:
     if best := max(compared, key=lambda job: job.value or 0.0, default=None):
         entry.value, entry.estimated, entry.health = best.value, best.estimated, run(best.folder).health
     return entry
-
-
-def findings(folder: Path, metrics: Mapping[str, float]) -> list[diagnosis.Finding]:
-    """The diagnosis of a run by its metrics; none where nothing can be judged."""
-    try:
-        config = read_yaml(folder / ".hydra" / "config.yaml")
-        return diagnosis.diagnose(metrics, results.leaves(config) if isinstance(config, dict) else {})
-    except (UserError, ArithmeticError):  # The latter is of numbers that no run has.
-        return []
 
 
 def health(folder: Path, metrics: Mapping[str, float]) -> str:

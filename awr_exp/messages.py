@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
@@ -16,8 +16,11 @@ from awr_exp.vocabulary import names, near
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """End with what is wrong with a command line, and no more; HYDRA_FULL_ERROR=1 asks for Hydra's traceback."""
+def plain_errors(own: Iterable[str] = ()) -> Iterator[None]:
+    """End with what is wrong with a command line, and no more; HYDRA_FULL_ERROR=1 asks for Hydra's traceback.
+
+    own: names of settings of a command that does not train.
+    """
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         yield
         return
@@ -26,7 +29,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (CompactHydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {said(error).removeprefix('error: ')}")
+        sys.exit(f"error: {said(error, own).removeprefix('error: ')}")
     except ValueError as error:
         if not str(error).startswith("Unable to configure"):
             raise
@@ -35,7 +38,7 @@ def plain_errors() -> Iterator[None]:
         del os.environ["HYDRA_FULL_ERROR"]
 
 
-def said(error: Exception) -> str:
+def said(error: Exception, own: Iterable[str] = ()) -> str:
     """What Hydra says, in one line, but for its advice on `+`."""
     text, cause = str(error), error.__cause__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -43,9 +46,9 @@ def said(error: Exception) -> str:
     if (name := re.match("Could not override '(.+)'", text)) and isinstance(
         cause, ConfigAttributeError | ConfigKeyError
     ):
-        return _no_setting(name[1])
+        return _no_setting(name[1], own)
     if name := re.match("Could not delete from config. '(.+)' does not exist", text):
-        return _no_setting(name[1])
+        return _no_setting(name[1], own)
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     if name := re.match(r"Multiple values for (.+?)\. ", text):
@@ -89,10 +92,10 @@ def _no_such_option(error: MissingConfigException) -> str:
     return f"{told}{group}={option}: choose {group}=<one of {', '.join(there)}> or leave it out{close}"
 
 
-def _no_setting(name: str) -> str:
+def _no_setting(name: str, own: Iterable[str]) -> str:
     """What is said of a name that is not there: where it is, or what was meant."""
     known = names(CONF, SWEEPS)
     there = known.get(name.lstrip("+~"))
     if there:
         return f"there is no {name} with the options that are chosen: it is a setting of {', '.join(there)}"
-    return f"there is no {name} with the options that are chosen{near(name, known) or ': --help lists them'}"
+    return f"there is no {name} with the options that are chosen{near(name, [*own, *known]) or ': --help lists them'}"

@@ -150,6 +150,13 @@ def surplus(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def samples(sample: bool, best_of: int | None) -> int | None:
+    """How many samples a policy chooses from, None as in training. Raises UserError if it is to act in two ways."""
+    if sample and (best_of or 1) > 1:
+        raise UserError(f"sample=true takes one sample, and best_of={best_of} the best of several: leave one out")
+    return 1 if sample else best_of
+
+
 def check_together(contents: Sequence[dict[str, Any]]) -> None:
     """Raises UserError where the runs of a sweep would get in each other's way."""
     ids = Counter((content.get("recorder") or {}).get("dataset_id") for content in contents)

@@ -17,17 +17,21 @@ OPTIONS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"
 """Hydra's options that say where its configuration comes from."""
 
 
+class Paste(str):
+    """A command that somebody may paste into a shell."""
+
+
 def override(name: str, value: Any) -> str:
     """The override that gives a setting this value, in Hydra's grammar."""
     return f"{name}={_grammar(value)}"
 
 
-def words(*arguments: str) -> str:
+def words(*arguments: str) -> Paste:
     """Arguments as a shell reads them."""
-    return shlex.join(arguments)
+    return Paste(shlex.join(arguments))
 
 
-def command(*arguments: str, module: str = "awr_exp.main") -> str:
+def command(*arguments: str, module: str = "awr_exp.main") -> Paste:
     """What runs a module of this environment with these arguments."""
     if _on_path(module):
         return words(module, *arguments)
@@ -42,13 +46,13 @@ def near(path: Path) -> Path:
     return path
 
 
-def once_more(*changes: str, without: Iterable[str] = ()) -> str:
+def once_more(*changes: str, without: Iterable[str] = ()) -> Paste:
     """The command line of this process with changed overrides, and without those that are named."""
     names = {key(change) for change in changes} | set(without)
     return command(*(one for one in sys.argv[1:] if key(one) not in names), *changes)
 
 
-def with_own_parts(*overrides: str) -> str:
+def with_own_parts(*overrides: str) -> Paste:
     """A command with these overrides that finds configurations where this process did."""
     return command(*sources(sys.argv[1:]), *overrides)
 

@@ -1,6 +1,6 @@
 """What the layers hand to one another. K is the number of members, B the batch size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -132,7 +132,8 @@ class DataInfo:
     episode_returns: undiscounted, in the data's own units, whatever reward_unit is; fingerprint: changes when the
     content does; env_spec, eval_env_spec: the environments that it comes from and that it is to be evaluated in, as
     `awr_exp.envs.source.EnvSource` or gymnasium's EnvSpec, or None; ref_min_score, ref_max_score: returns of a random
-    and an expert policy, or None; observation_space: gymnasium's, as the data set says, or None.
+    and an expert policy, or None; observation_space: gymnasium's, as the data set says, or None; observation_columns,
+    action_columns: what each entry is called, or none where nobody has named them.
     """
 
     id: str
@@ -144,6 +145,8 @@ class DataInfo:
     ref_max_score: float | None = None
     eval_env_spec: Any = None
     observation_space: Any = None
+    observation_columns: Sequence[str] = ()
+    action_columns: Sequence[str] = ()
 
     @property
     def episodes(self) -> int:

@@ -91,7 +91,7 @@ class Kind:
 def options(*roots: Path) -> tuple[Option, ...]:
     """The options of all groups in these folders; primary ones, such as config.yaml, have the group ""."""
     found = [_read(path, root) for root in roots for path in sorted(root.rglob("*.yaml"))]
-    return tuple(one for one in found if one.group not in ("wandb", "hydra/job_logging"))
+    return tuple(one for one in found if one.group not in ("wandb", "hydra/job_logging", "hydra/hydra_logging"))
 
 
 @cache

@@ -43,6 +43,8 @@ from awr_exp.types import Batch, Spec
 from tests import warm
 
 torch.set_num_threads(1)
+# No test compares tensors of several machines, and to look for them takes seconds of imports.
+torch.testing._comparison._HAS_DTENSOR = False
 # The first example pays for imports, and machines are shared: time says nothing here.
 settings.register_profile("awr_exp", deadline=None, max_examples=50)
 settings.load_profile("awr_exp")

@@ -90,9 +90,10 @@ def test_every_option_builds_and_takes_three_updates(
 
 RECIPES, AGENTS = ([option for group, option in OPTIONS if group == one] for one in ("experiment", "agent"))
 WITH_AGENTS = [
-    pytest.param(recipe, agent, marks=() if agent == "awr" or (row + column) % 12 == 0 else pytest.mark.slow)
+    pytest.param(recipe, agent, marks=() if (row + column) % 12 == 0 else mark)
     for row, recipe in enumerate(RECIPES)
     for column, agent in enumerate(AGENTS)
+    for mark in [pytest.mark.long if agent == "awr" else pytest.mark.slow]
 ]
 
 

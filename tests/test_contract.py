@@ -233,8 +233,8 @@ def fits(head: str, task: str, agent: str = "bc") -> bool:
 def combinations() -> Iterator[Any]:
     """Schedule, agent, task and another option.
 
-    Every agent is tried with one head offline and, by turns, in another place, and each other option in one; the rest
-    is slow.
+    Every agent is tried with one head offline, and each other option in one place. In another place, by turns, that is
+    long, and the rest is slow.
     """
     others = [
         *(f"head={head}" for head in HEADS),
@@ -253,11 +253,11 @@ def combinations() -> Iterator[Any]:
                 if task == "images" if option in FOR_IMAGES else task in (TASKS if group == "head" else ["continuous"]):
                     place = AGENTS.index(agent)
                     turn = SCHEDULES[place % len(SCHEDULES)], list(TASKS)[place % len(TASKS)]
-                    now = option == "head=auto" and (
-                        (schedule, task) in (turn, (OFFLINE, "continuous")) or agent in ("awr", "iql")
-                    )
+                    usual = option == "head=auto"
+                    now = usual and ((schedule == OFFLINE and task == "continuous") or agent == "awr")
                     now = now or (agent, schedule) == places[number % len(places)]
-                    marks = () if now else pytest.mark.slow
+                    later = usual and ((schedule, task) == turn or agent == "iql")
+                    marks = () if now else pytest.mark.long if later else pytest.mark.slow
                     combination = schedule, agent, task, option
                     yield pytest.param(combination, marks=marks, id=" ".join(combination))
 
@@ -426,7 +426,7 @@ def test_a_compiled_agent_learns_what_an_eager_one_does(
 @pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(("head", "task"), [("gaussian_annealed", "continuous"), ("categorical", "discrete")])
-@pytest.mark.parametrize("agent", [*NATIVE, "iql"])
+@pytest.mark.parametrize("agent", ["awr", *(pytest.param(one, marks=pytest.mark.long) for one in (*NATIVE[1:], "iql"))])
 def test_what_is_learnt_in_cpp_is_what_the_agent_learns(
     agent: str, head: str, task: str, schedule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,9 @@ def own(schedule: str, *overrides: str) -> dict[str, Any]:
     return configuration(schedule, f"hydra.searchpath=[file://{EXAMPLE}/conf]", *overrides)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "schedule", [SCHEDULES[0], *(pytest.param(one, marks=pytest.mark.long) for one in SCHEDULES[1:])]
+)
 @pytest.mark.parametrize(("group", "option"), OWN)
 def test_an_own_part_keeps_what_all_promise(group: str, option: str, schedule: str, tmp_path: Path) -> None:
     keeps_promises(own(schedule, f"{group}={option}"), CONTINUOUS, tmp_path, [OWN.index((group, option)) % 3], TRUST)

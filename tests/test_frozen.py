@@ -71,7 +71,9 @@ def reported(cfgs: list[list[str]], folder: Path) -> list[list[list[float | str]
     ]
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if place else ()) for place, name in enumerate(RUNS)]
+)
 def test_a_run_reports_what_it_did(name: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     frozen = json.loads(FILE.read_text())[name]

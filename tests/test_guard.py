@@ -195,6 +195,7 @@ def test_what_we_ship_may_stand_where_it_stands(number: int, tmp_path: Path) -> 
     config.check_trusted(guard.resolved(reading.read_yaml(tmp_path / "it.yaml"), tmp_path), tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("experiment", config.options("experiment"))
 def test_our_recipes_can_be_resumed(experiment: str, tmp_path: Path) -> None:
     with initialize_config_dir(str(config.CONF), version_base="1.3"):

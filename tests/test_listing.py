@@ -175,7 +175,7 @@ def test_the_same_run_differs_in_nothing(finished: Path) -> None:
     ("place", "said"),
     [
         ("nowhere", "nowhere is not the folder of a run"),
-        (".", "holds 2 runs: compare two of them, or see"),
+        (".", "holds 2 runs: name one of them; a report compares all runs of both: "),
         ("b", "config.yaml cannot be read"),
     ],
 )

@@ -100,7 +100,7 @@ def test_the_notes_of_a_sweep_can_be_pasted(
     monkeypatch.setattr(
         sys, "argv", ["main.py", "-m", "agent.beta=0.1,1.0", "--config-dir", "my conf", "hydra.sweep.dir=x"]
     )
-    monkeypatch.setattr(closing, "_report", lambda folder: None)
+    monkeypatch.setattr(closing, "_report", lambda folder: (None, []))
     sweep = tmp_path / ODD
     runs = [sweep / "a b" / str(number) / "wandb" / "offline-run-1" for number in range(2)]
     for run in runs:
@@ -128,8 +128,7 @@ def test_what_looks_at_an_offline_run_can_be_pasted(
     wandb = Wandb(tmp_path / ODD, mode="offline")
     wandb.finish({}, {})
     (run,) = (tmp_path / ODD / "wandb").glob("offline-run-*")
-    (told,) = (text for text in caplog.messages if "Look: " in text)
-    look, upload = told.partition("Look: ")[2].split("   Upload: ")
+    look, upload = (text.partition(": ")[2] for text in caplog.messages if text.startswith("W&B offline, "))
     assert [pasted(look)[-2:], pasted(upload)[-2:]] == [["leet", str(run)], ["sync", str(run)]]
     run_closing.show(None, Run(tmp_path / ODD, config={"agent": {"_target_": "awr_exp.AWR"}}), None)
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)

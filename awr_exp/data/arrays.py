@@ -1,5 +1,6 @@
 """Data sets of arrays that somebody else's program has made, written as Minari's."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ def from_arrays(
     names array and row, for what cannot be learnt from, and then nothing is written.
     """
     export.check_new(id, "id")
+    extras = Extras(action_low, action_high, env, ref_min_score, ref_max_score)
     given = {"observations": observations, "actions": actions, "rewards": rewards}
     optional = {"terminations": terminations, "truncations": truncations, "next_observations": next_observations}
     arrays = {name: _array(name, one) for name, one in (given | optional).items() if one is not None}
@@ -65,13 +67,13 @@ def from_arrays(
         truncated=flags["truncations"],
         final=np.zeros(count, bool),
         begins=_begins(episode_ends, count),
-        where=lambda name, row, entry: f"{name}[{row}, {entry}]",
+        where=lambda name, row, entry: f"{name}[{row}]" if arrays[name].ndim == 1 else f"{name}[{row}, {entry}]",
         next_observations=_columns(arrays["next_observations"]) if next_observations is not None else None,
         whole=arrays["actions"].dtype.kind in "biu",
         numbered=episode_ends is not None,
     )
     _check(steps)
-    store(id, steps, Extras(action_low, action_high, env, ref_min_score, ref_max_score))
+    store(id, steps, extras)
     return load(id)
 
 
@@ -85,6 +87,14 @@ class Extras:
     ref_min_score: float | None = None
     ref_max_score: float | None = None
     texts: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError for reference scores that tell nothing apart."""
+        low, high = self.ref_min_score, self.ref_max_score
+        if (low is None) != (high is None) or not (low is None or high is None or -math.inf < low < high < math.inf):
+            raise UserError(
+                f"ref_min_score is {low} and ref_max_score {high}: give both, and the return of an expert as the larger"
+            )
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ def describe(data: Transitions, heard: Sequence[str] = ()) -> Description:
     scores = [info.normalized_score(one) for one in (info.return_mean, float(info.episode_returns.max()))]
     low, high = (info.ref_min_score, info.ref_max_score) if scores[0] is not None else (None, None)
     of_observations = columns(data.schema.read(rows, "obs") for rows in data.packed.split(_rows(data)))
-    names = layout.column_names(spec.observation, spec.obs_dim) if spec.observation else map(str, range(spec.obs_dim))
+    laid_out = layout.column_names(spec.observation, spec.obs_dim) if spec.observation else ()
+    names = info.observation_columns or laid_out or [str(entry) for entry in range(spec.obs_dim)]
     order = info.episode_returns[np.linspace(0, info.episodes - 1, min(SHOWN, info.episodes)).astype(np.int64)]
     episodes, steps = _duplicates(data)
     found = Description(
@@ -161,7 +162,8 @@ def _pieces(data: Transitions, name: str) -> Iterator[Tensor]:
 def _actions(data: Transitions) -> list[Column]:
     spec = data.spec
     low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
-    own = _named(list(map(str, range(spec.action_dim))), columns(_pieces(data, "action")))
+    names = data.info.action_columns or [str(entry) for entry in range(spec.action_dim)]
+    own = _named(names, columns(_pieces(data, "action")))
     on = columns(torch.cat(on_bounds(one, low, high, BOUND_TOLERANCE), 1) for one in _pieces(data, "action"))
     at_low, at_high = (part.tolist() for part in on.mean.chunk(2))
     ends = [[end if np.isfinite(end) else None for end in side.tolist()] for side in (low, high)]

@@ -19,7 +19,7 @@ from awr_exp.data.hdf5 import AGAIN, METADATA
 from awr_exp.data.transitions import Transitions, episode_returns, select
 from awr_exp.envs import source
 from awr_exp.envs.spaces import spec_of
-from awr_exp.errors import UserError, first_line, named
+from awr_exp.errors import UserError, first_line, named, printable
 from awr_exp.ranges import Count, Number, Percent, Positive, Text, checked
 from awr_exp.types import DataInfo, Spec
 
@@ -58,6 +58,8 @@ def load(
         env_spec=own,
         eval_env_spec=_env_source(id, metadata, "eval_env_spec"),
         observation_space=observation,
+        observation_columns=_named(metadata, "observation_columns", spec.obs_dim),
+        action_columns=_named(metadata, "action_columns", spec.action_dim),
         **_scores(id, metadata, own),
     )
     data = Transitions(packed, lengths, spec, info)
@@ -183,6 +185,14 @@ def _env_source(id: str, metadata: dict[str, Any], field: str) -> source.EnvSour
     except (ValueError, RecursionError) as error:
         log.warning("data set '%s': its %s is left out, which cannot be read: %s", id, field, first_line(error))
         return None
+
+
+def _named(metadata: dict[str, Any], field: str, width: int) -> tuple[str, ...]:
+    """The names of columns, as an import notes them; none where they are of another width."""
+    names = metadata.get(field)
+    if not isinstance(names, list) or len(names) != width or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(" ".join(printable(name).split()) for name in names)
 
 
 def _scores(id: str, metadata: dict[str, Any], own: source.EnvSource | None) -> dict[str, Any]:

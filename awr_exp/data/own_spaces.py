@@ -63,6 +63,11 @@ def _box(steps: Steps, least: NDArray[Any], most: NDArray[Any], low: Bound, high
     own = [
         np.where(most > least, end, least) if bound is None else bound for end, bound in zip(ends, bounds, strict=True)
     ]
+    for least_one, largest in zip(*own, strict=True):
+        if least_one > largest:
+            raise UserError(
+                f"the least action would be {least_one:g}, the largest {largest:g}: correct action_low or action_high"
+            )
     box: Any = spaces.Box
     return box(*(each.astype(dtype) for each in own), dtype=dtype)
 

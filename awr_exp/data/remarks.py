@@ -37,6 +37,7 @@ def about(found: "Description", data: Transitions) -> Iterator[str]:
 def said(found: "Description") -> Iterator[str]:
     """What a description says by itself."""
     yield from _order(found)
+    yield from _ends(found)
     yield from _copies(found)
     yield from _observations(found)
     yield from _actions(found)
@@ -56,6 +57,15 @@ def _order(found: "Description") -> Iterator[str]:
                 f"not by its own ({own:.0%}): the actions are one row too {late}, and whatever is learnt of "
                 "them is of other actions; write the data set anew"
             )
+
+
+def _ends(found: "Description") -> Iterator[str]:
+    if found.episodes > 1 and found.terminated == 1 and found.length.low == found.length.high:
+        yield (
+            f"all episodes terminate after exactly {found.length.low:,.0f} steps: if a time limit or whoever recorded "
+            "ended them, values go on there; write the data anew with truncations, as an import does with "
+            "truncated=done terminated=none"
+        )
 
 
 def _copies(found: "Description") -> Iterator[str]:

@@ -145,7 +145,7 @@ def check_finite(values: NDArray[Any], where: Callable[[int, int], str], good: N
 
     good: [n] rows whose numbers mean nothing.
     """
-    if values.dtype.kind != "f":
+    if values.dtype.kind != "f" or not values.size:
         return
     with np.errstate(over="ignore"):
         fine = np.isfinite(values.reshape(len(values), -1).astype(np.float32, copy=False))

@@ -182,5 +182,6 @@ def _indented(text: str) -> list[str]:
 
 def _row(name: str, cells: Sequence[str]) -> str:
     wide = WIDTH - 11 * 5
-    short = name if len(name) <= wide else f"{name[: wide - 3]}..."
+    # Entries of one thing differ in their end.
+    short = name if len(name) < wide else f"  ...{name[6 - wide :]}"
     return f"{short:<{wide}}{''.join(f'{cell:>11}' for cell in cells)}".rstrip()

@@ -1,6 +1,7 @@
 """Makes registered environments, and says what their tasks are."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -80,6 +81,12 @@ def _hear_mujoco() -> None:
         import mujoco
     except ImportError:
         return  # gymnasium will say what is missing
+    except Exception as error:
+        backend = os.environ.get("MUJOCO_GL")
+        wrong = (
+            f"MUJOCO_GL={backend} is nothing that MuJoCo can draw with here" if backend else "MuJoCo cannot be imported"
+        )
+        raise UserError(f"{wrong} ({named(error)})") from None
     said = set()
 
     def hear(text: str) -> None:

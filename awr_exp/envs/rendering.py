@@ -2,14 +2,18 @@
 
 import logging
 import os
+import sys
 import time
 from contextlib import closing
 
+import gymnasium
 import numpy as np
 
 from awr_exp.envs.build import MakeEnv, drawing, opened
 from awr_exp.envs.worker import HangsError, Worker, WorkerError
 from awr_exp.errors import FAILURES, UserError, named
+
+log = logging.getLogger(__name__)
 
 HEADLESS = "egl", "osmesa"
 """What MuJoCo can draw with where there is no display, the quicker one first."""
@@ -36,6 +40,7 @@ def drawn(make: MakeEnv) -> MakeEnv:
             env.reset(seed=0)
             picture = env.render()
         except FAILURES as error:
+            _hush()
             raise UserError(f"{name} cannot be drawn here: {named(error)}") from None
     if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
         raise UserError(f"{name} draws no pictures with render_mode=rgb_array")
@@ -63,10 +68,20 @@ def _choose(make: MakeEnv) -> None:
     )
 
 
+def _hush() -> None:
+    """Say nothing of what fails as it is taken down: what cannot draw fails so once more."""
+    sys.unraisablehook = lambda told: log.debug("%s", told.exc_value)
+
+
 def _draw_elsewhere(make: MakeEnv) -> None:
     """Draw one picture in another process. Raises WorkerError or HangsError where that fails or takes too long."""
     end = time.monotonic() + LONGEST
-    with closing(Worker(make, stopped=lambda: time.monotonic() > end)) as worker:
+
+    def quietly() -> gymnasium.Env:
+        _hush()
+        return make()
+
+    with closing(Worker(quietly, stopped=lambda: time.monotonic() > end)) as worker:
         for method in ("reset", "render"):
             worker.ask(method)
             worker.answer()

@@ -49,8 +49,7 @@ def check(content: dict[str, Any]) -> None:
     """Raises UserError for what is wrong with a command and can be said before anything heavy is imported."""
     if not content["runs"]:
         raise UserError("name what to evaluate: the folder of a run or a sweep, or a checkpoint file")
-    if content["sample"] and (content["best_of"] or 1) > 1:
-        raise UserError("sample=true takes any sample and best_of the best of several: leave out one of them")
+    content["best_of"] = settings.samples(content["sample"], content["best_of"])
     place = content["json"]
     if place not in (None, "-") and (Path(place).is_dir() or not os.access(Path(place).absolute().parent, os.W_OK)):
         raise UserError(f"{place} cannot be written: choose another file with --json")
@@ -89,7 +88,7 @@ def evaluate(paths: Sequence[Path], content: dict[str, Any]) -> list[str]:
         print(summary.table(rows), *summary.notes(rows), sep="\n")
     if rows and content["json"]:
         summary.write(rows, content["json"])
-    for path, taken in play.films(groups, content) if content["video"] else ():
+    for path, taken in play.films(groups, played, content) if content["video"] else ():
         if isinstance(taken, UserError):
             errors.append(str(taken))
         else:
@@ -121,7 +120,7 @@ def in_our_grammar(words: Sequence[str]) -> list[str]:
 
 def main() -> None:
     sys.argv[1:] = arguments.understood(in_our_grammar(sys.argv[1:]))
-    with messages.plain_errors(), interruptible():
+    with messages.plain_errors(settings.EVALUATION.own), interruptible():
         run()
 
 

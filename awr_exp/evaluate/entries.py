@@ -59,14 +59,16 @@ def entry(path: Path, content: dict[str, Any]) -> Entry:
     if file is None:
         raise UserError(f"{path} has no checkpoint: nothing was trained there so far")
     facts = checkpoint.read(file, tensors=False)[1]
-    # What is sampled is not judged.
-    policy = load(file, trust=content["trust"], best_of=1 if content["sample"] else content["best_of"])
+    policy = load(file, trust=content["trust"], best_of=content["best_of"])
     known = (config.owner(path) / ".hydra").is_dir()
     run = config.saved_values(path, content["trust"], *OF_RUN) if known else dict.fromkeys(OF_RUN)
     own = content.get("env") is None
     if own and not run["env"]:
         raise UserError(f"{path} does not say where it was evaluated: choose where to play, such as env=pendulum")
-    make_env = place.of_run(run) if own else place.chosen(content["env"])
+    try:
+        make_env = place.of_run(run) if own else place.chosen(content["env"])
+    except UserError as error:
+        raise UserError(f"{path} cannot play: {error}") if own else error from None
     with opened(make_env) as env:
         fit.check_policy(env, str(path), policy.spec)
         id = env.spec.id if env.spec else type(env.unwrapped).__name__

@@ -82,7 +82,9 @@ def _play(
     return found
 
 
-def films(groups: Sequence[Sequence[Entry]], content: Mapping[str, Any]) -> Iterator[tuple[Path, float | UserError]]:
+def films(
+    groups: Sequence[Sequence[Entry]], played: Mapping[Path, Played], content: Mapping[str, Any]
+) -> Iterator[tuple[Path, float | UserError]]:
     """Film the first episode of each policy as it was played; where, and its return, or what went wrong."""
     sample, first = content["sample"], content["seed"]
     for group in groups:
@@ -91,7 +93,10 @@ def films(groups: Sequence[Sequence[Entry]], content: Mapping[str, Any]) -> Iter
             try:
                 if one.path.is_dir():
                     check_links(one.path)
-                # Anew for each, so that it draws what it drew before.
-                yield one.film, film(make_env, together(group, sample, first), shape, member, one.film, first)
+                with Bar("filming", int(played[one.path].lengths[0])) as bar:
+                    # Anew for each, so that it draws what it drew before.
+                    policies = together(group, sample, first)
+                    gained = film(make_env, policies, shape, member, one.film, first, told=bar.advance)
+                yield one.film, gained
             except UserError as error:
                 yield one.film, error

@@ -1,12 +1,13 @@
 """The numbers of an evaluation, and a table of them."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from awr_exp import results
+from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.evaluate.entries import Entry
 from awr_exp.evaluate.play import Played
@@ -49,10 +50,11 @@ def numbers(entry: Entry, played: Played, content: dict[str, Any]) -> Numbers:
 
 def table(rows: Sequence[Numbers]) -> str:
     """The numbers for people: a line a policy, what sets them apart among it."""
+    folder = common(rows)
     labels = results.labels([f"{name}={value}" for name, value in row["settings"].items()] for row in rows)
     digits = 1 if max(abs(row["return_mean"]) for row in rows) >= 10 else 3
     columns = [
-        ("run", [row["run"] for row in rows]),
+        ("run", [os.path.relpath(row["run"], folder) if folder else row["run"] for row in rows]),
         ("settings", labels),
         ("env", [row["env"] for row in rows] if len({row["env"] for row in rows}) > 1 else []),
         ("update", [str(row["update"]) for row in rows]),
@@ -73,11 +75,18 @@ def table(rows: Sequence[Numbers]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def common(rows: Sequence[Numbers]) -> str:
+    """The folder below this one that all of several policies are in, or nothing."""
+    folder = shell.near(Path(os.path.commonpath([Path(row["run"]).absolute().parent for row in rows])))
+    return "" if len(rows) == 1 or folder.is_absolute() or folder == Path() else str(folder)
+
+
 def notes(rows: Sequence[Numbers]) -> list[str]:
     """What there is to say of a table."""
     envs = " and ".join(dict.fromkeys(row["env"] for row in rows))
     first = rows[0]
     said = [f"{first['episodes']} episodes of {envs} each, from seed {first['seed']} on"]
+    said += [f"runs are in {folder}"] if (folder := common(rows)) else []
     failed = "{}: the environment failed {} times, and those episodes were begun anew"
     return said + [failed.format(row["run"], row["failures"]) for row in rows if row["failures"]]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from awr_exp import arguments as command_line
+from awr_exp import settings
 from awr_exp.errors import UserError
 from awr_exp.exporting.formats import FORMATS, check_place, chosen
 from awr_exp.ranges import Count, Texts, check
@@ -33,12 +34,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or a checkpoint file")
     kinds = ", ".join(f"*{suffix} for {one.reader}" for suffix, one in FORMATS.items())
     parser.add_argument("file", type=Path, metavar="FILE", help=kinds)
-    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="see below")
+    parser.add_argument("settings", nargs="*", default=[], metavar="NAME=VALUE", help="see below")
     options = parser.parse_args(arguments)
     command_line.find_own()
     try:
         with interruptible():
-            print(_export(options.run, options.file, read(options.settings)))
+            print(_export(options.run, options.file, **read(options.settings)))
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -55,17 +56,15 @@ def read(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _export(run: Path, path: Path, settings: dict[str, Any]) -> str:
-    sample, count = settings.pop("sample", False), settings.get("best_of") or 1
-    if sample and count > 1:
-        raise UserError(f"sample=true takes one sample, and best_of={count} the best of several: leave one out")
+def _export(run: Path, path: Path, sample: bool = False, best_of: int | None = None, **given: Any) -> str:
+    best_of = settings.samples(sample, best_of)
     chosen(path)
     check_place(path)
     # Only now what takes seconds to import.
     from awr_exp.exporting.export import export
     from awr_exp.policy import load
 
-    policy = load(run, **settings)
+    policy = load(run, best_of=best_of, **given)
     export(policy, path, sample)
     return f"{path}: {policy!r}"
 

@@ -21,7 +21,7 @@ def lacking(path: Path) -> Iterator[None]:
 
 
 def numpy_of(column: Any, place: Callable[[int], str]) -> NDArray[Any]:
-    """A column as an array [n], or [n, width] of lists: numbers with nan where they are missing, dates, or texts.
+    """A column as an array [n], or [n, width] of lists: numbers with nan where some are missing, times, or texts.
 
     place: names a row of it. Raises UserError where lists have several lengths.
     """
@@ -34,9 +34,12 @@ def numpy_of(column: Any, place: Callable[[int], str]) -> NDArray[Any]:
         widths = compute.list_value_length(column).to_numpy(zero_copy_only=False) if len(column) else np.zeros(0)
         if (widths != widths[:1]).any():
             row = int((widths != widths[0]).argmax())
-            raise UserError(f"{place(row)} has {widths[row]:g} numbers, and rows before it have {widths[0]:g}")
+            here = "is empty" if np.isnan(widths[row]) else f"has {widths[row]:g} numbers"
+            raise UserError(f"{place(row)} {here}, and rows before it have {widths[0]:g} numbers")
         inner = numpy_of(compute.list_flatten(column), place)
         return inner.reshape(len(column), -1)
+    if types.is_time(kind):
+        return np.asarray(column.cast(f"int{kind.bit_width}")).astype(f"timedelta64[{kind.unit}]")
     if types.is_null(kind) or types.is_boolean(kind) or types.is_decimal(kind):
         column = column.cast("float64")
     return np.asarray(column.to_numpy(zero_copy_only=False))

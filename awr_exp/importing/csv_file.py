@@ -1,6 +1,9 @@
 """Tables as text: one line names the columns, and each other one is a step."""
 
 import csv
+import gzip
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,22 +17,42 @@ BLOCK = 2**23
 """Bytes that are read at once."""
 LONGEST = 2**24
 """Bytes that a line may have."""
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
+DECIMAL_COMMA = re.compile(rb'(?:^|[;\t|"])[ +-]*\d+,\d+(?:$|[;\t|"\r])', re.M)
+"""A number whose decimal point is a comma, between other delimiters."""
+TRUE, FALSE = (
+    [write(word) for word in words for write in (str.lower, str.title, str.upper)]
+    for words in (("1", "true", "yes", "on", "t", "y"), ("0", "false", "no", "off", "f", "n"))
+)
+"""What stands for 1 and 0."""
 
 
 def opened(path: Path, stack: ExitStack) -> Table:
     """The table of a CSV file. Raises UserError where its first line does not name columns."""
-    file = stack.enter_context(path.open("rb"))
+    packed = path.suffix.lower() == ".gz"
+    file: Any = stack.enter_context((gzip.open if packed else open)(path, "rb"))
     line = file.readline(LONGEST)
     try:
         text = line.decode("utf-8-sig").strip("\r\n")
     except UnicodeDecodeError:
         raise UserError(f"{path} is no text in UTF-8: save it as that") from None
+    if "\r" in text:
+        raise UserError(f"{path} has lines that end in a carriage return alone: save it with other line ends")
     delimiter = max(DELIMITERS, key=text.count)
     names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
     _check_names(path, names)
-    reader = _Reader(path, file, names, delimiter, len(line))
-    return Table(path, dict.fromkeys(names, ()), path.stat().st_size, reader.chunks)
+    comma = delimiter != "," and DECIMAL_COMMA.search(file.read(BLOCK)) is not None
+    reader = _Reader(path, file, names, delimiter, "," if comma else ".", len(line))
+    return Table(path, dict.fromkeys(filter(None, names), ()), _size(path, packed), reader.chunks)
+
+
+def _size(path: Path, packed: bool) -> int:
+    """The bytes of the text; of a packed one its last four bytes say it, up to multiples of 4 GB."""
+    if not packed:
+        return path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        return max(1, int.from_bytes(file.read(), "little"))
 
 
 def _check_names(path: Path, names: list[str]) -> None:
@@ -37,7 +60,7 @@ def _check_names(path: Path, names: list[str]) -> None:
         raise UserError(f"{path} is empty: its first line must name the columns")
     if all(map(_is_number, names)):
         raise UserError(f"{path} has no header: its first line must name the columns, such as q_0,q_1,a_0,reward,done")
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if twice := next((name for name in names if name and names.count(name) > 1), None):
         raise UserError(f"{path} has two columns '{twice}': give each a name of its own")
 
 
@@ -52,8 +75,9 @@ def _is_number(text: str) -> bool:
 class _Reader:
     """Reads blocks of whole lines, so that a file of any size takes the memory of one."""
 
-    def __init__(self, path: Path, file: Any, names: list[str], delimiter: str, begin: int) -> None:
-        self.path, self.file, self.names, self.delimiter, self.begin = path, file, names, delimiter, begin
+    def __init__(self, path: Path, file: Any, names: list[str], delimiter: str, point: str, begin: int) -> None:
+        self.path, self.file, self.names, self.begin = path, file, names, begin
+        self.delimiter, self.point = delimiter, point
 
     def chunks(self, names: Sequence[str], position: int, row: int) -> Iterator[Chunk]:
         self.file.seek(max(position, self.begin))
@@ -86,7 +110,9 @@ class _Reader:
                 pyarrow.BufferReader(block),
                 arrow.ReadOptions(column_names=self.names, use_threads=False, block_size=len(block) + 1),
                 arrow.ParseOptions(delimiter=self.delimiter, invalid_row_handler=refuse),
-                arrow.ConvertOptions(include_columns=list(names)),
+                arrow.ConvertOptions(
+                    include_columns=list(names), decimal_point=self.point, true_values=TRUE, false_values=FALSE
+                ),
             )
         except pyarrow.ArrowInvalid as error:
             if not uneven:

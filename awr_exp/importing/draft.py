@@ -90,8 +90,6 @@ class Draft:
         Raises UserError where an episode is in several pieces, or a step is empty.
         """
         rows = self.state["rows"]
-        if not rows:
-            raise UserError(f"{paths[0]} has no rows" if len(paths) == 1 else "the files have no rows")
         columns: dict[str, Any] = {
             name: np.memmap(self.folder / f"{name}.bin", dtype, "r", shape=(rows, *shape))
             for name, (dtype, shape) in self.state["columns"].items()
@@ -128,11 +126,11 @@ class Draft:
 
 def _begins(columns: Mapping[str, Any], files: NDArray[Any]) -> NDArray[np.bool_]:
     """Where another file or episode begins, or steps are counted anew."""
-    changed = np.diff(files) != 0
+    changed = files[1:] != files[:-1]
     if "episode" in columns:
-        changed |= np.diff(columns["episode"]) != 0
+        changed |= columns["episode"][1:] != columns["episode"][:-1]
     if "step" in columns:
-        changed |= np.diff(columns["step"]) <= 0
+        changed |= columns["step"][1:] <= columns["step"][:-1]
     return np.append(True, changed)
 
 

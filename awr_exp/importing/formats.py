@@ -1,6 +1,8 @@
 """Which files there are, and which format each is of."""
 
+import csv
 import errno
+import glob
 import json
 import re
 import zipfile
@@ -18,28 +20,45 @@ from awr_exp.importing.table import Chunk, Table
 MODULES = {
     ".csv": "csv_file",
     ".tsv": "csv_file",
+    ".csv.gz": "csv_file",
+    ".tsv.gz": "csv_file",
     ".parquet": "parquet",
     ".npz": "npz",
     ".hdf5": "hdf5",
     ".h5": "hdf5",
 }
 """The module that reads files of a suffix: its `opened(path, stack)` makes a `Table`, whose files the stack closes."""
-FAILURES = (OSError, ValueError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+FAILURES = (OSError, ValueError, RuntimeError, KeyError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error)
 """What their libraries raise for files that they cannot read."""
 LEROBOT = Path("meta", "info.json")
 """The file by which a folder is known as a data set of LeRobot."""
 
 
 def files(named: Sequence[str]) -> list[Path]:
-    """The files that are named, by themselves or by their folder, in the order of the names and numbers in it.
+    """The files that are named, by themselves, a pattern or a folder, in whose order of names and numbers they are.
 
     Raises UserError for what is not there, or of no known format.
     """
-    found = [path for name in named for path in _below(Path(name))]
+    found = [path for name in named for matched in _matching(name) for path in _below(matched)]
     if len(set(found)) < len(found):
         twice = next(path for path, count in Counter(found).items() if count > 1)
         raise UserError(f"{twice} is named twice: name each file once")
     return found
+
+
+def _matching(name: str) -> list[Path]:
+    """What a name stands for, which may be a pattern that no shell has replaced."""
+    if Path(name).exists() or not glob.has_magic(name):
+        return [Path(name)]
+    if not (found := sorted(map(Path, glob.glob(name, recursive=True)), key=_natural)):
+        raise UserError(f"no file matches {name}")
+    return found
+
+
+def kind(path: Path) -> str:
+    """The suffix by which a format is known, such as .csv.gz; empty where none is."""
+    name = path.name.lower()
+    return max((suffix for suffix in MODULES if name.endswith(suffix)), key=len, default="")
 
 
 def _below(path: Path) -> list[Path]:
@@ -48,13 +67,13 @@ def _below(path: Path) -> list[Path]:
         close = get_close_matches(path.name, there, 1, 0.75)
         raise UserError(f"{path} is not there{f'; did you mean {path.with_name(close[0])}?' if close else ''}")
     if not path.is_dir():
-        if path.suffix.lower() not in MODULES:
+        if not kind(path):
             raise UserError(f"{path} is of no format that is read: name files of {_known()}, or a folder of them")
         return [path]
     lerobot = (path / LEROBOT).is_file()
-    found = [one for one in (path / "data" if lerobot else path).rglob("*") if one.suffix.lower() in MODULES]
+    found = [one for one in (path / "data" if lerobot else path).rglob("*") if kind(one)]
     found = sorted((one for one in found if one.is_file()), key=_natural)
-    kinds = sorted({one.suffix.lower() for one in found})
+    kinds = sorted(set(map(kind, found)))
     if len(kinds) != 1:
         holds = f"files of {' and '.join(kinds)}: name those to import" if kinds else f"no file of {_known()}"
         raise UserError(f"{path} holds {holds}")
@@ -74,13 +93,17 @@ def _known() -> str:
 
 
 def _check_lerobot(folder: Path, found: Sequence[Path]) -> None:
-    """Raises UserError where a file for each episode is missing, as by an interrupted download."""
+    """Raises UserError where there are fewer steps than it says, as by an interrupted download."""
     try:
-        wanted = json.loads((folder / LEROBOT).read_text(encoding="utf-8")).get("total_episodes")
+        wanted = json.loads((folder / LEROBOT).read_text(encoding="utf-8")).get("total_frames")
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / LEROBOT} cannot be read: {first_line(error)}") from None
-    if found[0].name.startswith("episode_") and isinstance(wanted, int) and wanted != len(found):
-        raise UserError(f"{folder} has {len(found)} episodes, and {wanted} by its {LEROBOT}: fetch it as a whole")
+    count = 0
+    for path in found:
+        with opened(path) as table:
+            count += table.size
+    if isinstance(wanted, int) and wanted != count:
+        raise UserError(f"{folder} has {count:,} steps, and {wanted:,} by its {LEROBOT}: fetch it as a whole")
 
 
 @contextmanager
@@ -88,7 +111,7 @@ def opened(path: Path) -> Iterator[Table]:
     """The table that a file is. Raises UserError where it cannot be read."""
     with ExitStack() as stack:
         try:
-            table: Table = import_module(f"awr_exp.importing.{MODULES[path.suffix.lower()]}").opened(path, stack)
+            table: Table = import_module(f"awr_exp.importing.{MODULES[kind(path)]}").opened(path, stack)
         except FAILURES as error:
             raise _unreadable(path, error) from None
         yield table

@@ -48,7 +48,12 @@ def _by_group(path: Path, groups: list[Any], names: Sequence[str], position: int
     for number, group in enumerate(groups[position:], position):
         if lacking := [name for name in names if name not in group]:
             raise UserError(f"{path}, {group.name} has no {lacking[0]}, as the first episode has")
-        yield {name: group[name][:] for name in names}, number + 1
+        columns = {name: group[name][:] for name in names}
+        for name, column in columns.items():
+            if column.shape[1:] != (first := groups[0][name].shape[1:]):
+                here = f"{path}, {group[name].name} has the shape {column.shape[1:]} a row"
+                raise UserError(f"{here}, and {first} in the first episode: leave the episode out, or the column")
+        yield columns, number + 1
 
 
 def _flat(file: h5py.File, names: Sequence[str], position: int, row: int) -> Iterator[Chunk]:

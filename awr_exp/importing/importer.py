@@ -1,6 +1,7 @@
 """From files to a data set: read to a draft, which is written as a whole."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def run(plan: Plan) -> list[str]:
             draft = Draft(folder, [arguments.roles, [[str(path), *_state(path)] for path in paths]])
             try:
                 return _imported(plan, draft, make)
-            except (UserError, OSError):
+            except Exception:
                 draft.delete()
                 raise
     except OSError as error:
@@ -54,9 +55,6 @@ def run(plan: Plan) -> list[str]:
 
 def _imported(plan: Plan, draft: Draft, make: Any) -> list[str]:
     arguments, paths, names = plan.arguments, plan.paths, plan.names
-    with draft:
-        _fill(plan, draft)
-    steps = draft.steps(paths, names)
     texts: dict[str, Any] = {
         "algorithm_name": "imported",
         "description": f"Imported from {paths[0].name}" + (f" and {len(paths) - 1} other files." if paths[1:] else "."),
@@ -64,6 +62,9 @@ def _imported(plan: Plan, draft: Draft, make: Any) -> list[str]:
         "action_columns": names["actions"],
     }
     extras = Extras(env=make, texts=texts, **arguments.numbers)
+    with draft:
+        _fill(plan, draft)
+    steps = draft.steps(paths, names)
     with Bar(f"writing {arguments.id}", len(steps.rewards)) as bar:
         stored = store(arguments.id, steps, extras, bar.advance, draft.folder)
     draft.delete()
@@ -88,6 +89,8 @@ def _fill(plan: Plan, draft: Draft) -> None:
                     rows = Rows(table, roles, columns, draft.state["row"])
                     draft.add(rows.steps(table.apart), paths[number], position)
                     bar.advance(int((before[number] + sizes[number] * min(1, position / table.size)) / MB))
+            if not draft.state["row"]:
+                raise UserError(f"{paths[number]} has no rows: leave it out")
             draft.next_file()
 
 
@@ -137,14 +140,14 @@ def _summary(plan: Plan, stored: Stored) -> list[str]:
     others = [f"{role}={','.join(own)}" for role, own in plan.roles.columns.items() if role not in SEVERAL]
     ended = [name for name in plan.roles.columns.get("terminated", ()) if name in UNCLEAR]
     lines = [
-        f"observations: {_shortened(names['observations'])}",
-        f"actions: {actions if spec.discrete or len(names['actions']) < 9 else _shortened(names['actions'])}",
+        f"observations: {_counted(names['observations'])}",
+        f"actions: {actions if spec.discrete or len(names['actions']) < 9 else _counted(names['actions'])}",
         f"columns: {' '.join(others)}",
-        *([f"not used: {', '.join(plan.unused)}"] if plan.unused else []),
+        *([f"not used: {_shortened(plan.unused)}"] if plan.unused else []),
         f"ends: {stored.terminated:,} of {count:,} episodes terminated, {cut:,} {'was' if cut == 1 else 'were'} cut",
         *stored.said,
         *([UNCLEAR_SAID.format(*ended)] if ended and "terminated" not in arguments.roles else []),
-        f"{arguments.id}: {count:,} episodes, {int(stored.lengths.sum()):,} steps, return "
+        f"{arguments.id}: {count:,} episode{'s' if count > 1 else ''}, {int(stored.lengths.sum()):,} steps, return "
         f"{np.mean(stored.returns):.1f} ± {np.std(stored.returns):.1f}, in {root() / arguments.id}",
     ]
     judge = [] if arguments.env else ["env=none"]
@@ -152,6 +155,12 @@ def _summary(plan: Plan, stored: Stored) -> list[str]:
     return [*lines, f"train on it: {train}"]
 
 
+def _counted(names: Sequence[str]) -> str:
+    return (f"{len(names)} numbers: " if len(names) > 1 else "") + _shortened(names)
+
+
 def _shortened(names: Sequence[str]) -> str:
-    count = f"{len(names)} numbers: " if len(names) > 1 else ""
-    return count + ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    """The names of entries, of which those of one column are told together."""
+    parts = [list(own) for _, own in groupby(names, lambda name: name.rpartition("[")[0] or name)]
+    told = [own[0] + (f" to {own[-1]}" if len(own) > 1 else "") for own in parts]
+    return ", ".join(told[:12]) + (f" and {len(told) - 12:,} more" if len(told) > 12 else "")

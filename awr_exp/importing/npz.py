@@ -1,5 +1,6 @@
 """NumPy's files of several arrays: an episode, or a log of several."""
 
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,9 +14,12 @@ from awr_exp.importing.table import Chunk, Table
 
 def opened(path: Path, stack: ExitStack) -> Table:
     """The table of an npz file, whose arrays are its columns. Nothing that is pickled is read."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as start:
+            if start.read(6) == b"\x93NUMPY":
+                raise UserError(f"{path} is a single array, which has no name: save all of them by numpy.savez")
+        raise zipfile.BadZipFile("it is no archive of arrays")
     file: Any = np.load(path, allow_pickle=False)
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise UserError(f"{path} is a single array, which has no name: save all of them by numpy.savez")
     stack.enter_context(file)
     headers = {name: _header(file, name) for name in file.files}
 

@@ -85,11 +85,17 @@ def assign(path: Path, shapes: Shapes, given: Mapping[str, str]) -> Roles:
 def _common(shapes: Shapes, role: str) -> list[str]:
     """The columns that usually have a role. Images stay out of patterns: they are no numbers to lay side by side."""
     for pattern in COMMON[role]:
-        if pattern in shapes:
-            return [pattern]
-        if own := [name for name, shape in shapes.items() if fnmatchcase(name, pattern) and len(shape) < 2]:
+        for name in shapes:
+            if _usual(name) == pattern:
+                return [name]
+        if own := [name for name, shape in shapes.items() if fnmatchcase(_usual(name), pattern) and len(shape) < 2]:
             return own
     return []
+
+
+def _usual(name: str) -> str:
+    """A name as usual ones are written; a capital letter alone is another name, such as T for a temperature."""
+    return name.lower() if len(name) > 1 else name
 
 
 def _next(shapes: Shapes, role: str, found: Mapping[str, Sequence[str]]) -> list[str]:
@@ -100,7 +106,9 @@ def _next(shapes: Shapes, role: str, found: Mapping[str, Sequence[str]]) -> list
 def _named(path: Path, shapes: Shapes, role: str, said: str) -> list[str]:
     found: list[str] = []
     for pattern in filter(None, map(str.strip, said.split(","))):
-        own = [pattern] if pattern in shapes else [name for name in shapes if fnmatchcase(name, pattern)]
+        # Brackets are of names such as q[0].
+        escaped = pattern.replace("[", "[[]")
+        own = [pattern] if pattern in shapes else [name for name in shapes if fnmatchcase(name, escaped)]
         if not own:
             raise UserError(f"{path} has no column {pattern} for {role}{near(pattern, shapes)}; {_listed(shapes)}")
         found += own
@@ -131,7 +139,7 @@ def entries(roles: Roles, shapes: Shapes, role: str) -> list[str]:
 
 def _listed(shapes: Shapes) -> str:
     names = list(shapes)
-    return f"its columns are {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+    return f"its columns are {', '.join(names[:20]) or 'none'}{', ...' if len(names) > 20 else ''}"
 
 
 def _number(text: str) -> float | None:

@@ -1,7 +1,10 @@
 """Rows of a table as steps: the columns of each role as one array of numbers, checked."""
 
 import hashlib
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,10 @@ from awr_exp.importing.table import Table, place
 
 SAID, EMPTY = 1, 2
 """How a row is known as a final observation: the file says so, or its action and reward are empty."""
+
+WRITE = "write numbers as 0.98 or 1e-3, and give each choice a number"
+LARGEST = 2**53
+"""Where float64 begins to skip whole numbers."""
 
 
 class Rows:
@@ -75,15 +82,15 @@ class Rows:
 
     def _numbers(self, name: str, dates: bool = False) -> NDArray[Any]:
         """A column of numbers, with a row of zeros where it ends before the final observation."""
-        values = self.columns[name]
-        if values.dtype.kind == "M" and dates:
-            values = values.astype(np.int64)
+        values = _read(self.columns[name])
+        if values.dtype.kind in "mM" and dates:
+            times = values.astype(f"{values.dtype.kind}8[ns]").astype(np.int64)
+            values = np.where(missing, np.nan, times) if (missing := np.isnat(values)).any() else times
         if values.dtype.kind not in "biuf":
             row, text = _strange(values)
-            kind = "a date" if values.dtype.kind == "M" else f"'{text:.40}'"
-            raise UserError(f"{self._place(name, row)} holds {kind}, which is no number: give each choice its number")
-        missing = self.count - len(values)
-        return np.concatenate([values, np.zeros_like(values[:1])]) if missing else values
+            kind = "a date or a time" if values.dtype.kind in "mM" else f"'{text:.40}'"
+            raise UserError(f"{self._place(name, row)} holds {kind}, which is no number: {WRITE}")
+        return np.concatenate([values, np.zeros_like(values[:1])]) if len(values) < self.count else values
 
     def _joined(self, role: str) -> tuple[NDArray[Any], bool]:
         """The columns of a role side by side, and whether all that they hold are whole numbers by their type."""
@@ -138,13 +145,20 @@ class Rows:
         """A number for each row's episode, which may have a text for a name."""
         name = self.roles.columns["episode"][0]
         values = self.columns[name]
-        if values.dtype.kind not in "OUS":
-            numbers = self._numbers(name, dates=True).reshape(-1).astype(np.float64)
+        if values.dtype.kind in "OUS":
+            texts = list(map(_text, values.tolist()))
+            if "" in texts:
+                raise UserError(f"{self._place(name, texts.index(''))} is empty: name the episode of each row")
+            ids = np.array(list(map(_id, texts)), np.int64)
+        else:
+            numbers = self._numbers(name, dates=True).reshape(-1)[: len(values)]
             check_finite(numbers, lambda row, entry: self._place(name, row))
-            return np.append(numbers, numbers[-1:] if len(values) < self.count else [])[: self.count].view(np.int64)
-        texts, which = np.unique(values.astype(str), return_inverse=True)
-        digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
-        return np.frombuffer(b"".join(digests), np.int64)[which.reshape(-1)]
+            if numbers.dtype.kind == "f" and (large := abs(numbers) >= LARGEST).any():
+                place = self._place(name, int(large.argmax()))
+                raise UserError(f"{place} holds a number of too many digits to tell episodes apart: write shorter ones")
+            ids = _numbered(numbers)
+        # The final observation is of the episode before it.
+        return np.append(ids, ids[-1:])[: self.count]
 
     def _check(self, found: Mapping[str, NDArray[Any]]) -> None:
         """Raises UserError for a number that is not finite."""
@@ -154,11 +168,42 @@ class Rows:
                 check_finite(found[column], self._where(role), final if role != "observation" else None)
         check_finite(found["actions"], self._where("action"), final)
         check_finite(found["rewards"], self._where("reward"), final)
+        if "step" in found:
+            check_finite(found["step"], self._where("step"), final)
 
     def _where(self, role: str) -> Any:
         shapes = {name: column.shape[1:] for name, column in self.columns.items()}
         names = entries(self.roles, shapes, role)
         return lambda row, entry: self._place(names[entry], row)
+
+
+def _read(values: NDArray[Any]) -> NDArray[Any]:
+    """Numbers, where texts are all numbers; anything else as it is."""
+    if values.dtype.kind not in "OUS":
+        return values
+    with suppress(TypeError, ValueError):
+        numbers = values.astype(np.float64)
+        return numbers.astype(np.int64) if (abs(numbers) < LARGEST).all() and not (numbers % 1).any() else numbers
+    return values
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else "" if value is None else str(value)
+
+
+@lru_cache
+def _id(name: str) -> int:
+    """The number of an episode: its name, where that is a whole number, or else what nearly surely is of it alone."""
+    if re.fullmatch(r"0|-?[1-9]\d{0,17}", name):
+        return int(name)
+    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _numbered(numbers: NDArray[Any]) -> NDArray[np.int64]:
+    """A number for each of these: whole ones are it, whatever their type, and of others it is their bits."""
+    whole, exact = numbers.astype(np.int64), numbers.astype(np.float64)
+    return whole if numbers.dtype.kind != "f" else np.where(exact == whole, whole, exact.view(np.int64))
 
 
 def _whole(part: NDArray[Any]) -> bool:
@@ -169,9 +214,10 @@ def _whole(part: NDArray[Any]) -> bool:
 
 def _strange(values: NDArray[Any]) -> tuple[int, str]:
     """The first row whose value is no number, and the value; the first row where all could be."""
-    for row, value in enumerate(values.reshape(len(values), -1)[:, 0].tolist()):
+    texts = list(map(_text, values.ravel().tolist()))
+    for entry, text in enumerate(texts):
         try:
-            float(value if value is not None else "nan")
-        except (TypeError, ValueError):
-            return row, str(value)
-    return 0, str(values.flat[0]) if values.size else ""
+            float(text or "nan")
+        except ValueError:
+            return entry * len(values) // len(texts), text
+    return 0, texts[0]

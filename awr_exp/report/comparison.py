@@ -14,7 +14,7 @@ from awr_exp.math import diagnosis
 from awr_exp.math.diagnosis import Finding
 from awr_exp.math.temperature import Judgement
 from awr_exp.report import runs, settings, statistics
-from awr_exp.report.runs import ESTIMATE, RETURN, SCORE, Result
+from awr_exp.report.runs import ESTIMATE, HELD_OUT, RETURN, SCORE, Result
 from awr_exp.report.settings import BETA, GOALS, Setting, is_number
 from awr_exp.report.statistics import ENOUGH, Array, Interval
 
@@ -137,6 +137,16 @@ class Comparison:
         """The settings that compare, the best interquartile mean first."""
         return sorted(self.groups, key=lambda group: -group.iqm)
 
+    @cached_property
+    def measured(self) -> set[str]:
+        """All metrics that any run has."""
+        return {name for run in self.found for name in run.series}
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are metrics of held-out episodes."""
+        return not self.measured.isdisjoint(HELD_OUT)
+
     @property
     def sure(self) -> bool:
         """Whether all settings have enough runs for intervals."""
@@ -199,7 +209,7 @@ def load(folders: Sequence[Path]) -> tuple[list[Comparison], list[str]]:
     for result, task in zip(loaded, settings.tasks([result.config for result in loaded]), strict=True):
         by_task[task, result.unit].append(result)
     compared = [compare(task, found) for (task, _), found in sorted(by_task.items(), key=lambda item: item[0])]
-    if not any(one.groups for one in compared):
+    if not any(one.groups or one.judged for one in compared):
         raise UserError(f"{told} holds no evaluation yet: train on, or with an environment (env=from_dataset)")
     return compared, left_out
 

@@ -9,7 +9,7 @@ import numpy as np
 from awr_exp.report import statistics
 from awr_exp.report.comparison import Comparison, Group
 from awr_exp.report.drawing import COLOURS, Axis, Level, Panel, Trace, framed, padded, widened
-from awr_exp.report.runs import RETURN, Result
+from awr_exp.report.runs import ESTIMATE, HELD_OUT, RETURN, Result
 from awr_exp.report.settings import Setting, name
 from awr_exp.report.statistics import ENOUGH, bootstrap
 
@@ -30,6 +30,8 @@ Colours = dict[Setting, int | None]
 
 def score_by_beta(compared: Comparison) -> list[Panel]:
     """Each run as a point, and interquartile means over beta, or over settings, with intervals of ENOUGH runs."""
+    if not compared.groups:
+        return []
     lines, places = _lines(compared), _places(compared)
     # Along beta a line has one colour; where there is one line only, settings have theirs.
     shared = {group.setting: number for number, (_, groups) in enumerate(lines) for group in groups}
@@ -49,24 +51,29 @@ def score_by_beta(compared: Comparison) -> list[Panel]:
     for colour, groups in _by_colour(compared.groups, colours):
         label = next((labels[g.setting] for g in groups if g.setting in labels), "") if colour is not None else OTHERS
         traces += [_runs(groups, places, colour), _means(groups, places, colour, label)]
-    return [framed(_along(compared), compared.kind, traces, _references(compared))]
+    return [framed(_along(compared), compared.kind, traces, _references(compared, compared.metric))]
 
 
 def learning_curves(compared: Comparison) -> list[Panel]:
-    """The score over training: each setting's mean, with its interval from ENOUGH runs on, else with its runs."""
+    """The score over training, and what is made of held-out episodes, in a panel each."""
+    # An estimate is made once, at the end.
+    shown = ({} if compared.metric == ESTIMATE else {compared.metric: compared.kind}) | HELD_OUT
+    return [_over_training(compared, metric, kind) for metric, kind in shown.items() if metric in compared.measured]
+
+
+def _over_training(compared: Comparison, metric: str, kind: str) -> Panel:
+    """Each setting's mean of a metric, with its interval from ENOUGH runs on, else with its runs."""
     colours, traces = compared_colours(compared), []
     for setting, label in compared.names.items():
         curves = [
-            (run, run.series[compared.metric])
-            for run in compared.found
-            if run.setting == setting and compared.metric in run.series
+            (run, run.series[metric]) for run in compared.found if run.setting == setting and metric in run.series
         ]
         if curves:
             traces += _curves(label, curves, colours.get(setting))
     last = max((step for trace in traces for step in trace.x if step is not None), default=1)
     # What stays in the background is drawn first.
     traces.sort(key=lambda trace: (trace.colour is not None, trace.kind == "curve"))
-    return [framed(Axis(compared.unit, (0, 1.03 * last)), compared.kind, traces, _references(compared))]
+    return framed(Axis(compared.unit, (0, 1.03 * last)), kind, traces, _references(compared, metric))
 
 
 def _curves(label: str, curves: Sequence[tuple[Result, dict[int, float]]], colour: int | None) -> list[Trace]:
@@ -232,11 +239,11 @@ def _along(compared: Comparison) -> Axis:
     return Axis("", limits, ticks=[(float(number), group.name) for number, group in enumerate(groups)])
 
 
-def _references(compared: Comparison) -> list[Level]:
+def _references(compared: Comparison, metric: str) -> list[Level]:
     """The returns of the data and of the baseline, where the picture is of returns."""
     levels = []
-    for metric, label in REFERENCES.items() if compared.metric == RETURN else ():
-        values = [value for run in compared.found if (value := run.last(metric)) is not None]
+    for reference, label in REFERENCES.items() if metric == RETURN else ():
+        values = [value for run in compared.found if (value := run.last(reference)) is not None]
         if values:
             level = float(np.mean(values))
             levels.append(Level(f"{label} {level:.4g}", level, "dash" if label == "data" else "dot"))

@@ -49,7 +49,7 @@ def write(folders: Sequence[Path], out: Path) -> tuple[Path, list[str]]:
     for line in left_out:
         log.warning("%s", _one_line(line))
     answers = [verdict.answer(one) for one in compared]
-    drawn = [{name: draw(one) if one.groups else [] for name, draw in FIGURES.items()} for one in compared]
+    drawn = [{name: draw(one) for name, draw in FIGURES.items()} for one in compared]
     found = [result for one in compared for result in one.found]
     content = rendered(
         TEMPLATE,

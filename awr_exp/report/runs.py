@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from awr_exp import ranges, results
 from awr_exp.config import choices
 from awr_exp.errors import UserError
+from awr_exp.math import diagnosis
 from awr_exp.ranges import Count, Range
-from awr_exp.reading import LARGEST
+from awr_exp.reading import LARGEST, read_yaml
 from awr_exp.report import settings
 from awr_exp.report.settings import BETA, GOALS, Config, Setting
 from awr_exp.training import rows
@@ -18,6 +19,14 @@ from awr_exp.training.rows import METRICS, Series
 
 RETURN, RECENT = "eval/return_mean", "eval/return_recent"
 SCORE, ESTIMATE = "eval/normalized_score", "fqe/return_mean"
+HELD_OUT = {
+    "heldout/nll": "held-out NLL",
+    "heldout/weighted_nll": "held-out weighted NLL",
+    "heldout/loss": "held-out loss",
+    "heldout/weighted_loss": "held-out weighted loss",
+    "heldout/value_error": "held-out value error",
+}
+"""The metrics of episodes that nothing is trained on, and what they are called."""
 LARGEST_FILE, LONGEST_LINE = 2**30, 2**12
 """Bytes of metrics.jsonl, whose rows have about a hundred."""
 Beta = Annotated[float, Range(lambda v: settings.is_number(v) and v > 0, "a positive, finite number")]
@@ -110,3 +119,12 @@ def _check_lines(path: Path) -> None:
         raise UserError(f"{path} cannot be read: it is larger than {LARGEST_FILE} bytes")
     if any(len(line) > LONGEST_LINE for line in path.read_bytes().splitlines()):
         raise UserError(f"{path} cannot be read: it has a line that is longer than {LONGEST_LINE} bytes")
+
+
+def findings(folder: Path, metrics: Mapping[str, float]) -> list[diagnosis.Finding]:
+    """The diagnosis of a run by its metrics; none where nothing can be judged."""
+    try:
+        config = read_yaml(folder / ".hydra" / "config.yaml")
+        return diagnosis.diagnose(metrics, results.leaves(config) if isinstance(config, dict) else {})
+    except (UserError, ArithmeticError):  # The latter is of numbers that no run has.
+        return []

@@ -11,7 +11,7 @@ from typing import Any
 from awr_exp.math import diagnosis
 from awr_exp.math.diagnosis import Finding
 from awr_exp.report.comparison import Comparison
-from awr_exp.report.runs import ESTIMATE, RECENT, RETURN, SCORE, Result
+from awr_exp.report.runs import ESTIMATE, HELD_OUT, RECENT, RETURN, SCORE, Result
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet would compute."""
@@ -20,11 +20,7 @@ METRICS = {
     for name in (RETURN, RECENT, SCORE, "train/ess", "train/mean_weight", "train/clipped", "train/explained_variance")
 } | {
     ESTIMATE: "estimate",
-    "heldout/nll": "held-out NLL",
-    "heldout/weighted_nll": "held-out weighted NLL",
-    "heldout/loss": "held-out loss",
-    "heldout/weighted_loss": "held-out weighted loss",
-    "heldout/value_error": "held-out value error",
+    **HELD_OUT,
 }
 """The metrics of the table of runs, and their heads."""
 Table = Sequence[Sequence[Any]]
@@ -65,10 +61,10 @@ def groups(compared: Comparison) -> Table:
 
 
 def diagnoses(compared: Comparison) -> Table:
-    """Make a row for each setting of which anything can be judged: why it does not learn, the likeliest cause first."""
-    groups = [group for group in compared.ranked if group.findings]
-    said = ["; then: ".join(diagnosis.said(group.findings)) or "nothing found" for group in groups]
-    return _table({"setting": [group.title for group in groups], "diagnosis": said})
+    """Make a row for each setting with which something is wrong: why it does not learn, the likeliest cause first."""
+    said = {group.title: "; then: ".join(diagnosis.said(group.findings)) for group in compared.ranked}
+    ill = {title: sentence for title, sentence in said.items() if sentence}
+    return _table({"setting": list(ill), "diagnosis": list(ill.values())}) if ill else []
 
 
 def findings(compared: Comparison) -> Table:
@@ -172,7 +168,7 @@ def _texts(cells: Sequence[Any]) -> list[str]:
 
 def _style(largest: float) -> str:
     """A format with three or four digits of a column's largest number; with an exponent where that is far from 1."""
-    if largest and not 1e-3 <= largest < 1e7:
+    if largest and not 1e-4 <= largest < 1e7:
         return ".2e"
     size = math.floor(math.log10(largest or 1))
     return f".{2 - size if size < 0 else max(0, 3 - size)}f"

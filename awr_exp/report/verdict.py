@@ -12,7 +12,8 @@ def answer(compared: Comparison) -> str:
     """Which setting to use and how sure that is, in a few sentences."""
     ranked = compared.ranked
     if not ranked:
-        return "Nothing was evaluated here yet."
+        held_out = " beyond what policies make of held-out episodes; evaluate=fqe estimates their returns"
+        return f"Nothing was evaluated here yet{held_out if compared.judged else ''}."
     best, worth = ranked[0], _worth(ranked[0], compared.kind)
     name = best.name
     if settings.is_numbered(name):
@@ -25,7 +26,8 @@ def answer(compared: Comparison) -> str:
     elif len(compared.names) > 1:
         said = f"Use {name} ({worth}): no other setting was judged at {compared.budget} {compared.unit}."
     else:
-        said = f"There is one setting only, {name}: {worth}. There is nothing to compare it with."
+        only = f", {name}" if best.setting else ""
+        said = f"There is one setting only{only}: {worth}. There is nothing to compare it with."
     return said + _left_behind(compared) + _about_beta(ranked) + _about_the_rest(best)
 
 
@@ -50,9 +52,10 @@ def _certainty(compared: Comparison) -> str:
     rivals = [group for group in others if not _sure(best, group)]
     if not rivals:
         least = min(group.ahead or 0.0 for group in others)
-        return (
-            f" Fairly sure: its runs are better than those of each other setting in {least:.0%} of all pairs or more."
-        )
+        if least == 1:
+            return " Fairly sure: each of its runs is better than every run of the other settings."
+        pairs = f"in at least {math.floor(100 * least)}% of all pairs"
+        return f" Fairly sure: its runs are better than those of each other setting {pairs}."
     names = ", ".join(group.name for group in rivals[:3]) + (" and others" if len(rivals) > 3 else "")
     close = next((group for group in rivals if group.scores.max() >= best.scores.min()), None)
     if close is None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from awr_exp import listing, results, shell
+from awr_exp import results, shell
 from awr_exp.errors import UserError
-from awr_exp.listing import ESTIMATE, RETURN
-from awr_exp.training.progress import CLOSING, Paste, closing_table
+from awr_exp.report.runs import ESTIMATE, RETURN, findings
+from awr_exp.training.progress import closing_table
 
 log = logging.getLogger(__name__)
-HELD_OUT = "heldout/weighted_nll"
+HELD_OUT, LOSS = "heldout/weighted_nll", "heldout/weighted_loss"
 
 
 def show(
@@ -38,15 +38,15 @@ def show(
     patterns = ["/".join([*"*" * depth, "wandb", "offline-run-*"]) for depth in depths]
     offline = [f"{shell.words(str(near))}/{pattern}" for pattern in patterns if next(folder.glob(pattern), None)]
     if offline:
-        notes.append(("W&B upload", Paste(" ".join([shell.command("sync", module="wandb"), *offline]))))
+        notes.append(("W&B upload", shell.Paste(" ".join([shell.command("sync", module="wandb"), *offline]))))
     unfinished = sum(run.status in (results.STOPPED, results.UNFINISHED) for run in runs)
     if unfinished:
         resume = shell.override("sweep.resume", folder.absolute())
         again = shell.once_more(resume, without=["hydra.sweep.dir"])
-        notes.append((f"{unfinished} of {len(runs)} jobs are not finished, go on with", Paste(again)))
-    page = _report(folder)
+        notes.append((f"{unfinished} of {len(runs)} jobs are not finished, go on with", again))
+    page, answers = _report(folder)
     if page:
-        notes.append(("report", str(shell.near(page))))
+        notes = [*(("answer", answer) for answer in answers), *notes, ("report", str(shell.near(page)))]
     closing_table(_table(list(zip(runs, results.labels(jobs), strict=True)), folder), notes)
     return any(run.status == results.FAILED for run in runs)
 
@@ -55,13 +55,15 @@ def _table(named: Sequence[tuple[results.PastRun, str]], folder: Path) -> list[S
     """A row of titles, then one for each run with its name, the best first."""
     # By the estimates of returns where nothing was evaluated.
     heads = {RETURN: "return", ESTIMATE: "estimate", HELD_OUT: "held-out weighted NLL"}
-    measured = [one for one in heads if any(one in run.metrics for run, _ in named)] or [RETURN]
+    known = {metric for run, _ in named for metric in run.metrics}
+    known |= {HELD_OUT} if LOSS in known else set()
+    measured = [one for one in heads if one in known] or [RETURN]
     # Weights of other settings ask for other actions: likelihoods rank none.
     first = measured[0] if measured[0] != HELD_OUT else RETURN
     rows = [
         (
             name or run.folder.name,
-            *(_shown(one, run.metrics.get(one)) for one in measured),
+            *(_shown(one, run.metrics) for one in measured),
             f"{run.status}: {run.error}" if run.error else run.status,
             os.path.relpath(run.folder, folder),
             _ill(run),
@@ -72,13 +74,17 @@ def _table(named: Sequence[tuple[results.PastRun, str]], folder: Path) -> list[S
     return [["job", *map(heads.__getitem__, measured), "status", "folder", look_at], *rows]
 
 
-def _shown(metric: str, value: float | None) -> str:
-    return f"{'–':>10}" if value is None else f"{value:10.4g}" if metric == HELD_OUT else f"{value:10.1f}"
+def _shown(metric: str, metrics: Mapping[str, float]) -> str:
+    """A number of a run; of a head without a likelihood its loss instead."""
+    if metric == HELD_OUT and LOSS in metrics:
+        return f"loss {metrics[LOSS]:.4g}"
+    value = metrics.get(metric)
+    return f"{'–':>8}" if value is None else f"{value:8.4g}" if metric == HELD_OUT else f"{value:8.1f}"
 
 
 def _ill(run: results.PastRun) -> str:
     """The number that most likely says why a run does not learn, or nothing: the report has it in a sentence."""
-    return next((one.name for one in listing.findings(run.folder, run.metrics) if one.sentence), "")
+    return next((one.name for one in findings(run.folder, run.metrics) if one.sentence), "")
 
 
 def _rank(run: results.PastRun, metric: str) -> tuple[bool, float]:
@@ -86,18 +92,15 @@ def _rank(run: results.PastRun, metric: str) -> tuple[bool, float]:
     return run.status == results.PRUNED, -run.metrics.get(metric, -math.inf)
 
 
-def _report(folder: Path) -> Path | None:
-    """The sweep's report, or None where there is nothing to report or it fails: that costs the report alone."""
+def _report(folder: Path) -> tuple[Path | None, list[str]]:
+    """The sweep's report and its answers; none where there is nothing to report or it fails, which costs it alone."""
     try:
         # Drawing takes a second to import.
         from awr_exp.report import page
 
-        path, answers = page.write([folder], folder)
-        for answer in answers:
-            log.log(CLOSING, "%s", answer)
-        return path
+        return page.write([folder], folder)
     except UserError as error:
         log.info("no report: %s", error)
     except Exception as error:
         log.warning("no report: %s: %s", type(error).__name__, error)
-    return None
+    return None, []

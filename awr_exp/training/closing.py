@@ -9,7 +9,7 @@ from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.math import diagnosis
 from awr_exp.training import curves
-from awr_exp.training.progress import Paste, closing_table
+from awr_exp.training.progress import closing_table
 from awr_exp.training.run import Run
 from awr_exp.training.trainer import Trainer
 from awr_exp.types import DataInfo
@@ -59,21 +59,21 @@ def _close(run: Run, status: str, code: int, result: dict[str, Any]) -> None:
 def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     """Print the returns of the data set, the baseline and the agent, what is wrong, and where everything is."""
 
-    def told(one: Run) -> tuple[str, str, str]:
-        metrics, estimate, judged = one.latest, "", _judged(one.latest)
+    def told(one: Run) -> tuple[str, str]:
+        metrics, estimate = one.latest, ""
         if one.outcome.error is not None:
-            return f"failed: {one.outcome.error}", "", ""
+            return f"failed: {one.outcome.error}", ""
         if "fqe/return_mean" in metrics:
             estimate = "{:10.1f} ({:.1f} to {:.1f})".format(
                 *(metrics[f"fqe/return_{end}"] for end in ("mean", "low", "high"))
             )
         if "eval/return_mean" not in metrics:
-            return "not evaluated (env=none)", estimate, judged
+            return "not evaluated", estimate
         text = f"{metrics['eval/return_mean']:10.1f} ± {metrics['eval/return_std']:.1f}"
         score = metrics.get("eval/normalized_score")
-        return text if score is None else f"{text}   normalised score {score:.3f}", estimate, judged
+        return text if score is None else f"{text}   normalised score {score:.3f}", estimate
 
-    rows: list[tuple[str, ...]] = [("return of", "", "", "held out" if _judged(run.latest) else "")]
+    rows: list[tuple[str, ...]] = [("return of", "")]
     if data:
         rows.append((f"data set {data.id}", f"{data.return_mean:10.1f} ± {data.return_std:.1f}"))
     if baseline is not None:
@@ -87,13 +87,15 @@ def show(data: DataInfo | None, run: Run, baseline: Run | None) -> None:
     if "fqe/gamma" in run.latest:
         # Beside the data's row, what their own actions are worth.
         heads = [f"estimate, discounted by {run.latest['fqe/gamma']:g}", f"{run.latest['fqe/data_return']:10.1f}"]
-        rows[:2] = [(*row[:2], head, *row[3:]) for row, head in zip(rows[:2], heads, strict=True)]
+        rows[:2] = [(*row, head) for row, head in zip(rows[:2], heads, strict=True)]
+    judges = [(run.chosen("agent"), run), *([(run.chosen("baseline"), baseline)] if baseline else [])]
+    judged = [(f"held out ({name})", said) for name, one in judges if (said := _judged(one.latest))]
     folder = shell.near(run.folder)
-    notes = [*_diagnosed(run), ("results", str(folder))]
+    notes = [*judged, *_diagnosed(run), ("results", str(folder))]
     if (folder / "curves.png").exists():
         notes.append(("curves", str(folder / "curves.png")))
     if next((folder / "wandb").glob("offline-run-*"), None):
-        notes.append(("dashboard", Paste(shell.command("leet", str(folder / "wandb"), module="wandb"))))
+        notes.append(("dashboard", shell.command("leet", str(folder / "wandb"), module="wandb")))
     notes.append(("policy", f"awr_exp.load({str(folder)!r})"))
     closing_table(rows, notes)
 

@@ -8,8 +8,9 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 
 from awr_exp import shell
@@ -18,7 +19,7 @@ from awr_exp.ranges import Text, Texts, checked
 from awr_exp.training import artifacts
 from awr_exp.training.redaction import command_line_has_a_secret, redact
 from awr_exp.training.rows import METRICS, divided, finite, forget_after
-from awr_exp.training.wandb_settings import possible, settle_cache
+from awr_exp.training.wandb_settings import answers, possible, settle_cache
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Wandb:
         log_model: bool = False,
         log_curves: bool = True,
         init_timeout: float = 20.0,
-        finish_timeout: float = 120.0,
+        finish_timeout: float = 30.0,
         config: Mapping[str, Any] | None = None,
         run_id: str | None = None,
         update: int = 0,
@@ -166,6 +167,8 @@ class Wandb:
         if not self._off:
             with self._sparing_the_run("finishing"):
                 run.summary.update(dict(summary))
+                if self.url and not answers(run.settings.base_url):
+                    return self._leave(run, exit_code)
                 self._upload(run, files)
         # Also after a failure: what W&B already has should be closed with the right exit code.
         with self._sparing_the_run("finishing"):
@@ -206,11 +209,22 @@ class Wandb:
             # Offline W&B would warn that there is none.
             self.url = run.url
         if run.settings.mode == "offline":
-            merge = ["--id", str(self.id)] if run.id != self.id else []
-            words = [[*words, str(run.settings.sync_dir)] for words in (["leet"], ["sync", *merge])]
-            look, upload = (shell.command(*one, module="wandb") for one in words)
-            log.info("W&B runs offline. Look: %s   Upload: %s", look, upload)
+            merge, folder = ["--id", str(self.id)] if run.id != self.id else [], shell.near(Path(run.settings.sync_dir))
+            for told, words in (("look", ["leet"]), ("upload", ["sync", *merge])):
+                log.info("W&B offline, %s: %s", told, shell.command(*words, str(folder), module="wandb"))
         return run
+
+    def _leave(self, run: Any, exit_code: int) -> None:
+        """Close a run whose server is out of reach. W&B goes on trying for a while, and nobody waits for that."""
+        folder = Path(run.settings.sync_dir)
+        again = shell.command("sync", str(shell.near(folder)), module="wandb")
+        log.warning("W&B is out of reach, and has not all of this run. Once it is back: %s", again)
+
+        def close() -> None:
+            with suppress(Exception):
+                run.finish(exit_code=exit_code)
+
+        Thread(target=close, daemon=True).start()
 
     def _upload(self, run: Any, files: Mapping[str, Path]) -> None:
         import wandb

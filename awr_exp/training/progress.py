@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column, Table
 from rich.text import Text
 
+from awr_exp.shell import Paste
+
 
 class _Rate(ProgressColumn):
     """Shows the updates a second."""
@@ -91,10 +93,6 @@ def compiling(seconds: str) -> Iterator[None]:
         yield
 
 
-class Paste(str):
-    """A command that somebody may paste into a shell."""
-
-
 def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]]) -> None:
     """Print results (name, then values), then where things are (name, place).
 
@@ -102,8 +100,11 @@ def closing_table(rows: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]
     """
     table = Table(show_header=False, box=None, pad_edge=False)
     columns = [column for column in zip_longest(*rows, fillvalue="") if any(column)]
-    for name, value, *others in zip(*columns, strict=True):
-        table.add_row(Text(name), Text(value, style="bold"), *map(Text, others))
+    for row in zip(*columns, strict=True):
+        # What is cut could be another's name.
+        first, second, *others = (Text(cell, overflow="fold") for cell in row)
+        second.stylize("bold")
+        table.add_row(first, second, *others)
     _print("", table, "")
     for name, value in notes:
         _print(Text(_folded(f"{name}: {value}", isinstance(value, Paste))), soft_wrap=True)
@@ -117,7 +118,11 @@ def _folded(text: str, command: bool) -> str:
     console = get_console()
     if not console.is_terminal:
         return text
-    first, *others = _QUOTED.findall(text) if command else text.split(" ")
+    words = _QUOTED.findall(text) if command else text.split(" ")
+    if "".join("".join(words).split()) != "".join(text.split()):
+        # An apostrophe of a sentence is no quote.
+        return text
+    first, *others = words
     lines, end = [first], " \\" if command else ""
     for word in others:
         if len(f"{lines[-1]} {word}{end}") <= console.width:
@@ -171,7 +176,7 @@ class OfRun(logging.Filter):
 
 
 class TerminalHandler(logging.Handler):
-    """Log lines above the live bar, unwrapped, so that a path can be copied.
+    """Log lines above the live bar, broken between words alone, so that a path can be copied.
 
     Of one run among several only warnings and errors, with its name in front.
     """
@@ -181,6 +186,8 @@ class TerminalHandler(logging.Handler):
         name = speaker[1] if speaker else ""
         if not name or record.levelno >= logging.WARNING:
             text = f"{name}: {self.format(record)}" if name else self.format(record)
+            pasted = any(isinstance(one, Paste) for one in record.args or ())
+            text = "\n".join(_folded(line, pasted) for line in text.splitlines())
             _print(text, soft_wrap=True, markup=False, highlight=False)
 
 

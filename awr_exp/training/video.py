@@ -1,6 +1,7 @@
 """Films of episodes, as an evaluation plays them, and a callback that takes them while a run trains."""
 
 import logging
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RATE = 30
-"""Pictures a second of an environment that does not say its own."""
+"""Pictures a second of an environment that does not say its own, and about as many as are taken of one with more."""
 STRIP = 20
 """Height of the strip with the caption, in pixels."""
 
@@ -37,14 +38,16 @@ def film(
     path: Path,
     first: int = FIRST_SEED,
     frames: int | None = None,
+    told: Callable[[int], object] = int,
 ) -> float:
     """Film the first episode of a member to an mp4; its return.
 
     make_env: of environments that draw themselves; shape: members and episodes of the evaluation whose episode it is,
-    to the last bit; first: the seed that it starts from; frames: the most that are kept of it. Raises UserError where
-    the environment fails, where there is nothing to see, or where the file cannot be written: then there is none.
+    to the last bit; first: the seed that it starts from; frames: the most pictures that are taken of it; told: is told
+    how many steps were filmed, as they are. Raises UserError where the environment fails, where there is nothing to
+    see, or where the file cannot be written: then there is none.
     """
-    camera = Camera(path, frames)
+    camera = Camera(path, frames, told)
     with closing(camera), closing(Evaluator(Filming(make_env, camera, clips(make_env)), *shape)) as evaluator:
         played = evaluator.play(agent, np.arange(shape[0]) == member, 1, first)
         for reason in played.given_up.values():
@@ -54,22 +57,30 @@ def film(
 
 
 class Camera:
-    """Takes pictures of the one episode that was begun last; frames: the most that are kept, None: all."""
+    """Takes pictures of the one episode that was begun last, at the speed of the environment.
 
-    def __init__(self, path: Path, frames: int | None) -> None:
-        self.path, self.frames = path, frames
+    Drawing takes far longer than stepping does. So of an environment with many steps a second, only so many pictures
+    are taken that RATE of them are a second, and that of its last step. frames, told: as for `film`.
+    """
+
+    def __init__(self, path: Path, frames: int | None, told: Callable[[int], object]) -> None:
+        self.path, self.frames, self.told = path, frames, told
         self.mp4: mp4.Mp4 | None = None
         self.error: UserError | None = None
 
     def begin(self, env: gymnasium.Env) -> None:
         self.close()
-        self.mp4 = mp4.Mp4(self.path, env.metadata.get("render_fps") or RATE)
-        self.steps, self.gained = 0, 0.0
+        rate = env.metadata.get("render_fps") or RATE
+        self.every = max(1, int(rate / RATE))
+        self.mp4 = mp4.Mp4(self.path, rate / self.every)
+        self.steps, self.taken, self.gained = 0, 0, 0.0
         self._take(env)
 
-    def step(self, env: gymnasium.Env, reward: float) -> None:
+    def step(self, env: gymnasium.Env, reward: float, last: bool) -> None:
         self.steps, self.gained = self.steps + 1, self.gained + reward
-        self._take(env)
+        if last or self.steps % self.every == 0:
+            self._take(env)
+        self.told(self.steps)
 
     def finish(self) -> None:
         """Keep the film. Raises UserError where something was wrong with it."""
@@ -83,9 +94,10 @@ class Camera:
             self.mp4.close()
 
     def _take(self, env: gymnasium.Env) -> None:
-        if self.error or (self.frames and self.steps >= self.frames):
+        if self.error or (self.frames and self.taken >= self.frames):
             return
         assert self.mp4 is not None
+        self.taken += 1
         try:
             self.mp4.add(captioned(env.render(), f"step {self.steps}: return {self.gained:.1f}"))
         except UserError as error:
@@ -121,7 +133,7 @@ class Filmed(gymnasium.Wrapper):
 
     def step(self, action: Any) -> Any:
         done = self.env.step(action)
-        self.camera.step(self.env, float(done[1]))
+        self.camera.step(self.env, float(done[1]), last=bool(done[2] or done[3]))
         return done
 
 
@@ -140,8 +152,8 @@ def captioned(picture: Any, text: str) -> NDArray[np.uint8]:
 class Video(Callback):
     """Films the first episode of the evaluation and keeps it as `video/<step>.mp4` in each member's folder.
 
-    interval: steps between films, None: those between evaluations; frames: the most that are kept of one. Loggers that
-    take films get it, too. It never ends a run: where nothing can be shown, it says why and leaves off.
+    interval: steps between films, None: those between evaluations; frames: the most pictures of one. Loggers that take
+    films get it, too. It never ends a run: where nothing can be shown, it says why and leaves off.
     """
 
     def __init__(self, interval: Count | None = None, frames: Count = 500) -> None:
@@ -166,8 +178,9 @@ class Video(Callback):
             for member, run in enumerate(trainer.runs):
                 if run.error is None:
                     path = run.folder / "video" / f"{trainer.step:010d}.mp4"
-                    # Anew for each, so that what it draws is what the evaluation drew.
-                    film(self.make_env, trainer.policy(), shape, member, path, frames=self.frames)
+                    with trainer.bar.doing("filming"):
+                        # Anew for each, so that what it draws is what the evaluation drew.
+                        film(self.make_env, trainer.policy(), shape, member, path, frames=self.frames)
                     with run.speaking():
                         logger.film(run.logger, trainer.update, path)
         except Exception as error:

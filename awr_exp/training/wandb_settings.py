@@ -4,6 +4,9 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
+from ssl import SSLError
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 from awr_exp.errors import named
 from awr_exp.machine import cache_home
@@ -32,6 +35,20 @@ def has_key() -> bool:
     except (wandb.errors.AuthenticationError, ValueError) as error:  # the second of a variable that means nothing
         log.warning("W&B cannot be used online: %s", named(error))
         return False
+
+
+def answers(url: str) -> bool:
+    """Whether a server says anything at all, and soon."""
+    try:
+        urlopen(url, timeout=5).close()
+    except HTTPError:
+        return True
+    except URLError as error:
+        # Of certificates W&B has its own opinion.
+        return isinstance(error.reason, SSLError)
+    except OSError:
+        return False
+    return True
 
 
 def possible(mode: str, out_of_reach: bool) -> str:

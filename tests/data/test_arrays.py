@@ -114,7 +114,7 @@ OUTSIDE: dict[str, Any] = {"actions": np.full((30, 2), -0.6), "action_low": [-0.
 WRONG: dict[str, dict[str, Any]] = {
     "actions has 29 rows, rewards has 30": {"actions": np.zeros(29)},
     r"observations\[3, 1\] is empty, or no number": {"observations": np.where(ROWS == 7, np.nan, 0)},
-    r"rewards\[0, 0\] holds 1e\+200, which is too large": {"rewards": np.full(30, 1e200)},
+    r"rewards\[0\] holds 1e\+200, which is too large": {"rewards": np.full(30, 1e200)},
     r"terminations\[0\] is 2; a flag is true or false": {"terminations": np.full(30, 2)},
     "actions holds <U4, which are no numbers": {"actions": np.full(30, "left")},
     "nothing says where episodes end": {"terminations": None},

@@ -156,6 +156,7 @@ def rare() -> list[Episode]:
 WRONG = {
     "same number in entry 2 of the observations": lambda: with_entry("observations", 2, 7.0),
     "same number in entry 1 of the actions": lambda: with_entry("actions", 1, 0.5),
+    "all episodes terminate after exactly 30 steps": lambda: episodes(terminated=True),
     "the observation stays exactly as it is": frozen,
     "far from all others in entry 1 of the observations (in 1, -1e+06": outlier,
     "of the numbers in the actions lie on their bounds": at_bounds,

@@ -111,8 +111,9 @@ def test_the_last_steps_are_those_of_the_last_episodes(steps: int, count: int, t
     own = recorder(tmp_path, PENDULUM, last_steps=steps, envs=8)
     seen = played(PENDULUM, own, 17)
     own.finish(MAKE[PENDULUM], 0.0)
-    newest = sorted(range(16), key=lambda number: episodes(seen)[number]["end"], reverse=True)[:count]
-    expected = [episodes(seen)[number]["reward"].sum() for number in sorted(newest)]
+    found = episodes(seen)
+    newest = sorted(range(16), key=lambda number: found[number]["end"], reverse=True)[:count]
+    expected = [found[number]["reward"].sum() for number in sorted(newest)]
     np.testing.assert_allclose(load("test/mine-v0").info.episode_returns, expected, rtol=1e-5)
 
 

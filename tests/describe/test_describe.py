@@ -14,7 +14,6 @@ from awr_exp.data.description import describe
 from awr_exp.data.minari import root
 from awr_exp.describe import page, text
 from awr_exp.describe.__main__ import main
-from tests.conftest import Cli
 from tests.data.test_description import data, episodes, with_entry
 
 
@@ -36,14 +35,14 @@ def ended(*arguments: str) -> str:
     return line
 
 
-def test_a_data_set_is_described_in_text_and_on_a_page(cli: Cli, place: Path) -> None:
-    done = cli("describe", "id=pendulum_mixed", COLUMNS="80")
-    assert done.returncode == 0, done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "100 episodes with 20,000 steps. 0% of the episodes terminate" in done.stdout
-    assert "lie on their bounds: head=tanh_gaussian" in " ".join(done.stdout.split())
+def test_a_data_set_is_described_in_text_and_on_a_page(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["id=pendulum_mixed"])
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "100 episodes with 20,000 steps. 0% of the episodes terminate" in said
+    assert "lie on their bounds: head=tanh_gaussian" in " ".join(said.split())
     written = place / "outputs" / "datasets" / "awr_exp" / "pendulum-mixed-v0.html"
-    assert done.stdout.splitlines()[-1] == f"page: {written.relative_to(place)}"
+    assert said.splitlines()[-1] == f"page: {written.relative_to(place)}"
     content = written.read_text()
     for wanted in ("prefers-color-scheme: dark", "width=device-width", "Plotly.react", "Every entry of the actions"):
         assert wanted in content, wanted

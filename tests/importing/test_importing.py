@@ -1,6 +1,7 @@
 """`awr-exp import`: the same steps by every road are the same data, and a mistake is one line that says where."""
 
 import csv
+import gzip
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from awr_exp.data.description import describe
 from awr_exp.data.minari import load
 from awr_exp.data.transitions import Transitions
 from awr_exp.importing import csv_file
@@ -163,7 +165,7 @@ def test_a_folder_of_lerobot_gives_up_what_it_does_not_know(capsys: pytest.Captu
     made, place = episodes(), Path("lerobot")
     (place / "meta").mkdir(parents=True)
     (place / "data" / "chunk-000").mkdir(parents=True)
-    (place / "meta" / "info.json").write_text(json.dumps({"codebase_version": "v2.1", "total_episodes": 4}))
+    (place / "meta" / "info.json").write_text(json.dumps({"codebase_version": "v2.1", "total_frames": 26}))
     for number, one in enumerate(made):
         steps = len(one["reward"])
         content = {
@@ -185,7 +187,7 @@ def test_a_folder_of_lerobot_gives_up_what_it_does_not_know(capsys: pytest.Captu
     assert data.terminated[data.last].tolist() == [False, True, False, True]
     np.testing.assert_array_equal(data.packed[:5, :3], made[0]["obs"][:5])
     (place / "data" / "chunk-000" / "episode_000003.parquet").unlink()
-    assert "lerobot has 3 episodes, and 4 by its meta/info.json" in refused("lerobot", "id=test/other-v0")
+    assert "lerobot has 18 steps, and 26 by its meta/info.json" in refused("lerobot", "id=test/other-v0")
 
 
 def refused(*words: str) -> str:
@@ -205,7 +207,7 @@ WRONG = {
     "1,,7,0,1,0": ", column obs_0, row 8 is empty, or no number",
     "1,0.7,nan,0,1,0": ", column obs_1, row 8 is empty, or no number",
     "1,0.7,1e300,0,1,0": ", column obs_1, row 8 holds 1e+300, which is too large",
-    "1,0.7,7,left,1,0": ", column a_0, row 8 holds 'left', which is no number: give each choice its number",
+    "1,0.7,7,left,1,0": ", column a_0, row 8 holds 'left', which is no number: write numbers as 0.98",
     "1,0.7,7,0,1,2": ", column done, row 8 holds 2; a flag is 0 or 1",
     "1,0.7,7,,,0": ", column a_0, row 8 is empty within an episode",
     "0,0.7,7,0,1,0": ", column ep, row 8 goes on with an episode that others came after: sort the rows",
@@ -242,6 +244,12 @@ MISTAKES = {
     ("log.csv", "long.csv", f"id={ID}"): "observation is obs_0, obs_1, obs_2 in long.csv and obs_0, obs_1 in log.csv",
     ("bare.csv", f"id={ID}"): "bare.csv has no header: its first line must name the columns",
     ("void.csv", f"id={ID}"): "void.csv is empty",
+    ("old.csv", f"id={ID}"): "old.csv has lines that end in a carriage return alone",
+    ("l*.npz", f"id={ID}"): "no file matches l*.npz",
+    ("log.csv", f"id={ID}", "ref_min_score=1"): "ref_min_score is 1.0 and ref_max_score None: give both",
+    ("log.csv", f"id={ID}", "action_low=3"): "the least action would be 3, the largest 0.67: correct action_low",
+    ("log.csv", "header.csv", f"id={ID}"): "header.csv has no rows: leave it out",
+    ("empty.npz", f"id={ID}", "episode=file"): "empty.npz has no rows",
     (".", f"id={ID}"): "holds files of .csv and .npz: name those to import",
     ("objects.npz", f"id={ID}", "episode=file"): "observations holds Python objects, not numbers",
     ("uneven.npz", f"id={ID}", "episode=file"): "actions has 5 rows, observations has 7",
@@ -251,8 +259,16 @@ MISTAKES = {
 
 @pytest.mark.parametrize("words", MISTAKES, ids=lambda words: " ".join(words))
 def test_a_mistake_is_answered_with_one_line(words: tuple[str, ...], root: Path) -> None:
-    for name, lines in {"log.csv": [HEADER, *ROWS], "bare.csv": ROWS, "void.csv": [], "log.txt": []}.items():
+    for name, lines in {
+        "log.csv": [HEADER, *ROWS],
+        "bare.csv": ROWS,
+        "void.csv": [],
+        "log.txt": [],
+        "header.csv": [HEADER],
+    }.items():
         Path(name).write_text("\n".join(lines))
+    Path("old.csv").write_text("\r".join([HEADER, *ROWS]), newline="")
+    np.savez("empty.npz", observations=np.zeros((0, 2)), actions=np.zeros(0), rewards=np.zeros(0))
     Path("more.csv").write_text("\n".join([HEADER.replace("reward", "gain"), *ROWS]))
     Path("long.csv").write_text("\n".join([f"{HEADER},obs_2", *(f"{row},0" for row in ROWS)]))
     zeros = {"actions": np.zeros(5), "rewards": np.zeros(5)}
@@ -350,6 +366,81 @@ def test_choices_are_counted_and_delimiters_told(delimiter: str, capsys: pytest.
     main([*as_csv(made, "log.tsv", delimiter), "id=test/amounts-v0", "action_low=-1", "action_high=2"])
     spec = load("test/amounts-v0").spec
     assert (spec.action_low, spec.action_high) == ((-1,), (2,))
+
+
+def packed() -> str:
+    Path("log.csv.gz").write_bytes(gzip.compress(Path("log.csv").read_bytes()))
+    return "log.csv.gz"
+
+
+def rewritten(change: Callable[[str], str], encoding: str = "utf-8") -> str:
+    Path("log.csv").write_bytes(change(Path("log.csv").read_text()).encode(encoding))
+    return "log.csv"
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "write"),
+    [
+        (",", packed),
+        ("|", lambda: "l*.csv"),
+        (";", lambda: rewritten(lambda text: text.replace(".", ","))),
+        (",", lambda: rewritten(lambda text: text.replace("True", "yes").replace("False", "no"))),
+        (",", lambda: rewritten(str, "utf-8-sig")),
+        (",", lambda: rewritten(lambda text: text.replace("run", "Läuft"), "latin-1")),
+        (
+            ",",
+            lambda: rewritten(lambda text: text.replace("ep,", "Episode,").replace("done", "Done").replace("run ", "")),
+        ),
+        (",", lambda: rewritten(lambda text: text.replace("run 0", "0").replace("run 1", "1"))),
+    ],
+    ids=["gz", "glob", "decimal comma", "yes", "bom", "latin-1", "capitals", "some names are numbers"],
+)
+def test_a_table_is_the_same_as_other_programs_write_it(
+    delimiter: str, write: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_file, "BLOCK", 150)
+    made = episodes()
+    as_csv(made, delimiter=delimiter)
+    main([write(), "observation=q_*,v", f"id={ID}"])
+    same(load(ID), made)
+
+
+def test_episodes_are_told_apart_by_what_floats_cannot_tell() -> None:
+    count = np.arange(12)
+    table = {"obs": count, "action": count % 2, "reward": count, "ep": count // 4 + 2**60}
+    parquet.write_table(pyarrow.table(table), "log.parquet")
+    main(["log.parquet", f"id={ID}"])
+    assert load(ID).lengths.tolist() == [3, 3, 3]
+    parquet.write_table(pyarrow.table(table | {"ep": table["ep"].astype(float)}), "log.parquet")
+    assert "column ep, row 1 holds a number of too many digits" in refused("log.parquet", "id=test/floats-v0")
+    halves = table | {"ep": (count // 4 / 2).astype(np.float32)}
+    parquet.write_table(pyarrow.table(halves), "log.parquet")
+    main(["log.parquet", "id=test/halves-v0"])
+    assert load("test/halves-v0").lengths.tolist() == [3, 3, 3]
+    named = table | {"ep": [None if row == 5 else f"run {row // 4}" for row in range(12)]}
+    parquet.write_table(pyarrow.table(named), "log.parquet")
+    assert "column ep, row 6 is empty: name the episode" in refused("log.parquet", "id=test/floats-v0")
+
+
+def test_times_of_day_begin_episodes_and_texts_of_numbers_are_numbers(root: Path) -> None:
+    rows = [f"12:{row % 3:02d}:00,{row},{row % 3},{row}" for row in range(9)]
+    Path("log.csv").write_text("\n".join(["time,obs,a_0,reward", *rows]))
+    main(["log.csv", f"id={ID}", "step=time"])
+    assert load(ID).lengths.tolist() == [2, 2, 2]
+    texts = {"obs": np.arange(9.0), "action": (np.arange(9) % 3).astype(str), "reward": np.ones(9)}
+    np.savez("log.npz", **texts, timeout=np.arange(9) == 8)
+    main(["log.npz", "id=test/texts-v0"])
+    assert load("test/texts-v0").spec.num_actions == 3
+
+
+def test_what_columns_are_called_is_kept(root: Path) -> None:
+    main([*as_csv(episodes()), f"id={ID}"])
+    found = describe(load(ID))
+    assert [one.name for one in found.observations] == ["q_0", "q_1", "v"]
+    assert [one.name for one in found.actions] == ["a_0", "a_1"]
+    metadata = root / ID / "data" / "metadata.json"
+    metadata.write_text(metadata.read_text().replace('"q_0"', "0"))
+    assert [one.name for one in describe(load(ID)).observations] == ["0", "1", "2"]
 
 
 def test_demonstrations_may_have_no_rewards() -> None:

@@ -129,6 +129,7 @@ BROKEN: dict[str, Break] = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_what_is_broken_is_left_out_with_a_line(tmp_path: Path) -> None:
     for number in range(3):
         make_run(tmp_path / f"good{number}", 0.3, number, float(number))
@@ -155,6 +156,7 @@ def test_if_nothing_can_be_read_one_line_says_so(tmp_path: Path) -> None:
         comparison.load([tmp_path])
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_an_own_agents_beta_is_its_own_affair(tmp_path: Path) -> None:
     for number, beta in enumerate(("auto", None, [1, 2])):
         make_run(tmp_path / str(number), 0.1, 0, float(number), agent={"_target_": "mine.Agent", "beta": beta})
@@ -191,6 +193,7 @@ def test_odd_names_are_shown_and_no_more(tmp_path: Path) -> None:
 FORMULAS = ["=cmd|' /C calc'!A0", "+1+1", "-1+cmd", "@SUM(A1)", "\t=1"]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_spreadsheet_computes_nothing_of_a_run(tmp_path: Path) -> None:
     for number, text in enumerate(FORMULAS):
         make_run(tmp_path / str(number), 0.1, 0, -1.0 - number, note=text)
@@ -201,6 +204,7 @@ def test_a_spreadsheet_computes_nothing_of_a_run(tmp_path: Path) -> None:
     assert {f"'{text}" for text in FORMULAS} <= {cell for row in rows for cell in row}
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_report_goes_through_no_link_of_a_sweep(tmp_path: Path) -> None:
     make_run(tmp_path / "sweep" / "0", 0.1, 0, 1.0)
     (tmp_path / ".bashrc").write_text("mine")

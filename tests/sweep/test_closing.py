@@ -15,7 +15,7 @@ CONFIG = {"agent": {"_target_": "awr_exp.agents.awr.AWR", "beta": 0.3, "max_weig
 def test_what_to_look_at_is_beside_each_job(
     ill: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(closing, "_report", lambda folder: None)
+    monkeypatch.setattr(closing, "_report", lambda folder: (None, []))
     coverage = {"0": 0.5, "1": 0.01 if ill else 0.5}
     for name, value in coverage.items():
         (tmp_path / name / ".hydra").mkdir(parents=True)
@@ -29,3 +29,20 @@ def test_what_to_look_at_is_beside_each_job(
     assert ("look at" in printed) == ill
     (row,) = (line for line in printed.splitlines() if line.startswith("agent.beta=1 "))
     assert ("lead of the data's best tenth" in row) == ill
+
+
+def test_no_job_is_cut_and_a_loss_takes_the_place_of_a_likelihood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(closing, "_report", lambda folder: None)
+    monkeypatch.setenv("COLUMNS", "60")
+    known = {"head=deterministic_and_long": {"weighted_loss": 0.5}, "head=gaussian": {"weighted_nll": 1.5}}
+    for name, metrics in known.items():
+        (tmp_path / name).mkdir()
+        found = {"status": "finished", "metrics": {f"heldout/{metric}": value for metric, value in metrics.items()}}
+        (tmp_path / name / "result.json").write_text(json.dumps(found))
+    closing.show(tmp_path, [[name] for name in known], [tmp_path / name for name in known], {})
+    printed = capsys.readouterr().out.split("sweep:")[0]
+    assert "loss 0.5" in printed
+    assert "1.5" in printed
+    assert "…" not in printed

@@ -1,11 +1,16 @@
 """W&B online, against a server that stands in for it: what is sent is right, and a policy comes back from there."""
 
 import json
+import time
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
-from awr_exp.training import artifacts
+from awr_exp.training import artifacts, wandb_settings
+from awr_exp.training.loggers import Wandb
 from tests import wandb_server
 from tests.conftest import refused
 from tests.training.test_loggers import in_process, no_network
@@ -60,6 +65,27 @@ def test_what_a_run_sends_and_how_its_policy_comes_back(finished: Path, tmp_path
         loaded = in_process(LOAD, tmp_path, **env, ARTIFACT=f"wandb:me/p/model-{begun['name']}:v0")
         assert loaded.stdout == "(1,) 3\n"
         assert server.given("ArtifactMembershipByName")[0]["name"] == f"model-{begun['name']}:v0"
+
+
+def test_nobody_waits_for_a_server_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with wandb_server.running() as server:
+        assert wandb_settings.answers(server.url)
+    assert not wandb_settings.answers(server.url)
+    logger, closed = Wandb(tmp_path), Event()
+    logger.url, logger._run = "a page", MagicMock(finish=lambda exit_code: closed.wait(60))
+    logger._run.settings = SimpleNamespace(base_url=server.url, sync_dir=str(tmp_path / "run-1"))
+    sent = logger._run.log_artifact
+    began = time.monotonic()
+    logger.finish({"eval/return_mean": 1.0}, {"checkpoint": tmp_path})
+    closed.set()
+    assert time.monotonic() - began < 10
+    assert not sent.called
+    (told,) = caplog.messages
+    assert told.startswith("W&B is out of reach, and has not all of this run. Once it is back: ")
+    assert told.endswith(f"sync {tmp_path / 'run-1'}")
 
 
 @pytest.mark.parametrize("name", ["wandb:", "wandb:a/b/c/d:v0", "wandb:a:b:c"])

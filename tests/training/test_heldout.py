@@ -20,7 +20,7 @@ from awr_exp.data.holdout import of_episodes, split
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.networks import heads
-from awr_exp.training import checkpoint, rows
+from awr_exp.training import checkpoint, closing, rows
 from awr_exp.training.closing import _judged
 from awr_exp.training.heldout import ROWS, HeldOut, judge
 from awr_exp.training.run import Run
@@ -226,3 +226,25 @@ def test_the_closing_table_says_what_is_known() -> None:
     assert _judged(known) == "NLL 1.25, weighted 1, value error 0.5"
     assert _judged({"heldout/loss": 2.0, "heldout/weighted_loss": 3.0}) == "loss 2, weighted 3"
     assert _judged({"eval/return_mean": 1.0}) == ""
+
+
+def test_the_closing_table_fits_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    config = {"agent": {"_target_": "AWR"}, "baseline": {"_target_": "BC"}}
+    agent, baseline = (Run(tmp_path / name, config=config) for name in config)
+    for run in (agent, baseline):
+        run.latest |= {f"heldout/{name}": 0.12345 for name in ("nll", "weighted_nll", "value_error")}
+        run.latest |= {f"fqe/return_{name}": -1234.5 for name in ("mean", "low", "high")}
+        run.latest |= {"fqe/gamma": 0.99, "fqe/data_return": -1234.5}
+    closing.show(mine().info, agent, baseline)
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    estimate, judged = "not evaluated -1234.5 (-1234.5 to -1234.5)", "NLL 0.1235, weighted 0.1235, value error 0.1235"
+    assert said[1:5] == [
+        "return of estimate, discounted by 0.99",
+        "data set mine/held-v0 285.9 ± 172.4 -1234.5",
+        f"baseline BC {estimate}",
+        f"AWR {estimate}",
+    ]
+    assert said[6:8] == [f"held out (AWR): {judged}", f"held out (BC): {judged}"]

@@ -117,8 +117,15 @@ def test_what_is_collected_happened(spec: Spec) -> None:
         assert done[0, 0].nonzero().flatten().tolist() == [199]
 
 
-@pytest.mark.parametrize("schedule", [PHASED, INTERLEAVED, REFRESHED])
-@pytest.mark.parametrize("spec", MAKE)
+EACH = [
+    pytest.param(spec, schedule, marks=() if row == column % len(MAKE) else pytest.mark.long)
+    for row, spec in enumerate(MAKE)
+    for column, schedule in enumerate([PHASED, INTERLEAVED, REFRESHED])
+]
+"""Every schedule, and a task by turns; the rest is long."""
+
+
+@pytest.mark.parametrize(("spec", "schedule"), EACH)
 def test_a_member_collects_and_learns_as_it_would_alone(tmp_path: Path, spec: Spec, schedule: Schedule) -> None:
     betas, seeds = [0.5, 2.0], [4, 9]
     together = trainer([tmp_path / "a", tmp_path / "b"], agent(spec, schedule, seeds, beta=betas), schedule)
@@ -133,8 +140,7 @@ def test_a_member_collects_and_learns_as_it_would_alone(tmp_path: Path, spec: Sp
         assert [(row["env_steps"], row["name"]) for row in mine] == [(row["env_steps"], row["name"]) for row in its]
 
 
-@pytest.mark.parametrize("schedule", [PHASED, INTERLEAVED, REFRESHED])
-@pytest.mark.parametrize("spec", MAKE)
+@pytest.mark.parametrize(("spec", "schedule"), EACH)
 def test_resumed_is_as_uninterrupted(tmp_path: Path, spec: Spec, schedule: Schedule) -> None:
     """The replay is full by then, and episodes are open."""
     whole = trainer([tmp_path / "a", tmp_path / "b"], agent(spec, schedule, [0, 1]), schedule)
@@ -323,7 +329,7 @@ class GivesUp(Phased):
         return super().turn(run)
 
 
-@pytest.mark.parametrize(("workers", "threads"), [(0, 1), (1, 1), (1, 2)])
+@pytest.mark.parametrize(("workers", "threads"), [(0, 1), pytest.param(1, 1, marks=pytest.mark.long), (1, 2)])
 def test_a_member_that_is_given_up_keeps_its_place_and_the_others_go_on(
     tmp_path: Path, threads: int, workers: int
 ) -> None:

@@ -1,6 +1,7 @@
 """What is on a terminal of 80 columns: nothing is broken within a word, and commands go on as in a shell."""
 
 import io
+import logging
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from awr_exp import shell
+from awr_exp.shell import Paste
 from awr_exp.training import progress
-from awr_exp.training.progress import Bar, Paste, closing_table
+from awr_exp.training.progress import Bar, closing_table
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,16 @@ def test_a_command_goes_on_in_the_next_line(terminal: Console, words: list[str])
     said = captured.get().partition("go on with: ")[2]
     # As a shell does, and shlex does not.
     assert shlex.split(said.replace("\\\n", "")) == words
+
+
+def test_commands_in_the_log_can_be_pasted_and_nothing_of_a_sentence_is_lost(terminal: Console) -> None:
+    handler, again = progress.TerminalHandler(), shell.command("resume=outputs/runs/2026-01-01/10-00-00", *["a=1"] * 20)
+    for text, folded in (("go on with: %s", True), ("the run's, go on with: %s", False)):
+        with terminal.capture() as captured:
+            handler.emit(logging.LogRecord("x", logging.INFO, "", 0, text, (again,), None))
+        said = captured.get()
+        assert said.replace("\\\n ", "").replace("  ", " ").strip() == text % again
+        assert (max(map(len, said.splitlines())) <= 80) == folded
 
 
 def test_no_path_is_broken(terminal: Console) -> None:

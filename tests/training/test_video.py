@@ -15,7 +15,7 @@ from awr_exp.errors import UserError
 from awr_exp.training.callbacks import Callback
 from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.run import Run
-from awr_exp.training.video import STRIP, Video, film
+from awr_exp.training.video import RATE, STRIP, Video, film
 from tests.conftest import CONTINUOUS, composed, train
 from tests.test_contract import OFFLINE, MakeWalk, Rows, Walk, configuration, data_set
 
@@ -55,14 +55,22 @@ def test_each_member_has_a_film_of_an_episode_at_each_evaluation(
             assert 1 < imageio_ffmpeg.count_frames_and_secs(str(path))[0] <= min(8, video.frames)
 
 
-def test_a_film_is_of_the_first_episode_of_the_evaluation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_film_is_of_the_first_episode_of_the_evaluation(
+    every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Drawn, "metadata", {"render_fps": every * RATE})
     agent = build(configuration(OFFLINE)["agent"], spec=CONTINUOUS, seeds=[0, 1])
     played = Evaluator(MakeDrawn(discrete=False), 2, 3).play(agent)
     for member in range(2):
         path = tmp_path / str(member) / "film.mp4"
-        assert film(MakeDrawn(discrete=False), agent, (2, 3), member, path) == played.returns[member, 0]
-        # One picture before the first step, and one after each.
-        assert imageio_ffmpeg.count_frames_and_secs(str(path))[0] == played.lengths[member, 0] + 1
+        steps, told = played.lengths[member, 0], list[int]()
+        gained = film(MakeDrawn(discrete=False), agent, (2, 3), member, path, told=told.append)
+        assert (gained, told) == (played.returns[member, 0], [*range(1, steps + 1)])
+        # One picture before the first step, then one after each or after every third, and always after the last.
+        pictures, seconds = imageio_ffmpeg.count_frames_and_secs(str(path))
+        assert pictures == 1 + -(-steps // every)
+        assert seconds == pytest.approx(pictures / RATE, abs=0.02)
 
 
 def test_a_registered_environment_is_asked_to_draw(tmp_path: Path) -> None:
