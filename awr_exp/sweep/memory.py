@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
 from hydra._internal.config_loader_impl import get_overrides_dirname
@@ -9,6 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from awr_exp import run_folder
 
@@ -16,8 +18,8 @@ from awr_exp import run_folder
 class Memory:
     """A config loader that does in milliseconds what takes Hydra tenths of a second, for all jobs but the first.
 
-    Jobs whose overrides name the same settings differ in the values of these alone, unless a value chooses a yaml file:
-    then all of them are composed by Hydra.
+    Jobs whose overrides name the same settings differ in the values of these alone, unless a value chooses a yaml file,
+    or overrides get in each other's way: then all of them are composed by Hydra.
     """
 
     def __init__(self, loader: ConfigLoader) -> None:
@@ -36,39 +38,39 @@ class Memory:
             cfg = self._load(master_config, sweep_overrides)
             run_folder.settle(cfg)
             self.composed[key] = pickle.dumps(cfg)
-        return self._again(self.composed[key])
-
-    def _again(self, pickled: bytes) -> DictConfig:
-        cfg: DictConfig = pickle.loads(pickled)
-        return cfg
+            return cfg
+        return _again(self.composed[key])
 
     def _load(self, master: DictConfig, overrides: list[str]) -> DictConfig:
         parsed = OverridesParser.create().parse_overrides(overrides)
-        plain = [self._is_plain(override) for override in parsed]
+        chooses = [self._chooses(override, master) for override in parsed]
         alike = tuple(
-            str(one.key_or_group if sets else one.input_line) for one, sets in zip(parsed, plain, strict=True)
+            str(one.input_line if option or not _is_plain(one) else one.key_or_group)
+            for one, option in zip(parsed, chooses, strict=True)
         )
-        if alike not in self.first:
-            cfg = self.loader.load_sweep_config(master, overrides)
+        values = [one for one, option in zip(parsed, chooses, strict=True) if not option]
+        if alike in self.first:
+            cfg = _again(self.first[alike])
+            try:
+                for override in filter(_is_plain, values):
+                    OmegaConf.update(cfg, override.key_or_group, override.value(), merge=False)
+                _say(cfg, parsed)
+                return cfg
+            except OmegaConfBaseException:
+                # Hydra says what is wrong with it.
+                pass
+        cfg = self.loader.load_sweep_config(master, overrides)
+        if _independent(values, cfg):
             self.first[alike] = pickle.dumps(cfg)
-            return cfg
-        cfg = self._again(self.first[alike])
-        for override, sets in zip(parsed, plain, strict=True):
-            if sets:
-                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=False)
-        _say(cfg, parsed)
         return cfg
 
-    def _is_plain(self, override: Override) -> bool:
-        """Whether an override gives a setting that is there a value of its own, and chooses nothing."""
-        value, name = override.value(), override.key_or_group
-        changes = override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None
-        chooses = isinstance(value, dict | list) or name.startswith("hydra") or self._is_group(name)
-        return not (changes or chooses)
-
-    def _is_group(self, name: str) -> bool:
+    def _chooses(self, override: Override, master: DictConfig) -> bool:
+        """Whether an override is of a group of yaml files, or of Hydra itself, rather than of a value."""
+        name = override.key_or_group
         if name not in self.groups:
-            self.groups[name] = bool(self.loader.get_group_options(name))
+            known = master.hydra
+            options = self.loader.get_group_options(name, None, known.job.config_name, list(known.overrides.hydra))
+            self.groups[name] = bool(options) or override.is_hydra_override()
         return self.groups[name]
 
     def __getattr__(self, name: str) -> Any:
@@ -79,10 +81,42 @@ class Memory:
         return Memory, (self.loader,)
 
 
+def _again(pickled: bytes) -> DictConfig:
+    cfg: DictConfig = pickle.loads(pickled)
+    return cfg
+
+
+def _is_plain(override: Override) -> bool:
+    """Whether an override gives a setting that is there a value of its own."""
+    changes = override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None
+    return not (changes or override.is_sweep_override() or isinstance(override.value(), dict | list))
+
+
+def _independent(values: Sequence[Override], cfg: DictConfig) -> bool:
+    """Whether each override has a place of its own in the configuration that came of them, whatever the others say."""
+    names = [override.key_or_group for override in values]
+    others = [one.key_or_group for one in values if not _is_plain(one)]
+    if len({*others}) < len(others) or {*others} & {one.key_or_group for one in values if _is_plain(one)}:
+        return False
+    if any(one.startswith(f"{other}.") for one, other in permutations(names, 2)):
+        return False
+    return not any(_leads_elsewhere(cfg, name.split(".")[:-1]) for name in names)
+
+
+def _leads_elsewhere(cfg: DictConfig, way: Sequence[str]) -> bool:
+    """Whether on the way to a setting there is a reference, so that it has another name, too."""
+    node: Any = cfg
+    for name in way:
+        if not OmegaConf.is_dict(node) or OmegaConf.is_interpolation(node, name):
+            return True
+        node = node._get_node(name)
+    return False
+
+
 def _say(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     """Set what a configuration says of the overrides that made it, as Hydra does."""
-    own, form = cfg.hydra.overrides, cfg.hydra.job.config.override_dirname
-    own.task = [override.input_line for override in overrides]
+    form, own = cfg.hydra.job.config.override_dirname, [one for one in overrides if not one.is_hydra_override()]
+    cfg.hydra.overrides.task = [override.input_line for override in own]
     cfg.hydra.job.override_dirname = get_overrides_dirname(
-        list(overrides), kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
+        own, kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
@@ -21,7 +20,8 @@ from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Options
 from awr_exp.reading import check_links
 from awr_exp.sweep import closing
-from awr_exp.sweep.launcher import Fused, composed, place
+from awr_exp.sweep.job import composed, place, task
+from awr_exp.sweep.launcher import Fused
 from awr_exp.sweep.memory import Memory
 from awr_exp.training.progress import heard
 
@@ -68,7 +68,8 @@ class Grid(BasicSweeper):
         for number, (overrides, own) in enumerate(zip(jobs, places, strict=True)):
             with explained(f"job {number} ({' '.join(overrides)}): "):
                 check_links(own)
-                run_folder.check_same(own, overrides, run_folder.task(self.compose(overrides, number)))
+                if results.begun(own):
+                    run_folder.check_kept(own, overrides, task(self.compose(overrides, number)))
         self.make(folder)
         returns: list[JobReturn] = []
         with results.file_lock(folder):
@@ -119,7 +120,7 @@ class Grid(BasicSweeper):
                 cfg = self.compose(overrides, number)
                 if cfg.resume is not None:
                     raise UserError("resume continues a single run; a sweep goes on with sweep.resume=<its folder>")
-                settings.check(run_folder.task(cfg), cfg.hydra.overrides.task)
+                settings.check(task(cfg), cfg.hydra.overrides.task)
                 if place(cfg) in places:
                     raise UserError(f"{place(cfg)} is the folder of job {places[place(cfg)]}, too: {OWN_FOLDER}")
                 places[place(cfg)] = number
@@ -127,9 +128,7 @@ class Grid(BasicSweeper):
 
     def compose(self, overrides: list[str], number: int) -> DictConfig:
         """A job's configuration, Hydra's part included."""
-        cfg = composed(self.hydra_context, self.config, overrides, number)
-        HydraConfig.instance().set_config(cfg)
-        return cfg
+        return composed(self.hydra_context, self.config, overrides, number)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Done by `check`, for all batches."""
