@@ -103,7 +103,7 @@ class Entry:
 
     def shaped(self, numbers: NDArray[Any]) -> NDArray[Any]:
         """Values laid out flat, [..., size], in the environment's own shape and dtype; a single one is no array."""
-        values: NDArray[Any] = numbers.reshape(*numbers.shape[:-1], *self.shape).astype(self.dtype)[()]
+        values: NDArray[Any] = numbers.reshape((*numbers.shape[:-1], *self.shape)).astype(self.dtype)[()]
         return values
 
 

@@ -89,11 +89,11 @@ class Spec:
         """What there is to choose from where actions are discrete, in words."""
         if self.num_actions is not None:
             return f"{self.num_actions} discrete ones"
-        return f"{self.action_dim} choice{'s' if self.action_dim > 1 else ''} of {self._parts}"
+        return f"{self.action_dim} choice{'s' if self.action_dim > 1 else ''} of {self.action_parts}"
 
     @property
-    def _parts(self) -> str:
-        """The parts of an action in words."""
+    def action_parts(self) -> str:
+        """The parts of an action in words, where it has some."""
         whole = len(self.action) == 1 and not self.action[0].path
         return layout.sizes(self.action[0]) if whole else layout.described(self.action)
 
@@ -104,7 +104,7 @@ class Spec:
             actions += f", {self.action_start} to {self.action_start + self.num_actions - 1}"
         if not self.discrete:
             bounds = [f"{low:g} to {high:g}" for low, high in zip(self.action_low, self.action_high, strict=True)]
-            shapes = f" of {self._parts}" if self.action else ""
+            shapes = f" of {self.action_parts}" if self.action else ""
             actions = f"{_numbers(self.action_dim)}{shapes}, {', '.join(dict.fromkeys(bounds))}"
         return f"Spec(observations: {_numbers(self.obs_dim)}{parts}; actions: {actions})"
 

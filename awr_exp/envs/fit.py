@@ -76,7 +76,7 @@ def _form(spec: Spec) -> str:
     """The parts of an action in words."""
     if spec.action_shape == ():
         return "one choice"
-    return described(spec.action) if spec.action else "a vector"
+    return spec.action_parts if spec.action else "a vector"
 
 
 def _starts(spec: Spec) -> str:
