@@ -217,7 +217,7 @@ def test_an_environments_own_vectorised_form_gets_the_same(space: str) -> None:
             assert reward[0] == pytest.approx(-badness(SPACES[space], given, bool(obs[0] > 0)))
 
 
-def test_choices_are_learnt_online_and_exported(tmp_path: Path) -> None:
+def test_choices_are_learnt_online(tmp_path: Path) -> None:
     online = ["trainer=online", "env=gym", "env.id=Dials-v0", "+env.kwargs.space=nested", "agent=iql"]
     small = [
         "agent.gamma=0", "network.hidden=[32]", "trainer.batch_size=64", "trainer.compile=false", "logger=jsonl",
@@ -228,10 +228,18 @@ def test_choices_are_learnt_online_and_exported(tmp_path: Path) -> None:
     train([composed(*online, *small)], [tmp_path / "run"])
     policy = awr_exp.load(tmp_path / "run")
     assert mistakes(policy, "nested") < 0.1
-    export_policy(policy, tmp_path / "policy.npz")
-    file = np.load(tmp_path / "policy.npz")
-    about = json.loads(str(file["about"]))
-    assert about["action"] == "int64 [B, 4] of arm/0 [2, 3], arm/1/on [2], wheel [2], the mode"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sample", [False, True])
+def test_choices_of_different_numbers_are_exported(sample: bool, tmp_path: Path) -> None:
+    agent = make_awr(RAGGED, dtype=torch.float32)
+    policy = TrainedPolicy(RAGGED, agent.policy, agent.state_dict(), 0)
+    for kind in ("npz", "pt2", "onnx"):
+        # It is kept only if it acts as the policy.
+        export_policy(policy, tmp_path / f"policy.{kind}", sample)
+    about = json.loads(str(np.load(tmp_path / "policy.npz")["about"]))
+    assert about["action"] == f"int64 [B, 3] of a [2, 5], b [3], {'a sample' if sample else 'the mode'}"
 
 
 SEVERAL = spec_of("", OBSERVATION, SPACES["several"])
