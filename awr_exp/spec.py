@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from awr_exp import layout
 
-
 MOST = 1 << 24
 """Choices that rows of float32 can tell apart."""
 
