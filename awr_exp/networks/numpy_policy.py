@@ -106,10 +106,7 @@ def _raced(logits: Array, noise: Array | None) -> Array:
 
 @dataclass(frozen=True)
 class Choices:
-    """The categorical head of n choices, of which each has at most m.
-
-    place: [n * m] of its logits among all; absent: [n, m], what is added to them so that none that is not there wins.
-    """
+    """The head of n choices of at most m; place: [n * m] of logits among all; absent: [n, m], added to what is none."""
 
     place: Array
     absent: Array
