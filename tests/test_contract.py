@@ -27,6 +27,7 @@ from awr_exp.building.stacking import group_key, own_values, stack
 from awr_exp.data.episodes import from_episodes
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
+from awr_exp.layout import Entry
 from awr_exp.metadata import policy_metadata
 from awr_exp.training import checkpoint, native
 from awr_exp.training.accelerate import compiler
@@ -37,6 +38,7 @@ from tests import conftest
 from tests.conftest import CONTINUOUS, DISCRETE, IMAGES, composed, train
 
 TASKS = {"continuous": CONTINUOUS, "discrete": DISCRETE}
+CHOICES = Spec(3, 2, action=(Entry((), (2,), (2, 3), (0, -1)),))
 LARGE = ("network=cnn", "network=impala")
 FOR_IMAGES = (*LARGE, "network=cnn_small", "augmentation=random_shift")
 AGENTS, HEADS = map(config.options, ("agent", "head"))
@@ -61,10 +63,12 @@ SMALL_SCHEDULE = {
 class Walk(gymnasium.Env):
     """A random walk that actions push, in episodes of up to seven steps."""
 
-    def __init__(self, discrete: bool) -> None:
+    def __init__(self, discrete: bool, several: bool = False) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (CONTINUOUS.obs_dim,), np.float32)
         low, high = (np.array(bound, np.float32) for bound in (CONTINUOUS.action_low, CONTINUOUS.action_high))
         self.action_space = spaces.Discrete(DISCRETE.num_actions) if discrete else spaces.Box(low, high)
+        if several:
+            self.action_space = spaces.MultiDiscrete(CHOICES.counts, start=CHOICES.starts)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -92,21 +96,28 @@ class Drawn(gymnasium.ObservationWrapper):
 class MakeWalk:
     discrete: bool
     images: bool = False
+    several: bool = False
+
+    @classmethod
+    def of(cls, spec: Spec) -> "MakeWalk":
+        return cls(spec.discrete, bool(spec.observation), bool(spec.action))
 
     def __call__(self) -> gymnasium.Env:
-        return Drawn(Walk(self.discrete)) if self.images else Walk(self.discrete)
+        walk = Walk(self.discrete, self.several)
+        return Drawn(walk) if self.images else walk
 
 
 @cache
 def data_set(spec: Spec) -> Transitions:
     """What is seen in some episodes of random actions."""
-    env, episodes = MakeWalk(spec.discrete, bool(spec.observation))(), []
+    env, episodes = MakeWalk.of(spec)(), []
     env.action_space.seed(0)
     for seed in range(12):
         seen, actions, rewards, terminated, truncated = [env.reset(seed=seed)[0]], [], [], False, False
         while not (terminated or truncated):
-            actions.append(env.action_space.sample())
-            obs, reward, terminated, truncated, _ = env.step(actions[-1])
+            action = env.action_space.sample()
+            actions.append(action - spec.starts if spec.discrete else action)
+            obs, reward, terminated, truncated, _ = env.step(action)
             seen.append(obs), rewards.append(reward)
         episodes.append(
             {"observations": spec.flatten(seen), "actions": actions, "rewards": rewards, "terminated": terminated}
@@ -159,7 +170,7 @@ def make(cfgs: list[dict[str, Any]], folder: Path, spec: Spec, dtype: torch.dtyp
         Run(folder / str(cfg["seed"]), metadata=own, logger=Rows()) for cfg, own in zip(cfgs, metadata, strict=True)
     ]
     offline = "updates" in cfgs[0]["trainer"]
-    source: dict[str, Any] = {"make_env": None if offline else MakeWalk(spec.discrete, bool(spec.observation))}
+    source: dict[str, Any] = {"make_env": None if offline else MakeWalk.of(spec)}
     if offline:
         source["data"] = data_set(spec)
         agent.fit_normalizer(*source["data"].obs_statistics())
@@ -281,6 +292,11 @@ def test_what_is_combined_learns_and_keeps_its_promises(combination: tuple[str, 
     # All three of two agents and each schedule, and else one, whose turn it is.
     chosen = range(3) if option == "head=auto" and agent in ("awr", "iql") else [sum(map(len, combination)) % 3]
     keeps_promises(cfg, IMAGES if task == "images" else TASKS[task], tmp_path, chosen)
+
+
+@pytest.mark.parametrize(("agent", "schedule"), [("awr", OFFLINE), ("iql", "interleaved")])
+def test_several_choices_keep_the_promises(agent: str, schedule: str, tmp_path: Path) -> None:
+    keeps_promises(configuration(schedule, f"agent={agent}"), CHOICES, tmp_path, [1])
 
 
 def keeps_promises(

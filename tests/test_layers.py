@@ -19,6 +19,7 @@ ORDER = [
     "vocabulary",
     "guard",
     "layout",
+    "spec",
     "types",
     "seeding",
     "math",

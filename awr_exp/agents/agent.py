@@ -104,7 +104,7 @@ class Agent(Members):
     def check_task(cls, spec: Spec) -> None:
         """Raises UserError where it is for other actions than the task's."""
         if cls.continuous_only and spec.discrete:
-            found = f"{spec.num_actions} discrete ones: choose another agent, such as agent=iql"
+            found = f"{spec.choices}: choose another agent, such as agent=iql"
             raise UserError(f"{cls.__name__} needs continuous actions; this task has {found}")
 
     def __repr__(self) -> str:

@@ -112,23 +112,25 @@ class _Episodes:
         coarse = self._read_observations(spec, schema, packed)
         at = np.delete(np.arange(rows), self.final)
         for name in STORED[1:]:
-            shape = () if name in schema.single else (spec.action_dim,)
-            exact = self._stack(FIELDS[name], shape, 0, np.float64)
-            if name == "action" and spec.discrete:
-                exact -= spec.action_start
+            exact = self._actions(spec) if name == "action" else self._stack(FIELDS[name], (), 0, np.float64)
             if name == "reward" and layout.coarse(exact).any():
                 coarse.append("the reward")
             schema.view(packed, name).numpy()[at] = exact
         check(self.id, self.names, packed, self.lengths, spec)
         return packed, torch.from_numpy(self.lengths), spec, coarse
 
+    def _actions(self, spec: Spec) -> NDArray[np.float64]:
+        """All actions, laid out flat, [rows, action_dim], of which choices count from 0."""
+        parts = spec.action or (layout.Entry((), spec.action_shape),)
+        stacked = [self._stack(_field("actions", entry), entry.shape, 0, np.float64) for entry in parts]
+        flat: NDArray[np.float64] = np.concatenate(stacked, 1)
+        return flat - spec.starts if spec.discrete else flat
+
     def _read_observations(self, spec: Spec, schema: Schema, packed: torch.Tensor) -> list[str]:
         """Read observations into packed rows; the names of what float32 is too coarse for."""
         known, coarse = iter(layout.column_names(spec.observation, spec.obs_dim)), []
         for entry in spec.entries:
-            # As Minari calls the parts of a Tuple.
-            steps = (f"_index_{step}" if isinstance(step, int) else step for step in entry.path)
-            field, own = "/".join(("observations", *steps)), list(islice(known, entry.width))
+            field, own = _field("observations", entry), list(islice(known, entry.width))
             # float32 does not have every whole number, and choices are told apart by theirs.
             stacked = self._stack(field, entry.shape, 1, np.float64 if entry.counts else np.dtype(entry.kept))
             if entry.counts:
@@ -212,6 +214,11 @@ class _Episodes:
         some = [group[field][:SOME] for group in self.groups[:: 1 + len(self.groups) // SOME]]
         exact = np.concatenate([part.reshape(len(part), -1).astype(np.float64) for part in some])
         return np.flatnonzero(layout.coarse(exact)).tolist()
+
+
+def _field(whole: str, entry: layout.Entry) -> str:
+    """Where a part of observations or actions lies in an episode: as Minari calls the parts of a Tuple."""
+    return "/".join((whole, *(f"_index_{step}" if isinstance(step, int) else step for step in entry.path)))
 
 
 def _turned(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -61,8 +61,7 @@ class Collector:
         # Of each open episode.
         self.episode, self.length, self.total = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
         # The newest of all environments, as far back as the longest open episode, rollout by rollout.
-        discrete, width = agent.spec.discrete, agent.spec.action_dim
-        none = np.zeros((0, *shape), np.int64) if discrete else np.zeros((0, *shape, width), np.float32)
+        none = np.zeros((0, *shape, *agent.spec.action_shape), np.int64 if agent.spec.discrete else np.float32)
         self.actions, self.remembered = deque([none]), 0
         # Of the observations and of their squares so far: float32 would drift, and the replay forgets.
         self.sums = np.zeros((agent.members, 2, agent.spec.obs_dim))
