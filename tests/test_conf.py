@@ -24,7 +24,7 @@ from awr_exp.sweep import launcher, sweeper, tuner
 from awr_exp.training.callbacks import Callback
 from awr_exp.training.loggers import Jsonl
 from awr_exp.training.run import Run
-from tests.conftest import CONTINUOUS, DISCRETE, batch_for, composed, refused
+from tests.conftest import CONTINUOUS, DISCRETE, IMAGES, batch_for, composed, refused
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in config.CONF.glob("*/*.yaml"))
 IN_CONTRACT = ("agent", "advantage", "augmentation", "head", "network", "optimizer", "weighting")
@@ -101,6 +101,7 @@ WITH_AGENTS = [
 def test_a_recipe_builds_with_every_agent_or_says_why_not(recipe: str, agent: str) -> None:
     chosen = [*overrides("experiment", recipe), f"agent={agent}"]
     spec = DISCRETE if "lunarlander" in recipe or "cartpole" in recipe else CONTINUOUS
+    spec = IMAGES if "pixel" in recipe else spec
     refusals = r"^trainer=(online|finetune) needs an agent that learns values: choose agent=awr$"
     if agent in ("td3_bc", "rebrac", "td3_awr"):
         refusals += "|climbs Q along|needs continuous actions|agent.ema_decay is 0"

@@ -142,7 +142,9 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
             settings.check(task)
 
 
-ELSEWHERE = re.compile(r" -m | -|\+sweep=|<|dataset=minari|nexus|lunarlander|halfcheetah|online_paper|logger")
+ELSEWHERE = re.compile(
+    r" -m | -|\+sweep=|<|dataset=minari|my_module|wrappers|nexus|lunarlander|halfcheetah|online_paper|logger"
+)
 """Sweeps, runs to resume, tasks that need a download or an extra, and choices of loggers."""
 QUICK = [line for line in COMMANDS if re.match(r"python -m awr_exp.main\b(?!.*(" + ELSEWHERE.pattern + "))", line)]
 SHORT = {

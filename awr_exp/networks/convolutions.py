@@ -78,7 +78,7 @@ def convolve(part: Part, name: str, x: Tensor, stride: int = 1, padding: int = 0
     return F.conv2d(x, part[f"{name}.weight"], part[f"{name}.bias"].squeeze(0), stride, padding)
 
 
-@checked("network")
+@checked("network.encoder")
 class CNN(Convolutional):
     """Convolutions with a ReLU after each, and a linear layer (Mnih et al. 2015).
 
@@ -116,7 +116,7 @@ class CNN(Convolutional):
         return x
 
 
-@checked("network")
+@checked("network.encoder")
 class Impala(Convolutional):
     """Sections of a convolution, a pooling and two residual blocks, and a linear layer (Espeholt et al. 2018).
 

@@ -36,7 +36,7 @@ CARTPOLE = Spec(4, num_actions=2)
 def source(env: Any = None, **metadata: Any) -> Any:
     """What a data set says of itself."""
     return SimpleNamespace(
-        id="test/data-v0", env_spec=env, **({"eval_env_spec": None, "observation_space": None} | metadata)
+        id="test/data-v0", env_spec=env, **({"eval_env_spec": None, "observation_space": None, "history": 1} | metadata)
     )
 
 
