@@ -162,7 +162,8 @@ def by_turns(lines: Sequence[str]) -> list[Any]:
 def test_what_takes_seconds_runs(line: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, given = parts(line, tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(_root(datasets, tmp_path)))
-    small = ["network.hidden=[8]", "logger=jsonl", "trainer.eval_episodes=1", "trainer.compile=false"]
+    layers = "network.trunk.hidden" if "pixel" in line else "network.hidden"
+    small = [f"{layers}=[8]", "logger=jsonl", "trainer.eval_episodes=1", "trainer.compile=false"]
     cfg = composed(*given, *small)
     trainer = cfg["trainer"]
     for node in (trainer, trainer.get("pretrain") or {}, trainer.get("schedule") or {}):
