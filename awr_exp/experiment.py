@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from awr_exp.results import Outcome
 from awr_exp.surroundings import usual
 from awr_exp.training import accelerate, checkpoint, closing, memory
 from awr_exp.training.examine import Examine
-from awr_exp.training.run import Run
+from awr_exp.training.run import Run, side_by_side
 from awr_exp.types import OWN_UNIT
 
 log = logging.getLogger(__name__)
@@ -156,12 +157,7 @@ class Experiment:
             if resumes:
                 trainer.resume()
                 forget_others_moments(agent, before, metadata)
-            for run, found in zip(runs, done, strict=True):
-                with run.speaking():
-                    logger = beside.loggers(run, found, own)
-                run.logger, run.metadata["run_id"] = logger, logger.id
-                if own:
-                    origin.note(run.folder, logger.url)
+            side_by_side(partial(_open_loggers, own=own), list(zip(runs, done, strict=True)))
         except BaseException:
             trainer.close()
             raise
@@ -196,6 +192,16 @@ class Experiment:
                 except UserError as error:
                     log.error("error: %s", error)
                     run.error = error
+
+
+def _open_loggers(pair: tuple[Run, Found | None], own: bool) -> None:
+    """Give a run its loggers, from its newest checkpoint on, and note where it comes from."""
+    run, found = pair
+    with run.speaking():
+        run.logger = logger = beside.loggers(run, found, own)
+    run.metadata["run_id"] = logger.id
+    if own:
+        origin.note(run.folder, logger.url)
 
 
 def reached(folder: Path) -> tuple[tuple[int, int], ...]:

@@ -1,4 +1,4 @@
-"""How an observation of any structure lies in a vector: in one order everywhere, whoever wrote the space down.
+"""How an observation or an action of any structure lies in a vector: in one order everywhere, whoever wrote the space.
 
 Keys of a Dict come in alphabetical order, for a space that is kept in a file comes back in that, whatever it was
 before. Nothing here imports torch or gymnasium: workers and policies do without.
@@ -6,20 +6,23 @@ before. Nothing here imports torch or gymnasium: workers and policies do without
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+SMALLEST = 5
+"""Rows and columns from which on a matrix of numbers is an image."""
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A part of an observation that has other ones beside it or is no vector.
+    """A part of an observation, or of an action, that has other ones beside it or is no vector.
 
     path: the keys of Dicts, as text, and the numbers in Tuples that lead to it; shape: of its values; dtype: of the
-    environment's own values. Where values are choices, each choice is a column: counts: how many choices each value
-    has; starts: the first of these.
+    environment's own values. Where values are choices, each choice of an observation is a column, and an action has the
+    number of the one that is chosen: counts: how many choices each value has; starts: the first of these.
     """
 
     path: tuple[str | int, ...]
@@ -33,9 +36,24 @@ class Entry:
         return "/".join(map(str, self.path)) or "the observation"
 
     @property
+    def size(self) -> int:
+        """How many values it has."""
+        return math.prod(self.shape)
+
+    @property
     def width(self) -> int:
         """How many columns it takes."""
-        return sum(self.counts) if self.counts else math.prod(self.shape)
+        return sum(self.counts) if self.counts else self.size
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it can be looked at: numbers on three axes, or four in a stack of images; bytes may be on two."""
+        axes = 2 if self.dtype == "uint8" else 3
+        return not self.counts and axes <= len(self.shape) <= 4 and sorted(self.shape)[-2] >= SMALLEST
+
+    def stacked(self, count: int) -> "Entry":
+        """What it is of so many time steps, the last of which is now, as gymnasium's FrameStackObservation has it."""
+        return replace(self, shape=(count, *self.shape), counts=self.counts * count, starts=self.starts * count)
 
     @property
     def kept(self) -> str:
@@ -52,11 +70,11 @@ class Entry:
         entry = cls(**fields)
         sizes = (*entry.shape, *entry.counts)
         if not all(type(size) is int and size >= 0 for size in sizes) or math.prod(sizes) > MOST:
-            raise ValueError("an observation has a part whose sizes are no whole numbers")
+            raise ValueError("it has a part whose sizes are no whole numbers")
         if not all(type(start) is int for start in entry.starts) or len(entry.starts) != len(entry.counts):
-            raise ValueError("an observation has a part whose choices begin at no whole numbers")
+            raise ValueError("it has a part whose choices begin at no whole numbers")
         if not all(type(step) in (str, int) for step in entry.path) or np.dtype(entry.dtype).kind not in "biuf":
-            raise ValueError("an observation has a part of no name, or not of numbers")
+            raise ValueError("it has a part of no name, or not of numbers")
         return entry
 
     def columns(self, values: Any) -> NDArray[np.float32]:
@@ -65,7 +83,7 @@ class Entry:
         lead = array.ndim - len(self.shape)
         if lead < 0 or array.shape[lead:] != self.shape:
             raise ValueError(f"{self.name} has the shape {array.shape}, its space {self.shape}")
-        flat = array.reshape(*array.shape[:lead], math.prod(self.shape))
+        flat = array.reshape(*array.shape[:lead], self.size)
         if not self.counts:
             return np.asarray(flat, np.float32)
         index = flat - np.array(self.starts)
@@ -81,24 +99,30 @@ class Entry:
         return f"{' x '.join(map(str, self.counts))} choices{first}"
 
     def values(self, columns: NDArray[np.float32]) -> NDArray[Any]:
-        """Turn columns back into values, in the environment's own dtype."""
-        lead = columns.shape[:-1]
+        """Turn columns back into values, as `shaped` has them."""
         if not self.counts:
-            return columns.reshape(*lead, *self.shape).astype(self.dtype)
+            return self.shaped(columns)
         ends = np.cumsum(self.counts)[:-1]
-        index = np.stack([part.argmax(-1) for part in np.split(columns, ends, -1)], -1) + np.array(self.starts)
-        return index.reshape(*lead, *self.shape).astype(self.dtype)
+        index = np.stack([part.argmax(-1) for part in np.split(columns, ends, -1)], -1)
+        return self.shaped(index + np.array(self.starts))
+
+    def shaped(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        """Values laid out flat, [..., size], in the environment's own shape and dtype; a single one is no array."""
+        values: NDArray[Any] = numbers.reshape((*numbers.shape[:-1], *self.shape)).astype(self.dtype)[()]
+        return values
 
 
+LISTED = 12
+"""Sizes of a part that a sentence names."""
 LARGE, COARSE = 1000, 100
 """A column has a large mean and a small spread if it gets above the one, and its deviation is less than the other times
 the distance of neighbours in float32."""
 
 MOST = 1 << 40
-"""Numbers in one part of an observation that no machine holds."""
+"""Numbers in one part that no machine holds."""
 
 Entries = tuple[Entry, ...]
-"""The parts of an observation in their order; there are none where it is a vector already."""
+"""The parts of an observation or an action in their order; there are none where it is a vector already."""
 
 
 def flatten(entries: Entries, obs: Any) -> NDArray[np.float32]:
@@ -131,6 +155,18 @@ def unflatten(entries: Entries, columns: NDArray[np.float32]) -> Any:
     return _nested(parts)
 
 
+def structured(entries: Entries, numbers: NDArray[Any]) -> Any:
+    """Turn an action laid out flat, [..., n] with a number a choice, into dicts for Dicts and tuples for Tuples.
+
+    Choices are in the environment's own numbers. There is nothing to do without entries.
+    """
+    if not entries:
+        return numbers
+    ends = np.cumsum([entry.size for entry in entries])[:-1]
+    parts = [(entry.path, entry.shaped(own)) for entry, own in zip(entries, np.split(numbers, ends, -1), strict=True)]
+    return _nested(parts)
+
+
 def _nested(parts: Sequence[tuple[tuple[str | int, ...], Any]]) -> Any:
     if not parts[0][0]:
         return parts[0][1]
@@ -143,7 +179,16 @@ def _nested(parts: Sequence[tuple[tuple[str | int, ...], Any]]) -> Any:
 
 def described(entries: Entries) -> str:
     """The parts by name, with their shapes, or with how many choices there are of each value."""
-    return ", ".join(f"{entry.name} {list(entry.counts or entry.shape)}" for entry in entries)
+    return ", ".join(f"{entry.name} {sizes(entry)}" for entry in entries)
+
+
+def sizes(entry: Entry) -> str:
+    """The shape of a part, or how many choices there are of each of its values."""
+    own = entry.counts or entry.shape
+    if len(own) > LISTED and len(set(own)) == 1:
+        return f"[{own[0]}] * {len(own)}"
+    more = ", ..." if len(own) > LISTED else ""
+    return f"[{', '.join(map(str, own[:LISTED]))}{more}]"
 
 
 def column_names(entries: Entries, width: int) -> list[str]:

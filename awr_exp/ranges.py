@@ -81,6 +81,15 @@ Widths = Annotated[
 Steps = Annotated[Sequence[int], Range(lambda v: bool(v) and list_of(_whole)(v), "a list of steps")]
 Std: TypeAlias = Literal["state_independent", "state_dependent"] | Positive
 """The standard deviation of a Gaussian: learnt, by the network, or a number."""
+Channels: TypeAlias = Literal["auto", "first", "last"]
+"""Where the channels of images are: on the first or the last of their three axes, or on that which is short enough."""
+Wrappers = Annotated[
+    Sequence[Any],
+    Range(
+        list_of(lambda v: isinstance(v, str) or (isinstance(v, Mapping) and len(v) == 1)),
+        "a list of wrappers, each a name or {name: {argument: value}}",
+    ),
+]
 Options = Annotated[Mapping[str, Any], Range(lambda v: isinstance(v, Mapping), "a mapping")]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from awr_exp.agents.members import AVERAGE
 from awr_exp.errors import UserError, first_line
-from awr_exp.layout import described
+from awr_exp.layout import described, structured
 from awr_exp.math.observations import normalize
 from awr_exp.networks.actions import Q
 from awr_exp.networks.policy import Policy
@@ -44,7 +44,7 @@ def _inward(spec: Spec) -> tuple[Tensor, Tensor]:
 
 
 class TrainedPolicy(nn.Module):
-    """Maps observations as the environment gives them to actions as it takes them; tensors to tensors.
+    """Maps observations as the environment gives them to actions as it takes them; flat tensors to flat tensors.
 
     source: where it was learnt, for people. It can be copied, pickled, moved to a device and shared by threads; a copy
     goes on drawing the random numbers that the original would. Its parameters theta [1, P], the statistics that
@@ -57,6 +57,7 @@ class TrainedPolicy(nn.Module):
     limit: Tensor
     low: Tensor
     high: Tensor
+    starts: Tensor
 
     def __init__(
         self,
@@ -71,7 +72,8 @@ class TrainedPolicy(nn.Module):
         self.spec, self.policy, self.source, self.judge = spec, policy, source, judge
         self.rng = numpy_generator(seed, "policy")
         low, high = _inward(spec)
-        buffers = {"theta": state.get(AVERAGE, state["actor.theta"]), "low": low, "high": high}
+        starts = torch.as_tensor(spec.starts, device="cpu")
+        buffers = {"theta": state.get(AVERAGE, state["actor.theta"]), "low": low, "high": high, "starts": starts}
         for name, tensor in (buffers | {name: state[f"normalizer.{name}"] for name in STATISTICS}).items():
             self.register_buffer(name, tensor)
 
@@ -106,9 +108,12 @@ class TrainedPolicy(nn.Module):
     @overload
     def __call__(self, obs: Tensor, deterministic: bool = True) -> Tensor: ...
     @overload
-    def __call__(self, obs: Any, deterministic: bool = True) -> NDArray[Any]: ...
+    def __call__(self, obs: Any, deterministic: bool = True) -> Any: ...
     def __call__(self, obs: Any, deterministic: bool = True) -> Any:
         """Actions [..., action_dim] inside the bounds; of discrete ones the environment's own numbers, [...].
+
+        What has another shape, or several parts, comes as the environment takes it: a Dict as a dict, with a batch
+        along the first axes of its parts.
 
         obs: one observation as `env.step` returns it, or a batch: an array or list [..., obs_dim]; of an environment
         with Dicts or Tuples those, of single values or of whole batches (as a vectorised environment gives them), a
@@ -122,7 +127,8 @@ class TrainedPolicy(nn.Module):
         noise = self._drawn(self.rng, math.prod(flat.shape[:-1]), not deterministic)
         with torch.no_grad():
             # Of one observation a discrete action is a number and no array.
-            return self.act(self._tensor(flat), self._tensor(noise)).cpu().numpy()[()]
+            action = self.act(self._tensor(flat), self._tensor(noise)).cpu().numpy()[()]
+        return structured(self.spec.action, action)
 
     def forward(self, obs: Tensor, deterministic: bool = True) -> Tensor:
         """The same of flat observations [..., obs_dim] on the policy's device, which nothing checks.
@@ -139,7 +145,7 @@ class TrainedPolicy(nn.Module):
         """
         action = self._chosen(obs.reshape(math.prod(obs.shape[:-1]), self.spec.obs_dim), noise)
         if self.spec.discrete:
-            action = action + self.spec.action_start
+            action = action + self.starts.to(action.device)
         else:
             action = action.clamp(self.low.to(action), self.high.to(action))
         return action.reshape(obs.shape[:-1] + action.shape[1:])

@@ -1,13 +1,13 @@
 """What the layers hand to one another. K is the number of members, B the batch size."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from awr_exp import layout
+from awr_exp.spec import Spec as Spec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,88 +21,6 @@ LossAndMetrics = tuple[Tensor, Metrics]
 """The loss [K] and what there is to report beside it."""
 Columns = dict[str, Tensor]
 """Fields of `Batch` for all transitions, [K, N] each."""
-
-
-@dataclass(frozen=True, repr=False)
-class Spec:
-    """Shapes and bounds of a task.
-
-    A discrete task has `num_actions`, which the environment counts from `action_start` on and everybody else from 0,
-    and no bounds. A continuous one has `action_dim` entries an action and their bounds, which may be infinite.
-    observation: the parts that the obs_dim columns of an observation come from, where that is no vector by itself;
-    dtype: of the environment's own values of a vector.
-    """
-
-    obs_dim: int
-    action_dim: int = 1
-    num_actions: int | None = None
-    action_low: tuple[float, ...] = ()
-    action_high: tuple[float, ...] = ()
-    action_start: int = 0
-    observation: layout.Entries = ()
-    dtype: str = field(default="float32", compare=False)
-
-    @property
-    def entries(self) -> layout.Entries:
-        """The parts of an observation; a vector is one."""
-        return self.observation or (layout.Entry((), (self.obs_dim,), dtype=self.dtype),)
-
-    @property
-    def discrete(self) -> bool:
-        return self.num_actions is not None
-
-    def __repr__(self) -> str:
-        parts = f" of {layout.described(self.observation)}" if self.observation else ""
-        if self.num_actions is not None:
-            last = self.action_start + self.num_actions - 1
-            actions = f"{self.num_actions} discrete ones, {self.action_start} to {last}"
-        else:
-            bounds = [f"{low:g} to {high:g}" for low, high in zip(self.action_low, self.action_high, strict=True)]
-            actions = f"{_numbers(self.action_dim)}, {', '.join(dict.fromkeys(bounds))}"
-        return f"Spec(observations: {_numbers(self.obs_dim)}{parts}; actions: {actions})"
-
-    def flatten(self, obs: ArrayLike | Any) -> NDArray[np.float32]:
-        """An observation as the environment gives it, or a batch of them, as [..., obs_dim].
-
-        Raises ValueError where it is of another kind.
-        """
-        array = layout.flatten(self.observation, obs) if self.observation else np.asarray(obs, np.float32)
-        if array.ndim == 0 or array.shape[-1] != self.obs_dim:
-            raise ValueError(f"it has the shape {array.shape}, its space {(self.obs_dim,)}")
-        return array
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Spec":
-        """A task from `dataclasses.asdict` after a round trip through JSON, which turns tuples into lists.
-
-        Raises ValueError for what is none.
-        """
-        try:
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-            entries = tuple(map(layout.Entry.from_json, fields.pop("observation", ())))
-            spec = cls(**fields, observation=entries)
-            counts = [spec.obs_dim, spec.action_dim, spec.num_actions if spec.discrete else 1]
-            bounds = [*spec.action_low, *spec.action_high]
-            widths = [entry.width for entry in spec.entries]
-            ends = [len(bound) for bound in (spec.action_low, spec.action_high)]
-            problems = {
-                "sizes that are no whole numbers of at least 1": not all(type(n) is int and n >= 1 for n in counts),
-                "actions that begin at no whole number": type(spec.action_start) is not int,
-                "observations that are no numbers": np.dtype(spec.dtype).kind not in "biuf",
-                "action bounds that are no numbers": not all(type(bound) in (int, float) for bound in bounds),
-                "other numbers of action bounds than of actions": ends != 2 * [0 if spec.discrete else spec.action_dim],
-                "observations whose parts are not as many numbers as the whole": sum(widths) != spec.obs_dim,
-            }
-        except (TypeError, AttributeError):
-            raise ValueError("it describes no task") from None
-        for said, found in problems.items():
-            if found:
-                raise ValueError(f"its task has {said}")
-        return spec
-
-
-def _numbers(count: int) -> str:
-    return "1 number" if count == 1 else f"{count} numbers"
 
 
 @dataclass(frozen=True)
@@ -131,9 +49,10 @@ class DataInfo:
 
     episode_returns: undiscounted, in the data's own units, whatever reward_unit is; fingerprint: changes when the
     content does; env_spec, eval_env_spec: the environments that it comes from and that it is to be evaluated in, as
-    `awr_exp.envs.source.EnvSource` or gymnasium's EnvSpec, or None; ref_min_score, ref_max_score: returns of a random
-    and an expert policy, or None; observation_space: gymnasium's, as the data set says, or None; observation_columns,
-    action_columns: what each entry is called, or none where nobody has named them.
+    `awr_exp.envs.source.EnvSource` or gymnasium's EnvSpec, or None; history: observations that are seen at once;
+    ref_min_score, ref_max_score: returns of a random and an expert policy, or None; observation_space: gymnasium's, as
+    the data set says, or None; observation_columns, action_columns: what each entry is called, or none where nobody
+    has named them.
     """
 
     id: str
@@ -145,6 +64,7 @@ class DataInfo:
     ref_max_score: float | None = None
     eval_env_spec: Any = None
     observation_space: Any = None
+    history: int = 1
     observation_columns: Sequence[str] = ()
     action_columns: Sequence[str] = ()
 

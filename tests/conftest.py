@@ -31,6 +31,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
 from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed, two_ways
 from awr_exp.errors import UserError
+from awr_exp.layout import Entry
 from awr_exp.machine import cores
 from awr_exp.math import weights
 from awr_exp.math.advantages import LambdaReturn
@@ -51,6 +52,7 @@ settings.load_profile("awr_exp")
 CONTINUOUS = Spec(obs_dim=3, action_dim=2, action_low=(-1.0, -2.0), action_high=(1.0, 4.0))
 NETWORK = partial(MLP, hidden=(16, 16), activation="tanh")
 DISCRETE = Spec(obs_dim=3, num_actions=4)
+IMAGES = Spec(36 * 36, num_actions=4, observation=(Entry((), (36, 36), dtype="uint8"),))
 
 
 def random_batch(spec: Spec, members: int, size: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Batch:

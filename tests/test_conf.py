@@ -24,15 +24,15 @@ from awr_exp.sweep import launcher, sweeper, tuner
 from awr_exp.training.callbacks import Callback
 from awr_exp.training.loggers import Jsonl
 from awr_exp.training.run import Run
-from tests.conftest import CONTINUOUS, DISCRETE, batch_for, composed, refused
+from tests.conftest import CONTINUOUS, DISCRETE, IMAGES, batch_for, composed, refused
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in config.CONF.glob("*/*.yaml"))
-IN_CONTRACT = ("agent", "advantage", "head", "network", "optimizer", "weighting")
+IN_CONTRACT = ("agent", "advantage", "augmentation", "head", "network", "optimizer", "weighting")
 """Groups whose options are tried with all that they can be combined with, in test_contract."""
 NEEDS = {
     "minari": "dataset.id=awr_exp/pendulum-mixed-v0", "gym": "env.id=Pendulum-v1", "online_paper": "env.id=Pendulum-v1",
 }  # fmt: skip
-ENVS = {"cartpole": "dataset=cartpole_mixed", "two_ways": "dataset=two_ways"}
+ENVS = {"cartpole": "dataset=cartpole_mixed", "two_ways": "dataset=two_ways", "pixel_grid": "dataset=pixel_grid"}
 EXTRAS = {
     "halfcheetah": "mujoco", "hopper": "mujoco", "walker2d": "mujoco", "ant": "mujoco", "humanoid": "mujoco",
     "lunarlander": "Box2D", "lunarlander_continuous": "Box2D",
@@ -101,6 +101,7 @@ WITH_AGENTS = [
 def test_a_recipe_builds_with_every_agent_or_says_why_not(recipe: str, agent: str) -> None:
     chosen = [*overrides("experiment", recipe), f"agent={agent}"]
     spec = DISCRETE if "lunarlander" in recipe or "cartpole" in recipe else CONTINUOUS
+    spec = IMAGES if "pixel" in recipe else spec
     refusals = r"^trainer=(online|finetune) needs an agent that learns values: choose agent=awr$"
     if agent in ("td3_bc", "rebrac", "td3_awr"):
         refusals += "|climbs Q along|needs continuous actions|agent.ema_decay is 0"

@@ -27,6 +27,7 @@ from awr_exp.building.stacking import group_key, own_values, stack
 from awr_exp.data.episodes import from_episodes
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
+from awr_exp.layout import Entry
 from awr_exp.metadata import policy_metadata
 from awr_exp.training import checkpoint, native
 from awr_exp.training.accelerate import compiler
@@ -34,11 +35,16 @@ from awr_exp.training.run import Run
 from awr_exp.training.trainer import Trainer
 from awr_exp.types import Spec
 from tests import conftest
-from tests.conftest import CONTINUOUS, DISCRETE, composed, train
+from tests.conftest import CONTINUOUS, DISCRETE, IMAGES, composed, train
 
 TASKS = {"continuous": CONTINUOUS, "discrete": DISCRETE}
+CHOICES = Spec(3, 2, action=(Entry((), (2,), (2, 3), (0, -1)),))
+LARGE = ("network=cnn", "network=impala")
+FOR_IMAGES = (*LARGE, "network=cnn_small", "augmentation=random_shift")
 AGENTS, HEADS = map(config.options, ("agent", "head"))
-OTHERS = [f"{group}={one}" for group in ("weighting", "network", "optimizer") for one in config.options(group)]
+OTHERS = [
+    f"{group}={one}" for group in ("weighting", "network", "optimizer", "augmentation") for one in config.options(group)
+]
 OFFLINE = "offline"
 SCHEDULES = [OFFLINE, *config.options("schedule")]
 
@@ -57,10 +63,12 @@ SMALL_SCHEDULE = {
 class Walk(gymnasium.Env):
     """A random walk that actions push, in episodes of up to seven steps."""
 
-    def __init__(self, discrete: bool) -> None:
+    def __init__(self, discrete: bool, several: bool = False) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (CONTINUOUS.obs_dim,), np.float32)
         low, high = (np.array(bound, np.float32) for bound in (CONTINUOUS.action_low, CONTINUOUS.action_high))
         self.action_space = spaces.Discrete(DISCRETE.num_actions) if discrete else spaces.Box(low, high)
+        if several:
+            self.action_space = spaces.MultiDiscrete(CHOICES.counts, start=CHOICES.starts)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -74,26 +82,46 @@ class Walk(gymnasium.Env):
         return self.place, float(push - self.place[0]), bool(self.place[1] > 2.5), self.steps == 7, {}
 
 
+class Drawn(gymnasium.ObservationWrapper):
+    """Shows the place as an image, of a grey band for each number."""
+
+    observation_space = spaces.Box(0, 255, IMAGES.entries[0].shape, np.uint8)
+
+    def observation(self, place: Any) -> Any:
+        bands = np.resize(np.clip(128 + 40 * place, 0, 255), self.observation_space.shape[:1])
+        return np.repeat(bands[:, None], self.observation_space.shape[1], 1).astype(np.uint8)
+
+
 @dataclass(frozen=True)
 class MakeWalk:
     discrete: bool
+    images: bool = False
+    several: bool = False
+
+    @classmethod
+    def of(cls, spec: Spec) -> "MakeWalk":
+        return cls(spec.discrete, bool(spec.observation), bool(spec.action))
 
     def __call__(self) -> gymnasium.Env:
-        return Walk(self.discrete)
+        walk = Walk(self.discrete, self.several)
+        return Drawn(walk) if self.images else walk
 
 
 @cache
 def data_set(spec: Spec) -> Transitions:
     """What is seen in some episodes of random actions."""
-    env, episodes = Walk(spec.discrete), []
+    env, episodes = MakeWalk.of(spec)(), []
     env.action_space.seed(0)
     for seed in range(12):
         seen, actions, rewards, terminated, truncated = [env.reset(seed=seed)[0]], [], [], False, False
         while not (terminated or truncated):
-            actions.append(env.action_space.sample())
-            obs, reward, terminated, truncated, _ = env.step(actions[-1])
+            action = env.action_space.sample()
+            actions.append(action - spec.starts if spec.discrete else action)
+            obs, reward, terminated, truncated, _ = env.step(action)
             seen.append(obs), rewards.append(reward)
-        episodes.append({"observations": seen, "actions": actions, "rewards": rewards, "terminated": terminated})
+        episodes.append(
+            {"observations": spec.flatten(seen), "actions": actions, "rewards": rewards, "terminated": terminated}
+        )
     return from_episodes("walk", spec, episodes)
 
 
@@ -129,8 +157,8 @@ def shrink(network: Any) -> None:
     for name, value in network.items():
         if isinstance(value, dict):
             shrink(value)
-        elif name == "hidden":
-            network[name] = [4]
+        elif name in ("hidden", "filters", "widths"):
+            network[name] = [4] * (1 if name == "hidden" else len(value))
 
 
 def make(cfgs: list[dict[str, Any]], folder: Path, spec: Spec, dtype: torch.dtype = torch.float64) -> Trainer:
@@ -142,7 +170,7 @@ def make(cfgs: list[dict[str, Any]], folder: Path, spec: Spec, dtype: torch.dtyp
         Run(folder / str(cfg["seed"]), metadata=own, logger=Rows()) for cfg, own in zip(cfgs, metadata, strict=True)
     ]
     offline = "updates" in cfgs[0]["trainer"]
-    source: dict[str, Any] = {"make_env": None if offline else MakeWalk(spec.discrete)}
+    source: dict[str, Any] = {"make_env": None if offline else MakeWalk.of(spec)}
     if offline:
         source["data"] = data_set(spec)
         agent.fit_normalizer(*source["data"].obs_statistics())
@@ -232,15 +260,16 @@ def combinations() -> Iterator[Any]:
         group, _, _ = option.partition("=")
         places = [(agent, schedule) for agent, schedule in agents if group == "head" or agent == "awr"]
         for agent, schedule in places:
-            for task in TASKS:
+            for task in [*TASKS, "images"]:
                 # Whether a head fits takes a while to find out, and the test does.
-                if group == "head" or task == "continuous":
+                if task == "images" if option in FOR_IMAGES else task in (TASKS if group == "head" else ["continuous"]):
                     place = AGENTS.index(agent)
                     turn = SCHEDULES[place % len(SCHEDULES)], list(TASKS)[place % len(TASKS)]
                     usual = option == "head=auto"
                     now = usual and ((schedule == OFFLINE and task == "continuous") or agent == "awr")
                     now = now or (agent, schedule) == places[number % len(places)]
-                    later = usual and ((schedule, task) == turn or agent == "iql")
+                    later = (usual and ((schedule, task) == turn or agent == "iql")) or (now and option in LARGE)
+                    now = now and option not in LARGE
                     marks = () if now else pytest.mark.long if later else pytest.mark.slow
                     combination = schedule, agent, task, option
                     yield pytest.param(combination, marks=marks, id=" ".join(combination))
@@ -262,7 +291,12 @@ def test_what_is_combined_learns_and_keeps_its_promises(combination: tuple[str, 
         cfg = configuration(schedule, f"agent={agent}", option)
     # All three of two agents and each schedule, and else one, whose turn it is.
     chosen = range(3) if option == "head=auto" and agent in ("awr", "iql") else [sum(map(len, combination)) % 3]
-    keeps_promises(cfg, TASKS[task], tmp_path, chosen)
+    keeps_promises(cfg, IMAGES if task == "images" else TASKS[task], tmp_path, chosen)
+
+
+@pytest.mark.parametrize(("agent", "schedule"), [("awr", OFFLINE), ("iql", "interleaved")])
+def test_several_choices_keep_the_promises(agent: str, schedule: str, tmp_path: Path) -> None:
+    keeps_promises(configuration(schedule, f"agent={agent}"), CHOICES, tmp_path, [1])
 
 
 def keeps_promises(
@@ -296,7 +330,8 @@ def resumes(together: Trainer, cfgs: list[dict[str, Any]], spec: Spec, folder: P
     before, after = state(together), state(resumed)
     assert before.keys() == after.keys()
     for name, tensor in before.items():
-        assert torch.equal(tensor, after[name]), name
+        # As bytes: those of images may look like what are no numbers.
+        assert torch.equal(*(one.contiguous().view(torch.uint8) for one in (tensor, after[name]))), name
     for name, network in half.agent.networks.items():
         assert not torch.equal(network.theta, together.agent.networks[name].theta), name
 

@@ -142,7 +142,9 @@ def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monke
             settings.check(task)
 
 
-ELSEWHERE = re.compile(r" -m | -|\+sweep=|<|dataset=minari|nexus|lunarlander|halfcheetah|online_paper|logger")
+ELSEWHERE = re.compile(
+    r" -m | -|\+sweep=|<|dataset=minari|my_module|wrappers|nexus|lunarlander|halfcheetah|online_paper|logger"
+)
 """Sweeps, runs to resume, tasks that need a download or an extra, and choices of loggers."""
 QUICK = [line for line in COMMANDS if re.match(r"python -m awr_exp.main\b(?!.*(" + ELSEWHERE.pattern + "))", line)]
 SHORT = {
@@ -160,7 +162,8 @@ def by_turns(lines: Sequence[str]) -> list[Any]:
 def test_what_takes_seconds_runs(line: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, given = parts(line, tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(_root(datasets, tmp_path)))
-    small = ["network.hidden=[8]", "logger=jsonl", "trainer.eval_episodes=1", "trainer.compile=false"]
+    layers = "network.trunk.hidden" if "pixel" in line else "network.hidden"
+    small = [f"{layers}=[8]", "logger=jsonl", "trainer.eval_episodes=1", "trainer.compile=false"]
     cfg = composed(*given, *small)
     trainer = cfg["trainer"]
     for node in (trainer, trainer.get("pretrain") or {}, trainer.get("schedule") or {}):

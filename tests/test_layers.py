@@ -19,6 +19,7 @@ ORDER = [
     "vocabulary",
     "guard",
     "layout",
+    "spec",
     "types",
     "seeding",
     "math",
@@ -96,7 +97,7 @@ FOREIGN = {
     "plotly": {"report"},
     "onnx": {"exporting"},
     "onnxruntime": {"exporting"},
-    "PIL": {"training"},
+    "PIL": {"data", "training"},
     "imageio_ffmpeg": {"training"},
 }
 

@@ -46,6 +46,7 @@ WRONG: dict[str, Any] = {
     "true or false": 1,
     "a text": "",
     "a list of texts": "mine",
+    "a list of wrappers": "mine",
     "a list of widths": [],
     "a list of steps": [-1],
     "a mapping": 3,

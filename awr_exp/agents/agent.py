@@ -15,7 +15,9 @@ from awr_exp.math.gradients import Loss, gradient
 from awr_exp.math.members import no_limit
 from awr_exp.math.normalizer import Normalizer
 from awr_exp.math.optimizers import Net, Optimizer, adam, averaging_rate, half_cosine
-from awr_exp.networks.mlp import MakeNetwork
+from awr_exp.networks.augmentation import MakeAugmentation
+from awr_exp.networks.augmentation import none as no_augmentation
+from awr_exp.networks.mlp import MakeNetwork, of_task
 from awr_exp.networks.numpy_policy import Acting
 from awr_exp.networks.policy import MakeHead, Policy
 from awr_exp.ranges import BelowOne, Count, PerMember, Positive, PositiveOrInf, checked
@@ -32,10 +34,10 @@ class Agent(Members):
 
     Every hyper-parameter is a number for all members or a list of K.
     actor_iters: steps of the actor on each batch; anneal_actor_lr: whether its learning rate falls, see `anneal_over`.
-    max_grad_norm limits each network's gradient norm, a member at a time; None or inf does not. ema_decay: of an
-    exponential moving average of the actor's parameters; 0: there is none. The policy that is evaluated and handed out
-    has the average, see `averaged`; learning never looks at it. A member whose gradient is not finite is frozen as it
-    was; see `alive`.
+    max_grad_norm limits each network's gradient norm, a member at a time; None or inf does not. augmentation: what is
+    done to the observations that it learns from. ema_decay: of an exponential moving average of the actor's parameters;
+    0: there is none. The policy that is evaluated and handed out has the average, see `averaged`; learning never looks
+    at it. A member whose gradient is not finite is frozen as it was; see `alive`.
     """
 
     whole_episodes = False
@@ -78,12 +80,13 @@ class Agent(Members):
         normalize_observations: PerMember[bool] = True,
         ema_decay: PerMember[BelowOne] = 0.0,
         optimizer: Optimizer = adam,
+        augmentation: MakeAugmentation = no_augmentation,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.check_task(spec)
         super().__init__(seeds, device, dtype)
-        self.spec, self.optimizer, self.make_network = spec, optimizer, network
+        self.spec, self.optimizer, self.make_network = spec, optimizer, of_task(network, spec)
         # The head's bounds beside the parameters: a captured update cannot fetch them from the host.
         with self.device:
             self.policy = Policy(spec, network, head, self.conditioned)
@@ -93,12 +96,15 @@ class Agent(Members):
         self.anneal_actor_lr, self.actor_steps = self.hyper(anneal_actor_lr).bool(), self.hyper(torch.inf)
         self.actor = self.net("actor", self.policy, averaged=bool(self.ema_decay.any()))
         self.noise_sizes: dict[str, int] = {"actor": self.policy.head.loss_noise}
+        self.augmentation = augmentation(spec)
+        if self.augmentation:
+            self.noise_sizes |= {"obs": self.augmentation.noise, "next_obs": self.augmentation.noise}
 
     @classmethod
     def check_task(cls, spec: Spec) -> None:
         """Raises UserError where it is for other actions than the task's."""
         if cls.continuous_only and spec.discrete:
-            found = f"{spec.num_actions} discrete ones: choose another agent, such as agent=iql"
+            found = f"{spec.choices}: choose another agent, such as agent=iql"
             raise UserError(f"{cls.__name__} needs continuous actions; this task has {found}")
 
     def __repr__(self) -> str:
@@ -213,7 +219,10 @@ class Agent(Members):
 
     def normalized(self, batch: Batch) -> Batch:
         """A batch as the four methods take it."""
-        return replace(batch, obs=self.normalize(batch.obs), next_obs=self.normalize(batch.next_obs))
+        seen = {"obs": batch.obs, "next_obs": batch.next_obs}
+        if self.augmentation:
+            seen = {name: self.augmentation(obs, self.noise(batch, name)) for name, obs in seen.items()}
+        return replace(batch, **{name: self.normalize(obs) for name, obs in seen.items()})
 
     @torch.no_grad()
     def update(self, batch: Batch) -> Metrics:

@@ -39,7 +39,7 @@ class CQL(SAC):
     def log_sum_exp(self, theta: Tensor, batch: Batch) -> Tensor:
         """log sum exp Q(s, .) [K, size, B] over all discrete actions, or estimated by importance sampling (app. F)."""
         if self.spec.discrete:
-            actions, _ = self.policy.choices(self.actor.theta, batch.obs)
+            actions, _ = self.policy.weigh(self.actor.theta, batch.obs, self.q.module.as_inputs.every())
             return self.calibrated(self.q.module.of_each(theta, batch.obs, actions), batch).logsumexp(2)
         chance = self.q.module.as_inputs.chance(self.several(batch, "chance", self.samples))
         here = self.policy.draws(self.actor.theta, batch.obs, self.several(batch, "here", self.samples))

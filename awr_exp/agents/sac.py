@@ -10,22 +10,36 @@ from awr_exp.errors import UserError
 from awr_exp.math.members import filled
 from awr_exp.networks.mlp import Scalar
 from awr_exp.ranges import Number, PerMember
-from awr_exp.types import Batch, LossAndMetrics, Metrics
+from awr_exp.types import Batch, LossAndMetrics, Metrics, Spec
+
+MOST = 1_000
+"""Discrete actions that are all weighed in each state, where they are combinations of several choices."""
 
 
 class SAC(QAgent):
     """A policy that climbs Q and keeps a certain entropy; of discrete actions all means are exact.
 
     target_entropy: in nats; None: minus the number of an action's entries, where bounds are -1 and 1, or a tenth of
-    what discrete ones have at most. options: other arguments of QAgent. Raises UserError for a head without a density.
+    what discrete ones have at most. options: other arguments of QAgent. Raises UserError for a head without a density,
+    and for more combinations of choices than can be weighed.
     """
+
+    @classmethod
+    def check_task(cls, spec: Spec) -> None:
+        super().check_task(spec)
+        if spec.num_actions is None and (count := math.prod(spec.counts)) > MOST:
+            raise UserError(
+                f"{cls.__name__} weighs all actions in each state, and {spec.choices} make {count:.3g}, more than "
+                f"{MOST:,}: choose another agent, such as agent=iql or agent=awac"
+            )
 
     def __init__(self, *args: Any, target_entropy: PerMember[Number | None] = None, **options: Any) -> None:
         super().__init__(*args, **options)
-        head, actions = self.policy.head, self.spec.num_actions
-        if not (head.known_density and (head.differentiable or actions)):
+        head, discrete = self.policy.head, self.spec.discrete
+        if not (head.known_density and (head.differentiable or discrete)):
             raise UserError(f"head={type(head).__name__} lacks a density or a gradient: choose head=auto_squashed")
-        usual = 0.1 * math.log(actions) if actions else self.q.module.as_inputs.log_unit - self.spec.action_dim
+        most = math.log(math.prod(self.spec.counts))
+        usual = 0.1 * most if discrete else self.q.module.as_inputs.log_unit - self.spec.action_dim
         self.target_entropy = self.hyper(filled(target_entropy, usual)).squeeze(1)
         self.temperature = self.net("temperature", Scalar())
         self.noise_sizes = {"actor": head.noise, "next": head.noise}
@@ -33,7 +47,7 @@ class SAC(QAgent):
     def drawn(self, theta: Tensor, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Actions [K, n, B, ...] of the policy, log pi of each, and what each counts in a mean over them, [K, n, B]."""
         if self.spec.discrete:
-            actions, log_prob = self.policy.choices(theta, obs)
+            actions, log_prob = self.policy.weigh(theta, obs, self.q.module.as_inputs.every())
             return actions, log_prob, log_prob.exp()
         actions, log_prob = self.policy.draws(theta, obs, noise.unsqueeze(1))
         return self.inside(actions), log_prob, log_prob.new_ones(log_prob.shape)

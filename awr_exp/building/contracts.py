@@ -9,6 +9,7 @@ import torch
 from awr_exp.errors import UserError, named
 from awr_exp.math.members import started
 from awr_exp.networks.head import Head
+from awr_exp.networks.mlp import of_task
 from awr_exp.types import Spec
 
 CONTRACTS = {
@@ -49,7 +50,8 @@ def check(node: Mapping[str, Any], parts: Mapping[str, Any], spec: Spec) -> None
     }
     for name in CONTRACTS.keys() & parts.keys():
         positional, keywords = given[name]
-        if reason := _wrong(name, started(parts[name], column), positional, keywords):
+        part = of_task(parts[name], spec) if name == "network" else started(parts[name], column)
+        if reason := _wrong(name, part, positional, keywords):
             raise broken(name, node[name], reason)
 
 

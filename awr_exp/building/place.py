@@ -13,10 +13,16 @@ from awr_exp.types import DataInfo
 log = logging.getLogger(__name__)
 
 
-def chosen(node: Mapping[str, Any]) -> MakeEnv:
-    """What makes the environment of a configuration, whatever the data are. Raises UserError for env=none."""
+def chosen(node: Mapping[str, Any], dataset: Mapping[str, Any] | None = None) -> MakeEnv:
+    """What makes the environment of a configuration, whatever the data are. Raises UserError for env=none.
+
+    dataset: of the run whose policy is to play there, which may be used to seeing several observations at once.
+    """
     # The vectorised form is for collecting in many at once.
-    made = build({name: value for name, value in node.items() if name != "vectorized"}, data=None, spec=None)
+    given = {name: value for name, value in node.items() if name != "vectorized"}
+    if (seen := (dataset or {}).get("history", 1)) > 1:
+        given["wrappers"] = [*given.get("wrappers", ()), {"FrameStackObservation": {"stack_size": seen}}]
+    made = build(given, data=None, spec=None)
     if made is None:
         raise UserError("env=none is nowhere to play: choose another, such as env=pendulum")
     return made
@@ -27,7 +33,7 @@ def of_run(config: Mapping[str, Any]) -> MakeEnv:
     if config["dataset"] and str(config["env"].get("_target_")).endswith("from_dataset"):
         data = data_set(config["dataset"], "cpu")
         return build({"_target_": config["env"]["_target_"]}, data=data.info, spec=data.spec)
-    return chosen(config["env"])
+    return chosen(config["env"], config["dataset"])
 
 
 def data_of_run(config: Mapping[str, Any]) -> DataInfo | None:

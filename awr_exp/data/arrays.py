@@ -19,6 +19,7 @@ from awr_exp.envs import fit
 from awr_exp.envs.build import clips, opened
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError
+from awr_exp.layout import structured
 from awr_exp.types import DataInfo, Spec
 
 
@@ -40,9 +41,9 @@ def from_arrays(
 ) -> Transitions:
     """Write N steps in order of time as the Minari data set `id`, and read it as training does.
 
-    observations: [N, ...]; actions: [N, A], or [N] of whole numbers, which are choices; rewards: [N]; terminations,
-    truncations: [N] flags of the last steps of episodes; episode_ends: [E] the number of rows up to the end of each
-    episode, where flags do not say it; next_observations: [N, ...] what each step led to, else see `steps.cut`;
+    observations: [N, ...]; actions: [N, A] or [N], of which whole numbers by their type are choices; rewards: [N];
+    terminations, truncations: [N] flags of the last steps of episodes; episode_ends: [E] the number of rows up to the
+    end of each, where flags do not say it; next_observations: [N, ...] what each step led to, else see `steps.cut`;
     action_low, action_high: bounds of actions, else those of the data, rounded outward; env: makes the environment that
     the data come from; ref_min_score, ref_max_score: returns of a random and of a good policy. Raises UserError, which
     names array and row, for what cannot be learnt from, and then nothing is written.
@@ -161,7 +162,7 @@ def _buffers(
         export.check_room(place, 4 * (observations.nbytes + actions.nbytes + rewards.nbytes))
         yield EpisodeBuffer(
             observations=observations,
-            actions=actions[:, 0].astype(np.int64) if spec.discrete else np.asarray(actions),
+            actions=_given(actions, spec),
             rewards=rewards,
             terminations=ends & episodes.terminated[number],
             truncations=ends & ~episodes.terminated[number],
@@ -169,6 +170,13 @@ def _buffers(
         )
         returns.append(float(rewards.sum()))
         advance(stop)
+
+
+def _given(actions: NDArray[Any], spec: Spec) -> Any:
+    """Actions [T, n] as the environment gets them, of which the choices are in its own numbers."""
+    if spec.action_shape == ():
+        return actions[:, 0].astype(np.int64)
+    return structured(spec.action, np.asarray(actions))
 
 
 def kept(dtypes: Sequence[np.dtype[Any]]) -> type[np.number[Any]]:

@@ -50,6 +50,14 @@ def two_ways(device: torch.device | str = "cpu", **options: Any) -> Transitions:
     return load(id, device=device, **options)
 
 
+def pixel_grid(device: torch.device | str = "cpu", **options: Any) -> Transitions:
+    """PixelGrid-v0: 500 episodes, from random to straight to the goal, with images of 32 x 32. See `select`."""
+    plan = [(n, behaviour.pixel_grid(noise)) for n, noise in ((100, 1.0), (200, 0.7), (200, 0.4))]
+    id = "awr_exp/pixel-grid-v0"
+    _ensure(id, "awr_exp.envs.pixel_grid:PixelGrid-v0", plan, behaviour.pixel_grid(1.0), behaviour.pixel_grid(0.0))
+    return load(id, device=device, **options)
+
+
 def _ensure(id: str, env_id: str, plan: Plan, worst: Act, best: Act) -> None:
     """Collect the data set unless it is there. It appears whole or not at all, whoever else collects it too."""
     if export.exists(id):

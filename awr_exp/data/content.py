@@ -36,8 +36,10 @@ def check(id: str, names: Sequence[str], packed: Tensor, lengths: NDArray[np.int
             row = int(rows[0])
             episode = int(np.searchsorted(final, row))
             length = int(lengths[episode])
-            found = {"value": values[row][~good[row]][0], "step": row - int(final[episode]) + length, "length": length}
-            raise UserError(f"data set '{id}', {names[episode]}: {FIELDS[name]} {text.format(**found)}")
+            entry = int((~good[row]).argmax())
+            found = {"value": values[row][entry], "step": row - int(final[episode]) + length, "length": length}
+            said = text.format(**found, why=outside(spec, entry) if name == "action" else "")
+            raise UserError(f"data set '{id}', {names[episode]}: {FIELDS[name]} {said}")
 
     for name in ("terminated", "truncated"):
         flags = schema.view(packed, name).numpy()
@@ -53,24 +55,32 @@ def check(id: str, names: Sequence[str], packed: Tensor, lengths: NDArray[np.int
         for values in (view.numpy() for view in schema.views(packed, name) if view.is_floating_point()):
             refuse(name, values, np.isfinite(values), "holds {value:g} at step {step}; repair or remove the episode")
     action = schema.view(packed, "action").numpy()
-    good, why = inside(action, spec)
+    good = inside(action, spec)
     # A final observation has no action.
     good[final] = True
-    refuse("action", action + spec.action_start, good, f"holds {{value:g}} at step {{step}}; {why}")
+    refuse("action", action + spec.starts, good, "holds {value:g} at step {step}; {why}")
 
 
-def inside(action: NDArray[np.float32], spec: Spec) -> tuple[NDArray[np.bool_], str]:
-    """Whether each entry of actions [M, n] is one of their space, and what is said of one that is not."""
-    if spec.num_actions is not None:
-        good = (action >= 0) & (action < spec.num_actions) & (action == action.round())
-        last = spec.action_start + spec.num_actions - 1
-        return good, f"its space has the whole numbers from {spec.action_start} to {last}"
+def outside(spec: Spec, entry: int) -> str:
+    """What is said of an entry of an action that is not in its space."""
+    if not spec.discrete:
+        return "it is outside the bounds of its space: clip it, or give the data set's action_space infinite ones"
+    first = int(np.ravel(spec.starts)[entry])
+    place = "its space" if spec.num_actions is not None else f"entry {spec.action_names[entry]} of its space"
+    return f"{place} has the whole numbers from {first} to {first + spec.counts[entry] - 1}"
+
+
+def inside(action: NDArray[np.float32], spec: Spec) -> NDArray[np.bool_]:
+    """Whether each entry of actions [M, n] is one of their space, where choices count from 0."""
+    if spec.discrete:
+        good: NDArray[np.bool_] = (action >= 0) & (action < np.array(spec.counts)) & (action == action.round())
+        return good
     low, high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
     span = high - low
     size = np.where(np.isfinite(span) & (span > 0), span, np.fmin(np.abs(low), np.abs(high)))
     slack = np.where(np.isfinite(size), BOUND_TOLERANCE * size, 0)
-    good = (action >= low - slack) & (action <= high + slack)
-    return good, "it is outside the bounds of its space: clip it, or give the data set's action_space infinite ones"
+    within: NDArray[np.bool_] = (action >= low - slack) & (action <= high + slack)
+    return within
 
 
 def doubts(data: Transitions, limit: int | None) -> Iterator[str]:

@@ -15,6 +15,7 @@ from awr_exp.data.columns import Columns, columns, histogram, keys, on_bounds, r
 from awr_exp.data.content import BOUND_TOLERANCE
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs import source
+from awr_exp.networks.actions import ActionInputs
 
 NUMBERS = 2**22
 """Numbers that are looked at in one piece."""
@@ -71,7 +72,8 @@ class Description:
     """A data set in numbers, in the units of its task.
 
     terminated: the share of its episodes that end by themselves; all others are truncated, or were cut. choices: the
-    share of each discrete action, in the environment's numbers. duplicate_episodes: those that are the same as an
+    share of each discrete action, in the environment's numbers; of several choices, that of each, with the name of what
+    is chosen. duplicate_episodes: those that are the same as an
     earlier one; duplicate_steps: those that are, whole episodes left out; still: the share of steps in which the
     observation stays as it is; rewarded: the share of steps whose reward is not 0. coverage, reach, explained: see
     `awr_exp.data.facts`. order: the returns of episodes as they lie in the data set, or of some, evenly spaced.
@@ -92,7 +94,7 @@ class Description:
     rewarded: float
     observations: list[Column]
     actions: list[Column]
-    choices: dict[int, float]
+    choices: dict[int | str, float]
     duplicate_episodes: int
     duplicate_steps: int
     still: float
@@ -108,7 +110,7 @@ class Description:
 
 def describe(data: Transitions, heard: Sequence[str] = ()) -> Description:
     """Look at a whole data set, in pieces, whose rewards are in their own units; heard: what reading it said."""
-    info, spec = data.info, data.spec
+    info, spec = data.info, data.stored
     scores = [info.normalized_score(one) for one in (info.return_mean, float(info.episode_returns.max()))]
     low, high = (info.ref_min_score, info.ref_max_score) if scores[0] is not None else (None, None)
     of_observations = columns(data.schema.read(rows, "obs") for rows in data.packed.split(_rows(data)))
@@ -162,7 +164,7 @@ def _pieces(data: Transitions, name: str) -> Iterator[Tensor]:
 def _actions(data: Transitions) -> list[Column]:
     spec = data.spec
     low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
-    names = data.info.action_columns or [str(entry) for entry in range(spec.action_dim)]
+    names = data.info.action_columns or spec.action_names
     own = _named(names, columns(_pieces(data, "action")))
     on = columns(torch.cat(on_bounds(one, low, high, BOUND_TOLERANCE), 1) for one in _pieces(data, "action"))
     at_low, at_high = (part.tolist() for part in on.mean.chunk(2))
@@ -173,12 +175,19 @@ def _actions(data: Transitions) -> list[Column]:
     ]
 
 
-def _choices(data: Transitions) -> dict[int, float]:
-    counts = torch.zeros(data.spec.num_actions or 0).long()
+def _choices(data: Transitions) -> dict[int | str, float]:
+    spec, as_inputs = data.spec, ActionInputs(data.spec)
+    chosen = torch.zeros(as_inputs.size, dtype=torch.float64)
     for piece in _pieces(data, "action"):
-        counts += torch.bincount(piece, minlength=len(counts))
-    shares = (counts.double() / len(data)).tolist()
-    return {data.spec.action_start + action: share for action, share in enumerate(shares)}
+        chosen += as_inputs(piece, chosen).sum(0)
+    starts = np.ravel(spec.starts).tolist()
+    numbers = [start + number for start, count in zip(starts, spec.counts, strict=True) for number in range(count)]
+    if spec.action_shape == ():
+        return dict(zip(numbers, (chosen / len(data)).tolist(), strict=True))
+    called = data.info.action_columns or spec.action_names
+    names = [name for name, count in zip(called, spec.counts, strict=True) for _ in range(count)]
+    keys = [f"{name}={number}" for name, number in zip(names, numbers, strict=True)]
+    return dict(zip(keys, (chosen / len(data)).tolist(), strict=True))
 
 
 def _still(data: Transitions) -> float:

@@ -17,10 +17,11 @@ from awr_exp.types import DataInfo, Spec
 def from_episodes(id: str, spec: Spec, episodes: Sequence[Mapping[str, Any]], **facts: Any) -> Transitions:
     """Transitions of episodes in order of time.
 
-    Each episode has arrays `observations` [T + 1, obs_dim], the last of which is the final one, `actions`
-    [T, action_dim] or, discrete, [T] of numbers from 0, and `rewards` [T], and may have `terminated`: whether its end
-    was one of the task, beyond which nothing has a value; otherwise it was cut there. facts: others of `DataInfo`, such
-    as ref_min_score. Raises UserError, naming episode and array, for what has another shape or cannot be learnt from.
+    Each episode has arrays `observations` [T + 1, obs_dim], the last of which is the final one, `actions` [T,
+    action_dim], or [T] of one discrete action, whose choices count from 0, and `rewards` [T], and may have
+    `terminated`: whether its end was one of the task, beyond which nothing has a value; otherwise it was cut there.
+    facts: others of `DataInfo`, such as ref_min_score. Raises UserError, naming episode and array, for what has
+    another shape or cannot be learnt from.
     """
     if not episodes:
         raise UserError(f"data set '{id}' has no episodes")
@@ -37,8 +38,7 @@ def _packed(name: str, spec: Spec, episode: Mapping[str, Any]) -> torch.Tensor:
     """The rows of an episode as `Transitions` has them."""
     try:
         steps = len(episode["rewards"])
-        shapes = {"obs": (steps + 1, spec.obs_dim), "action": (steps, spec.action_dim), "reward": (steps,)}
-        shapes |= {"action": (steps,)} if spec.discrete else {}
+        shapes = {"obs": (steps + 1, spec.obs_dim), "action": (steps, *spec.action_shape), "reward": (steps,)}
         given = {column: np.asarray(episode[FIELDS[column]], np.float32) for column in shapes}
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{name} cannot be read: {first_line(error)}") from None

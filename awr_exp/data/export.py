@@ -10,16 +10,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 
 from awr_exp import shell
 from awr_exp.data.minari import ID, root
 from awr_exp.envs.episode import Episode
 from awr_exp.envs.make import overrides
-from awr_exp.envs.spaces import canonical
+from awr_exp.envs.spaces import canonical, unbounded
 from awr_exp.errors import UserError, named
 from awr_exp.guard import foreign_module
-from awr_exp.layout import unflatten
+from awr_exp.layout import structured, unflatten
 from awr_exp.types import Spec
 
 ROOM = 2**25
@@ -88,10 +87,10 @@ def create(
     metadata, such as the description. If somebody else has written it meanwhile, that one stays, and the result is
     False. Raises UserError where the place cannot be written, or is full.
     """
-    observations, actions = canonical(env.observation_space), env.action_space
-    if isinstance(actions, spaces.Box) and not np.isfinite([spec.action_low, spec.action_high]).any():
+    observations, actions = map(canonical, (env.observation_space, env.action_space))
+    if not np.isfinite([spec.action_low, spec.action_high]).any():
         # All actions were played as they were.
-        actions = spaces.Box(-np.inf, np.inf, actions.shape, actions.dtype)
+        actions = unbounded(actions)
     low, high = scores or (None, None)
     metadata = {"ref_min_score": low, "ref_max_score": high, **about}
     return publish(id, (observations, actions), env.spec, _buffers(episodes, spec, make_place(id).parent), metadata)
@@ -166,7 +165,7 @@ def _buffers(episodes: Iterable[Episode], spec: Spec, place: Path) -> Iterator[A
         check_room(place, 4 * sum(column.nbytes for column in episode.values()))
         yield EpisodeBuffer(
             observations=unflatten(spec.entries, np.concatenate([episode["obs"], episode["next_obs"][-1:]])),
-            actions=episode["action"] + spec.action_start if spec.discrete else episode["action"],
+            actions=structured(spec.action, episode["action"] + spec.starts if spec.discrete else episode["action"]),
             rewards=episode["reward"].astype(np.float64).tolist(),
             terminations=episode["terminated"].tolist(),
             truncations=episode["truncated"].tolist(),

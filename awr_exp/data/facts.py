@@ -57,7 +57,7 @@ def _starts(data: Transitions, chosen: NDArray[np.int64]) -> Tensor:
     begins = (data.lengths + 1).cumsum(0) - (data.lengths + 1)
     mean, std = data.obs_statistics()
     rows = begins[torch.as_tensor(chosen)].to(data.packed.device)
-    return (data.schema.read(data.packed, "obs", rows).to(mean) - mean) / std
+    return (data.seen(rows).to(mean) - mean) / std
 
 
 def _of_neighbours(places: Tensor, values: NDArray[np.float64]) -> NDArray[np.float64]:

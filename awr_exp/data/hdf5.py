@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from awr_exp import layout
-from awr_exp.data import cache
+from awr_exp.data import cache, jpeg
 from awr_exp.data.content import FIELDS, check
 from awr_exp.data.schema import STORED, Schema
 from awr_exp.errors import UserError, first_line
@@ -27,8 +27,6 @@ AGAIN = "delete the data set, and fetch it (dataset.download=true) or write it a
 EPISODE = re.compile(r"episode_\d{1,18}")
 SOME = 100
 """The number of episodes, and of steps of each, that are looked at as exactly as the file has them."""
-JPEG = b"\xff\xd8\xff"
-"""How JPEG files begin, in which Minari keeps images unless it is told not to."""
 
 
 def read(id: str, file: Path, spec: Spec) -> tuple[cache.Flat, dict[Path, cache.State]]:
@@ -114,23 +112,25 @@ class _Episodes:
         coarse = self._read_observations(spec, schema, packed)
         at = np.delete(np.arange(rows), self.final)
         for name in STORED[1:]:
-            shape = () if name in schema.single else (spec.action_dim,)
-            exact = self._stack(FIELDS[name], shape, 0, np.float64)
-            if name == "action" and spec.discrete:
-                exact -= spec.action_start
+            exact = self._actions(spec) if name == "action" else self._stack(FIELDS[name], (), 0, np.float64)
             if name == "reward" and layout.coarse(exact).any():
                 coarse.append("the reward")
             schema.view(packed, name).numpy()[at] = exact
         check(self.id, self.names, packed, self.lengths, spec)
         return packed, torch.from_numpy(self.lengths), spec, coarse
 
+    def _actions(self, spec: Spec) -> NDArray[np.float64]:
+        """All actions, laid out flat, [rows, action_dim], of which choices count from 0."""
+        parts = spec.action or (layout.Entry((), spec.action_shape),)
+        stacked = [self._stack(_field("actions", entry), entry.shape, 0, np.float64) for entry in parts]
+        flat: NDArray[np.float64] = np.concatenate(stacked, 1)
+        return flat - spec.starts if spec.discrete else flat
+
     def _read_observations(self, spec: Spec, schema: Schema, packed: torch.Tensor) -> list[str]:
         """Read observations into packed rows; the names of what float32 is too coarse for."""
         known, coarse = iter(layout.column_names(spec.observation, spec.obs_dim)), []
         for entry in spec.entries:
-            # As Minari calls the parts of a Tuple.
-            steps = (f"_index_{step}" if isinstance(step, int) else step for step in entry.path)
-            field, own = "/".join(("observations", *steps)), list(islice(known, entry.width))
+            field, own = _field("observations", entry), list(islice(known, entry.width))
             # float32 does not have every whole number, and choices are told apart by theirs.
             stacked = self._stack(field, entry.shape, 1, np.float64 if entry.counts else np.dtype(entry.kept))
             if entry.counts:
@@ -169,15 +169,17 @@ class _Episodes:
                     f"{field} has {found[0]} rows, {count} were expected: an episode of T steps has T + 1 observations "
                     "and T of everything else",
                 )
+            held = out[start : start + count]
+            start += count
+            if dtype == np.uint8 and len(shape) > 1 and jpeg.holds(data):
+                try:
+                    jpeg.decode(data, held.reshape(count, *shape))
+                except ValueError as error:
+                    raise self.error(name, f"{field}: {error}") from None
+                continue
             if math.prod(found[1:]) != width or _turned(found[1:], shape):
-                if _begins_with(data, JPEG):
-                    raise self.error(
-                        name,
-                        f"{field} holds JPEG images, not pixels: write the data set anew with Minari's "
-                        "jpeg_encoding=False, or with numbers that a wrapper of the environment makes of images",
-                    )
                 raise self.error(name, f"{field} has shape {found[1:]}, its space has {shape}")
-            held = out[start : start + count].reshape(found)
+            held = held.reshape(found)
             # HDF5 would make bytes of any number.
             exact = held if dtype != np.uint8 or data.dtype == dtype else np.empty(found)
             try:
@@ -190,7 +192,6 @@ class _Episodes:
                 if not ((exact >= 0) & (exact < 256) & (exact == exact.round())).all():
                     raise self.error(name, f"{field} holds numbers that its space, of uint8, has not")
                 held[:] = exact
-            start += count
         return out
 
     def _inside(self, name: str, group: Any, field: str) -> Any:
@@ -215,13 +216,12 @@ class _Episodes:
         return np.flatnonzero(layout.coarse(exact)).tolist()
 
 
+def _field(whole: str, entry: layout.Entry) -> str:
+    """Where a part of observations or actions lies in an episode: as Minari calls the parts of a Tuple."""
+    return "/".join((whole, *(f"_index_{step}" if isinstance(step, int) else step for step in entry.path)))
+
+
 def _turned(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Whether arrays of as many numbers have their axes in another order, as images that begin with their channels."""
     one, other = ([size for size in sizes if size != 1] for sizes in (found, shape))
     return min(len(one), len(other)) > 1 and one != other
-
-
-def _begins_with(data: Any, mark: bytes) -> bool:
-    """Whether the first row of bytes, each of its own length or all of one, is of a kind of file."""
-    kind = h5py.check_vlen_dtype(data.dtype) or data.dtype
-    return kind == np.uint8 and bytes(np.ravel(data[0])[: len(mark)]) == mark

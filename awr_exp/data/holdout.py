@@ -33,4 +33,4 @@ def of_episodes(data: Transitions, chosen: NDArray[np.bool_], mark: str) -> Tran
     rows = torch.repeat_interleave(keep, data.lengths + 1).nonzero().flatten()
     packed = data.packed.index_select(0, rows.to(data.packed.device))
     own = replace(info, episode_returns=info.episode_returns[chosen], fingerprint=f"{info.fingerprint}/{mark}")
-    return Transitions(packed, data.lengths[keep], data.spec, own).to(data.device)
+    return Transitions(packed, data.lengths[keep], data.stored, own).to(data.device)

@@ -38,6 +38,7 @@ def load(
     reward_scale: Positive = 1.0,
     reward_shift: Number = 0.0,
     max_transitions: Count | None = None,
+    history: Count = 1,
     download: bool = False,
     device: torch.device | str = "cpu",
 ) -> Transitions:
@@ -65,7 +66,7 @@ def load(
     data = Transitions(packed, lengths, spec, info)
     for doubt in content.doubts(data, own.max_episode_steps if own else None):
         log.warning("warning: data set '%s': %s", id, doubt)
-    return select(data, top_percent, reward_scale, reward_shift, max_transitions).to(device)
+    return select(data, top_percent, reward_scale, reward_shift, max_transitions, history).to(device)
 
 
 def _rows(

@@ -9,15 +9,13 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from awr_exp.data.content import inside
+from awr_exp.data.content import inside, outside
 from awr_exp.data.steps import Steps
-from awr_exp.envs.spaces import spec_of
+from awr_exp.envs.spaces import MOST_CHOICES, spec_of
 from awr_exp.errors import UserError
 
 Bound = float | Sequence[float] | None
 """A bound of all entries of an action, or of each; None where none is given."""
-MOST_CHOICES = 1_000
-"""Whole numbers beyond so many choices are amounts."""
 
 
 def observation_space(steps: Steps, env: gymnasium.Env | None) -> spaces.Box:
@@ -33,25 +31,32 @@ def observation_space(steps: Steps, env: gymnasium.Env | None) -> spaces.Box:
 def action_space(steps: Steps, low: Bound, high: Bound, env: gymnasium.Env | None) -> Any:
     """That of the environment, or what is given, or what the actions say.
 
-    Whole numbers by their type, one a step, are choices; anything else has bounds that are its least and its most
-    value, rounded outward. Raises UserError, naming the place, for an action that is not in the space.
+    Whole numbers by their type are choices, unless bounds are given; anything else has bounds that are its least and
+    its most value, rounded outward. Raises UserError, naming the place, for an action that is not in the space.
     """
     least, most = _extent(steps)
     if env:
         space = env.action_space
-    elif steps.whole and len(least) == 1 and low is None and high is None:
-        start = min(0, int(least[0]))
-        count = int(most[0]) - start + 1
-        if count > MOST_CHOICES:
-            raise UserError(
-                f"actions are whole numbers from {start} to {int(most[0])}, which is too many to choose from: if they "
-                "are amounts, give action_low and action_high"
-            )
-        space = spaces.Discrete(count, start=start)
+    elif steps.whole and low is None and high is None:
+        space = _choices(np.minimum(least, 0).astype(np.int64), most.astype(np.int64))
     else:
         space = _box(steps, least, most, low, high)
     _check_inside(steps, space)
     return space
+
+
+def _choices(first: NDArray[np.int64], last: NDArray[np.int64]) -> Any:
+    """The space of choices that begin at these numbers and end at those, [n] each."""
+    counts = last - first + 1
+    if (counts > MOST_CHOICES).any():
+        entry = int(counts.argmax())
+        raise UserError(
+            f"actions are whole numbers from {first[entry]} to {last[entry]}, which is too many to choose from: if "
+            "they are amounts, give action_low and action_high"
+        )
+    if len(counts) == 1:
+        return spaces.Discrete(int(counts[0]), start=int(first[0]))
+    return spaces.MultiDiscrete(counts, start=first)
 
 
 def _box(steps: Steps, least: NDArray[Any], most: NDArray[Any], low: Bound, high: Bound) -> Any:
@@ -95,16 +100,16 @@ def _extent(steps: Steps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def _check_inside(steps: Steps, space: Any) -> None:
     spec = spec_of("the data", spaces.Box(0, 1, (1,)), space)
-    width = 1 if spec.discrete else spec.action_dim
-    if steps.actions.shape[1] != width:
-        raise UserError(f"actions have {steps.actions.shape[1]} entries, those of the environment {width}")
+    if steps.actions.shape[1] != spec.action_dim:
+        raise UserError(f"actions have {steps.actions.shape[1]} entries, those of the environment {spec.action_dim}")
     for piece in steps.pieces():
         own = steps.actions[piece].astype(np.float32)
-        good, why = inside(own - spec.action_start, spec)
+        good = inside(own - spec.starts, spec)
         good |= steps.final[piece][:, None]
         if not good.all():
             row, entry = (int(each) for each in np.argwhere(~good)[0])
             place = steps.where("actions", piece.start + row, entry)
+            why = outside(spec, entry)
             if not spec.discrete:
                 ends = f"{spec.action_low[entry]:g} to {spec.action_high[entry]:g}"
                 why = f"it is outside the bounds {ends}: clip it, or give wider ones"

@@ -212,7 +212,7 @@ class Replay:
         views = [view for name in self.schema.columns for view in self.schema.views(rows.to(self.ring.dtype), name)]
         if rows.dtype != self.ring.dtype or not all(view.isfinite().all() for view in views):
             raise UserError(f"{what} values that are no finite numbers: it is damaged")
-        action, count = self.schema.view(rows, "action"), self.spec.num_actions
+        action, counts = self.schema.view(rows, "action"), torch.tensor(self.spec.counts, device=rows.device)
         # They count outputs of the policy: whoever looks up one that is not there reads other memory.
-        if count and not ((action >= 0) & (action < count) & (action == action.round())).all():
+        if len(counts) and not ((action >= 0) & (action < counts) & (action == action.round())).all():
             raise UserError(f"{what} actions that its task has not: it is damaged")

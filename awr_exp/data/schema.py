@@ -31,7 +31,10 @@ class Schema:
     """
 
     def __init__(self, spec: Spec, names: Sequence[str] = TRANSITION) -> None:
-        self.single = SINGLE | ({"action": torch.int64} if spec.discrete else {})
+        self.types = SINGLE | ({"action": torch.int64} if spec.discrete else {})
+        """What columns that are no float32 are read as."""
+        self.single = SINGLE.keys() | ({"action"} if spec.action_shape == () else set())
+        """Columns that have no axis of their own."""
         self.pieces: dict[tuple[str | int, ...], list[tuple[torch.dtype, int, int]]] = {}
         """The type, first number in a row and size of each piece of a column, and of a part of one by its path."""
         self.columns: dict[str, int] = {}
@@ -73,12 +76,11 @@ class Schema:
 
         An observation whose parts are of several types is float32.
         """
-        single = self.single.get(name)
-        views = [rows.select(-1, self.columns[name])] if single else self.views(rows, name)
+        views = [rows.select(-1, self.columns[name])] if name in self.single else self.views(rows, name)
         if index is not None:
             views = [view.index_select(0, index) for view in views]
         values = views[0] if len(views) == 1 else torch.cat(views, -1)
-        return values.to(single) if single else values
+        return values.to(self.types[name]) if name in self.types else values
 
     def batch(self, rows: Tensor, **others: Tensor) -> Batch:
         """The batch of rows [K, B, width], with other fields [K, B, ...] beside their columns."""

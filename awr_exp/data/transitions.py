@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp.data.schema import STORED, Schema, chosen
+from awr_exp.errors import UserError
+from awr_exp.math.normalizer import units
 from awr_exp.types import Batch, DataInfo, RewardUnit, Spec, Value
 
 DEVICE_SHARE = 0.8
@@ -21,17 +23,22 @@ class Transitions:
     the next observation of a row is in the row below it and is stored once.
     rows: [N] int64, the packed row of each transition; last: [N] bool, the last transition of each episode. Its
     `truncated` is set wherever it did not terminate, be it by a time limit or because the data were cut there.
+    stored: the task of a row; spec: that of what is seen, which is `info.history` rows at once. Before an episode
+    begins there is its first observation.
     """
 
-    def __init__(self, packed: Tensor, lengths: Tensor, spec: Spec, info: DataInfo) -> None:
-        self.packed, self.lengths, self.spec, self.info = packed, lengths, spec, info
-        self.schema, self.device = Schema(spec, STORED), packed.device
+    def __init__(self, packed: Tensor, lengths: Tensor, stored: Spec, info: DataInfo) -> None:
+        self.packed, self.lengths, self.stored, self.info = packed, lengths, stored, info
+        self.spec = stored.stacked(info.history)
+        self.schema, self.device = Schema(stored, STORED), packed.device
         ends = lengths.cumsum(0)
         self.longest = int(lengths.max())
         # One extra row for each episode that lies before a transition's own.
         self.rows = torch.arange(int(ends[-1])) + torch.repeat_interleave(torch.arange(len(lengths)), lengths)
         self.last = torch.zeros(len(self.rows), dtype=torch.bool)
         self.last[ends - 1] = True
+        starts = (lengths + 1).cumsum(0) - (lengths + 1)
+        self.first = torch.repeat_interleave(starts, lengths + 1) if info.history > 1 else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,7 +66,17 @@ class Transitions:
 
     def observations(self) -> Tensor:
         """[M, obs_dim], final observations included."""
-        return self.schema.read(self.packed, "obs")
+        return self.seen(torch.arange(len(self.packed), device=self.packed.device))
+
+    def seen(self, at: Tensor) -> Tensor:
+        """The observations at packed rows [n], [n, obs_dim], with those before them where a history is seen."""
+        if self.first is None:
+            return self.schema.read(self.packed, "obs", at)
+        before = torch.arange(1 - self.info.history, 1, device=at.device)
+        rows = torch.maximum(at.unsqueeze(1) + before, self.first.to(at.device)[at].unsqueeze(1))
+        frames = self.schema.read(self.packed, "obs", rows.flatten()).unflatten(0, rows.shape)
+        parts = frames.split([entry.width for entry in self.stored.entries], -1)
+        return torch.cat([part.flatten(1) for part in parts], -1)
 
     def actions(self, count: int) -> Tensor:
         """The actions of the first `count` transitions, [n, action_dim], or [n] of discrete ones."""
@@ -67,7 +84,8 @@ class Transitions:
 
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
-        of_rows = torch.cat([value(self.schema.read(part, "obs")) for part in self.packed.split(chunk)], 1)
+        every = torch.arange(len(self.packed), device=self.packed.device)
+        of_rows = torch.cat([value(self.seen(part).to(self.device)) for part in every.split(chunk)], 1)
         return of_rows[:, self.rows], of_rows[:, self.rows + 1]
 
     @property
@@ -87,15 +105,13 @@ class Transitions:
         """See `Episodes`. The batch is [1, B] where `rows` are."""
         at = self.rows.index_select(0, rows.flatten()).to(self.packed.device)
         found = self.packed.index_select(0, at).to(self.device, non_blocking=True).view(*rows.shape, -1)
-        following = {"next_obs": self._below(at, "obs", rows.shape)}
+        others = {"next_obs": self.seen(at + 1)}
+        if self.first is not None:
+            others["obs"] = self.seen(at)
         if next_action:
-            following["next_action"] = self._below(at, "action", rows.shape)
-        return self.schema.batch(found, **following, **chosen(columns, rows))
-
-    def _below(self, at: Tensor, name: str, shape: torch.Size) -> Tensor:
-        """A column of the packed rows below `at`, [*shape, ...]."""
-        found = self.schema.read(self.packed, name, at + 1)
-        return found.to(self.device, non_blocking=True).unflatten(0, shape)
+            others["next_action"] = self.schema.read(self.packed, "action", at + 1)
+        others = {name: own.to(self.device, non_blocking=True).unflatten(0, rows.shape) for name, own in others.items()}
+        return replace(self.schema.batch(found, next_obs=others["next_obs"]), **others, **chosen(columns, rows))
 
     def table(self, member: int) -> Tensor:
         """The rows of the transitions, which are those of every member."""
@@ -106,16 +122,17 @@ class Transitions:
         return self.rows[indices]
 
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [obs_dim] of the observations, final ones included."""
+        """Mean and standard deviation [obs_dim] of the observations, final ones included; see `units`."""
         # In pieces, in float64: a mapped data set need not fit the memory, and 1M float32 sums would drift.
-        pieces = self.packed.split(max(1, min(262_144, 2**26 // self.spec.obs_dim)))
-        zero = torch.zeros(self.spec.obs_dim, dtype=torch.float64, device=self.packed.device)
+        pieces = self.packed.split(max(1, min(262_144, 2**26 // self.stored.obs_dim)))
+        zero = torch.zeros(self.stored.obs_dim, dtype=torch.float64, device=self.packed.device)
         mean = sum((self.schema.read(piece, "obs").double().sum(0) for piece in pieces), zero) / len(self.packed)
         squares = ((self.schema.read(piece, "obs").double() - mean).square().sum(0) for piece in pieces)
-        std = (sum(squares, zero) / len(self.packed)).sqrt()
-        # A constant entry carries nothing: dividing by its rounding noise would turn it into the loudest one.
-        std = torch.where(std < 1e-6 * (1 + mean.abs()), 1.0, std)
-        return mean.float().to(self.device), std.float().to(self.device)
+        found = units(mean, sum(squares, zero) / len(self.packed), self.stored.entries)
+        widths = [entry.width for entry in self.stored.entries]
+        every = (torch.cat([part.repeat(self.info.history) for part in each.split(widths)]) for each in found)
+        mean, std = (each.float().to(self.device) for each in every)
+        return mean, std
 
 
 def select(
@@ -124,11 +141,13 @@ def select(
     reward_scale: float = 1.0,
     reward_shift: float = 0.0,
     max_transitions: int | None = None,
+    history: int = 1,
 ) -> Transitions:
     """The chosen part of a data set: the best episodes by return, then the first transitions, in units of rewards.
 
     top_percent: share of the episodes to keep, at least one; max_transitions: whole episodes from the start, the
-    last one cut where the cap falls and marked truncated there; reward_scale and reward_shift: see `RewardUnit`.
+    last one cut where the cap falls and marked truncated there; reward_scale and reward_shift: see `RewardUnit`;
+    history: observations that are seen at once. Raises UserError where no episode has as many.
     """
     packed, schema, info = data.packed, data.schema, data.info
     lengths = data.lengths.numpy()
@@ -149,10 +168,15 @@ def select(
             schema.view(packed, name)[ends + 1] = 0
         info = replace(
             info,
-            episode_returns=episode_returns(packed, kept_lengths, data.spec),
+            episode_returns=episode_returns(packed, kept_lengths, data.stored),
             fingerprint=f"{info.fingerprint}/{top_percent}/{max_transitions}",
         )
-    chosen = Transitions(packed, torch.as_tensor(kept_lengths), data.spec, info)
+    if history > kept_lengths.max() + 1:
+        raise UserError(
+            f"dataset.history={history} is longer than any episode of data set '{info.id}', of which the longest has "
+            f"{kept_lengths.max() + 1} observations: choose a shorter one"
+        )
+    chosen = Transitions(packed, torch.as_tensor(kept_lengths), data.stored, replace(info, history=history))
     return in_unit(chosen, RewardUnit(reward_scale, reward_shift))
 
 
@@ -165,7 +189,7 @@ def in_unit(data: Transitions, unit: RewardUnit) -> Transitions:
     data.schema.view(packed, "reward")[data.rows, 0] = unit.learnt(info.reward_unit.own(data.reward))
     mark = f"*{unit.scale}" + (f"+{unit.shift}" if unit.shift else "")
     info = replace(info, reward_unit=unit, fingerprint=info.fingerprint + mark)
-    return Transitions(packed, data.lengths, data.spec, info)
+    return Transitions(packed, data.lengths, data.stored, info)
 
 
 def episode_returns(packed: Tensor, lengths: NDArray[np.int64], spec: Spec) -> NDArray[np.float64]:

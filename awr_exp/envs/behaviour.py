@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from awr_exp.envs import pixel_grid as pixels
 from awr_exp.envs.episode import Act
 from awr_exp.envs.two_ways import SPREAD, STEP
 
@@ -63,9 +64,24 @@ def two_ways_random() -> Act:
     return lambda obs, rng: rng.uniform(-1, 1, (*obs.shape[:-1], 1)).astype(np.float32)
 
 
+def pixel_grid(noise: float) -> Act:
+    """Walks to the goal along a row or a column, and replaces a share `noise` of its actions by random ones."""
+
+    def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
+        image = obs.reshape(*obs.shape[:-1], *pixels.OBSERVATION.shape)
+        missing = pixels.places(image, pixels.GOAL) - pixels.places(image, pixels.WALKER)
+        axis = np.where(rng.random(missing.shape[:-1]) * np.abs(missing).sum(-1) < np.abs(missing[..., 0]), 0, 1)
+        forward = np.take_along_axis(missing, axis[..., None], -1)[..., 0] > 0
+        chance = rng.random(axis.shape) < noise
+        return np.where(chance, rng.integers(len(pixels.MOVES), size=axis.shape), 2 * axis + forward)
+
+    return act
+
+
 BUILT_IN: dict[str, Callable[[float], Act]] = {
     "Pendulum-v1": pendulum,
     "CartPole-v1": cartpole,
     "awr_exp.envs.two_ways:TwoWays-v0": two_ways,
+    "awr_exp.envs.pixel_grid:PixelGrid-v0": pixel_grid,
 }
 """For each task, a function that makes a policy of an amount of noise; without noise it is good."""

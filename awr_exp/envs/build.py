@@ -10,12 +10,10 @@ from importlib import import_module
 from typing import Any
 
 import gymnasium
-import numpy as np
-from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
 
 from awr_exp.envs import source
-from awr_exp.envs.spaces import spec_of
+from awr_exp.envs.spaces import spec_of, unbounded
 from awr_exp.errors import FAILURES, UserError, first_line, named
 from awr_exp.surroundings import kept
 from awr_exp.types import Spec
@@ -104,8 +102,8 @@ def task(make: MakeEnv, as_played: bool = False) -> Spec:
     """
     with opened(make) as env:
         action = env.action_space
-    if as_played and isinstance(action, spaces.Box) and not clips(make):
-        action = spaces.Box(-np.inf, np.inf, action.shape, action.dtype)
+    if as_played and not clips(make):
+        action = unbounded(action)
     return spec_of(f"environment '{env.spec.id if env.spec else env}'", env.observation_space, action)
 
 

@@ -57,17 +57,30 @@ def _mismatch(data: Spec, env: Spec) -> str | None:
     """What sets the two tasks apart, if anything does: a text that goes on after "the data have"."""
     kinds = ["discrete" if spec.discrete else "continuous" for spec in (data, env)]
     parts = (data.observation, env.observation) if data.observation and env.observation else ((), ())
+    alike = data.action_shape == env.action_shape == ()
     for said, ours, theirs in (
         ("{} observation entries, the environment {}", data.obs_dim, env.obs_dim),
         ("{} actions, the environment {} ones", *kinds),
-        ("{} actions, the environment {}", data.num_actions, env.num_actions),
+        *([("{} actions, the environment {}", data.num_actions, env.num_actions)] if alike else ()),
+        ("actions of {}, the environment of {}", *map(_form, (data, env))),
         ("{} action entries, the environment {}", data.action_dim, env.action_dim),
-        ("actions that begin at {}, the environment ones that begin at {}", data.action_start, env.action_start),
+        ("actions that begin at {}, the environment ones that begin at {}", *map(_starts, (data, env))),
         ("observations of {}, the environment of {}", *parts),
     ):
         if ours != theirs:
             return said.format(*(described(one) if isinstance(one, tuple) else one for one in (ours, theirs)))
     return None
+
+
+def _form(spec: Spec) -> str:
+    """The parts of an action in words."""
+    if spec.action_shape == ():
+        return "one choice"
+    return spec.action_parts if spec.action else "a vector"
+
+
+def _starts(spec: Spec) -> str:
+    return ", ".join(map(str, np.ravel(spec.starts).tolist()))
 
 
 def _order_mismatch(data: Spec, own: Spec, env: gymnasium.Env) -> str | None:

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from awr_exp.envs.build import MakeEnv, clips
-from awr_exp.envs.spaces import entries_of
+from awr_exp.envs.spaces import spec_of
 from awr_exp.envs.worker import Local, Stopped, Worker
 from awr_exp.errors import FAILURES, named
-from awr_exp.layout import Entries, flatten
+from awr_exp.layout import Entries, flatten, structured
+from awr_exp.types import Spec
 
 NOT_FINITE = "it returned an observation or a reward that is not finite"
 LARGEST = float(np.finfo(np.float32).max)
@@ -43,9 +43,9 @@ class Step(NamedTuple):
 class InProcess:
     """Steps environments 0, 1, ... in this process, one after another; every call names those it is for.
 
-    numbers [n]: of these environments; seeds [n]: what their episodes begin from; actions [n, ...]: discrete ones count
-    from 0, and others are clipped to the bounds of the environments, unless these want them as they are. Observations
-    become flat vectors of float32.
+    numbers [n]: of these environments; seeds [n]: what their episodes begin from; actions [n, ...]: choices count from
+    0, and numbers are clipped to the bounds of the environments, unless these want them as they are. Observations
+    become flat vectors of float32, and flat actions become what the environments take.
 
     An environment is made when it is first reset. One that raises, or returns what is not finite or of another shape,
     has failed: it is closed, and made anew when it is next reset.
@@ -64,8 +64,9 @@ class InProcess:
         self.envs: dict[int, Any] = {}
         # What the spaces of all of them say.
         self.entries: Entries = ()
-        self.first_action = 0
-        self.bounds: tuple[NDArray[Any], NDArray[Any]] | None = None
+        self.parts: Entries = ()
+        self.starts: Any = None
+        self.bounds: list[NDArray[Any]] = []
 
     def _make(self) -> tuple[Any, gymnasium.Space, gymnasium.Space]:
         """A made object, and the spaces of one observation and of one action."""
@@ -76,20 +77,25 @@ class InProcess:
         def begin(own: Any, key: int) -> tuple[Any, ...]:
             if key not in self.envs:
                 self.envs[key], observation, action = self._make()
-                self.entries = entries_of("the environment", observation)
-                self.first_action = int(action.start) if isinstance(action, spaces.Discrete) else 0
-                bounded = isinstance(action, spaces.Box) and clips(self.make_env)
-                self.bounds = (action.low, action.high) if bounded else None  # type: ignore[attr-defined]
+                self._know(spec_of("the environment", observation, action), action.dtype)
             return self.envs[key].reset(seed=int(np.ravel(seeds[own])[0]))[0], 0.0, False, False
 
         return self._each(numbers, begin)
 
+    def _know(self, spec: Spec, dtype: Any) -> None:
+        """Take from the task how an action is given to the environments."""
+        self.entries, self.parts = spec.observation, spec.action
+        self.starts = spec.starts if np.any(spec.starts) else None
+        bounded = not spec.discrete and clips(self.make_env)
+        # Those of a Dict or Tuple, which has no dtype, are float64 until each part has its own.
+        self.bounds = [np.array(bound, dtype) for bound in (spec.action_low, spec.action_high)] if bounded else []
+
     def step(self, numbers: Numbers, actions: NDArray[Any]) -> Step:
         # Copies, for some environments change their action in place.
-        played = actions + self.first_action if self.first_action else actions.copy()
+        played = actions.copy() if self.starts is None else actions + self.starts
         if self.bounds:
             played = np.clip(played, *self.bounds).astype(self.bounds[0].dtype, copy=False)
-        return self._each(numbers, lambda own, key: self.envs[key].step(played[own])[:4])
+        return self._each(numbers, lambda own, key: self.envs[key].step(structured(self.parts, played[own]))[:4])
 
     def _each(self, numbers: Numbers, call: Callable[[Any, int], tuple[Any, ...]]) -> Step:
         """Make a step of what `call` returns for each made object, by its place, or places, and its key.

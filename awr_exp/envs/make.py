@@ -1,6 +1,7 @@
 """The group env: which environment a run is evaluated in, and which one it collects in."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import WrapperSpec
 
 from awr_exp import shell
 from awr_exp.envs import fit, source
@@ -15,7 +17,7 @@ from awr_exp.envs.build import Make, MakeEnv, opened, task
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import FAILURES, UserError, first_line
 from awr_exp.guard import foreign_module
-from awr_exp.ranges import Options, Text, checked
+from awr_exp.ranges import Options, Text, Wrappers, checked
 from awr_exp.types import DataInfo, Spec
 
 log = logging.getLogger(__name__)
@@ -29,9 +31,16 @@ def gym(
     kwargs: Options | None = None,
     vectorized: bool = False,
     clip_actions: bool = True,
+    wrappers: Wrappers = (),
 ) -> MakeEnv:
-    """The registered environment `id`. Raises UserError if it cannot be made or does not fit the data set, if any."""
-    make = Make(id, dict(kwargs or {}), vectorized, clip_actions)
+    """The registered environment `id` in gymnasium's `wrappers`, the innermost first.
+
+    Raises UserError if it cannot be made or does not fit the data set, if any.
+    """
+    specs = (*map(source.asked, wrappers), *_stack(data))
+    if vectorized and specs:
+        raise UserError("env.wrappers are put on environments one by one: leave out env.vectorized")
+    make = Make(id, dict(kwargs or {}) | _drawing(specs), vectorized, clip_actions, specs)
     named = data and (data.eval_env_spec or data.env_spec)
     _check(make, data, spec, f"choose {'env=from_dataset' if named else 'another env.id'} or env=none")
     if data and named and (place := _placed(make)) != (theirs := _placed(_of(named, clip_actions))):
@@ -72,6 +81,7 @@ def _recorded(data: DataInfo, spec: Spec | None, env: Any) -> Make:
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
     make = _of(env, clip)
+    make = replace(make, wrappers=(*make.wrappers, *_stack(data)))
     if foreign_module(env.id) or source.reaches_out(env.kwargs):
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which would import a module or open a file: if you "
@@ -117,10 +127,18 @@ def _of(env: Any, clip_actions: bool) -> Make:
     kwargs, wrappers = dict(env.kwargs), tuple(env.additional_wrappers)
     if env.max_episode_steps is not None:
         kwargs["max_episode_steps"] = env.max_episode_steps
-    if "AddRenderObservation" in map(source.recreated, wrappers):
-        # Pictures that are observed have to be drawn, but not shown.
-        kwargs["render_mode"] = "rgb_array"
-    return Make(env.id, kwargs, False, clip_actions, wrappers)
+    return Make(env.id, kwargs | _drawing(wrappers), False, clip_actions, wrappers)
+
+
+def _stack(data: DataInfo | None) -> list[WrapperSpec]:
+    """What shows an environment's last observations at once, where those of the data set are."""
+    seen = data.history if data else 1
+    return [source.asked({"FrameStackObservation": {"stack_size": seen}})] if seen > 1 else []
+
+
+def _drawing(wrappers: Sequence[WrapperSpec]) -> dict[str, str]:
+    """What an environment is made with so that pictures that are observed are drawn, but not shown."""
+    return {"render_mode": "rgb_array"} if "AddRenderObservation" in map(source.recreated, wrappers) else {}
 
 
 def _placed(make: Make) -> source.EnvSource:

@@ -2,14 +2,16 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import WrapperSpec
 
+from awr_exp.errors import UserError, first_line
 from awr_exp.guard import names_file, names_module
+from awr_exp.vocabulary import near
 
 RECREATED = (
     *("AddRenderObservation", "AtariPreprocessing", "ClipAction", "ClipReward", "DelayObservation", "DiscretizeAction"),
@@ -95,8 +97,21 @@ def put_on(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> gymnasium.Env
             try:
                 env = getattr(gymnasium.wrappers, name)(env, **kwargs)
             except Exception as error:
-                raise ValueError(f"the wrapper {name} of its data set cannot be put on: {error}") from None
+                raise ValueError(f"the wrapper {name} cannot be put on: {first_line(error)}") from None
     return env
+
+
+def asked(wrapper: Any) -> WrapperSpec:
+    """A wrapper of gymnasium by its name, or by {name: {argument: value}}. Raises UserError for another one."""
+    name, kwargs = next(iter(wrapper.items())) if isinstance(wrapper, Mapping) else (wrapper, None)
+    if name not in RECREATED:
+        raise UserError(
+            f"env.wrappers: {name} is none of gymnasium's that can be made by its arguments: put it on in an "
+            f"environment of your own, registered as my_module:MyEnv-v0{near(str(name), RECREATED)}"
+        )
+    if not isinstance(kwargs or {}, Mapping):
+        raise UserError(f"env.wrappers: give the arguments of {name} by name, such as {{{name}: {{argument: value}}}}")
+    return WrapperSpec(name, f"gymnasium.wrappers.{name}:{name}", dict(kwargs or {}))
 
 
 def missing(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> list[WrapperSpec]:

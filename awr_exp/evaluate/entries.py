@@ -66,7 +66,7 @@ def entry(path: Path, content: dict[str, Any]) -> Entry:
     if own and not run["env"]:
         raise UserError(f"{path} does not say where it was evaluated: choose where to play, such as env=pendulum")
     try:
-        make_env = place.of_run(run) if own else place.chosen(content["env"])
+        make_env = place.of_run(run) if own else place.chosen(content["env"], run["dataset"])
     except UserError as error:
         raise UserError(f"{path} cannot play: {error}") if own else error from None
     with opened(make_env) as env:

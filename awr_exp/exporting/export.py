@@ -103,7 +103,8 @@ def about(policy: TrainedPolicy, sample: bool) -> dict[str, str]:
     spec = policy.spec
     best = f"the best of {policy.judge.count} samples, as Q judges them" if policy.judge else "the mode"
     order = f": {described(spec.observation)}, in this order" if spec.observation else ""
-    kind = "int64 [B]" if spec.discrete else f"float32 [B, {spec.action_dim}]"
+    kind = f"{'int64' if spec.discrete else 'float32'} [{', '.join(map(str, ('B', *spec.action_shape)))}]"
+    kind += f" of {spec.action_parts}" if spec.action else ""
     return {
         "source": policy.source,
         "policy": repr(policy),

@@ -217,6 +217,7 @@ OTHER: dict[str, Callable[..., Any]] = {
     "relu": lambda steps, node, x: steps.emit("maximum", x, 0.0),
     "argmin": lambda steps, node, x, *axis: _argmax(steps, node, steps.emit("negative", x), *axis),
     "expand": lambda steps, node, x, *_: steps.emit("broadcast_to", x, steps.shape(node)),
+    "index_select": lambda steps, node, x, axis, index: steps.emit("take", x, index, axis),
     "select": lambda steps, node, x, axis, index: steps.emit("take", x, index, axis),
     "gather": lambda steps, node, x, axis, index: steps.emit("take_along_axis", x, index, axis),
     "sort": lambda steps, node, x, axis=-1, *_: [steps.emit("sort", x, axis)],

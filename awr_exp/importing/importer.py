@@ -131,7 +131,10 @@ def _summary(plan: Plan, stored: Stored) -> list[str]:
     spec, count = stored.spec, len(stored.returns)
     cut = count - stored.terminated
     if spec.discrete:
-        actions = f"a choice of {spec.num_actions}, from {spec.action_start} on"
+        each = zip(names["actions"], spec.counts, np.ravel(spec.starts), strict=True)
+        of = [f"a choice of {count}, from {start} on" for _, count, start in each]
+        several = ", ".join(f"{name} is {one}" for name, one in zip(names["actions"], of, strict=True))
+        actions = of[0] if spec.action_shape == () else several
     else:
         bounds = zip(names["actions"], spec.action_low, spec.action_high, strict=True)
         actions = ", ".join(f"{name} from {low:g} to {high:g}" for name, low, high in bounds)

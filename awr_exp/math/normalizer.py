@@ -3,8 +3,31 @@
 import torch
 from torch import Tensor
 
+from awr_exp.layout import Entries
 from awr_exp.math.members import Stateful
 from awr_exp.math.observations import LIMIT, normalize
+
+
+def units(mean: Tensor, variance: Tensor, entries: Entries) -> tuple[Tensor, Tensor]:
+    """What to normalise by, [..., obs_dim] both, where these are the statistics of the data.
+
+    entries: the parts of an observation; all numbers of an image are normalised alike, as its pixels mean the same
+    everywhere.
+    """
+    widths = [entry.width for entry in entries]
+    parts = zip(entries, mean.split(widths, -1), variance.split(widths, -1), strict=True)
+    found = [_together(*own) if entry.is_image else tuple(own) for entry, *own in parts]
+    mean, variance = (torch.cat(each, -1) for each in zip(*found, strict=True))
+    std = variance.clamp(min=0).sqrt()
+    # A constant entry carries nothing: dividing by its rounding noise would turn it into the loudest one.
+    return mean, torch.where(std < 1e-6 * (1 + mean.abs()), 1.0, std)
+
+
+def _together(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """The statistics [..., n] of n entries taken together, n times."""
+    among = mean.var(-1, keepdim=True, correction=0)
+    both = mean.mean(-1, keepdim=True), variance.mean(-1, keepdim=True) + among
+    return both[0].expand_as(mean), both[1].expand_as(mean)
 
 
 class Normalizer(Stateful):

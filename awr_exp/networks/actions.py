@@ -4,18 +4,22 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from awr_exp.networks.mlp import MakeNetwork, Shapes
+from awr_exp.networks.mlp import MakeNetwork, Shapes, of_task
 from awr_exp.types import Spec
 
 
 class ActionInputs:
-    """Finite bounds become -1 and 1, and a discrete action is 1 in its own place; size: numbers an action."""
+    """Finite bounds become -1 and 1, and of all choices there are an action's own are 1; size: numbers an action."""
 
     def __init__(self, spec: Spec) -> None:
-        self.num_actions, self.size = spec.num_actions, spec.num_actions or spec.action_dim
+        self.discrete, self.size = spec.discrete, sum(spec.counts) or spec.action_dim
+        self.counts, self.single = spec.counts, spec.action_shape == ()
+        counts = torch.tensor(spec.counts, dtype=torch.int64)
+        # Of each choice that there is, whose it is and its number there.
+        self.of = torch.arange(len(counts)).repeat_interleave(counts)
+        self.number = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts)[self.of]
         low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
         wide = (low < high) & (high - low).isfinite()
         self.centre = torch.where(wide, (low + high) / 2, 0)
@@ -23,10 +27,16 @@ class ActionInputs:
         self.low, self.high, self.log_unit = low, high, float(self.unit.log().sum())
 
     def __call__(self, action: Tensor, like: Tensor) -> Tensor:
-        """[K, B, size] of the dtype of `like` from actions [K, B, action_dim], or [K, B] of int64."""
-        if self.num_actions is not None:
-            return F.one_hot(action, self.num_actions).to(like)
+        """[K, B, size] of the dtype of `like` from actions [K, B, action_dim], or [K, B] or [K, B, n] of int64."""
+        if self.discrete:
+            each = action.unsqueeze(-1) if self.single else action.index_select(-1, self.of.to(action.device))
+            return (each == self.number.to(action.device)).to(like)
         return (action - self.centre.to(like)) / self.unit.to(like)
+
+    def every(self) -> Tensor:
+        """All discrete actions, [N] or [N, n] of int64."""
+        choices = [torch.arange(count, device=self.number.device) for count in self.counts]
+        return choices[0] if self.single else torch.cartesian_prod(*choices).reshape(-1, len(choices))
 
     def back(self, scaled: Tensor) -> Tensor:
         """Continuous actions in their own units from these."""
@@ -43,7 +53,7 @@ class ActionInputs:
 
     def inside(self, action: Tensor) -> Tensor:
         """Actions as the environment will take them: cut off at the bounds, where there are some."""
-        return action if self.num_actions is not None else action.clamp(self.low.to(action), self.high.to(action))
+        return action if self.discrete else action.clamp(self.low.to(action), self.high.to(action))
 
 
 class Q:
@@ -51,7 +61,7 @@ class Q:
 
     def __init__(self, spec: Spec, network: MakeNetwork, size: int = 2) -> None:
         self.as_inputs, self.size = ActionInputs(spec), size
-        self.network = network(inputs=spec.obs_dim, extra=self.as_inputs.size, outputs=1)
+        self.network = of_task(network, spec)(inputs=spec.obs_dim, extra=self.as_inputs.size, outputs=1)
 
     @property
     def shapes(self) -> Shapes:

@@ -69,7 +69,7 @@ class Head:
         return outputs.new_zeros(outputs.shape[0])
 
     def act(self, outputs: Tensor, extra: Extra, noise: Tensor | None) -> Tensor:
-        """An action [K, B, action_dim], maybe out of bounds, or [K, B] of int64, by noise [K, B, noise].
+        """An action [K, B, action_dim], maybe out of bounds, or [K, B] or [K, B, n] of int64, by noise [K, B, noise].
 
         None: the action of evaluation, such as the mode.
         """
@@ -109,8 +109,8 @@ class Continuous(Head):
     def __init__(self, spec: Spec) -> None:
         if spec.discrete:
             raise UserError(
-                f"head={type(self).__name__} needs continuous actions; this task has {spec.num_actions} "
-                "discrete ones: use head=auto or head=categorical"
+                f"head={type(self).__name__} needs continuous actions; this task has {spec.choices}: "
+                "use head=auto or head=categorical"
             )
         self.action_dim = spec.action_dim
         self.low, self.high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)

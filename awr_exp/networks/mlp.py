@@ -4,9 +4,11 @@ All parameters of a network lie in one tensor theta [K, P]: a gradient, its norm
 one operation each, and a member is a row. A single network is K = 1.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Literal, Protocol
 
@@ -16,6 +18,7 @@ from torch import Generator, Tensor
 
 from awr_exp.networks import numpy_policy
 from awr_exp.ranges import Positive, Widths, checked
+from awr_exp.types import Spec
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -46,6 +49,12 @@ class Network(Protocol):
 
 
 MakeNetwork = Callable[..., Network]
+
+
+def of_task(network: MakeNetwork, spec: Spec) -> MakeNetwork:
+    """What makes a network for a task: one that has an argument `observation` is told of what parts they are."""
+    seen = "observation" in inspect.signature(network).parameters
+    return partial(network, observation=spec.entries) if seen else network
 
 
 def size(shapes: Shapes) -> int:

@@ -94,10 +94,26 @@ class Normal:
 
 def choose(logits: Array, noise: Array | None) -> NDArray[np.int64]:
     """The categorical head draws an action by its logits, or without noise takes the most probable one."""
+    return _raced(logits, noise).argmax(-1)
+
+
+def _raced(logits: Array, noise: Array | None) -> Array:
+    """Logits by noise, of which the largest is that of what is drawn."""
     if noise is None:
-        return logits.argmax(-1)
-    times = np.square(noise).reshape(*noise.shape[:-1], 2, -1).sum(-2)
-    return (logits - np.log(times)).argmax(-1)
+        return logits
+    return logits - np.log(np.square(noise).reshape(*noise.shape[:-1], 2, -1).sum(-2))
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The head of n choices of at most m; place: [n * m] of logits among all; absent: [n, m], added to what is none."""
+
+    place: Array
+    absent: Array
+
+    def __call__(self, logits: Array, noise: Array | None) -> NDArray[np.int64]:
+        every = _raced(logits, noise)[..., self.place]
+        return (every.reshape(*every.shape[:-1], *self.absent.shape) + self.absent).argmax(-1)
 
 
 @dataclass(frozen=True)
@@ -226,8 +242,10 @@ class Uniform:
 
     def __call__(self, obs: Array, noise: Array) -> Array:
         share = _evenly(noise)
-        if self.spec.num_actions is not None:
-            return np.minimum(share[..., 0] * self.spec.num_actions, self.spec.num_actions - 1).astype(np.int64)
+        if self.spec.discrete:
+            counts = np.array(self.spec.counts)
+            drawn = np.minimum(share * counts, counts - 1).astype(np.int64)
+            return drawn.reshape(*drawn.shape[:-1], *self.spec.action_shape)
         low, high = (np.array(bound, np.float32) for bound in (self.spec.action_low, self.spec.action_high))
         low = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high - 2, -1))
         high = np.where(np.isfinite(high), high, low + 2)

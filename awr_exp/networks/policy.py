@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from awr_exp.networks.head import Extra, Head
-from awr_exp.networks.mlp import MakeNetwork, Shapes, size, unflatten
+from awr_exp.networks.mlp import MakeNetwork, Shapes, of_task, size, unflatten
 from awr_exp.networks.numpy_policy import Acting, AskedForGood
 from awr_exp.types import Metrics, Spec
 
@@ -24,7 +24,7 @@ class Policy:
     def __init__(self, spec: Spec, network: MakeNetwork, head: MakeHead, conditioned: bool = False) -> None:
         self.head, self.conditioned = head(spec), conditioned
         told = {"extra": 1} if conditioned else {}
-        self.network = network(inputs=spec.obs_dim, outputs=self.head.outputs, **told)
+        self.network = of_task(network, spec)(inputs=spec.obs_dim, outputs=self.head.outputs, **told)
         self.shapes: Shapes = {**self.network.shapes, **self.head.shapes}
 
     def start(self, generators: Sequence[Generator]) -> Tensor:
@@ -55,7 +55,7 @@ class Policy:
         return self.head.loss(*inputs, action, noise), self.head.penalty(*inputs), self.head.report(*inputs)
 
     def act(self, theta: Tensor, obs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Actions [K, B, action_dim], of a Gaussian maybe out of bounds, or [K, B] of int64.
+        """Actions [K, B, action_dim], of a Gaussian maybe out of bounds, or [K, B] or [K, B, n] of int64.
 
         noise: standard normal numbers [K, B, head.noise] to draw them with, or None for those of evaluation.
         """
@@ -76,12 +76,11 @@ class Policy:
         actions, log_prob = self.head.draw(*self._several(theta, obs, noise.shape[1]), noise.flatten(1, 2))
         return actions.unflatten(1, noise.shape[1:3]), log_prob.unflatten(1, noise.shape[1:3])
 
-    def choices(self, theta: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """All n actions of a discrete task in each state, [K, n, B], and the logarithm of the probability of each."""
-        actions = torch.arange(self.head.outputs, device=obs.device).repeat_interleave(obs.shape[1])
-        actions = actions.expand(len(theta), -1)
-        log_prob = self.head.log_prob(*self._several(theta, obs, self.head.outputs), actions)
-        return actions.unflatten(1, (-1, obs.shape[1])), log_prob.unflatten(1, (-1, obs.shape[1]))
+    def weigh(self, theta: Tensor, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """The same actions [N, ...] in each state, [K, N, B, ...], and the logarithm of the probability of each."""
+        of_each = actions.repeat_interleave(obs.shape[1], 0).expand(len(theta), -1, *actions.shape[1:])
+        log_prob = self.head.log_prob(*self._several(theta, obs, len(actions)), of_each)
+        return of_each.unflatten(1, (-1, obs.shape[1])), log_prob.unflatten(1, (-1, obs.shape[1]))
 
     @torch.no_grad()
     def anneal(self, theta: Tensor, progress: float) -> None:

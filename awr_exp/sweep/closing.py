@@ -15,6 +15,8 @@ from awr_exp.report.runs import ESTIMATE, RETURN, findings
 from awr_exp.training.progress import closing_table
 
 log = logging.getLogger(__name__)
+MOST, BEST, FAILURES = 40, 20, 5
+"""Jobs that are all told; and of more, how many of the best and of those that failed."""
 HELD_OUT, LOSS = "heldout/weighted_nll", "heldout/weighted_loss"
 
 
@@ -47,7 +49,11 @@ def show(
     page, answers = _report(folder)
     if page:
         notes = [*(("answer", answer) for answer in answers), *notes, ("report", str(shell.near(page)))]
-    closing_table(_table(list(zip(runs, results.labels(jobs), strict=True)), folder), notes)
+    table = _table(list(zip(runs, results.labels(jobs), strict=True)), folder)
+    if left := len(runs) - (len(table) - 1):
+        listed = shell.command(str(near), module="awr_exp.listing")
+        notes.insert(0, (f"{left} others are in {'report.csv, and in ' if page else ''}the whole list", listed))
+    closing_table(table, notes)
     return any(run.status == results.FAILED for run in runs)
 
 
@@ -68,10 +74,18 @@ def _table(named: Sequence[tuple[results.PastRun, str]], folder: Path) -> list[S
             os.path.relpath(run.folder, folder),
             _ill(run),
         )
-        for run, name in sorted(named, key=lambda one: _rank(one[0], first))
+        for run, name in _few(sorted(named, key=lambda one: _rank(one[0], first)))
     ]
     look_at = "look at" if any(row[-1] for row in rows) else ""
     return [["job", *map(heads.__getitem__, measured), "status", "folder", look_at], *rows]
+
+
+def _few(ranked: Sequence[tuple[results.PastRun, str]]) -> Sequence[tuple[results.PastRun, str]]:
+    """All of them, or of many the best and the first that failed."""
+    if len(ranked) <= MOST:
+        return ranked
+    failed = [one for one in ranked[BEST:] if one[0].status == results.FAILED]
+    return [*ranked[:BEST], *failed[:FAILURES]]
 
 
 def _shown(metric: str, metrics: Mapping[str, float]) -> str:

@@ -66,10 +66,13 @@ class Group:
         from awr_exp.training.run import Run
 
         runs = [Run(self.folders[number], self.names[number], self.contents[number]) for number in members]
-        log.info("training %s", "; ".join(run.name for run in runs))
+        log.info("training %s", shortened([run.name for run in runs]))
 
         def train() -> list[Outcome]:
             parts = [runs[part] for part in task.parts([run.config for run in runs])]
+            if len(runs) > (most := _most_members()):
+                log.warning("so few files may be open here (ulimit -n) that at most %d jobs train at a time", most)
+            parts = [list(part) for whole in parts for part in divided([whole], 1, most)]
             return [outcome for part in parts for outcome in _outcomes(partial(experiment.train, part), len(part))]
 
         return _outcomes(train, len(runs))
@@ -84,9 +87,11 @@ class Group:
         for first in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
             root.removeHandler(first)
             first.close()
+            # What is left of the files that may be open is for those that train.
+            kind = logging.FileHandler if len(self.folders) <= _most_members() else _Reopening
             for folder in self.folders:
                 try:
-                    file = logging.FileHandler(folder / Path(first.baseFilename).name, encoding=first.encoding)
+                    file = kind(folder / Path(first.baseFilename).name, encoding=first.encoding)
                 except OSError as error:
                     log.warning("%s has no log: %s", folder, error.strerror or error)
                     continue
@@ -116,11 +121,39 @@ def _outcomes(train: Callable[[], list[Outcome]], count: int) -> list[Outcome]:
     return [Outcome({}, failure)] * count
 
 
+class _Reopening(logging.FileHandler):
+    """A log that is open only while something is written."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        self.close()
+
+
+FILES, SPARE = 5, 60
+"""Files that a member has open, its lock, its log and those of W&B's process among them; and those of the process."""
+
+
+def _most_members() -> int:
+    """How many members may train at once, for the files that may be open."""
+    return max(1, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE) // FILES)
+
+
 def _allow_many_files() -> None:
-    """Allow as many open files as there may be: each job has its log and its lock open, and 1024 are a usual limit."""
+    """Allow as many open files as there may be: 1024 are a usual limit, and a higher one is for the asking."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+ENDS = 3
+"""Names that are said at the beginning and at the end of many."""
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The names of jobs in a line; of many their number, the first and the last."""
+    if len(names) <= 4 * ENDS:
+        return "; ".join(names)
+    return f"{len(names)} jobs: {'; '.join([*names[:ENDS], '...', *names[-ENDS:]])}"
 
 
 def divided(groups: Sequence[Sequence[Any]], workers: int, most: int | None) -> list[Sequence[Any]]:

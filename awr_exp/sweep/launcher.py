@@ -2,65 +2,27 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
-from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
-from hydra.errors import CompactHydraException
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from awr_exp import command, results, settings
-from awr_exp.errors import UserError, unwritable
+from awr_exp.errors import UserError
 from awr_exp.machine import cores
 from awr_exp.ranges import Count, Options, Text, arguments, check_all
 from awr_exp.results import Outcome
 from awr_exp.sweep import engines
 from awr_exp.sweep.group import Group, divided
+from awr_exp.sweep.job import Job, begun, composed
 from awr_exp.training import progress
 
 log = logging.getLogger(__name__)
-
-
-def composed(context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int) -> DictConfig:
-    """The configuration of a sweep's job, Hydra's part included."""
-    cfg = context.config_loader.load_sweep_config(config, list(overrides))
-    with open_dict(cfg):
-        cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
-    return cfg
-
-
-def place(cfg: DictConfig) -> Path:
-    """The folder of a job."""
-    return Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
-
-
-@dataclass
-class Job:
-    """A job whose folder is there, with its `.hydra/`; `result` is what Hydra gets back in the end.
-
-    name: what sets it apart; content: its checked configuration, empty if the job has failed.
-    """
-
-    config: DictConfig
-    result: JobReturn
-    folder: Path
-    name: str
-    content: dict[str, Any] = field(default_factory=dict)
-
-    def finish(self, metrics: Mapping[str, float]) -> None:
-        self.result.return_value = metrics.get(self.content["objective"])
-        self.result.status = JobStatus.COMPLETED
-
-    def fail(self, error: Exception) -> None:
-        # Of this kind Hydra prints the message alone; a traceback, if any, is in the job's log.
-        self.result.return_value = CompactHydraException(f"error: {error}")
-        self.result.status = JobStatus.FAILED
 
 
 class Fused(Launcher):
@@ -131,27 +93,8 @@ class Fused(Launcher):
         return [job.result for job in jobs]
 
     def open(self, number: int, overrides: Sequence[str], name: str) -> Job:
-        """Compose a job and make its folder, the way that Hydra does it for a single one."""
-        cfg = composed(self.context, self.config, overrides, number)
-        job = Job(cfg, JobReturn(overrides=list(overrides)), place(cfg), name)
-        try:
-            job.result = run_job(
-                task_function=command.content,
-                config=cfg,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-                # Callbacks are told of the job when it starts to train, not now.
-                hydra_context=HydraContext(self.context.config_loader, Callbacks()),
-                configure_logging=False,
-            )
-        except OSError as error:
-            job.fail(unwritable(job.folder, error))
-            return job
-        if job.result.status == JobStatus.FAILED:
-            job.fail(job.result._return_value)
-        else:
-            job.content, job.result.status = job.result.return_value, JobStatus.UNKNOWN
-        return job
+        """Compose a job and make its folder."""
+        return begun(composed(self.context, self.config, overrides, number), name, command.content)
 
     def train(self, groups: Sequence[Sequence[Job]], engine: Callable[..., list[list[Outcome]]]) -> None:
         """Hand the groups to the engine and its outcomes to the jobs."""

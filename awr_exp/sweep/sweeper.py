@@ -1,6 +1,5 @@
 """The sweeper: Hydra's own grid, with every job checked before the first one trains, and a table at the end."""
 
-import copy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
@@ -23,7 +20,9 @@ from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Options
 from awr_exp.reading import check_links
 from awr_exp.sweep import closing
-from awr_exp.sweep.launcher import Fused, composed, place
+from awr_exp.sweep.job import composed, place, task
+from awr_exp.sweep.launcher import Fused
+from awr_exp.sweep.memory import Memory
 from awr_exp.training.progress import heard
 
 OWN_FOLDER = "leave out hydra.sweep.subdir, or let it differ, as with ${hydra.job.num}"
@@ -41,7 +40,7 @@ class Grid(BasicSweeper):
         super().__init__(max_batch_size, dict(params or {}))
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        memory: Any = _Memory(hydra_context.config_loader)
+        memory: Any = Memory(hydra_context.config_loader)
         context = HydraContext(memory, hydra_context.callbacks)
         try:
             run_folder.settle(config)
@@ -69,7 +68,8 @@ class Grid(BasicSweeper):
         for number, (overrides, own) in enumerate(zip(jobs, places, strict=True)):
             with explained(f"job {number} ({' '.join(overrides)}): "):
                 check_links(own)
-                run_folder.check_same(own, overrides, run_folder.task(self.compose(overrides, number)))
+                if results.begun(own):
+                    run_folder.check_kept(own, overrides, task(self.compose(overrides, number)))
         self.make(folder)
         returns: list[JobReturn] = []
         with results.file_lock(folder):
@@ -120,7 +120,7 @@ class Grid(BasicSweeper):
                 cfg = self.compose(overrides, number)
                 if cfg.resume is not None:
                     raise UserError("resume continues a single run; a sweep goes on with sweep.resume=<its folder>")
-                settings.check(run_folder.task(cfg), cfg.hydra.overrides.task)
+                settings.check(task(cfg), cfg.hydra.overrides.task)
                 if place(cfg) in places:
                     raise UserError(f"{place(cfg)} is the folder of job {places[place(cfg)]}, too: {OWN_FOLDER}")
                 places[place(cfg)] = number
@@ -128,9 +128,7 @@ class Grid(BasicSweeper):
 
     def compose(self, overrides: list[str], number: int) -> DictConfig:
         """A job's configuration, Hydra's part included."""
-        cfg = composed(self.hydra_context, self.config, overrides, number)
-        HydraConfig.instance().set_config(cfg)
-        return cfg
+        return composed(self.hydra_context, self.config, overrides, number)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Done by `check`, for all batches."""
@@ -145,25 +143,3 @@ def explained(job: str = "") -> Iterator[None]:
         reason = error if isinstance(error, UserError) else messages.said(error)
         hint = "; search with hydra/sweeper=optuna" if "INTERVAL" in str(error) else ""
         raise UserError(f"{job}{reason}{hint}") from None
-
-
-class _Memory:
-    """A config loader that composes each job once: it takes a tenth of a second and is asked for several times."""
-
-    def __init__(self, loader: ConfigLoader) -> None:
-        self.loader = loader
-        self.composed: dict[tuple[str, ...], DictConfig] = {}
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        key = tuple(sweep_overrides)
-        if key not in self.composed:
-            self.composed[key] = self.loader.load_sweep_config(master_config, sweep_overrides)
-            run_folder.settle(self.composed[key])
-        return copy.deepcopy(self.composed[key])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["loader"], name)
-
-    def __reduce__(self) -> Any:
-        # Sent to another process, it need not carry what it remembers.
-        return _Memory, (self.loader,)

@@ -12,7 +12,8 @@ from awr_exp import results, shell
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Options, Text, Whole
 from awr_exp.sweep import closing
-from awr_exp.sweep.launcher import Fused, place
+from awr_exp.sweep.job import place
+from awr_exp.sweep.launcher import Fused
 from awr_exp.sweep.space import distribution, edges, library
 from awr_exp.sweep.study import JOURNAL, check_space, open_study, propose
 from awr_exp.sweep.sweeper import Grid, explained

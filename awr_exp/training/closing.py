@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from awr_exp import results, shell
@@ -10,11 +11,13 @@ from awr_exp.errors import UserError
 from awr_exp.math import diagnosis
 from awr_exp.training import curves
 from awr_exp.training.progress import closing_table
-from awr_exp.training.run import Run
+from awr_exp.training.run import Run, side_by_side
 from awr_exp.training.trainer import Trainer
 from awr_exp.types import DataInfo
 
 log = logging.getLogger(__name__)
+MOST_DRAWN = 50
+"""Runs that train together of which each gets its curves: a picture takes a fifth of a second."""
 
 
 def run(trainer: Trainer) -> None:
@@ -33,17 +36,32 @@ def run(trainer: Trainer) -> None:
         seconds = time.perf_counter() - begun
         share = trainer.evaluating / max(seconds, 1e-9)
         log.info("%.1f s of training, %.0f%% of it evaluation", seconds, 100 * share)
-        for member, run in enumerate(trainer.runs):
+        drawn = _drawn(trainer.runs)
+
+        def close(member: int) -> None:
             update, env_steps = trainer.counts(member)
             result = {"update": update, "env_steps": env_steps, "seconds": seconds, "evaluation_share": share}
-            with run.speaking():
-                _close(run, status, code, result)
+            with trainer.runs[member].speaking():
+                _close(trainer.runs[member], drawn[member], status, code, result)
+
+        side_by_side(close, range(len(trainer.runs)))
 
 
-def _close(run: Run, status: str, code: int, result: dict[str, Any]) -> None:
-    error = run.outcome.error
-    drawn = {"curves": curves.draw(run.folder), "checkpoint": run.folder / "checkpoint"}
-    files = {name: path for name, path in drawn.items() if path}
+def _drawn(runs: Sequence[Run]) -> list[dict[str, Path]]:
+    """The pictures of runs by name, one after another: they are drawn by a library that knows of no threads."""
+    if len(runs) > MOST_DRAWN:
+        log.info("%d runs get no curves.png each: the report shows them, or awr-exp report <folder of one>", len(runs))
+        return [{} for _ in runs]
+    found = []
+    for run in runs:
+        with run.speaking():
+            picture = curves.draw(run.folder)
+        found.append({"curves": picture} if picture else {})
+    return found
+
+
+def _close(run: Run, drawn: Mapping[str, Path], status: str, code: int, result: dict[str, Any]) -> None:
+    error, files = run.outcome.error, {**drawn, "checkpoint": run.folder / "checkpoint"}
     if run.logger:
         run.logger.finish(run.latest, files, 1 if error else code)
     result |= {

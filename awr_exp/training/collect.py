@@ -19,6 +19,7 @@ from awr_exp.envs.rollout import BrokenEnvError, Rollout
 from awr_exp.envs.shared import SharedDriver
 from awr_exp.envs.worker import Stopped, WorkerError
 from awr_exp.errors import UserError
+from awr_exp.math.normalizer import units
 from awr_exp.networks.numpy_policy import NumpyPolicy, Uniform
 from awr_exp.training.run import Run
 from awr_exp.types import OWN_UNIT, Batch, RewardUnit
@@ -60,8 +61,7 @@ class Collector:
         # Of each open episode.
         self.episode, self.length, self.total = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
         # The newest of all environments, as far back as the longest open episode, rollout by rollout.
-        discrete, width = agent.spec.discrete, agent.spec.action_dim
-        none = np.zeros((0, *shape), np.int64) if discrete else np.zeros((0, *shape, width), np.float32)
+        none = np.zeros((0, *shape, *agent.spec.action_shape), np.int64 if agent.spec.discrete else np.float32)
         self.actions, self.remembered = deque([none]), 0
         # Of the observations and of their squares so far: float32 would drift, and the replay forgets.
         self.sums = np.zeros((agent.members, 2, agent.spec.obs_dim))
@@ -152,12 +152,11 @@ class Collector:
         return [actions[len(actions) - length :, env] for env, length in enumerate(self.length[member].tolist())]
 
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [K, obs_dim] of each member's observations so far; 1 for a constant entry."""
-        mean, square = np.moveaxis(self.sums, 1, 0) / (self.replay.added * self.replay.envs)
-        std = np.sqrt(np.maximum(square - np.square(mean), 0))
-        std = np.where(std < 1e-6 * (1 + np.abs(mean)), 1.0, std)
+        """Mean and standard deviation [K, obs_dim] of each member's observations so far; see `units`."""
+        mean, square = torch.as_tensor(self.sums / (self.replay.added * self.replay.envs)).unbind(1)
+        mean, std = units(mean, square - mean.square(), self.agent.spec.entries)
         like = self.agent.actor.theta
-        return torch.as_tensor(mean).to(like), torch.as_tensor(std).to(like)
+        return mean.to(like), std.to(like)
 
     def read(self) -> list[dict[str, float]]:
         """The mean return and length of what each member finished since the last call, and its failures so far."""

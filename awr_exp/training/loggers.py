@@ -19,7 +19,7 @@ from awr_exp.ranges import Text, Texts, checked
 from awr_exp.training import artifacts
 from awr_exp.training.redaction import command_line_has_a_secret, redact
 from awr_exp.training.rows import METRICS, divided, finite, forget_after
-from awr_exp.training.wandb_settings import answers, possible, settle_cache
+from awr_exp.training.wandb_settings import answers, known, possible, settle_cache, tell_packages
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class Wandb:
                 resume="allow" if run_id else None,
                 # Otherwise a second run in this process would be logged into the first.
                 reinit="create_new",
-                settings=wandb.Settings(silent=True, console="off", finish_timeout_raises=True, **settings),
+                settings=wandb.Settings(silent=True, console="off", finish_timeout_raises=True, **known(), **settings),
                 **about,
             )
 
@@ -203,6 +203,7 @@ class Wandb:
             Wandb._out_of_reach_until = time.monotonic() + PAUSE
             # Under a new id: within one process W&B holds on to the id of the start that failed.
             run = start("offline", secrets.token_hex(4))
+        tell_packages(run)
         run.define_metric("*", step_metric="trainer/update")
         self.id = self.id or run.id
         if run.settings.mode == "online":

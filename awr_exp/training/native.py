@@ -76,7 +76,7 @@ def fits(agent: Agent) -> bool:
         and _bare(agent.optimizer) in OPTIMIZERS
         and agent.device.type == "cpu"
         and agent.dtype == torch.float32
-        and all(entry.kept == "float32" for entry in agent.spec.entries)
+        and all(entry.kept == "float32" and len(entry.shape) < 2 for entry in agent.spec.entries)
     )
 
 

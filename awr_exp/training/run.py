@@ -1,10 +1,12 @@
 """One run of an experiment, which is one member of an agent."""
 
 import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from awr_exp import config
 from awr_exp.errors import UserError
@@ -12,6 +14,18 @@ from awr_exp.results import Outcome
 from awr_exp.training.logger import Logger
 from awr_exp.training.progress import speaking
 from awr_exp.training.recorder import Recorder
+
+T = TypeVar("T")
+R = TypeVar("R")
+WAITING = 8
+"""Threads for what mostly waits, as for W&B's process."""
+
+
+def side_by_side(do: Callable[[T], R], each: Sequence[T]) -> list[R]:
+    """What a function makes of each: of the first by itself, which may prepare something, of others side by side."""
+    first, *others = each
+    with ThreadPoolExecutor(WAITING) as pool:
+        return [do(first), *pool.map(do, others)]
 
 
 @dataclass

@@ -3,8 +3,10 @@
 import logging
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from ssl import SSLError
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
@@ -22,6 +24,32 @@ def settle_cache(folder: Path) -> None:
             (home / "wandb").mkdir(parents=True, exist_ok=True)
     place = home / "wandb" if home and os.access(home / "wandb", os.W_OK) else folder.absolute() / "wandb" / "cache"
     os.environ.setdefault("WANDB_CACHE_DIR", str(place))
+
+
+_repository: dict[str, Any] = {}
+"""What W&B found of the repository of this process when the first run began, as settings of the next ones."""
+
+
+def known() -> dict[str, Any]:
+    """Settings that spare a run what W&B asks git, and of all packages: a second for every run of a sweep."""
+    return {"x_save_requirements": False, **_repository}
+
+
+def tell_packages(run: Any) -> None:
+    """Hand W&B the installed packages, and keep what it found of the repository, for the next runs."""
+    import wandb
+
+    settings = run.settings
+    _repository.update(disable_git=True, git_commit=settings.git_commit, git_remote_url=settings.git_remote_url)
+    if wandb.setup().settings.x_save_requirements and (interface := getattr(run, "_interface", None)):
+        interface.publish_python_packages(_packages())
+
+
+@cache
+def _packages() -> list[Any]:
+    from wandb.util import working_set
+
+    return list(working_set())
 
 
 def has_key() -> bool:

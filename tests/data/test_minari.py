@@ -147,21 +147,40 @@ def test_spaces_are_flattened_as_gymnasium_does() -> None:
 
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("nested", [True, False])
-def test_images_in_jpeg_are_named_and_pixels_are_read(noisy: bool, nested: bool) -> None:
+def test_images_in_jpeg_are_decoded_and_pixels_are_read(noisy: bool, nested: bool) -> None:
     image = spaces.Box(0, 255, (32, 32, 3), np.uint8)
     if not noisy:
         # All of one length: they lie in the file as one array of bytes.
         image.sample = lambda: np.zeros((32, 32, 3), np.uint8)  # type: ignore[assignment]
     space = spaces.Dict({"camera": image, "x": BOX}) if nested else image
-    make(observation=space)
-    field = "observations/camera" if nested else "observations"
-    with pytest.raises(UserError, match=rf"{field} holds JPEG images, not pixels: .*jpeg_encoding=False"):
+    for id, encoded in ((ID, True), ("test/pixels-v0", False)):
+        dataset = make(observation=space, id=id, jpeg_encoding=encoded)
+        # As Minari itself decodes them.
+        first = next(iter(dataset.iterate_episodes())).observations
+        pixels = (first["camera"] if nested else first).reshape(5, -1)
+        np.testing.assert_array_equal(load(id).observations()[:5, : 32 * 32 * 3], pixels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((32, 32, 3), r"episode_1: observations: image 2 cannot be read: "),
+        (
+            (32, 30, 3),
+            r"episode_0: observations: image 0 cannot be read: it is of 32 x 32 pixels, its space of 32 x 30",
+        ),
+    ],
+)
+def test_a_damaged_image_is_named(shape: tuple[int, ...], said: str, root: Path) -> None:
+    make(lengths=(4, 3), observation=spaces.Box(0, 255, (32, 32, 3), np.uint8))
+    with h5py.File(data_file(root), "r+") as file:
+        images = file["episode_1/observations"]
+        images[2] = images[2][:100]
+    metadata = json.loads((root / ID / "data" / "metadata.json").read_text())
+    metadata["observation_space"] = serialize_space(spaces.Box(0, 255, shape, np.uint8))
+    (root / ID / "data" / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=said):
         load(ID)
-    dataset = make(observation=space, id="test/pixels-v0", jpeg_encoding=False)
-    data = load("test/pixels-v0")
-    first = next(iter(dataset.iterate_episodes())).observations
-    pixels = (first["camera"] if nested else first).reshape(5, -1)
-    np.testing.assert_array_equal(data.observations()[:5, : 32 * 32 * 3], pixels)
 
 
 @pytest.mark.parametrize(

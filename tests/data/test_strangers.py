@@ -141,7 +141,8 @@ METADATA: dict[str, Any] = {
     "observations has shape (3,)": {"observation_space": BOX | {"shape": [4], "low": [0] * 4, "high": [1] * 4}},
     "x is a Text": {"observation_space": serialize_space(spaces.Dict({"x": spaces.Text(3)}))},
     "which leaves nothing to choose": {"action_space": BOX | {"shape": [2], "low": [1, 1], "high": [1, 1]}},
-    "its actions are MultiDiscrete": {"action_space": serialize_space(spaces.MultiDiscrete([2, 2]))},
+    "its actions are a Text": {"action_space": serialize_space(spaces.Text(3))},
+    "of its space has the whole numbers from 0 to 1": {"action_space": serialize_space(spaces.MultiDiscrete([2, 2]))},
     "GB of memory": {"observation_space": serialize_space(spaces.Discrete(10**12))},
 }
 

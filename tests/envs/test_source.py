@@ -323,7 +323,7 @@ def test_a_wrapper_that_cannot_be_made_is_named(root: Path) -> None:
     record(pendulum())
     bad = {"name": "RescaleAction", "entry_point": "gymnasium.wrappers.transform_action:RescaleAction"}
     info, spec = change_spec(root, additional_wrappers=[bad | {"kwargs": {"min_action": "low"}}])
-    with pytest.raises(UserError, match="cannot be made: the wrapper RescaleAction of its data set cannot be put on"):
+    with pytest.raises(UserError, match="cannot be made: the wrapper RescaleAction cannot be put on"):
         from_dataset(info, spec)
 
 

@@ -155,7 +155,9 @@ def test_observations_that_no_machine_holds_are_refused_at_once() -> None:
 
 
 def test_data_of_other_parts_or_of_an_unknown_order_are_refused(caplog: pytest.LogCaptureFixture) -> None:
-    source: Any = SimpleNamespace(id="test/data-v0", env_spec=None, eval_env_spec=None, observation_space=None)
+    source: Any = SimpleNamespace(
+        id="test/data-v0", env_spec=None, eval_env_spec=None, observation_space=None, history=1
+    )
     own = task(gym(None, None, "Parts-v0"))
     gym(source, own, "Parts-v0", {"order": "reversed"})
     vector = dataclasses.replace(own, observation=())

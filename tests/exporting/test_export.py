@@ -269,7 +269,7 @@ def test_a_policy_is_a_module_of_torch() -> None:
     assert torch.equal(action, torch.as_tensor(policy(obs.detach().numpy())))
     assert torch.equal(policy(obs[0]), action[0])
     assert torch.autograd.grad(action.sum(), obs)[0].abs().sum() > 0
-    assert set(policy.state_dict()) == {"theta", "mean", "std", "limit", "low", "high"}
+    assert set(policy.state_dict()) == {"theta", "mean", "std", "limit", "low", "high", "starts"}
     other.load_state_dict(policy.state_dict())
     assert torch.equal(other(obs), action)
     double = copy.deepcopy(policy).double()

@@ -46,3 +46,26 @@ def test_no_job_is_cut_and_a_loss_takes_the_place_of_a_likelihood(
     assert "loss 0.5" in printed
     assert "1.5" in printed
     assert "…" not in printed
+
+
+def test_of_many_jobs_the_best_and_the_first_that_failed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(closing, "_report", lambda folder: (None, []))
+    jobs = [[f"seed={number}"] for number in range(60)]
+    for number in range(60):
+        (tmp_path / str(number)).mkdir()
+        result = {"status": "finished", "metrics": {"eval/return_mean": float(number)}}
+        if number in range(10):
+            result = {"status": "failed", "error": f"reason {number}", "metrics": {}}
+        (tmp_path / str(number) / "result.json").write_text(json.dumps(result))
+    places = [tmp_path / str(number) for number in range(60)]
+    assert closing.show(tmp_path, jobs, places, {})
+    printed = capsys.readouterr().out
+    rows = [line.split()[0] for line in printed.splitlines() if line.startswith("seed=")]
+    assert rows == [f"seed={number}" for number in [*range(59, 39, -1), *range(5)]]
+    assert "reason 4" in printed
+    assert "35 others are in the whole list: " in printed
+    # Of as many as a screen has room for, none is left out.
+    closing.show(tmp_path, jobs[:40], places[:40], {})
+    assert capsys.readouterr().out.count("seed=") == 40

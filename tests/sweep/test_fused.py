@@ -164,7 +164,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, datasets: Path, cli: Cli, 
             ["seed=0,1", "hydra.launcher.workers=2"],
             r"^error: hydra.launcher.workers is of an engine: give hydra.launcher",
         ),
-        (["network=mlp,mpl"], r"^error: job 1 \(network=mpl\): network=mpl: choose network=<one of encoded, mlp, "),
+        (["network=mlp,mpl"], r"^error: job 1 \(network=mpl\): network=mpl: choose network=<one of cnn, cnn_small, "),
     ],
 )
 def test_a_wrong_sweep_is_refused_before_anything_trains(
