@@ -163,7 +163,9 @@ def mistakes(policy: TrainedPolicy, space: str) -> float:
     return float(np.mean(bad))
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(
+    "space", [pytest.param(space, marks=pytest.mark.long if place % 2 else ()) for place, space in enumerate(SPACES)]
+)
 def test_every_space_is_learnt_from_offline(space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     record("test/dials-v0", space)

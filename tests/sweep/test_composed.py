@@ -87,6 +87,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("jobs", "asked"),
     [
