@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.errors import UserError
-from awr_exp.networks.frames import Frame, frame_of
+from awr_exp.networks.frames import Frame, frames_of
 from awr_exp.ranges import Channels, Count, checked
 from awr_exp.types import Spec
 
@@ -39,7 +39,7 @@ class RandomShift:
     def __init__(self, spec: Spec, pixels: Count = 4, channels: Channels = "auto") -> None:
         self.pixels = pixels
         self.widths = [entry.width for entry in spec.entries]
-        self.frames = {n: frame_of(entry, channels) for n, entry in enumerate(spec.entries) if entry.is_image}
+        self.frames = frames_of(spec.entries, channels)
         if not self.frames:
             raise UserError("augmentation=random_shift moves images, and this task shows none: use augmentation=none")
         self.noise = 2 * len(self.frames)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from awr_exp.errors import UserError
-from awr_exp.layout import SMALLEST, Entry
+from awr_exp.layout import SMALLEST, Entries, Entry
 from awr_exp.ranges import Channels
 
 MOST_CHANNELS = 12
@@ -37,6 +37,11 @@ class Frame:
         if self.last:
             images = images.movedim(-1, -3)
         return images.flatten(columns.dim() - 1, -3)
+
+
+def frames_of(entries: Entries, channels: Channels) -> dict[int, Frame]:
+    """The frames of those parts of an observation that are images, by the number of the part."""
+    return {n: frame_of(entry, channels) for n, entry in enumerate(entries) if entry.is_image}
 
 
 def frame_of(entry: Entry, channels: Channels = "auto") -> Frame:
