@@ -6,6 +6,7 @@ from typing import Any
 
 from awr_exp.building.build import build
 from awr_exp.building.task import data_set
+from awr_exp.envs import source
 from awr_exp.envs.build import MakeEnv
 from awr_exp.errors import UserError
 from awr_exp.types import DataInfo
@@ -20,8 +21,8 @@ def chosen(node: Mapping[str, Any], dataset: Mapping[str, Any] | None = None) ->
     """
     # The vectorised form is for collecting in many at once.
     given = {name: value for name, value in node.items() if name != "vectorized"}
-    if (seen := (dataset or {}).get("history", 1)) > 1:
-        given["wrappers"] = [*given.get("wrappers", ()), {"FrameStackObservation": {"stack_size": seen}}]
+    if stack := source.stack((dataset or {}).get("history", 1)):
+        given["wrappers"] = [*given.get("wrappers", ()), *stack]
     made = build(given, data=None, spec=None)
     if made is None:
         raise UserError("env=none is nowhere to play: choose another, such as env=pendulum")

@@ -132,8 +132,7 @@ def _of(env: Any, clip_actions: bool) -> Make:
 
 def _stack(data: DataInfo | None) -> list[WrapperSpec]:
     """What shows an environment's last observations at once, where those of the data set are."""
-    seen = data.history if data else 1
-    return [source.asked({"FrameStackObservation": {"stack_size": seen}})] if seen > 1 else []
+    return list(map(source.asked, source.stack(data.history if data else 1)))
 
 
 def _drawing(wrappers: Sequence[WrapperSpec]) -> dict[str, str]:

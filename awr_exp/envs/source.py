@@ -114,6 +114,11 @@ def asked(wrapper: Any) -> WrapperSpec:
     return WrapperSpec(name, f"gymnasium.wrappers.{name}:{name}", dict(kwargs or {}))
 
 
+def stack(history: int) -> list[dict[str, Any]]:
+    """The wrapper, as `asked` takes it, that shows so many observations at once; none for one of them."""
+    return [{"FrameStackObservation": {"stack_size": history}}] if history > 1 else []
+
+
 def missing(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> list[WrapperSpec]:
     """The recorded wrappers that an environment should have and has not."""
     own, found = _classes(env), []
