@@ -37,8 +37,10 @@ class Transitions:
         self.rows = torch.arange(int(ends[-1])) + torch.repeat_interleave(torch.arange(len(lengths)), lengths)
         self.last = torch.zeros(len(self.rows), dtype=torch.bool)
         self.last[ends - 1] = True
-        starts = (lengths + 1).cumsum(0) - (lengths + 1)
-        self.first = torch.repeat_interleave(starts, lengths + 1) if info.history > 1 else None
+        self.first: Tensor | None = None
+        if info.history > 1:
+            starts = (lengths + 1).cumsum(0) - (lengths + 1)
+            self.first = torch.repeat_interleave(starts, lengths + 1)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -66,7 +68,13 @@ class Transitions:
 
     def observations(self) -> Tensor:
         """[M, obs_dim], final observations included."""
-        return self.seen(torch.arange(len(self.packed), device=self.packed.device))
+        return self._seen_from(0, len(self.packed))
+
+    def _seen_from(self, begin: int, end: int) -> Tensor:
+        """The observations at the packed rows from `begin` on and before `end`, copied only where they must be."""
+        if self.first is None:
+            return self.schema.read(self.packed[begin:end], "obs")
+        return self.seen(torch.arange(begin, end, device=self.packed.device))
 
     def seen(self, at: Tensor) -> Tensor:
         """The observations at packed rows [n], [n, obs_dim], with those before them where a history is seen."""
@@ -84,8 +92,10 @@ class Transitions:
 
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
-        every = torch.arange(len(self.packed), device=self.packed.device)
-        of_rows = torch.cat([value(self.seen(part).to(self.device)) for part in every.split(chunk)], 1)
+        parts = (
+            self._seen_from(begin, min(begin + chunk, len(self.packed))) for begin in range(0, len(self.packed), chunk)
+        )
+        of_rows = torch.cat([value(part.to(self.device)) for part in parts], 1)
         return of_rows[:, self.rows], of_rows[:, self.rows + 1]
 
     @property
