@@ -8,8 +8,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
+
+from awr_exp.envs.several import Several
 
 SIDE = 8
 """Rows and columns of the grid."""
@@ -53,18 +54,13 @@ def places(image: NDArray[Any], channel: int) -> Places:
     return np.stack(np.divmod(cells.reshape(*cells.shape[:-2], -1).argmax(-1), SIDE), -1)
 
 
-class PixelGridVector(gymnasium.vector.VectorEnv):
+class PixelGridVector(Several):
     """Steps `num_envs` of them at once; an episode begins in the step after the last one's end.
 
     Every step costs 1 until the walker is at the goal.
     """
 
-    metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
     single_observation_space, single_action_space = OBSERVATION, ACTION
-
-    def __init__(self, num_envs: int = 1) -> None:
-        self.num_envs = num_envs
-        self.observation_space, self.action_space = (batch_space(one, num_envs) for one in (OBSERVATION, ACTION))
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
         """Begins an episode in each."""

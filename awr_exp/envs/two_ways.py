@@ -8,8 +8,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
+
+from awr_exp.envs.several import Several
 
 START, GOAL = -1.0, 1.0
 """Where on the x axis an episode begins, and where it ends; the rock is in the middle."""
@@ -57,15 +58,10 @@ class TwoWays(gymnasium.Env):
         return self.place.astype(np.float32), float(reward), bool(over), False, {}
 
 
-class TwoWaysVector(gymnasium.vector.VectorEnv):
+class TwoWaysVector(Several):
     """Steps `num_envs` of them at once; an episode begins in the step after the last one's end."""
 
-    metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
     single_observation_space, single_action_space = OBSERVATION, ACTION
-
-    def __init__(self, num_envs: int = 1) -> None:
-        self.num_envs = num_envs
-        self.observation_space, self.action_space = (batch_space(one, num_envs) for one in (OBSERVATION, ACTION))
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
         """Begins an episode in each."""
