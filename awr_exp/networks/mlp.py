@@ -53,7 +53,11 @@ MakeNetwork = Callable[..., Network]
 
 def of_task(network: MakeNetwork, spec: Spec) -> MakeNetwork:
     """What makes a network for a task: one that has an argument `observation` is told of what parts they are."""
-    seen = "observation" in inspect.signature(network).parameters
+    try:
+        seen = "observation" in inspect.signature(network).parameters
+    except (TypeError, ValueError):
+        # It cannot be called, or is a builtin: what is wrong with it is said by its contract.
+        return network
     return partial(network, observation=spec.entries) if seen else network
 
 

@@ -186,3 +186,8 @@ def test_the_best_action_is_seen_in_an_image(shift: bool) -> None:
     side = torch.arange(2).repeat(20)
     unseen = torch.as_tensor(np.stack([shown(int(one)).reshape(-1) for one in side]))
     assert torch.equal(agent.act(unseen.expand(2, -1, -1)), side.expand(2, -1))
+
+
+@pytest.mark.parametrize("network", [{}, 3, dict])
+def test_what_makes_no_network_is_left_to_its_contract(network: Any) -> None:
+    assert of_task(network, spec_of(entry(9, 9))) is network
