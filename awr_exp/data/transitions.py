@@ -25,10 +25,15 @@ class Transitions:
     `truncated` is set wherever it did not terminate, be it by a time limit or because the data were cut there.
     stored: the task of a row; spec: that of what is seen, which is `info.history` rows at once. Before an episode
     begins there is its first observation.
+    origin: [E], the recorded episode that each is, or is a part or a copy of; None: each is one of its own. Of those
+    `info` tells, and they alone know nothing of one another.
     """
 
-    def __init__(self, packed: Tensor, lengths: Tensor, stored: Spec, info: DataInfo) -> None:
+    def __init__(
+        self, packed: Tensor, lengths: Tensor, stored: Spec, info: DataInfo, origin: Tensor | None = None
+    ) -> None:
         self.packed, self.lengths, self.stored, self.info = packed, lengths, stored, info
+        self.origin = torch.arange(len(lengths)) if origin is None else origin
         self.spec = stored.stacked(info.history)
         self.schema, self.device = Schema(stored, STORED), packed.device
         ends = lengths.cumsum(0)
@@ -199,7 +204,7 @@ def in_unit(data: Transitions, unit: RewardUnit) -> Transitions:
     data.schema.view(packed, "reward")[data.rows, 0] = unit.learnt(info.reward_unit.own(data.reward))
     mark = f"*{unit.scale}" + (f"+{unit.shift}" if unit.shift else "")
     info = replace(info, reward_unit=unit, fingerprint=info.fingerprint + mark)
-    return Transitions(packed, data.lengths, data.stored, info)
+    return Transitions(packed, data.lengths, data.stored, info, data.origin)
 
 
 def episode_returns(packed: Tensor, lengths: NDArray[np.int64], spec: Spec) -> NDArray[np.float64]:
