@@ -52,7 +52,8 @@ def _examined(trainer: "Trainer") -> Found:
     if data is None or not any(trainer.going_on):
         return found
     steps, coverage = facts.Steps(data), facts.coverage(data)
-    distances = steps.distances(trainer.agent.averaged().act(steps.batch.obs))
+    agent, parts = trainer.agent.averaged(), steps.batch.obs.split(trainer.agent.chunk, 1)
+    distances = steps.distances(torch.cat([agent.act(part) for part in parts], 1))
     played = _sampled(trainer, steps) if trainer.evaluates else [{}] * len(found)
     each = zip(found, distances, played, strict=True)
     return [coverage | own | {"policy_distance": distance} | sampled for own, distance, sampled in each]
