@@ -51,8 +51,8 @@ def two_ways(device: torch.device | str = "cpu", **options: Any) -> Transitions:
 
 
 def pixel_grid(device: torch.device | str = "cpu", **options: Any) -> Transitions:
-    """PixelGrid-v0: 500 episodes, from random to straight to the goal, with images of 32 x 32. See `select`."""
-    plan = [(n, behaviour.pixel_grid(noise)) for n, noise in ((100, 1.0), (200, 0.7), (200, 0.4))]
+    """PixelGrid-v0: 1,500 episodes, from random to straight to the goal, with images of 32 x 32. See `select`."""
+    plan = [(n, behaviour.pixel_grid(noise)) for n, noise in ((300, 1.0), (600, 0.7), (600, 0.4))]
     id = "awr_exp/pixel-grid-v0"
     _ensure(id, "awr_exp.envs.pixel_grid:PixelGrid-v0", plan, behaviour.pixel_grid(1.0), behaviour.pixel_grid(0.0))
     return load(id, device=device, **options)
