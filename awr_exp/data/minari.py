@@ -16,7 +16,8 @@ from torch import Tensor
 from awr_exp import layout
 from awr_exp.data import cache, content, hdf5
 from awr_exp.data.hdf5 import AGAIN, METADATA
-from awr_exp.data.transitions import Transitions, episode_returns, select
+from awr_exp.data.packing import episode_returns
+from awr_exp.data.transitions import Transitions, select
 from awr_exp.envs import source
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line, named, printable

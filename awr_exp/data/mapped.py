@@ -1,0 +1,48 @@
+"""Rows that are in a file, as a tensor: the system reads what is used of them, and forgets it when memory is short."""
+
+import ctypes
+import mmap
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RANDOM, WILL_NEED = (getattr(mmap, name, None) for name in ("MADV_RANDOM", "MADV_WILLNEED"))
+
+
+def mapped(file: Path) -> Tensor:
+    """The rows in a NumPy file. Raises ValueError for what is none, and OSError where it cannot be read."""
+    # Copy on write: torch wants writable memory, the file stays as it is.
+    rows = torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
+    # A batch has rows from everywhere: their neighbours would be read in vain.
+    _advise(rows, RANDOM)
+    return rows
+
+
+def read_soon(rows: Tensor) -> None:
+    """Have the system read rows [n, W] that lie end to end all at once, if they are on a disk."""
+    if rows.device.type == "cpu":
+        _advise(rows, WILL_NEED)
+
+
+def sent(rows: Tensor, device: torch.device) -> Tensor:
+    """The rows on a device; the copy to a GPU goes on while the host does other things."""
+    if rows.device == device or device.type != "cuda":
+        return rows.to(device)
+    return rows.pin_memory().to(device, non_blocking=True)
+
+
+def _advise(rows: Tensor, advice: int | None) -> None:
+    """Tell the system how rows will be used, where it listens."""
+    call, begin = _madvise(), rows.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    if call is not None and advice is not None and rows.numel():
+        size = rows.data_ptr() + rows.numel() * rows.element_size() - begin
+        call(ctypes.c_void_p(begin), ctypes.c_size_t(size), advice)
+
+
+@cache
+def _madvise() -> Any:
+    return getattr(ctypes.CDLL(None), "madvise", None)
