@@ -87,7 +87,7 @@ def about_rewards(parts: Iterable[Sequence[Tensor]], unit: RewardUnit, online: b
             return None
     if low > high:
         return None
-    every = f"all rewards{' so far' if online else ''} are {float(unit.own(low)) + 0.0:g}"
+    every = f"all rewards{' so far' if online else ''} are {float(unit.own(torch.tensor(low))) + 0.0:g}"
     outcome = "nothing is learnt until one differs" if online else "nothing is to be gained over behaviour cloning"
     return f"{every}, so that no action is better than another and {outcome}: check where they come from"
 

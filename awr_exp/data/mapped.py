@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+DEVICE_SHARE = 0.8
+"""Share of a GPU's free memory that rows may take; more stay on the host and stream."""
 RANDOM, WILL_NEED = (getattr(mmap, name, None) for name in ("MADV_RANDOM", "MADV_WILLNEED"))
 
 
@@ -26,6 +28,12 @@ def read_soon(rows: Tensor) -> None:
     """Have the system read rows [n, W] that lie end to end all at once, if they are on a disk."""
     if rows.device.type == "cpu":
         _advise(rows, WILL_NEED)
+
+
+def crowds(rows: Tensor, device: torch.device) -> bool:
+    """Whether rows would leave too little of the memory of a GPU."""
+    size = rows.numel() * rows.element_size()
+    return device.type == "cuda" and size >= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def sent(rows: Tensor, device: torch.device) -> Tensor:

@@ -1,5 +1,7 @@
 """Where the transitions of episodes lie among rows, without a number for each of them."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -50,7 +52,11 @@ class Places:
         last[self.ends - 1] = True
         return last
 
-    def up_to(self, first: int, transitions: int) -> int:
-        """The episode before which those from `first` on have at most so many transitions, or are a single one."""
-        before = int(self.ends[first - 1]) if first else 0
-        return max(first + 1, int(torch.searchsorted(self.ends, before + transitions, right=True)))
+    def parts(self, most: int) -> Iterator[tuple[int, int]]:
+        """All episodes in order, from one on and before another, with at most so many transitions, or a single one."""
+        first, ends = 0, self.ends.cpu()
+        while first < len(ends):
+            before = int(ends[first - 1]) if first else 0
+            end = max(first + 1, int(torch.searchsorted(ends, before + most, right=True)))
+            yield first, end
+            first = end

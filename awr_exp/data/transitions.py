@@ -15,9 +15,6 @@ from awr_exp.data.statistics import obs_statistics
 from awr_exp.errors import UserError
 from awr_exp.types import OWN_UNIT, Batch, DataInfo, RewardUnit, Spec, Value
 
-DEVICE_SHARE = 0.8
-"""Share of a GPU's free memory that a data set may take; a larger one stays on the host and streams."""
-
 
 class Transitions:
     """N transitions of E episodes in order of time.
@@ -25,12 +22,11 @@ class Transitions:
     packed: [M, W] rows of `schema`, with M = N + E, of all episodes end to end. Each has one more row, of its final
     observation, so that the next observation of a row is in the row below it and is stored once. Its last transition
     is `truncated` wherever it did not terminate, be it by a time limit or because the data were cut there.
-    stored: the task of a row; spec: that of what is seen, which is `info.history` rows at once. Before an episode
-    begins there is its first observation.
+    stored: the task of a row; spec: of what is seen, `info.history` rows at once, the first one as often as needed.
     origin: [E], the recorded episode that each is, or is a part or a copy of; None: each is one of its own. Of those
     `info` tells, and they alone know nothing of one another.
-    held: the rows as they are kept, in memory or in a file, which others may share. begins: [E] those in which episodes
-    begin; None: `held` is laid end to end. unit: that of the rewards in `held`; None: that of `info`.
+    held: the rows as they are kept, in memory or in a file, maybe among others. begins: [E] those in which episodes
+    begin; None: `held` is `packed`. unit: that of the rewards in `held`; None: that of `info`.
     """
 
     def __init__(
@@ -65,8 +61,7 @@ class Transitions:
     def to(self, device: torch.device | str) -> "Transitions":
         """Move to the device, in place; the rows stay on the host if they would crowd a GPU."""
         self.device = torch.device(device)
-        size = self.held.numel() * self.held.element_size()
-        if self.device.type != "cuda" or size < DEVICE_SHARE * torch.cuda.mem_get_info(self.device)[0]:
+        if not mapped.crowds(self.held, self.device):
             self.held = self.held.to(self.device)
             self.lie.to(self.held.device)
         return self
@@ -86,19 +81,16 @@ class Transitions:
         """The same with other facts, without a copy of the rows."""
         return self._of(self.held, self.lengths, info, self.origin, self.lie.begins if self.lie.apart else None)
 
-    def _of(self, held: Tensor, lengths: Tensor, info: DataInfo, *others: Tensor | None) -> "Transitions":
+    def _of(self, held: Tensor, lengths: Tensor, info: DataInfo, *lie: Tensor | None) -> "Transitions":
         """Transitions of these rows, or of some of them."""
-        made = Transitions(held, lengths, self.stored, info, *others, unit=self.unit)
+        made = Transitions(held, lengths, self.stored, info, lie[0], lie[1], self.unit)
         made.device = self.device
         return made
 
     def blocks(self, rows: int) -> Iterator["Transitions"]:
         """All of these in parts of whole episodes, each of at most so many transitions or of a single episode."""
-        first, episodes = 0, len(self.lengths)
-        while first < episodes:
-            end = self.lie.up_to(first, rows)
-            yield self if end - first == episodes else self._part(first, end)
-            first = end
+        for first, end in self.lie.parts(rows):
+            yield self if end - first == len(self.lengths) else self._part(first, end)
 
     def _part(self, first: int, end: int) -> "Transitions":
         """The episodes from `first` on and before `end`."""
@@ -110,7 +102,7 @@ class Transitions:
     @property
     def packed(self) -> Tensor:
         """See the class. Raises UserError where a copy has to be made for it, and does not fit the memory."""
-        if self.lie.apart or self.unit != self.info.reward_unit:
+        if self.lie.apart or self.rewards != OWN_UNIT:
             self.held, self.lie = laid_out(self), Places(self.lengths)
             self.unit, self.rewards = self.info.reward_unit, OWN_UNIT
             self.lie.to(self.held.device)
@@ -138,12 +130,9 @@ class Transitions:
         mapped.read_soon(self.held[begin:end])
         return self.held[begin:end]
 
-    def observations(self) -> Tensor:
-        """[M, obs_dim], final observations included."""
-        return self._seen_from(0, self.lie.rows)
-
-    def _seen_from(self, begin: int, end: int) -> Tensor:
-        """The observations at these packed rows, copied only where they must be."""
+    def observations(self, begin: int = 0, end: int | None = None) -> Tensor:
+        """[n, obs_dim] of packed rows, of all of them by default; copied only where they must be."""
+        end = self.lie.rows if end is None else min(end, self.lie.rows)
         if self.info.history == 1:
             return self.schema.read(self.between(begin, end), "obs")
         return self.seen(self.lie.between(begin, end))
@@ -164,8 +153,7 @@ class Transitions:
 
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
-        end = self.lie.rows
-        parts = (self._seen_from(begin, min(begin + chunk, end)) for begin in range(0, end, chunk))
+        parts = (self.observations(begin, begin + chunk) for begin in range(0, self.lie.rows, chunk))
         of_rows, rows = torch.cat([value(part.to(self.device)) for part in parts], 1), self.rows
         return of_rows[:, rows], of_rows[:, rows + 1]
 
@@ -181,8 +169,8 @@ class Transitions:
 
     def column(self, name: str, begin: int = 0, end: int | None = None) -> Tensor:
         """A column but observations of the transitions from `begin` on and before `end`, [n, ...]."""
-        rows = torch.arange(begin, min(len(self) if end is None else end, len(self)))
-        found = self.schema.read(self.held, name, self.places(rows)).to(self.device)
+        at = self.places(torch.arange(begin, min(len(self) if end is None else end, len(self))))
+        found = self.schema.read(self.held, name, at).to(self.device)
         return self.rewards.learnt(found) if name == "reward" else found
 
     def sample(self, rows: Tensor, next_action: bool = False, **columns: Tensor | None) -> Batch:
