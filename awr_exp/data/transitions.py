@@ -82,7 +82,6 @@ class Transitions:
         return self._of(self.held, self.lengths, info, self.origin, self.lie.begins if self.lie.apart else None)
 
     def _of(self, held: Tensor, lengths: Tensor, info: DataInfo, *lie: Tensor | None) -> "Transitions":
-        """Transitions of these rows, or of some of them."""
         made = Transitions(held, lengths, self.stored, info, lie[0], lie[1], self.unit)
         made.device = self.device
         return made
@@ -193,7 +192,7 @@ class Transitions:
         return batch
 
     def table(self, member: int) -> Tensor:
-        """The rows of the transitions, which are those of every member, with rewards in the unit of `held`."""
+        """The rows of the transitions, which are those of every member; their rewards are still those of `held`."""
         return self.held
 
     def places(self, indices: Tensor) -> Tensor:
