@@ -1,7 +1,9 @@
 """Rows that are in a file, as a tensor: the system reads what is used of them, and forgets it when memory is short."""
 
 import ctypes
+import math
 import mmap
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,21 @@ DEVICE_SHARE = 0.8
 RANDOM, WILL_NEED = (getattr(mmap, name, None) for name in ("MADV_RANDOM", "MADV_WILLNEED"))
 
 
+COPY_ON_WRITE = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+"""Torch wants writable memory, and the file stays as it is; no memory is set aside for what nobody writes."""
+
+
 def mapped(file: Path) -> Tensor:
     """The rows in a NumPy file. Raises ValueError for what is none, and OSError where it cannot be read."""
-    # Copy on write: torch wants writable memory, the file stays as it is.
-    rows = torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
+    with file.open("rb") as opened:
+        if np.lib.format.read_magic(opened) != (1, 0):
+            raise ValueError("it is of another version of NumPy's format")
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(opened)
+        if by_columns or dtype != np.float32 or len(shape) != 2:
+            raise ValueError("it has another form")
+        buffer = mmap.mmap(opened.fileno(), 0, COPY_ON_WRITE, mmap.PROT_READ | mmap.PROT_WRITE)
+        begin = opened.tell()
+    rows = torch.from_numpy(np.frombuffer(buffer, np.float32, math.prod(shape), begin).reshape(shape))
     # A batch has rows from everywhere: their neighbours would be read in vain.
     _advise(rows, RANDOM)
     return rows

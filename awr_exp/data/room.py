@@ -59,9 +59,10 @@ class Room:
         size = 4 * rows * width
         if fits(size) or not self._opened(size):
             if size > (free := free_memory()):
+                tried = " or ".join(str(draft.parent) for draft in self.drafts)
                 raise UserError(
                     f"data set '{self.id}' takes {size / 1e9:.1f} GB, {width} numbers a step: {free / 1e9:.1f} GB of "
-                    f"memory are free, and its mapped form finds no room in {self._tried()}: make some, read it on a "
+                    f"memory are free, and its mapped form finds no room in {tried}: make some, read it on a "
                     "larger machine, or write it anew in parts"
                 )
             self.packed = torch.zeros(rows, width)
@@ -84,14 +85,18 @@ class Room:
         """All rows, once the last one is here."""
         if self.file is None:
             return self.packed
-        self._write(lambda file: file.flush())
         assert self.draft is not None
         return mapped(self.draft)
 
     def _write(self, act: Any) -> None:
+        assert self.file is not None
         try:
             act(self.file)
+            self.file.flush()
         except OSError as error:
+            # What could not be written would be tried again.
+            with suppress(OSError):
+                self.file.close()
             raise UserError(f"data set '{self.id}': {self.draft} cannot be written: {named(error)}") from None
 
     def _opened(self, size: int) -> bool:
@@ -118,7 +123,7 @@ class Room:
             log.info("another process writes %s: waiting for it", draft)
             fcntl.flock(file, fcntl.LOCK_EX)
             raise WaitedError from None
-        self.draft, self.file = draft, file
+        self.draft, self.file, self.identity = draft, file, os.fstat(file.fileno())
         if not self._own():
             raise WaitedError
         if threading.current_thread() is threading.main_thread():
@@ -132,14 +137,9 @@ class Room:
 
     def _own(self) -> bool:
         """Whether the draft is there still, and not another one of this name."""
-        assert self.draft is not None
-        assert self.file is not None
         with suppress(OSError):
-            return os.path.samestat(self.draft.lstat(), os.fstat(self.file.fileno()))
+            return self.draft is not None and os.path.samestat(self.draft.lstat(), self.identity)
         return False
-
-    def _tried(self) -> str:
-        return " or ".join(str(draft.parent) for draft in self.drafts)
 
 
 def _delete_empty(folder: Path) -> None:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST = 2**20
-"""Held-out steps that are judged; of more, so many are drawn once."""
+MOST, SOME = 2**17, 2**15
+"""Held-out steps of which all are judged, and how many of more are: they are drawn once."""
 ROWS = 1_024
 """Held-out steps that are judged at once, however many members there are."""
 
@@ -107,7 +107,8 @@ def judge(agent: Agent, data: Transitions, seed: int) -> Metrics:
     # Some weightings learn from what they weigh, and a critic takes a step to say its error.
     agent = copy.deepcopy(agent)
     targets = (agent.targets(data) if agent.whole_episodes else None) or {}
-    order = some(len(data), MOST, seed, "heldout", "rows")
+    count = len(data) if len(data) <= MOST else SOME
+    order = some(len(data), count, seed, "heldout", "rows")
     noise = torch.randn(len(order), agent.noise_size, generator=generator(seed, "heldout", "noise"), dtype=agent.dtype)
 
     def batches() -> Iterator[Batch]:
