@@ -82,7 +82,8 @@ def test_what_is_chosen_is_its_copy(lengths: list[int], drawn: st.DataObject) ->
     history = drawn.draw(st.integers(1, 3))
     percent, cap = drawn.draw(st.sampled_from([None, 40.0])), drawn.draw(st.none() | st.integers(1, sum(lengths)))
     whole = random_data([*lengths, 4])
-    chosen = select(whole, percent, 0.5, -1.0, cap, history)
+    cut = select(whole, percent, max_transitions=cap)
+    chosen = select(whole, percent, 0.5, -1.0, cap, min(history, cut.longest + 1))
     copy = Transitions(laid_out(chosen), chosen.lengths, chosen.stored, chosen.info, chosen.origin)
     assert torch.equal(whole.packed, random_data([*lengths, 4]).packed)
     assert copy.lie.apart is False
