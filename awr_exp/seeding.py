@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import torch
 
 
+MANY = 2**24
+"""Rows from which an order of all of them is too much to make for the sake of some."""
+
+
 def child_seed(seed: int, *names: object) -> int:
     """A 63-bit seed that depends on the root seed and the names alone."""
     text = "/".join(map(str, (seed, *names)))
@@ -34,6 +38,15 @@ def generator(seed: int, *names: object, device: "torch.device | str" = "cpu") -
     import torch
 
     return torch.Generator(device).manual_seed(child_seed(seed, *names))
+
+
+def some(rows: int, count: int, seed: int, *names: object) -> "torch.Tensor":
+    """[count] of the numbers from 0 to rows - 1, or all, in any order; of MANY and more, a few may come twice."""
+    import torch
+
+    if rows < MANY:
+        return torch.randperm(rows, generator=generator(seed, *names))[:count]
+    return torch.randint(rows, (min(count, MANY),), generator=generator(seed, *names))
 
 
 def draw_rows(

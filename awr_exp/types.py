@@ -1,6 +1,6 @@
 """What the layers hand to one another. K is the number of members, B the batch size."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,6 +37,13 @@ class RewardUnit:
     def own(self, learnt: Tensor) -> Tensor:
         """They themselves, of what training sees."""
         return (learnt - self.shift) / self.scale
+
+    def of(self, other: "RewardUnit") -> "RewardUnit":
+        """What makes rewards in this unit of those in another: its `learnt` takes the latter."""
+        if self == other:
+            return RewardUnit()
+        scale = self.scale / other.scale
+        return RewardUnit(scale, self.shift - scale * other.shift)
 
 
 OWN_UNIT = RewardUnit()
@@ -144,6 +151,9 @@ class Episodes(Protocol):
     def longest(self) -> int: ...
 
     def __len__(self) -> int: ...
+
+    def blocks(self, rows: int) -> Iterator["Episodes"]:
+        """All of these in order, in parts of whole episodes with at most so many rows, or of a single episode."""
 
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') of each transition, [K, N] both, with at most `chunk` rows at once."""

@@ -21,7 +21,8 @@ import torch
 from awr_exp import results
 from awr_exp.data import builtin
 from awr_exp.data.episodes import from_episodes
-from awr_exp.data.transitions import Transitions, episode_returns, select
+from awr_exp.data.packing import episode_returns
+from awr_exp.data.transitions import Transitions, select
 from awr_exp.envs import behaviour
 from awr_exp.envs.build import Make
 from awr_exp.envs.episode import Act, play

@@ -2,12 +2,17 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.math.advantages import episode_numbers, episode_returns
+from awr_exp.math.blocks import in_blocks
 from awr_exp.ranges import Percent, PerMember
 from awr_exp.types import Batch, Columns, Episodes, Metrics
+
+BLOCK = 2**20
+"""Transitions that are looked at at once."""
 
 
 class BCTop(Agent):
@@ -26,11 +31,19 @@ class BCTop(Agent):
 
     def targets(self, episodes: Episodes) -> Columns:
         """1 for the transitions of the best episodes and 0 for the others, [K, N]."""
-        returns = episode_returns(episodes.reward, episodes.last)
+        returns = torch.cat([episode_returns(block.reward, block.last) for block in episodes.blocks(BLOCK)])
         count = (len(returns) * self.top_percent / 100).round().clamp(min=1)
         # Of several with the same return the first ones are taken, as by dataset.top_percent.
-        rank = returns.argsort(descending=True, stable=True).argsort()
-        return {"target": (rank < count)[:, episode_numbers(episodes.last)].to(self.dtype)}
+        best = (returns.argsort(descending=True, stable=True).argsort() < count).to(self.dtype)
+        before = 0
+
+        def of(block: Episodes) -> Columns:
+            nonlocal before
+            numbers = before + episode_numbers(block.last)
+            before = int(numbers[-1]) + 1
+            return {"target": best[:, numbers]}
+
+        return in_blocks(episodes, of, BLOCK)
 
     def advantage(self, batch: Batch) -> Tensor:
         assert batch.target is not None

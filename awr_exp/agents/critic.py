@@ -5,9 +5,13 @@ from typing import Any
 
 from awr_exp.agents.agent import Agent
 from awr_exp.math.advantages import Estimator
+from awr_exp.math.blocks import in_blocks
 from awr_exp.networks.mlp import MakeNetwork
 from awr_exp.ranges import Count, PerMember, Positive, Unit
 from awr_exp.types import Columns, Episodes, Value
+
+BLOCK = 2**20
+"""Transitions, of all members together, whose targets are made at once."""
 
 
 def of_critic(network: MakeNetwork, **own: Any) -> MakeNetwork:
@@ -36,8 +40,12 @@ class CriticAgent(Agent):
         self.gamma, self.critic_lr, self.value_iters = self.hyper(gamma), self.hyper(critic_lr), value_iters
 
     def returns(self, episodes: Episodes, value: Value, estimator: Estimator) -> Columns:
-        """The estimator's targets by V(s), and V(s) itself, [K, N], vectorised over all episodes."""
-        values, next_values = episodes.values(value, self.chunk)
-        discount, reward = self.gamma * ~episodes.terminated, episodes.reward.to(values)
-        target = estimator(reward, discount, next_values, episodes.last, longest=episodes.longest)
-        return {"target": target, "value": values}
+        """The estimator's targets by V(s), and V(s) itself, [K, N], vectorised over blocks of episodes."""
+
+        def of(block: Episodes) -> Columns:
+            values, next_values = block.values(value, self.chunk)
+            discount, reward = self.gamma * ~block.terminated, block.reward.to(values)
+            target = estimator(reward, discount, next_values, block.last, longest=block.longest)
+            return {"target": target, "value": values}
+
+        return in_blocks(episodes, of, max(1, BLOCK // self.members))

@@ -1,7 +1,7 @@
 """The flat form of a data set, kept beside it or in the user's cache: made anew when anything it was made of changes.
 
 It is numbers and JSON, never a pickle, and it is not trusted: one that is damaged, or was put there by somebody else,
-is made anew, too.
+is made anew, too. Of a large one some rows are looked at, and whether the file has changed since it was written.
 """
 
 import hashlib
@@ -12,32 +12,51 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from awr_exp.data.mapped import mapped
+from awr_exp.data.room import fits
 from awr_exp.data.schema import STORED, Schema
-from awr_exp.machine import cache_home, free_memory
+from awr_exp.machine import cache_home
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
 
-FORMAT = 4
+FORMAT = 5
 """The version of what is in a cache; those of other versions are made anew."""
 SMALL = 2**24
 """Files up to this size, in bytes, are compared by their content; for larger ones, size and times have to do."""
 SETTLED = 2.0
 """Seconds after which a second change of a file shows in its times, on every file system."""
 
+LARGE = 2**30
+"""Bytes of rows up to which each is looked at before they are used; of more, the state of the file and some of them."""
+LOOKED_AT = 4_096
+"""Of larger ones, the rows that are looked at, of evenly spaced places."""
+
 State = list[Any]
 """What is different about a file once it has changed."""
-Flat = tuple[Tensor, Tensor, Spec, list[str]]
-"""A data set as `awr_exp.data.transitions.Transitions` has it: packed rows, lengths of the episodes, their task, and
-beside it the names of what float32 is too coarse for."""
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A data set as `awr_exp.data.transitions.Transitions` has it: packed rows, lengths of the episodes, their task.
+
+    returns: [E] of the episodes, in float64; coarse: the names of what float32 is too coarse for.
+    """
+
+    packed: Tensor
+    lengths: Tensor
+    returns: NDArray[np.float64]
+    spec: Spec
+    coarse: list[str]
 
 
 def state(file: Path) -> State:
@@ -61,51 +80,60 @@ def read(folder: Path, made_of: Iterable[Path]) -> Flat | None:
             if any(state(folder.resolve() / file) != before for file, before in known.items()):
                 raise ValueError("a file has changed")
             spec, lengths = Spec.from_json(facts["spec"]), np.array(facts["lengths"], np.int64)
-            # Copy on write: torch wants writable memory, the file stays as it is.
-            packed = np.load(_own(place / f"{name}.npy"), mmap_mode="c", allow_pickle=False)
-            if packed.nbytes < free_memory() / 2:
-                packed = np.array(packed)
-            if _digest(packed, facts) != facts["digest"]:
+            packed = mapped(_own(place / f"{name}.npy"))
+            if fits(packed.numel() * packed.element_size()):
+                packed = packed.clone()
+            if _digest(packed, facts, place / f"{name}.npy") != facts["digest"]:
                 raise ValueError("it is damaged")
-            return torch.from_numpy(packed), torch.from_numpy(lengths), spec, list(facts["coarse"])
+            returns = np.array(facts["returns"], np.float64)
+            return Flat(packed, torch.from_numpy(lengths), returns, spec, list(facts["coarse"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.debug("no cache in %s: %s", place, error)
     return None
 
 
-def write(folder: Path, made_of: dict[Path, State], flat: Flat) -> None:
+def write(folder: Path, made_of: dict[Path, State], flat: Flat, draft: Path | None = None) -> None:
     """Keep the flat form beside the data set, or in the user's cache where that folder is read-only, or nowhere.
 
     made_of: all files that it was read from, with their states before. A large one that has changed just now could
-    change again without a trace: then nothing is kept yet.
+    change again without a trace: then nothing is kept yet. draft: one of `drafts` that has the rows already, if any.
     """
     now = time.time_ns()
     if any(content is None and now - max(times) < SETTLED * 1e9 for _, *times, content in made_of.values()):
         return
-    packed, lengths, spec, coarse = flat
     facts: dict[str, Any] = {
         "format": FORMAT,
         "made_of": {_relative(file, folder): seen for file, seen in made_of.items()},
-        "spec": asdict(spec),
-        "lengths": lengths.tolist(),
-        "coarse": coarse,
+        "spec": asdict(flat.spec),
+        "lengths": flat.lengths.tolist(),
+        "returns": flat.returns.tolist(),
+        "coarse": flat.coarse,
     }
     # Through JSON, as it will come back.
     facts = json.loads(json.dumps(facts))
-    facts["digest"] = _digest(packed.numpy(), facts)
     for place, name in _places(folder):
         try:
             if place.is_symlink():
                 raise OSError("it is a link")
+            if draft and draft.parent != place:
+                continue
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=place) as work:
-                np.save(Path(work) / "packed.npy", packed.numpy())
+                if draft is None:
+                    np.save(Path(work) / "packed.npy", flat.packed.numpy())
+                # Nobody takes new rows for old ones: the facts know them.
+                os.replace(draft or Path(work) / "packed.npy", place / f"{name}.npy")
+                facts["digest"] = _digest(flat.packed, facts, place / f"{name}.npy")
                 (Path(work) / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-                os.replace(Path(work) / "packed.npy", place / f"{name}.npy")
                 os.replace(Path(work) / "facts.json", place / f"{name}.json")
             return
         except OSError as error:
             log.debug("no cache written to %s: %s", place, error)
+
+
+def drafts(folder: Path) -> list[Path]:
+    """The files in which rows may be written piece by piece, to be kept by `write`."""
+    return [place / f"{name}.draft" for place, name in _places(folder)]
 
 
 def _places(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -131,11 +159,19 @@ def _own(file: Path) -> Path:
     return file
 
 
-def _digest(packed: Any, facts: dict[str, Any]) -> str:
-    """A digest of all that a cache holds. Raises ValueError if the rows do not have the form that the facts say."""
+def _digest(packed: Tensor, facts: dict[str, Any], file: Path) -> str:
+    """A digest of all that a cache holds, whose rows are in a file; of many rows, by `LARGE`, only of some.
+
+    Raises ValueError if the rows do not have the form that the facts say.
+    """
     spec, lengths = Spec.from_json(facts["spec"]), facts["lengths"]
     shape = sum(lengths) + len(lengths), Schema(spec, STORED).width
-    if packed.shape != shape or packed.dtype != np.float32 or not packed.flags.c_contiguous:
+    if packed.shape != shape or packed.dtype != torch.float32 or not packed.is_contiguous():
         raise ValueError("it has another form")
-    seen = json.dumps({name: value for name, value in facts.items() if name != "digest"}, sort_keys=True)
-    return hashlib.sha256(hashlib.sha256(packed).digest() + seen.encode()).hexdigest()
+    seen = {name: value for name, value in facts.items() if name != "digest"}
+    if packed.numel() * packed.element_size() > LARGE:
+        found = file.stat()
+        seen["file"] = [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+        packed = packed[:: -(-len(packed) // LOOKED_AT)].contiguous()
+    of_rows = hashlib.sha256(packed.numpy().data).digest()
+    return hashlib.sha256(of_rows + json.dumps(seen, sort_keys=True).encode()).hexdigest()

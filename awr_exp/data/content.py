@@ -19,6 +19,10 @@ BOUND_TOLERANCE = 1e-4
 """How far an action may lie outside its bounds, relative to their distance: float32 rounding, not a mistake."""
 PIECE = 262_144
 """Rows that are looked at in one piece."""
+EPISODES = 10_000
+"""Episodes whose ends are looked at, of evenly spaced places, and """
+NUMBERS = 2**22
+"""numbers of their observations in one piece."""
 NARROW = 1e-3
 """Share of the distance of its bounds that an entry of actions should fill, for a policy works in units of that."""
 
@@ -85,21 +89,27 @@ def inside(action: NDArray[np.float32], spec: Spec) -> NDArray[np.bool_]:
 
 def doubts(data: Transitions, limit: int | None) -> Iterator[str]:
     """What may be wrong with data that can be learnt from; limit: the steps that the environment gives an episode."""
-    final = data.rows[data.last] + 1
-    first = final - data.lengths
-    last, of_next, own = (data.schema.read(data.packed, "obs", rows) for rows in (final[:-1], first[1:], first[:-1]))
-    joined = (last == of_next).all(1) & (last != own).any(1)
-    if (count := int(joined.sum())) > max(2, len(joined) / 2):
+    begins, lengths = data.lie.begins, data.lengths.to(data.lie.begins.device)
+    looked = torch.arange(0, len(begins), -(-len(begins) // EPISODES), device=begins.device)
+    joined, late, ended = 0, 0, 0
+    for some in looked.split(max(1, NUMBERS // data.schema.width)):
+        final = begins[some] + lengths[some]
+        terminated = data.schema.read(data.held, "terminated", final - 1)
+        ended, late = ended + int(terminated.sum()), late + int((terminated & (lengths[some] == limit)).sum())
+        some, final = some[some + 1 < len(begins)], final[some + 1 < len(begins)]
+        rows = (final, begins[some + 1], begins[some])
+        last, of_next, own = (data.schema.read(data.held, "obs", each) for each in rows)
+        joined += int(((last == of_next).all(1) & (last != own).any(1)).sum())
+    among = "its episodes" if len(looked) == len(begins) else f"{len(looked):,} episodes that were looked at"
+    if joined > max(2, (len(looked) - 1) / 2):
         yield (
-            f"{count} of its episodes end with the very observation that the next one begins with: that is right for "
+            f"{joined} of {among} end with the very observation that the next one begins with: that is right for "
             "parts of one episode; where a vectorised environment reset itself, write the data anew with true last "
             "observations and without the steps that only reset"
         )
-    terminated = data.terminated[data.last]
-    late = int((terminated & (data.lengths == limit)).sum())
-    if late > max(2, int(terminated.sum()) / 2):
+    if late > max(2, ended / 2):
         yield (
-            f"{late} of its episodes terminate after {limit} steps, the time limit of its environment: if that is what "
+            f"{late} of {among} terminate after {limit} steps, the time limit of its environment: if that is what "
             "ended them, write the data anew with truncations instead, for values go on beyond a limit"
         )
     if not data.spec.discrete:
@@ -111,8 +121,8 @@ def _narrow(data: Transitions) -> Iterator[str]:
     least, most = torch.tensor(data.spec.action_low), torch.tensor(data.spec.action_high)
     low, high = torch.full_like(least, math.inf), torch.full_like(most, -math.inf)
     wanted = torch.where((most - least).isfinite(), NARROW * (most - least), -math.inf)
-    for rows in data.rows.split(PIECE):
-        action = data.schema.read(data.packed, "action", rows)
+    for begin in range(0, len(data), PIECE):
+        action = data.column("action", begin, begin + PIECE)
         low, high = torch.minimum(low, action.amin(0)), torch.maximum(high, action.amax(0))
         # A data set that is mapped need not be read to its end.
         if (high - low >= wanted).all():

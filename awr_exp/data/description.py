@@ -113,7 +113,7 @@ def describe(data: Transitions, heard: Sequence[str] = ()) -> Description:
     info, spec = data.info, data.stored
     scores = [info.normalized_score(one) for one in (info.return_mean, float(info.episode_returns.max()))]
     low, high = (info.ref_min_score, info.ref_max_score) if scores[0] is not None else (None, None)
-    of_observations = columns(data.schema.read(rows, "obs") for rows in data.packed.split(_rows(data)))
+    of_observations = columns(data.schema.read(rows, "obs") for rows in _packed(data))
     laid_out = layout.column_names(spec.observation, spec.obs_dim) if spec.observation else ()
     names = info.observation_columns or laid_out or [str(entry) for entry in range(spec.obs_dim)]
     order = info.episode_returns[np.linspace(0, info.episodes - 1, min(SHOWN, info.episodes)).astype(np.int64)]
@@ -128,9 +128,9 @@ def describe(data: Transitions, heard: Sequence[str] = ()) -> Description:
         returns=Spread.of(info.episode_returns),
         references=None if low is None or high is None else (low, high),
         scores=None if scores[0] is None or scores[1] is None else (scores[0], scores[1]),
-        terminated=float(data.terminated[data.last].double().mean()),
-        reward=_named(["reward"], columns(one.unsqueeze(1) for one in data.reward.split(NUMBERS)))[0],
-        rewarded=float((data.reward != 0).double().mean()),
+        terminated=sum(int(one.sum()) for one in _pieces(data, "terminated")) / len(data.lengths),
+        reward=_named(["reward"], columns(one.unsqueeze(1) for one in _pieces(data, "reward")))[0],
+        rewarded=sum(int((one != 0).sum()) for one in _pieces(data, "reward")) / len(data),
         observations=_named(list(names), of_observations),
         actions=[] if spec.discrete else _actions(data),
         choices=_choices(data) if spec.discrete else {},
@@ -157,8 +157,21 @@ def _named(names: Sequence[str], found: Columns) -> list[Column]:
 
 def _pieces(data: Transitions, name: str) -> Iterator[Tensor]:
     """A column [N, ...] of the transitions, in pieces."""
-    for rows in data.rows.split(_rows(data)):
-        yield data.schema.read(data.packed, name, rows)
+    size = _rows(data)
+    return (data.column(name, begin, begin + size) for begin in range(0, len(data), size))
+
+
+def _packed(data: Transitions) -> Iterator[Tensor]:
+    """All packed rows, in pieces."""
+    size, end = _rows(data), len(data) + len(data.lengths)
+    return (data.between(begin, min(begin + size, end)) for begin in range(0, end, size))
+
+
+def _steps(data: Transitions) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows of all transitions, and those below them, in pieces."""
+    for rows in torch.arange(len(data)).split(_rows(data)):
+        at = data.places(rows)
+        yield data.held[at], data.held[at + 1]
 
 
 def _actions(data: Transitions) -> list[Column]:
@@ -193,16 +206,16 @@ def _choices(data: Transitions) -> dict[int | str, float]:
 def _still(data: Transitions) -> float:
     """The share of steps whose observation lies in its row as the next one does."""
     width, count = data.schema.columns["action"], 0
-    for rows in data.rows.split(_rows(data)):
-        count += int((data.packed[rows, :width] == data.packed[rows + 1, :width]).all(1).sum())
+    for rows, below in _steps(data):
+        count += int((rows[:, :width] == below[:, :width]).all(1).sum())
     return count / len(data)
 
 
 def _duplicates(data: Transitions) -> tuple[int, int]:
     """The episodes that are the same as an earlier one, and the steps of all others that are the same as one there."""
     width, own = data.schema.columns["action"], []
-    for rows in data.rows.split(_rows(data)):
-        own.append(keys(torch.cat([data.packed[rows], data.packed[rows + 1, :width]], 1).numpy()))
+    for rows, below in _steps(data):
+        own.append(keys(torch.cat([rows, below[:, :width]], 1).numpy()))
     of_steps = np.concatenate(own)
     ends = data.lengths.numpy().cumsum()
     parts = np.split(of_steps, ends[:-1])

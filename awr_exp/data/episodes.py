@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from awr_exp.data.content import FIELDS, check
+from awr_exp.data.packing import episode_returns
 from awr_exp.data.schema import STORED, Schema
-from awr_exp.data.transitions import Transitions, episode_returns
+from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError, first_line
 from awr_exp.types import DataInfo, Spec
 

@@ -1,5 +1,8 @@
 """What a data set has for a policy to learn: how much better its best episodes are, and how its steps go."""
 
+import math
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,7 +11,7 @@ from torch import Tensor
 from awr_exp.data.transitions import Transitions
 from awr_exp.math.likeness import Likeness
 from awr_exp.networks.actions import ActionInputs
-from awr_exp.seeding import generator
+from awr_exp.seeding import some
 from awr_exp.types import RewardUnit, Spec
 
 EPISODES = 1_000
@@ -21,6 +24,9 @@ MANY = 500
 """Steps that a model of how observations change is learnt from at the least."""
 SHIFTS = {"own": 0, "before": -1, "after": 1}
 """The steps whose actions may explain a change, by their distance in time."""
+COLUMNS = ("reward", "terminated")
+PIECE = 2**20
+"""Steps that are looked at in one piece."""
 WIDEST = 500
 """Numbers of an observation beyond which changes of it are not learnt, as those of images."""
 
@@ -54,9 +60,8 @@ def _lead(values: NDArray[np.float64]) -> float:
 
 def _starts(data: Transitions, chosen: NDArray[np.int64]) -> Tensor:
     """The normalised first observations of episodes."""
-    begins = (data.lengths + 1).cumsum(0) - (data.lengths + 1)
     mean, std = data.obs_statistics()
-    rows = begins[torch.as_tensor(chosen)].to(data.packed.device)
+    rows = data.lie.begins[torch.as_tensor(chosen, device=data.lie.begins.device)]
     return (data.seen(rows).to(mean) - mean) / std
 
 
@@ -67,19 +72,30 @@ def _of_neighbours(places: Tensor, values: NDArray[np.float64]) -> NDArray[np.fl
     return means
 
 
-def about_rewards(reward: Tensor, terminated: Tensor, unit: RewardUnit, online: bool) -> str | None:
-    """A sentence on rewards [N], in this unit, that are all alike.
+def about_rewards(parts: Iterable[Sequence[Tensor]], unit: RewardUnit, online: bool) -> str | None:
+    """A sentence on rewards [n], in this unit, that are all alike, which come in parts with their `terminated` [n].
 
-    They are no fault where episodes terminate [N]: how soon is then what there is to learn.
+    They are no fault where episodes terminate: how soon is then what there is to learn.
     """
-    if not reward.numel():
+    low, high, ended = math.inf, -math.inf, False
+    for reward, terminated in parts:
+        if reward.numel():
+            low, high = min(low, float(reward.min())), max(high, float(reward.max()))
+            ended = ended or bool(terminated.any())
+        # What follows need not be read.
+        if low < high or (ended and low != 0):
+            return None
+    if low > high:
         return None
-    low, high = reward.min(), reward.max()
-    if low != high or (low != 0 and bool(terminated.any())):
-        return None
-    every = f"all rewards{' so far' if online else ''} are {float(unit.own(low)) + 0.0:g}"
+    every = f"all rewards{' so far' if online else ''} are {float(unit.own(torch.tensor(low))) + 0.0:g}"
     outcome = "nothing is learnt until one differs" if online else "nothing is to be gained over behaviour cloning"
     return f"{every}, so that no action is better than another and {outcome}: check where they come from"
+
+
+def of_data(data: Transitions) -> str | None:
+    """What `about_rewards` says of a data set."""
+    columns = ([data.column(name, begin, begin + PIECE) for name in COLUMNS] for begin in range(0, len(data), PIECE))
+    return about_rewards(columns, data.info.reward_unit, online=False)
 
 
 class Steps:
@@ -88,7 +104,7 @@ class Steps:
     def __init__(self, data: Transitions) -> None:
         self.spec: Spec = data.spec
         count = min(STEPS, len(data))
-        rows = torch.randperm(len(data), generator=generator(0, "facts"))[:count].to(data.device)
+        rows = some(len(data), count, 0, "facts").to(data.device)
         self.batch = data.sample(rows.unsqueeze(0))
         self.mean, self.std = (each.cpu().double() for each in data.obs_statistics())
         self.as_inputs = ActionInputs(data.spec)
@@ -128,12 +144,14 @@ def explained(data: Transitions) -> dict[str, float]:
     Where a neighbour explains more, actions were written into another row than that of what they did. Empty where
     there are too few steps inside of episodes, or observations are too wide.
     """
-    last = data.last.cpu()
-    inside = ~last & ~torch.cat([torch.ones_like(last[:1]), last[:-1]])
-    rows = inside.nonzero().flatten()
-    if data.spec.obs_dim > WIDEST or len(rows) < MANY:
+    if data.spec.obs_dim > WIDEST:
         return {}
-    rows = rows[torch.randperm(len(rows), generator=generator(0, "explained"))[:STEPS]]
+    rows, ends = some(len(data), len(data), 0, "explained"), data.lie.ends.cpu()
+    episodes = torch.searchsorted(ends, rows, right=True)
+    inside = (rows < ends[episodes] - 1) & (rows > ends[episodes] - data.lengths[episodes])
+    rows = rows[inside][:STEPS]
+    if len(rows) < MANY:
+        return {}
     steps = Steps(data)
     of = {name: data.sample((rows + shift).to(data.device).unsqueeze(0)) for name, shift in SHIFTS.items()}
     obs, next_obs = of["own"].obs[0], of["own"].next_obs[0]

@@ -1,9 +1,9 @@
 """The HDF5 file of a Minari data set: read fast, and checked once."""
 
-import errno
 import math
 import os
 import re
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,23 @@ from numpy.typing import NDArray
 from awr_exp import layout
 from awr_exp.data import cache, jpeg
 from awr_exp.data.content import FIELDS, check
+from awr_exp.data.damage import AGAIN, trouble
+from awr_exp.data.packing import episode_returns
+from awr_exp.data.room import Room
 from awr_exp.data.schema import STORED, Schema
 from awr_exp.errors import UserError, first_line
-from awr_exp.machine import free_memory
 from awr_exp.types import Spec
 
 METADATA = "metadata.json"
-AGAIN = "delete the data set, and fetch it (dataset.download=true) or write it again"
-"""The advice where a data set is damaged."""
 EPISODE = re.compile(r"episode_\d{1,18}")
+NUMBERS = 2**22
+"""Numbers of packed rows that are read at once."""
 SOME = 100
 """The number of episodes, and of steps of each, that are looked at as exactly as the file has them."""
 
 
-def read(id: str, file: Path, spec: Spec) -> tuple[cache.Flat, dict[Path, cache.State]]:
-    """The whole of data set `id`, packed and checked, and the files that it is made of, as they are.
+def read(id: str, file: Path, spec: Spec, room: Room) -> tuple[cache.Flat, dict[Path, cache.State]]:
+    """The whole of data set `id`, packed and checked, in `room`, and the files that it is made of, as they are.
 
     Raises UserError, naming data set, episode and field, for what is damaged or not usable.
     """
@@ -38,10 +40,10 @@ def read(id: str, file: Path, spec: Spec) -> tuple[cache.Flat, dict[Path, cache.
         made_of = {path: cache.state(path) for path in (file, file.parent / METADATA)}
         with h5py.File(file) as source:
             made_of |= {path: cache.state(path) for path in _linked(id, source, file.parent)}
-            flat = _Episodes(id, source).read(spec)
+            flat = _Episodes.of(id, source).read(spec, room)
         changed = [path for path, before in made_of.items() if cache.state(path) != before]
     except (OSError, RuntimeError) as error:
-        raise UserError(f"data set '{id}': {file} {_trouble(error)}") from None
+        raise UserError(f"data set '{id}': {file} {trouble(error)}") from None
     if changed:
         raise UserError(f"data set '{id}' is being written: {changed[0]} has changed; wait until that is done")
     return flat, made_of
@@ -65,59 +67,63 @@ def _linked(id: str, source: h5py.File, folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _trouble(error: Exception) -> str:
-    """A text that says what is wrong with an HDF5 file, and what helps."""
-    said, number = " ".join(str(error).split()), getattr(error, "errno", None)
-    if "lock file" in said and number in (errno.EAGAIN, errno.EACCES):
-        return "is locked by another program, which may be writing it: wait until that is done"
-    if "lock file" in said:
-        return f"cannot be locked ({os.strerror(number or 0)}), as on some network drives: HDF5_USE_FILE_LOCKING=FALSE"
-    if "already open for write" in said:
-        return "is open for writing: wait until that is done, or run h5clear -s on it if what wrote it was killed"
-    if "version number" in said:
-        return f"is of a newer HDF5 than {h5py.version.hdf5_version}, or damaged ({said}): update h5py, or {AGAIN}"
-    if "filter" in said and ("not registered" in said or "not available" in said or "open directory" in said):
-        return f"is compressed in a way that is not installed here ({said}): write it anew without, or install that"
-    if number:
-        return f"cannot be read: {os.strerror(number)}"
-    return f"is damaged ({first_line(error)}); {AGAIN}"
-
-
 class _Episodes:
-    """The episodes of data set `id`: their names, groups in the file, and lengths [E]."""
+    """Episodes of data set `id`: their names, groups in the file, and lengths [E]; None: these are looked up."""
 
-    def __init__(self, id: str, source: h5py.File) -> None:
-        self.id, self.names = id, sorted(filter(EPISODE.fullmatch, source), key=lambda name: int(name[8:]))
-        if not self.names:
-            raise UserError(f"data set '{id}' has no episodes")
-        self.groups = [source[name] for name in self.names]
-        self.lengths = np.array([self._length(*each) for each in zip(self.names, self.groups, strict=True)])
+    def __init__(self, id: str, names: list[str], groups: list[Any], lengths: NDArray[np.int64] | None = None) -> None:
+        self.id, self.names, self.groups = id, names, groups
+        found = [self._length(*each) for each in zip(names, groups, strict=True)] if lengths is None else lengths
+        self.lengths = np.asarray(found, np.int64)
         self.final = (self.lengths + 1).cumsum() - 1
         """The packed row of each final observation."""
+
+    @classmethod
+    def of(cls, id: str, source: h5py.File) -> "_Episodes":
+        """All episodes of a file."""
+        names = sorted(filter(EPISODE.fullmatch, source), key=lambda name: int(name[8:]))
+        if not names:
+            raise UserError(f"data set '{id}' has no episodes")
+        return cls(id, names, [source[name] for name in names])
+
+    def _parts(self, rows: int) -> Iterator["_Episodes"]:
+        """These in order, in parts of at most so many packed rows, or of a single episode."""
+        first = 0
+        while first < len(self.names):
+            before = self.final[first - 1] + 1 if first else 0
+            end = max(first + 1, int(np.searchsorted(self.final, before + rows)))
+            yield _Episodes(self.id, self.names[first:end], self.groups[first:end], self.lengths[first:end])
+            first = end
 
     def error(self, name: str, why: str) -> UserError:
         """What is said of an episode that cannot be used."""
         return UserError(f"data set '{self.id}', {name}: {why}")
 
-    def read(self, spec: Spec) -> cache.Flat:
+    def read(self, spec: Spec, room: Room) -> cache.Flat:
         """Read all episodes of a task into packed rows, and check them."""
+        width = Schema(spec, STORED).width
+        room.begin(int(self.final[-1]) + 1, width)
+        returns, coarse = [], False
+        for part in self._parts(max(1, NUMBERS // width)):
+            packed, reward = part._packed(spec)
+            coarse = coarse or bool(layout.coarse(reward).any())
+            returns.append(episode_returns(packed, part.lengths, spec))
+            room.add(packed)
+        names = [*self._coarse_observations(spec), *(["the reward"] if coarse else [])]
+        return cache.Flat(room.all(), torch.from_numpy(self.lengths), np.concatenate(returns), spec, names)
+
+    def _packed(self, spec: Spec) -> tuple[torch.Tensor, NDArray[np.float64]]:
+        """The packed rows of these episodes, checked, and their rewards [n, 1] as they are in the file."""
         schema, rows = Schema(spec, STORED), int(self.final[-1]) + 1
-        if (needed := 4 * rows * schema.width) > (free := free_memory()):
-            numbers = spec.obs_dim + spec.action_dim + 3
-            raise UserError(
-                f"data set '{self.id}' takes {needed / 1e9:.1f} GB of memory, {numbers} numbers a step, and "
-                f"{free / 1e9:.1f} GB are free: read it on a larger machine, or write it anew in parts"
-            )
         packed = torch.zeros(rows, schema.width)
-        coarse = self._read_observations(spec, schema, packed)
+        self._read_observations(spec, schema, packed)
         at = np.delete(np.arange(rows), self.final)
         for name in STORED[1:]:
             exact = self._actions(spec) if name == "action" else self._stack(FIELDS[name], (), 0, np.float64)
-            if name == "reward" and layout.coarse(exact).any():
-                coarse.append("the reward")
+            if name == "reward":
+                reward = exact
             schema.view(packed, name).numpy()[at] = exact
         check(self.id, self.names, packed, self.lengths, spec)
-        return packed, torch.from_numpy(self.lengths), spec, coarse
+        return packed, reward
 
     def _actions(self, spec: Spec) -> NDArray[np.float64]:
         """All actions, laid out flat, [rows, action_dim], of which choices count from 0."""
@@ -126,11 +132,10 @@ class _Episodes:
         flat: NDArray[np.float64] = np.concatenate(stacked, 1)
         return flat - spec.starts if spec.discrete else flat
 
-    def _read_observations(self, spec: Spec, schema: Schema, packed: torch.Tensor) -> list[str]:
-        """Read observations into packed rows; the names of what float32 is too coarse for."""
-        known, coarse = iter(layout.column_names(spec.observation, spec.obs_dim)), []
+    def _read_observations(self, spec: Spec, schema: Schema, packed: torch.Tensor) -> None:
+        """Read observations into packed rows."""
         for entry in spec.entries:
-            field, own = _field("observations", entry), list(islice(known, entry.width))
+            field = _field("observations", entry)
             # float32 does not have every whole number, and choices are told apart by theirs.
             stacked = self._stack(field, entry.shape, 1, np.float64 if entry.counts else np.dtype(entry.kept))
             if entry.counts:
@@ -138,10 +143,15 @@ class _Episodes:
                     stacked = entry.columns(stacked.reshape(-1, *entry.shape))
                 except ValueError as error:
                     raise UserError(f"data set '{self.id}': {field}: {error}") from None
-            elif entry.kept == "float32":
-                coarse += [own[column] for column in self._coarse(field)]
             schema.view(packed, "obs", *entry.path).numpy()[:] = stacked
-        return coarse
+
+    def _coarse_observations(self, spec: Spec) -> Iterator[str]:
+        """The names of what float32 is too coarse for."""
+        known = iter(layout.column_names(spec.observation, spec.obs_dim))
+        for entry in spec.entries:
+            own = list(islice(known, entry.width))
+            if not entry.counts and entry.kept == "float32":
+                yield from (own[column] for column in self._coarse(_field("observations", entry)))
 
     def _length(self, name: str, group: Any) -> int:
         """The number of steps of an episode."""

@@ -30,9 +30,6 @@ def split(data: Transitions, share: float, seed: int) -> tuple[Transitions, Tran
 def of_episodes(data: Transitions, chosen: NDArray[np.bool_], mark: str) -> Transitions:
     """The chosen recorded episodes of a data set with all parts and copies; mark: what tells them from the others."""
     info, recorded = data.info, torch.from_numpy(chosen)
-    keep = recorded[data.origin]
-    rows = torch.repeat_interleave(keep, data.lengths + 1).nonzero().flatten()
-    packed = data.packed.index_select(0, rows.to(data.packed.device))
+    keep = recorded[data.origin].nonzero().flatten()
     own = replace(info, episode_returns=info.episode_returns[chosen], fingerprint=f"{info.fingerprint}/{mark}")
-    origin = (recorded.cumsum(0) - 1)[data.origin[keep]]
-    return Transitions(packed, data.lengths[keep], data.stored, own, origin).to(data.device)
+    return data.chosen(own, keep, origin=(recorded.cumsum(0) - 1)[data.origin[keep]])

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from awr_exp import layout
 from awr_exp.data import cache, content, hdf5
-from awr_exp.data.hdf5 import AGAIN, METADATA
-from awr_exp.data.transitions import Transitions, episode_returns, select
+from awr_exp.data.damage import AGAIN
+from awr_exp.data.hdf5 import METADATA
+from awr_exp.data.room import Room, WaitedError
+from awr_exp.data.transitions import Transitions, select
 from awr_exp.envs import source
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line, named, printable
 from awr_exp.ranges import Count, Number, Percent, Positive, Text, checked
-from awr_exp.types import DataInfo, Spec
+from awr_exp.types import DataInfo
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +52,13 @@ def load(
     folder = _find(id, download)
     metadata = _metadata(id, folder)
     observation, action = (_space(id, metadata, name) for name in ("observation_space", "action_space"))
-    packed, lengths, spec = _rows(id, folder, metadata, observation, action)
+    flat = _flat(id, folder, metadata, observation, action)
+    spec = flat.spec
     own = _env_source(id, metadata, "env_spec")
     info = DataInfo(
         id=id,
-        episode_returns=episode_returns(packed, lengths.numpy(), spec),
-        fingerprint=f"{id}:{_digest(packed, lengths)}",
+        episode_returns=flat.returns,
+        fingerprint=f"{id}:{_digest(flat.packed, flat.lengths)}",
         env_spec=own,
         eval_env_spec=_env_source(id, metadata, "eval_env_spec"),
         observation_space=observation,
@@ -63,33 +66,34 @@ def load(
         action_columns=_named(metadata, "action_columns", spec.action_dim),
         **_scores(id, metadata, own),
     )
-    data = Transitions(packed, lengths, spec, info)
+    data = Transitions(flat.packed, flat.lengths, spec, info)
     for doubt in content.doubts(data, own.max_episode_steps if own else None):
         log.warning("warning: data set '%s': %s", id, doubt)
     return select(data, top_percent, reward_scale, reward_shift, max_transitions, history).to(device)
 
 
-def _rows(
-    id: str, folder: Path, metadata: dict[str, Any], observation: Any, action: Any
-) -> tuple[Tensor, Tensor, Spec]:
-    """The packed rows, the lengths of the episodes and the task, from the cache or from the file."""
+def _flat(id: str, folder: Path, metadata: dict[str, Any], observation: Any, action: Any) -> cache.Flat:
+    """The packed rows and what belongs to them, from the cache or from the file."""
     file = folder / "main_data.hdf5"
     if not file.is_file():
         kind = str(metadata.get("data_format"))
         problem = f"{file} is no file" if file.exists() else f"no {file.name} (its format is {kind:.20})"
         raise UserError(f"data set '{id}': {problem}; only hdf5 is read")
     flat = cache.read(folder, [file, folder / METADATA])
-    if flat is None:
-        flat, made_of = hdf5.read(id, file, spec_of(f"data set '{id}'", observation, action))
-        cache.write(folder, made_of, flat)
-    packed, lengths, spec, coarse = flat
-    if coarse:
-        log.warning("warning: data set '%s': %s", id, layout.about_coarse(coarse, "in the data and in the environment"))
-    if (written := metadata.get("total_episodes", len(lengths))) != len(lengths):
-        log.warning(
-            "data set '%s' has %d episodes, %s by its %s: it may be incomplete", id, len(lengths), written, METADATA
-        )
-    return packed, lengths, spec
+    while flat is None:
+        try:
+            with Room(id, cache.drafts(folder)) as room:
+                flat, made_of = hdf5.read(id, file, spec_of(f"data set '{id}'", observation, action), room)
+                cache.write(folder, made_of, flat, room.draft)
+        except WaitedError:
+            flat = cache.read(folder, [file, folder / METADATA])
+    if flat.coarse:
+        said = layout.about_coarse(flat.coarse, "in the data and in the environment")
+        log.warning("warning: data set '%s': %s", id, said)
+    count = len(flat.lengths)
+    if (written := metadata.get("total_episodes", count)) != count:
+        log.warning("data set '%s' has %d episodes, %s by its %s: it may be incomplete", id, count, written, METADATA)
+    return flat
 
 
 def root() -> Path:

@@ -29,7 +29,7 @@ def about(found: "Description", data: Transitions) -> Iterator[str]:
     """All that is said of a data set and its description."""
     limit = data.info.env_spec.max_episode_steps if data.info.env_spec else None
     yield from content.doubts(data, limit)
-    if sentence := facts.about_rewards(data.reward, data.terminated, data.info.reward_unit, online=False):
+    if sentence := facts.of_data(data):
         yield sentence
     yield from said(found)
 

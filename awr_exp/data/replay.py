@@ -1,5 +1,6 @@
 """What K members have collected last, each for itself, for training while collecting goes on."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from awr_exp.data.schema import Schema, chosen
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
-from awr_exp.types import Batch, Spec, Value
+from awr_exp.types import OWN_UNIT, Batch, Spec, Value
 
 
 class Replay:
@@ -17,9 +18,12 @@ class Replay:
     ring: [K, T, E, W] rows of `schema`, of which a slot, a number below T * E, is one of each member. Transitions are
     numbered 0 to N - 1 by environment, and within one by time: each environment's are laid end to end, so that
     estimators see whole episodes. The newest one of an environment counts as the last of an episode that was cut there.
+    rewards: from those in the ring to those that training sees, which are the same.
     data: transitions that every member has from the start and keeps, beside the others: they are the first `kept`
     steps of the environments, as if each had played a share of them.
     """
+
+    rewards = OWN_UNIT
 
     def __init__(
         self,
@@ -125,6 +129,10 @@ class Replay:
     @property
     def longest(self) -> int:
         return self.steps
+
+    def blocks(self, rows: int) -> Iterator["Replay"]:
+        """All of it at once: it is in memory."""
+        yield self
 
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""

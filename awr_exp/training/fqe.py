@@ -15,6 +15,7 @@ from awr_exp.math.optimizers import Optimizer, adam
 from awr_exp.networks.mlp import MakeNetwork
 from awr_exp.ranges import BelowOne, Count, Positive, Unit, checked
 from awr_exp.seeding import child_seed, generator
+from awr_exp.training import memory
 from awr_exp.training.accelerate import Update, accelerate
 from awr_exp.training.callbacks import Callback
 from awr_exp.training.fitted_q import Estimate, FittedQ
@@ -66,6 +67,8 @@ class FQE(Callback):
     def begin(self, trainer: "Trainer") -> None:
         if trainer.data is None:
             raise UserError("evaluate=fqe needs a data set: leave it out, or choose dataset=...")
+        members, width = trainer.agent.members, trainer.agent.spec.action_dim
+        memory.check_actions(members, len(trainer.data), width, trainer.agent.device)
         if max(self.gammas(trainer)) == 1:
             raise UserError("evaluate=fqe needs a discount below 1: give evaluate.gamma, such as 0.99")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.ranges import InsideUnit, Whole, checked
-from awr_exp.seeding import generator
+from awr_exp.seeding import generator, some
 from awr_exp.training import checkpoint
 from awr_exp.training.callbacks import Callback
 from awr_exp.types import Batch, Metrics
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST, SOME = 2**17, 2**15
+"""Held-out steps of which all are judged, and how many of more are: they are drawn once."""
 ROWS = 1_024
 """Held-out steps that are judged at once, however many members there are."""
 
@@ -105,13 +107,14 @@ def judge(agent: Agent, data: Transitions, seed: int) -> Metrics:
     # Some weightings learn from what they weigh, and a critic takes a step to say its error.
     agent = copy.deepcopy(agent)
     targets = (agent.targets(data) if agent.whole_episodes else None) or {}
-    order = torch.randperm(len(data), generator=generator(seed, "heldout", "rows"))
-    noise = torch.randn(len(data), agent.noise_size, generator=generator(seed, "heldout", "noise"), dtype=agent.dtype)
+    count = len(data) if len(data) <= MOST else SOME
+    order = some(len(data), count, seed, "heldout", "rows")
+    noise = torch.randn(len(order), agent.noise_size, generator=generator(seed, "heldout", "noise"), dtype=agent.dtype)
 
     def batches() -> Iterator[Batch]:
         for place in order.split(ROWS):
             rows = place.to(data.device).expand(agent.members, -1)
-            own = noise[place].to(agent.device).expand(agent.members, -1, -1)
+            own = noise[place % len(noise)].to(agent.device).expand(agent.members, -1, -1)
             batch = data.sample(rows, agent.reads_next_action, target=targets.get("target"))
             yield agent.normalized(replace(batch, noise=own))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from awr_exp import layout
 from awr_exp.agents.agent import Agent
-from awr_exp.data.facts import about_rewards
+from awr_exp.data import facts
 from awr_exp.data.replay import Replay
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.worker import HangsError
@@ -162,12 +162,12 @@ class Learner:
             return self._about_rewards_of_data
         replay = self.collector.replay
         reward, terminated = (replay.schema.read(replay.table(member), name) for name in ("reward", "terminated"))
-        return about_rewards(reward, terminated, self.collector.reward_unit, online=True)
+        return facts.about_rewards([(reward, terminated)], self.collector.reward_unit, online=True)
 
     @cached_property
     def _about_rewards_of_data(self) -> str | None:
         data: Any = self.experience
-        return about_rewards(data.reward, data.terminated, data.info.reward_unit, online=False)
+        return facts.of_data(data)
 
     def read(self) -> list[dict[str, float]]:
         """Each member's mean metrics since the last call."""

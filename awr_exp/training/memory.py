@@ -128,6 +128,27 @@ def check_replay(spec: Spec, members: int, steps: int, device: torch.device) -> 
         )
 
 
+def check_targets(members: int, rows: int, device: torch.device) -> None:
+    """Raises UserError where a target and a value of each row and member are more than there is room for."""
+    needed, free = 2 * NUMBER * members * rows, available(device)
+    if needed > free:
+        raise UserError(
+            f"this agent has a target for each of {rows:,} transitions, which take {_size(needed)} of memory, and "
+            f"{_size(free)} are free on {device}: give a smaller dataset.max_transitions, fewer members, or an agent "
+            "that looks at single steps, as with advantage=td"
+        )
+
+
+def check_actions(members: int, rows: int, numbers: int, device: torch.device) -> None:
+    """Raises UserError where what each policy does in each state is more than there is room for."""
+    needed, free = 3 * NUMBER * members * rows * numbers, available(device)
+    if needed > free:
+        raise UserError(
+            f"evaluate=fqe keeps what the policies do in {rows:,} states, which takes {_size(needed)} of memory, and "
+            f"{_size(free)} are free on {device}: leave it out, or give a smaller dataset.max_transitions"
+        )
+
+
 def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.device, estimates: bool = False) -> int:
     """How many members like those of `agent` can train on the device; at least 1.
 

@@ -39,6 +39,7 @@ struct Problem {
     int64_t layers, steps, repeats, batch, stride, width, next_obs, action, reward, terminated;
     int64_t threads, loss, optimizer, learns_std, bootstraps;
     double obs_limit, rate, max_norm, value_scale, gamma, penalty, log_unit, ema_decay, course;
+    double reward_scale, reward_shift;  // of a row's reward, to that which is learnt from
 };
 
 namespace {
@@ -381,7 +382,8 @@ class Descent {
         for (int r = 0; r < chunk.rows; ++r) {
             const float* row = p.table + p.slots[chunk.place + r] * p.width;
             const float value = float(p.value_scale) * own.output.back()[int64_t(r) * layers.back().width];
-            p.number[chunk.place + r] = row[p.reward] + float(p.gamma) * (1 - row[p.terminated]) * value;
+            const float reward = row[p.reward] * float(p.reward_scale) + float(p.reward_shift);
+            p.number[chunk.place + r] = reward + float(p.gamma) * (1 - row[p.terminated]) * value;
         }
     }
 

@@ -41,7 +41,7 @@ class Problem(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("next_obs", "action", "reward", "terminated")),
         *((name, ctypes.c_int64) for name in ("threads", "loss", "optimizer", "learns_std", "bootstraps")),
         *((name, ctypes.c_double) for name in ("obs_limit", "rate", "max_norm", "value_scale", "gamma", "penalty")),
-        *((name, ctypes.c_double) for name in ("log_unit", "ema_decay", "course")),
+        *((name, ctypes.c_double) for name in ("log_unit", "ema_decay", "course", "reward_scale", "reward_shift")),
     ]
 
     @classmethod
@@ -209,9 +209,10 @@ def _descend(
 
 
 def _table(experience: Any, members: int) -> dict[str, Any]:
-    """Fields of `Problem` that say where transitions lie."""
+    """Fields of `Problem` that say where transitions lie, and in which unit rewards are."""
     schema = experience.schema
     # Without a column of their own, the next observations are those of the rows below.
-    columns = {"next_obs": schema.columns.get("next_obs", schema.width)}
+    columns: dict[str, Any] = {"next_obs": schema.columns.get("next_obs", schema.width)}
     columns |= {name: schema.columns[name] for name in ("action", "reward", "terminated")}
+    columns |= {"reward_scale": experience.rewards.scale, "reward_shift": experience.rewards.shift}
     return columns | {"width": schema.width, "table": [experience.table(member) for member in range(members)]}

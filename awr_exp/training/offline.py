@@ -8,7 +8,7 @@ from awr_exp.agents.agent import Agent
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.build import MakeEnv
 from awr_exp.ranges import Count
-from awr_exp.training import team
+from awr_exp.training import memory, team
 from awr_exp.training.learner import Learner
 from awr_exp.training.schedules import FixedData
 from awr_exp.training.trainer import Trainer
@@ -33,6 +33,8 @@ class Offline(Trainer):
         anneal_updates: Count | None = None,
         **options: Any,
     ) -> None:
+        if agent.whole_episodes:
+            memory.check_targets(agent.members, len(data), agent.device)
         agent.anneal_over(anneal_updates or updates)
         schedule = FixedData(refresh_interval)
         functions = schedule.functions(updates * agent.members, compile, agent.device)

@@ -41,6 +41,8 @@ class FixedData(Schedule):
         agent, data = run.agent, run.experience
         # Resumed with another estimator than before, it may have none.
         if agent.whole_episodes and (run.target is None or run.step % self.refresh_interval == 0):
+            # The old ones go first: there is room for one number a transition rather than two.
+            run.target = None
             targets = agent.targets(data)
             assert targets is not None
             run.target = targets["target"]

@@ -22,6 +22,7 @@ from awr_exp.data.replay import Replay
 from awr_exp.seeding import draw_noise
 from awr_exp.training import native, native_library
 from awr_exp.training.accelerate import Update, accelerate, pays_off
+from awr_exp.training.ahead import ahead
 from awr_exp.training.means import Means
 from awr_exp.types import Batch, Metrics
 
@@ -44,9 +45,15 @@ def update(agent: Agent, experience: object, batch: Batch) -> Metrics:
 def sampled(
     agent: Agent, data: Any, rows: Tensor, noise: Tensor, target: Tensor | None = None
 ) -> Iterator[tuple[Batch]]:
-    """Batches of a data set by rows [S, K, B], with their noise, and targets from target [K, N]."""
-    for own, drawn in zip(rows, noise, strict=True):
-        yield (replace(data.sample(own, agent.reads_next_action, target=target), noise=drawn),)
+    """Batches of a data set by rows [S, K, B], with their noise, and targets from target [K, N].
+
+    Where the rows are not on the agent's device, the next batch travels while one is learnt from.
+    """
+    each = (
+        (replace(data.sample(own, agent.reads_next_action, target=target), noise=drawn),)
+        for own, drawn in zip(rows, noise, strict=True)
+    )
+    return each if data.held.device == agent.device else ahead(each, agent.device)
 
 
 def slots_of(agent: Agent, replay: Any, slots: Tensor, noise: Tensor, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -74,7 +74,7 @@ def test_rewards_that_are_alike_are_a_fault_unless_they_tell_how_soon_an_episode
     own: float, shift: float, said: str | None
 ) -> None:
     unit = RewardUnit(1.0, shift)
-    sentence = facts.about_rewards(unit.learnt(torch.full((4,), own)), torch.arange(4) == 3, unit, online=False)
+    sentence = facts.about_rewards([(unit.learnt(torch.full((4,), own)), torch.arange(4) == 3)], unit, online=False)
     assert (sentence or "").startswith(said or "")
     assert (sentence is None) == (said is None)
 
