@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from awr_exp.data.schema import STORED, Schema, chosen
+from awr_exp.data.stacks import together
 from awr_exp.errors import UserError
 from awr_exp.math.normalizer import units
 from awr_exp.types import Batch, DataInfo, RewardUnit, Spec, Value
@@ -87,9 +88,8 @@ class Transitions:
             return self.schema.read(self.packed, "obs", at)
         before = torch.arange(1 - self.info.history, 1, device=at.device)
         rows = torch.maximum(at.unsqueeze(1) + before, self.first.to(at.device)[at].unsqueeze(1))
-        frames = self.schema.read(self.packed, "obs", rows.flatten()).unflatten(0, rows.shape)
-        parts = frames.split([entry.width for entry in self.stored.entries], -1)
-        return torch.cat([part.flatten(1) for part in parts], -1)
+        singles = self.schema.read(self.packed, "obs", rows.flatten()).unflatten(0, rows.shape)
+        return together(singles, self.stored)
 
     def actions(self, count: int) -> Tensor:
         """The actions of the first `count` transitions, [n, action_dim], or [n] of discrete ones."""
@@ -128,13 +128,23 @@ class Transitions:
         others = {name: own.to(self.device, non_blocking=True).unflatten(0, rows.shape) for name, own in others.items()}
         return replace(self.schema.batch(found, next_obs=others["next_obs"]), **others, **chosen(columns, rows))
 
-    def table(self, member: int) -> Tensor:
+    @property
+    def table(self) -> Tensor:
         """The rows of the transitions, which are those of every member."""
+        return self.packed
+
+    @property
+    def final(self) -> Tensor:
+        """Rows of observations that are not in `table`: no one reads any here."""
         return self.packed
 
     def places(self, indices: Tensor) -> Tensor:
         """The row of `table` of each transition."""
         return self.rows[indices]
+
+    def next_places(self, places: Tensor) -> Tensor:
+        """The rows of `table` that the next observations of these are in."""
+        return places + 1
 
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [obs_dim] of the observations, final ones included; see `units`."""
