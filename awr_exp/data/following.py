@@ -22,12 +22,16 @@ class Following:
         self.fixed, self.begin, self.used = members * envs + kept, 0, 0
         self.room = max(1, int(SHARE * members * steps * envs))
         self.rows = torch.zeros(self.fixed + self.room, width, device=device)
+        lanes = torch.arange(members * envs, device=device).view(members, 1, envs)
+        self.first = lanes // envs * (steps * envs) + lanes % envs
+        """The rows of the first step of each environment in the ring laid flat, [K, 1, E]."""
+        self.own = ~lanes
+        """What `at` says of the newest steps."""
 
     @property
     def newest(self) -> Tensor:
-        """The rows of the newest next observations, [K, E, W]."""
-        members, _, envs = self.at.shape
-        return self.rows[: members * envs].unflatten(0, (members, envs))
+        """The rows of the newest next observations, [K, 1, E, W]."""
+        return self.rows[: self.own.numel()].view(*self.own.shape, -1)
 
     def taken(self, table: Tensor, following: Tensor) -> Tensor:
         """The rows [n, W] where next observations are, by what `at` says; table: the ring laid flat."""
@@ -36,35 +40,26 @@ class Following:
 
     def is_newest(self, following: Tensor) -> Tensor:
         """Whether what `at` says is where a newest next observation is."""
-        members, _, envs = self.at.shape
-        return (following < 0) & (following >= -members * envs)
+        return (following < 0) & (following >= -self.own.numel())
 
     def link(self, steps: Tensor, apart: Tensor, rows: Tensor, newest: Tensor) -> None:
         """Say what follows steps [S] along T, of which the last is the newest.
 
         apart: [K, S - 1, E] bool, whether the next observation of each but the last is not in the row of the step
-        after it; rows: [n, W], where it is then, in order of time, member and environment; newest: [K, E, W].
+        after it; rows: [n, W], where it is then, in order of time, member and environment; newest: [K, 1, E, W].
         """
-        following = self._slots(steps[1:])
+        following = torch.cat([self._row_of(steps[1:]), self.own], 1)
         if len(rows):
             places = self._queued(len(rows))
             self.rows.index_copy_(0, places, rows)
             # In order of time, so that the queue is.
-            following.transpose(0, 1)[apart.transpose(0, 1)] = ~places
-        self.at.index_copy_(1, steps[:-1], following)
+            following[:, :-1].transpose(0, 1)[apart.transpose(0, 1)] = ~places
+        self.at.index_copy_(1, steps, following)
         self.newest.copy_(newest)
-        self.at[:, steps[-1]] = self._own()
 
-    def _slots(self, steps: Tensor) -> Tensor:
-        """The numbers of the rows [K, S, E] of slots in steps [S] along T."""
-        members, length, envs = self.at.shape
-        member, env = (torch.arange(count, device=steps.device) for count in (members, envs))
-        return (member.view(-1, 1, 1) * length + steps.view(-1, 1)) * envs + env
-
-    def _own(self) -> Tensor:
-        """Where the newest next observations are, [K, E]."""
-        members, _, envs = self.at.shape
-        return ~torch.arange(members * envs, device=self.at.device).view(members, envs)
+    def _row_of(self, steps: Tensor) -> Tensor:
+        """The rows [K, S, E] of steps [S] along T in the ring laid flat."""
+        return self.first + steps.view(-1, 1) * self.at.shape[2]
 
     def keep(self, apart: Tensor, rows: Tensor) -> None:
         """Say what follows the first S steps, of all members alike, for good.
@@ -74,11 +69,13 @@ class Following:
         first = self.fixed - len(rows)
         self.rows[first : self.fixed] = rows
         places = first - 1 + apart.flatten().cumsum(0).view_as(apart)
-        following = self._slots(torch.arange(1, apart.shape[1] + 1, device=rows.device))
+        following = self._row_of(torch.arange(1, apart.shape[1] + 1, device=rows.device))
         self.at[:, : apart.shape[1]] = torch.where(apart, ~places, following.transpose(1, 2)).transpose(1, 2)
 
     def free(self, steps: Tensor) -> None:
         """Give up what follows the oldest steps [S] along T."""
+        if not self.used:
+            return
         freed = int((self.at.index_select(1, steps) < -self.fixed).sum())
         self.begin, self.used = (self.begin + freed) % self.room, self.used - freed
 

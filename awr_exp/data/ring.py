@@ -10,7 +10,7 @@ from torch import Tensor
 
 from awr_exp.data.following import SHARE, Following
 from awr_exp.data.schema import STORED, Schema, chosen
-from awr_exp.data.stacks import AGE, Past, newest, together
+from awr_exp.data.stacks import AGE, Past, last, together
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.types import Batch, Spec
@@ -68,20 +68,19 @@ class Ring:
         final = []
         for env, begin in product(range(self.envs), range(0, self.kept, AT_ONCE)):
             steps = torch.arange(begin, min(begin + AT_ONCE, self.kept), device=data.device)
-            batch, last = data.sample((env * self.kept + steps).unsqueeze(0)), ends[env, steps]
-            rows, after = self._rows(replace(batch, truncated=batch.truncated | (last & ~batch.terminated)))
+            batch, own = data.sample((env * self.kept + steps).unsqueeze(0)), ends[env, steps]
+            rows, after = self._rows(replace(batch, truncated=batch.truncated | (own & ~batch.terminated)))
             self.ring[:, steps, env] = rows
-            final.append(after[0, last])
+            final.append(after[0, own])
         self.following.keep(ends, torch.cat(final))
         self._note_past(torch.arange(self.kept, device=self.device), self.ring[:, : self.kept])
         self._check(self.ring[:, : self.kept], f"data set '{data.info.id}' has")
 
     def _rows(self, steps: Batch) -> tuple[Tensor, Tensor]:
         """The rows of steps, and others whose observations are the next ones; what else is in these means nothing."""
-        rows = self.ring.new_zeros(*steps.reward.shape, self.schema.width)
-        self.schema.write(rows, vars(steps) | {"obs": newest(steps.obs, self.spec)})
-        after = {"obs": newest(steps.next_obs, self.spec)}
-        return rows, self.schema.write(rows.clone(), after, after)
+        rows, after = self.ring.new_zeros(2, *steps.reward.shape, self.schema.width)
+        self.schema.write(rows, vars(steps) | {"obs": last(steps.obs, self.spec)})
+        return rows, self.schema.write(after, {"obs": last(steps.next_obs, self.spec)}, ["obs"])
 
     @property
     def steps(self) -> int:
@@ -100,25 +99,29 @@ class Ring:
         observations that are not of their space's type.
         """
         count = steps.reward.shape[1]
-        rows, after = (each[:, -self.turning :] for each in self._rows(steps))
+        rows, after = self._rows(steps)
+        if count > self.turning:
+            rows, after = rows[:, -self.turning :], after[:, -self.turning :]
         # The newest step so far, if it is still there then, is followed by the first of these.
         joins = self.added > 0 and count < self.turning
         if joins:
-            after = torch.cat([self.following.newest.unsqueeze(1), after], 1)
-        apart = self.schema.differ(after[:, :-1], rows[:, 1 - joins :], "obs")
+            after = torch.cat([self.following.newest, after], 1)
+        before, newest = after[:, :-1], after[:, -1:]
+        apart = self.schema.differ(before, rows[:, 1 - joins :], "obs")
+        final = before.transpose(0, 1)[apart.transpose(0, 1)] if apart.any() else rows.new_empty(0, rows.shape[-1])
         self.added += count
-        final = after[:, :-1].transpose(0, 1)[apart.transpose(0, 1)]
-        self._append(rows, apart, final, after[:, -1])
+        self._append(rows, apart, final, newest)
 
-    def _append(self, rows: Tensor, apart: Tensor, final: Tensor, ahead: Tensor) -> None:
+    def _append(self, rows: Tensor, apart: Tensor, final: Tensor, newest: Tensor) -> None:
         """Put in rows [K, S, E, W] of the newest S of `added` steps; for the rest see `Following.link`.
 
         apart: may be of one step more, which is the one before.
         """
-        steps, chain = (self._turning_slots(count) for count in (rows.shape[1], apart.shape[1] + 1))
+        chain = self._turning_slots(apart.shape[1] + 1)
+        steps = chain[-rows.shape[1] :]
         if self.added > self.turning:
             self.following.free(steps)
-        self.following.link(chain, apart, final, ahead)
+        self.following.link(chain, apart, final, newest)
         self._note_past(chain, rows)
         self.ring.index_copy_(1, steps, rows)
 
@@ -126,9 +129,9 @@ class Ring:
         """Note the past of rows [K, S, E, W] of the last S steps of `chain` along T, which may have one before."""
         if self.spec.history == 1:
             return
-        last = self._ends_of(rows)
-        before = self._ends_of(self.ring[:, chain[:1]]) if len(chain) > rows.shape[1] else torch.ones_like(last[:, :1])
-        self.past.follow(chain, torch.cat([before, last[:, :-1]], 1))
+        ends = self._ends_of(rows)
+        before = self._ends_of(self.ring[:, chain[:1]]) if len(chain) > rows.shape[1] else torch.ones_like(ends[:, :1])
+        self.past.follow(chain, torch.cat([before, ends[:, :-1]], 1))
         begin = self.added - self.collected
         oldest = torch.arange(begin, min(begin + self.spec.history - 1, self.added), device=self.device)
         self.past.forget(self.kept + oldest % self.turning)
@@ -151,13 +154,12 @@ class Ring:
         at = self.places(slots.flatten(1)).flatten()
         rows, following = self.table.index_select(0, at), self.next_places(at)
         after = self.following.taken(self.table, following)
-        obs, next_obs = self._seen(at, rows, after)
-        others = {"obs": obs.unflatten(0, shape), "next_obs": next_obs.unflatten(0, shape)}
-        batch = self.schema.batch(rows.unflatten(0, shape), **others, **chosen(columns, slots))
+        obs, next_obs = (seen.unflatten(0, shape) for seen in self._seen(at, rows, after))
+        batch = self.schema.batch(rows.view(*shape, -1), obs=obs, next_obs=next_obs, **chosen(columns, slots))
         if not next_action:
             return batch
         unknown = self.following.is_newest(following).view(shape) & ~batch.terminated
-        action = self.schema.read(after, "action").unflatten(0, shape)
+        action = self.schema.read(after.view(*shape, -1), "action")
         return replace(batch, next_action=action, truncated=batch.truncated | unknown)
 
     def _seen(self, at: Tensor, rows: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,8 +182,7 @@ class Ring:
 
     def places(self, slots: Tensor) -> Tensor:
         """The rows of `table` of slots [..., K, B] or [..., 1, B], [..., K, B]."""
-        _, steps, envs, _ = self.ring.shape
-        return slots + torch.arange(self.members, device=self.device).unsqueeze(1) * (steps * envs)
+        return slots + self.following.first[:, 0, :1]
 
     def next_places(self, places: Tensor) -> Tensor:
         """Where the next observations of rows of `table` are: in another one or, below 0, in row ~n of `final`."""
@@ -240,7 +241,7 @@ class Ring:
             # The rows of each member follow those of the one before, here those of each step.
             number = (apart.flatten().cumsum(0) - 1).view_as(apart)
             order = number[:, :-1].transpose(0, 1)[apart[:, :-1].transpose(0, 1)]
-            parts = rows, apart[:, :-1], final[order], final[number[:, -1]]
+            parts = rows, apart[:, :-1], final[order], final[number[:, -1:]]
             self._append(*(part.to(self.device) for part in parts))
 
     def _check(self, rows: Tensor, what: str) -> None:

@@ -4,6 +4,7 @@ A row is one piece of memory, so that one gather fetches all of its columns.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import groupby
 from typing import Any
 
@@ -89,7 +90,7 @@ class Schema:
     def differ(self, rows: Tensor, others: Tensor, name: str) -> Tensor:
         """Whether a column of rows [..., width] is another one than that of other rows, [...] bool."""
         pairs = zip(self.views(rows, name), self.views(others, name), strict=True)
-        return torch.stack([(own != other).any(-1) for own, other in pairs]).any(0)
+        return reduce(torch.logical_or, [(own != other).any(-1) for own, other in pairs])
 
     def write(self, rows: Tensor, values: Mapping[str, Any], names: Iterable[str] | None = None) -> Tensor:
         """Fill rows [..., width] with tensors or arrays [..., n], or [...] where a row has one; the rows.

@@ -9,7 +9,7 @@ AGE = torch.int32
 """What ages of steps are kept in."""
 
 
-def newest(obs: Tensor, spec: Spec) -> Tensor:
+def last(obs: Tensor, spec: Spec) -> Tensor:
     """The last of the observations that are seen at once: [..., spec.single.obs_dim] of obs [..., spec.obs_dim]."""
     if spec.history == 1:
         return obs
