@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -105,6 +105,7 @@ def assert_same(found: Batch, expected: Batch) -> None:
         assert torch.equal(own.to(theirs.dtype), theirs), name
 
 
+@settings(max_examples=30)
 @given(
     st.sampled_from(TASKS),
     st.integers(1, 4),
