@@ -56,6 +56,13 @@ class Entry:
         return replace(self, shape=(count, *self.shape), counts=self.counts * count, starts=self.starts * count)
 
     @property
+    def single(self) -> "Entry":
+        """What `stacked` makes one of several time steps of."""
+        count, *shape = self.shape
+        choices = len(self.counts) // count
+        return replace(self, shape=tuple(shape), counts=self.counts[:choices], starts=self.starts[:choices])
+
+    @property
     def kept(self) -> str:
         """The dtype that its columns are kept in: bytes, as of images, stay bytes."""
         return "uint8" if self.dtype == "uint8" and not self.counts else "float32"

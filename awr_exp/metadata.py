@@ -11,9 +11,10 @@ Metadata = dict[str, Any]
 
 OF_LEARNING = {
     "optimizer", "init", "input_scale", "output_init", "output_scale", "std", "std_end",
-    "bound_penalty", "logit_penalty", "steps", "candidates", "best_of", "kind",
+    "bound_penalty", "logit_penalty", "steps", "candidates", "best_of", "kind", "history",
 }  # fmt: skip
-"""Metadata that may change while a policy learns: its state goes on meaning the same. Each kind of std has a shape."""
+"""Metadata that may change while a policy learns: its state goes on meaning the same. Each kind of std has a shape,
+and so has an observation of any `Spec.history`."""
 
 
 def policy_metadata(spec: Spec, agent: dict[str, Any], unit: RewardUnit = OWN_UNIT) -> Metadata:

@@ -21,7 +21,8 @@ class Spec:
     A continuous one has `action_dim` entries an action and their bounds, which may be infinite.
     observation: the parts that the obs_dim columns of an observation come from, where that is no vector by itself;
     action: the same of the action_dim numbers of an action, where that is neither a vector nor one choice; dtype: of
-    the environment's own values of a vector.
+    the environment's own values of a vector; history: how many of the last observations are seen at once, one after
+    another on the first axis of each part, and before an episode's first one that again, see `stacked`.
     """
 
     obs_dim: int
@@ -33,6 +34,7 @@ class Spec:
     observation: layout.Entries = ()
     action: layout.Entries = ()
     dtype: str = field(default="float32", compare=False)
+    history: int = field(default=1, compare=False)
 
     @property
     def entries(self) -> layout.Entries:
@@ -44,7 +46,15 @@ class Spec:
         if history == 1:
             return self
         entries = tuple(entry.stacked(history) for entry in self.entries)
-        return replace(self, obs_dim=history * self.obs_dim, observation=entries)
+        return replace(self, obs_dim=history * self.obs_dim, observation=entries, history=history)
+
+    @property
+    def single(self) -> "Spec":
+        """The task of which `history` observations are seen at once, where one of them is seen."""
+        if self.history == 1:
+            return self
+        entries = tuple(entry.single for entry in self.entries)
+        return replace(self, obs_dim=self.obs_dim // self.history, observation=entries, history=1)
 
     @property
     def discrete(self) -> bool:
@@ -112,6 +122,12 @@ class Spec:
         whole = sum(entry.size for entry in self.action) == self.action_dim and self.num_actions is None
         return whole and of_choices in (0, self.action_dim) and of_choices == len(self.counts)
 
+    def _has_history(self) -> bool:
+        """Whether each part of an observation is as many at once as `history` says."""
+        if type(self.history) is not int or self.history < 1:
+            return False
+        return self.history == 1 or all(entry.shape[:1] == (self.history,) for entry in self.entries)
+
     def flatten(self, obs: ArrayLike | Any) -> NDArray[np.float32]:
         """An observation as the environment gives it, or a batch of them, as [..., obs_dim].
 
@@ -146,6 +162,7 @@ class Spec:
                 "action bounds that are no numbers": not all(type(bound) in (int, float) for bound in bounds),
                 "other numbers of action bounds than of actions": ends != 2 * [0 if spec.discrete else spec.action_dim],
                 "observations whose parts are not as many numbers as the whole": sum(widths) != spec.obs_dim,
+                "another number of observations at once than their parts": not spec._has_history(),
                 "actions whose parts are not as many numbers as the whole": not spec._has_whole_action(),
             }
         except (TypeError, AttributeError):

@@ -3,13 +3,14 @@
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from awr_exp.building import contracts, stacking
 from awr_exp.building.build import build, maker
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs import fit
-from awr_exp.envs.build import Make, opened, task
+from awr_exp.envs.build import Make, collecting, opened, task
 from awr_exp.errors import UserError
 from awr_exp.surroundings import usual
 from awr_exp.training import accelerate, memory
@@ -54,7 +55,11 @@ def open_task(config: Config, device: Any) -> tuple[Any, Any, Spec]:
         with opened(make_env) as env:
             if data:
                 fit.check(env, config["env"]["_target_"], True, data.info, data.spec, "choose another env")
-    return data, make_env, data.spec if data else task(make_env)
+    spec = data.spec if data else task(make_env)
+    if data and make_env and "replay_size" in config["trainer"]:
+        # What is collected is as the environment shows it, whatever the data were made of.
+        spec = replace(spec, history=task(collecting(make_env)).history)
+    return data, make_env, spec
 
 
 _held: tuple[str, Any] = ("", None)
@@ -83,7 +88,7 @@ def parts(cfgs: Sequence[Config]) -> list[slice]:
         return [slice(0, 1)]
     device = accelerate.start(first["device"], first["threads"])
     data = data_set(first["dataset"], device)
-    spec = data.spec if data else open_task(first, device)[2]
+    spec = data.spec if data and "replay_size" not in first["trainer"] else open_task(first, device)[2]
     check_memory(first, spec, data, device)
     sample, trainer = build(first["agent"], spec=spec, seeds=[0]), first["trainer"]
     rows = len(data) if data else 0

@@ -3,7 +3,8 @@
 A row is one piece of memory, so that one gather fetches all of its columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import groupby
 from typing import Any
 
@@ -15,9 +16,9 @@ from awr_exp.layout import Entries, Entry
 from awr_exp.types import Batch, Spec
 
 STORED = ("obs", "action", "reward", "terminated", "truncated")
-"""Columns of a data set, where the next observation of a row is that of the row below it."""
+"""Columns of a data set, where the next observation of a row is that of the row below it, and of a replay."""
 TRANSITION = ("obs", "next_obs", *STORED[1:])
-"""Columns of transitions that have no order yet."""
+"""Columns of a recording."""
 SINGLE = {"reward": torch.float32, "terminated": torch.bool, "truncated": torch.bool, "mark": torch.int64}
 """Columns of one number a row, and what they are read as."""
 
@@ -83,15 +84,21 @@ class Schema:
         return values.to(self.types[name]) if name in self.types else values
 
     def batch(self, rows: Tensor, **others: Tensor) -> Batch:
-        """The batch of rows [K, B, width], with other fields [K, B, ...] beside their columns."""
-        return Batch(**{name: self.read(rows, name) for name in self.columns}, **others)
+        """The batch of rows [K, B, width], with other fields [K, B, ...] beside their columns or in place of these."""
+        return Batch(**{name: self.read(rows, name) for name in self.columns if name not in others}, **others)
 
-    def write(self, rows: Tensor, values: Mapping[str, Any]) -> Tensor:
+    def differ(self, rows: Tensor, others: Tensor, name: str) -> Tensor:
+        """Whether a column of rows [..., width] is another one than that of other rows, [...] bool."""
+        pairs = zip(self.views(rows, name), self.views(others, name), strict=True)
+        return reduce(torch.logical_or, [(own != other).any(-1) for own, other in pairs])
+
+    def write(self, rows: Tensor, values: Mapping[str, Any], names: Iterable[str] | None = None) -> Tensor:
         """Fill rows [..., width] with tensors or arrays [..., n], or [...] where a row has one; the rows.
 
-        Raises UserError for numbers that the type of their column does not have.
+        names: of the columns that are filled, None: all of them. Raises UserError for numbers that the type of their
+        column does not have.
         """
-        for name in self.columns:
+        for name in self.columns if names is None else names:
             own, begin = torch.as_tensor(values[name]), 0
             if name in self.single:
                 rows.select(-1, self.columns[name]).copy_(own)

@@ -11,6 +11,7 @@ from awr_exp.data import mapped
 from awr_exp.data.packing import episode_returns, laid_out
 from awr_exp.data.places import Places
 from awr_exp.data.schema import STORED, Schema, chosen
+from awr_exp.data.stacks import together
 from awr_exp.data.statistics import obs_statistics
 from awr_exp.errors import UserError
 from awr_exp.types import OWN_UNIT, Batch, DataInfo, RewardUnit, Spec, Value
@@ -142,9 +143,8 @@ class Transitions:
             return self.schema.read(self.held, "obs", at)
         before = torch.arange(1 - self.info.history, 1, device=at.device)
         rows = torch.maximum(at.unsqueeze(1) + before, self.lie.first(at).unsqueeze(1))
-        frames = self.schema.read(self.held, "obs", rows.flatten()).unflatten(0, rows.shape)
-        parts = frames.split([entry.width for entry in self.stored.entries], -1)
-        return torch.cat([part.flatten(1) for part in parts], -1)
+        singles = self.schema.read(self.held, "obs", rows.flatten()).unflatten(0, rows.shape)
+        return together(singles, self.stored)
 
     def actions(self, count: int) -> Tensor:
         """The actions of the first `count` transitions, [n, action_dim], or [n] of discrete ones."""
@@ -191,13 +191,23 @@ class Transitions:
             batch = replace(batch, truncated=batch.truncated | end & ~batch.terminated)
         return batch
 
-    def table(self, member: int) -> Tensor:
+    @property
+    def table(self) -> Tensor:
         """The rows of the transitions, which are those of every member; their rewards are still those of `held`."""
+        return self.held
+
+    @property
+    def final(self) -> Tensor:
+        """Rows of observations that are not in `table`: no one reads any here."""
         return self.held
 
     def places(self, indices: Tensor) -> Tensor:
         """The row of `table` of each transition."""
         return self.lie.of(indices)
+
+    def next_places(self, places: Tensor) -> Tensor:
+        """The rows of `table` that the next observations of these are in."""
+        return places + 1
 
     def obs_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [obs_dim] of the observations, final ones included; see `units`."""

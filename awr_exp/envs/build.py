@@ -101,10 +101,17 @@ def task(make: MakeEnv, as_played: bool = False) -> Spec:
     Raises UserError for actions of another kind than ours.
     """
     with opened(make) as env:
-        action = env.action_space
+        action, history = env.action_space, seen_at_once(env)
     if as_played and not clips(make):
         action = unbounded(action)
-    return spec_of(f"environment '{env.spec.id if env.spec else env}'", env.observation_space, action)
+    spec = spec_of(f"environment '{env.spec.id if env.spec else env}'", env.observation_space, action)
+    return replace(spec, history=1 if getattr(make, "vectorized", False) else history)
+
+
+def seen_at_once(env: gymnasium.Env) -> int:
+    """How many of its last observations an environment shows at once, as `Spec.history` has it."""
+    stacks = type(env) is gymnasium.wrappers.FrameStackObservation and env.padding_type == "reset"
+    return int(env.stack_size) if stacks else 1  # type: ignore[attr-defined]
 
 
 def collecting(make: MakeEnv) -> MakeEnv:

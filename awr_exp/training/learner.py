@@ -72,7 +72,8 @@ class Learner:
             raise UserError("trainer.batch_size=1: the actions of a batch are weighed against each other; give more")
         self.agent, self.experience, self.schedule, self.batch_size = agent, experience, schedule, batch_size
         self._collector, self.anneal_steps, self.offline_share = collector, anneal_steps, offline_share
-        self.functions: dict[str, Update] = {name: make(agent, experience) for name, make in functions.items()}
+        self._make = functions
+        self._make_functions()
         self.means = Means()
         self.step = self.update = self.goal = 0
         self.target: Tensor | None = None
@@ -88,6 +89,17 @@ class Learner:
         """The collector of a learner that has one."""
         assert self._collector is not None
         return self._collector
+
+    @property
+    def functions(self) -> dict[str, Update]:
+        """The schedule's, for the memory that the experience is in: a graph that was captured before knows another."""
+        if self._made_for is not self.experience.final:
+            self._make_functions()
+        return self._functions
+
+    def _make_functions(self) -> None:
+        self._functions: dict[str, Update] = {n: make(self.agent, self.experience) for n, make in self._make.items()}
+        self._made_for = self.experience.final
 
     def train(self, goal: int) -> None:
         """Learn until `step` is at least `goal`, or give up."""
@@ -150,8 +162,9 @@ class Learner:
         """A sentence on what is wrong with the newest observations that a member has collected, if anything is."""
         if not self._collector:
             return None
-        spec, replay = self.agent.spec, self.collector.replay
-        newest = replay.schema.read(replay.table(member)[-NEWEST:, 0], "obs").double().cpu().numpy()
+        replay = self.collector.replay
+        spec = replay.spec.single
+        newest = replay.schema.read(replay.collected_by(member)[-NEWEST:, 0], "obs").double().cpu().numpy()
         names = layout.column_names(spec.observation, spec.obs_dim)
         coarse = [names[column] for column in np.flatnonzero(layout.coarse(newest))] if len(newest) else []
         return layout.about_coarse(coarse, "in the environment") if coarse else None
@@ -161,7 +174,9 @@ class Learner:
         if not self._collector:
             return self._about_rewards_of_data
         replay = self.collector.replay
-        reward, terminated = (replay.schema.read(replay.table(member), name) for name in ("reward", "terminated"))
+        reward, terminated = (
+            replay.schema.read(replay.collected_by(member), name) for name in ("reward", "terminated")
+        )
         return facts.about_rewards([(reward, terminated)], self.collector.reward_unit, online=True)
 
     @cached_property
@@ -186,7 +201,7 @@ class Learner:
         if self.target is not None:
             own["target"] = self.target[member : member + 1]
         if self._collector:
-            own |= {"replay": self.collector.replay.state(member)} | self.collector.state(member)
+            own |= self.collector.replay.state(member) | self.collector.state(member)
         return own
 
     def metadata(self, member: int) -> dict[str, Any]:
@@ -210,7 +225,7 @@ class Learner:
         if self._collector:
             self.refreshed = first["refreshed"]
             try:
-                self.collector.replay.load(state["replay"], first["added"])
+                self.collector.replay.load(state, first["added"])
             except ValueError:
                 raise UserError(
                     "the run to resume has another replay: give its trainer.envs and trainer.replay_size"

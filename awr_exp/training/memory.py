@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from awr_exp.agents.agent import Agent
+from awr_exp.data.ring import row_bytes
 from awr_exp.data.schema import Schema
 from awr_exp.errors import UserError
 from awr_exp.machine import free_memory
@@ -84,7 +85,8 @@ def _on_device(cfg: Mapping[str, Any], spec: Spec, parameters: int, rows: int) -
     if steps > batch:
         yield name, slots
     yield "trainer.batch_size", learns + (0 if steps > batch else slots)
-    yield "trainer.replay_size", NUMBER * Schema(spec).width * (rows + max(trainer["replay_size"], trainer["envs"]))
+    size = max(trainer["replay_size"], trainer["envs"] * spec.history)
+    yield "trainer.replay_size", row_bytes(spec) * (rows + size)
 
 
 def _on_host(cfg: Mapping[str, Any], spec: Spec) -> Iterator[tuple[str, int]]:
@@ -120,7 +122,7 @@ def exhausted() -> Iterator[None]:
 
 def check_replay(spec: Spec, members: int, steps: int, device: torch.device) -> None:
     """Raises UserError where replays of so many steps, one a member, are more than there is memory for."""
-    needed, free = 4 * members * steps * Schema(spec).width, available(device)
+    needed, free = members * steps * row_bytes(spec), available(device)
     if needed > free:
         raise UserError(
             f"trainer.replay_size takes {needed / 1e9:.1f} GB with observations of {spec.obs_dim} numbers, and "
@@ -163,9 +165,8 @@ def capacity(agent: Agent, rows: int, kept: int, batch_size: int, device: torch.
     if estimates:
         # What each policy does there and in the next state.
         numbers += 2 * rows * agent.spec.action_dim
-    numbers += kept * Schema(agent.spec).width
     if device.type != "cpu":
         # On a CPU there is one small part of the members a core at work at a time.
         outputs = sum(shape[-1] for shape in agent.policy.network.shapes.values() if shape[0] > 1)
         numbers += ACTIVATIONS * batch_size * outputs
-    return max(1, int(SHARE * available(device) / (size * numbers)))
+    return max(1, int(SHARE * available(device) / (size * numbers + kept * row_bytes(agent.spec))))

@@ -25,18 +25,19 @@ enum Optimizer { ADAM, HEAVY_BALL };
 // Its fields are those of `Problem` in native.py, in the same order.
 struct Problem {
     const int64_t* sizes;  // of the network's layers, inputs first: layers + 1
-    const int64_t* slots;  // rows of the table: `batch` of them each batch, a batch's `stride` after the last one's
-    const float* table;    // rows of `width` numbers, an observation first; the other places are counted from there
+    const int64_t* places;  // rows of the table: `batch` of them each batch, a batch's `stride` after the last one's
+    const int64_t* next_places;  // as places: where the next observations are, below 0 in row ~n of `final`; or null
+    const float *table, *final;  // rows of `width` numbers, an observation first; columns are counted from there
     const float *obs_mean, *obs_std;
-    float* number;               // as slots: each row's target, which is made here where V bootstraps, or its weight
-    float* value;                // as slots: V of each row after a batch's last step, or null
+    float* number;               // as places: each row's target, which is made here where V bootstraps, or its weight
+    float* value;                // as places: V of each row after a batch's last step, or null
     const float *centre, *unit;  // a Gaussian's x is (action - centre) / unit
     const float *low, *high;     // bounds of x
     const float* log_std;        // of x, where it is not learnt
     float *theta, *mean, *square, *step, *alive;  // as `Parameters`
     float* average;  // of theta, or null
     double* metrics;  // of each step: squared error, explained variance and V, or loss, entropy and nothing
-    int64_t layers, steps, repeats, batch, stride, width, next_obs, action, reward, terminated;
+    int64_t layers, steps, repeats, batch, stride, width, action, reward, terminated;
     int64_t threads, loss, optimizer, learns_std, bootstraps;
     double obs_limit, rate, max_norm, value_scale, gamma, penalty, log_unit, ema_decay, course;
     double reward_scale, reward_shift;  // of a row's reward, to that which is learnt from
@@ -345,7 +346,7 @@ class Descent {
         }
     }
 
-    // A part of a batch: `rows` of them, which begin at this place of slots, number and value.
+    // A part of a batch: `rows` of them, which begin at this place of places, number and value.
     struct Chunk {
         int64_t place;
         int rows;
@@ -380,7 +381,7 @@ class Descent {
     void bootstrap(Chunk chunk, int c, Workspace& own) const {
         forward(chunk.rows, next_obs[c], own);
         for (int r = 0; r < chunk.rows; ++r) {
-            const float* row = p.table + p.slots[chunk.place + r] * p.width;
+            const float* row = row_at(p.places[chunk.place + r]);
             const float value = float(p.value_scale) * own.output.back()[int64_t(r) * layers.back().width];
             const float reward = row[p.reward] * float(p.reward_scale) + float(p.reward_shift);
             p.number[chunk.place + r] = reward + float(p.gamma) * (1 - row[p.terminated]) * value;
@@ -401,9 +402,14 @@ class Descent {
         const Chunk part = chunk(step, c);
         const int rows = part.rows;
         if (step % p.repeats == 0) {
-            observe(part, 0, obs[c]);
-            if (p.bootstraps) observe(part, p.next_obs, next_obs[c]);
-            if (step + p.repeats < p.steps) fetch(p.slots + part.place + p.stride, rows);
+            const bool goes_on = step + p.repeats < p.steps;
+            const int64_t next = part.place + p.stride;
+            observe(p.places + part.place, rows, obs[c]);
+            if (goes_on) fetch(p.places + next, rows);
+            if (p.bootstraps) {
+                observe(p.next_places + part.place, rows, next_obs[c]);
+                if (goes_on) fetch(p.next_places + next, rows);
+            }
         }
         if (p.bootstraps) bootstrap(part, c, own);
         forward(rows, obs[c], own);
@@ -427,12 +433,16 @@ class Descent {
         }
     }
 
-    // Normalised, the observations at `offset` in the rows of a chunk.
-    void observe(Chunk chunk, int64_t offset, float* to) const {
+    const float* row_at(int64_t place) const {
+        return place < 0 ? p.final + ~place * p.width : p.table + place * p.width;
+    }
+
+    // Normalised, the observations in rows at these places.
+    void observe(const int64_t* places, int rows, float* to) const {
         const float limit = float(p.obs_limit);
         const int count = layers[0].in;
-        for (int r = 0; r < chunk.rows; ++r, to += count) {
-            const float* from = p.table + p.slots[chunk.place + r] * p.width + offset;
+        for (int r = 0; r < rows; ++r, to += count) {
+            const float* from = row_at(places[r]);
             for (int i = 0; i < count; ++i) {
                 const float z = (from[i] - p.obs_mean[i]) * per_std[i];
                 to[i] = z > limit ? limit : z < -limit ? -limit : z;  // nan stays nan
@@ -440,11 +450,10 @@ class Descent {
         }
     }
 
-    // Into the cache, for later: rows, and the next observations below them.
-    void fetch(const int64_t* slots, int rows) const {
-        const int64_t end = std::max(p.width, p.bootstraps ? p.next_obs + layers[0].in : 0);
+    // Rows at these places into the cache, for later.
+    void fetch(const int64_t* places, int rows) const {
         for (int r = 0; r < rows; ++r)
-            for (int64_t i = 0; i < end; i += 16) __builtin_prefetch(p.table + slots[r] * p.width + i);
+            for (int64_t i = 0; i < p.width; i += 16) __builtin_prefetch(row_at(places[r]) + i);
     }
 
     // The loss of each row, and its gradient with respect to the network's output.
@@ -458,7 +467,7 @@ class Descent {
         if (p.learns_std) std::fill_n(grad[c] + std_place, layer.width, 0.0f);
         for (int r = 0; r < rows; ++r, output += layer.width, slope += layer.width) {
             const float number = p.number[chunk.place + r];
-            const float* action = p.table + p.slots[chunk.place + r] * p.width + p.action;
+            const float* action = row_at(p.places[chunk.place + r]) + p.action;
             if (p.loss == VALUE) value_loss(*output, number, slope, sums[c]);
             if (p.loss == GAUSSIAN) gaussian_loss(output, action, number, own, slope, grad[c] + std_place, sums[c]);
             if (p.loss == CATEGORICAL) categorical_loss(output, int(*action), number, slope, sums[c]);

@@ -34,11 +34,12 @@ class Problem(ctypes.Structure):
     """The struct of this name in native.cpp."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("sizes", "slots", "table", "obs_mean", "obs_std", "number", "value")),
+        *((name, ctypes.c_void_p) for name in ("sizes", "places", "next_places", "table", "final")),
+        *((name, ctypes.c_void_p) for name in ("obs_mean", "obs_std", "number", "value")),
         *((name, ctypes.c_void_p) for name in ("centre", "unit", "low", "high", "log_std")),
         *((name, ctypes.c_void_p) for name in ("theta", "mean", "square", "step", "alive", "average", "metrics")),
         *((name, ctypes.c_int64) for name in ("layers", "steps", "repeats", "batch", "stride", "width")),
-        *((name, ctypes.c_int64) for name in ("next_obs", "action", "reward", "terminated")),
+        *((name, ctypes.c_int64) for name in ("action", "reward", "terminated")),
         *((name, ctypes.c_int64) for name in ("threads", "loss", "optimizer", "learns_std", "bootstraps")),
         *((name, ctypes.c_double) for name in ("obs_limit", "rate", "max_norm", "value_scale", "gamma", "penalty")),
         *((name, ctypes.c_double) for name in ("log_unit", "ema_decay", "course", "reward_scale", "reward_shift")),
@@ -97,11 +98,11 @@ def updates(
 
     All steps of the critic come first: what it learns depends neither on the actor nor on the weights.
     """
-    slots, value = experience.places(rows), torch.zeros(rows.shape)
+    value = torch.zeros(rows.shape)
     own = torch.zeros(rows.shape) if target is None else _of_rows(target, rows)
     metrics: Metrics = {}
     if agent.value_iters:
-        found = _critic(agent, experience, slots, own, agent.value_iters, value=value[0], bootstraps=target is None)
+        found = _critic(agent, experience, rows, own, agent.value_iters, value=value[0], bootstraps=target is None)
         metrics |= _critic_metrics(found)
     advantage = agent.advantage(Batch.of_columns(target=own, value=value))
     if _judges_at_once(agent):
@@ -111,7 +112,7 @@ def updates(
         weight = torch.stack([agent.weights(one) for one in advantage])
         health = [agent.health(*one) for one in zip(advantage, weight, strict=True)]
         metrics |= {name: torch.stack([one[name] for one in health]) for name in health[0]}
-    means.add_each(metrics | _actor_metrics(_actor(agent, experience, slots, weight, agent.actor_iters)))
+    means.add_each(metrics | _actor_metrics(_actor(agent, experience, rows, weight, agent.actor_iters)))
 
 
 def _judges_at_once(agent: Any) -> bool:
@@ -175,7 +176,7 @@ def _descend(
     repeats: int,
     fields: dict[str, Any],
 ) -> Tensor:
-    """Three metrics of the last of `repeats` steps on each batch in slots [S, K, B], [S, K, 3].
+    """Three metrics of the last of `repeats` steps on each batch in slots, or rows of a data set, [S, K, B]; [S, K, 3].
 
     number: of each slot, its target or weight; fields: what else the `Problem` of this network has. Raises MemoryError.
     """
@@ -183,10 +184,12 @@ def _descend(
     assert compiled is not None
     assert widths is not None
     batches, members, batch = slots.shape
+    places = experience.places(slots).contiguous()
     metrics = torch.zeros(members, batches * repeats, 3, dtype=torch.float64)
     fields |= network.tensors() | {
         "sizes": torch.tensor(widths).expand(members, -1),
-        "slots": slots.contiguous()[0],
+        "places": places[0],
+        "next_places": experience.next_places(places)[0] if fields.get("bootstraps") else None,
         "number": number.contiguous()[0],
         "metrics": metrics,
         "layers": len(widths) - 1,
@@ -211,8 +214,7 @@ def _descend(
 def _table(experience: Any, members: int) -> dict[str, Any]:
     """Fields of `Problem` that say where transitions lie, and in which unit rewards are."""
     schema = experience.schema
-    # Without a column of their own, the next observations are those of the rows below.
-    columns: dict[str, Any] = {"next_obs": schema.columns.get("next_obs", schema.width)}
-    columns |= {name: schema.columns[name] for name in ("action", "reward", "terminated")}
+    columns: dict[str, Any] = {name: schema.columns[name] for name in ("action", "reward", "terminated")}
     columns |= {"reward_scale": experience.rewards.scale, "reward_shift": experience.rewards.shift}
-    return columns | {"width": schema.width, "table": [experience.table(member) for member in range(members)]}
+    tables = {name: [getattr(experience, name)] * members for name in ("table", "final")}
+    return columns | tables | {"width": schema.width}

@@ -112,6 +112,17 @@ def test_a_spec_comes_back_from_a_file() -> None:
     spec = spec_of("", spaces.Dict(PARTS), spaces.Box(-1, np.inf, (2,)))
     assert Spec.from_json(json.loads(json.dumps(dataclasses.asdict(spec)))) == spec
     assert spec.observation[0].starts == (5, 0)
+    stacked = spec.stacked(3)
+    again = Spec.from_json(json.loads(json.dumps(dataclasses.asdict(stacked))))
+    assert (again, again.history) == (stacked, 3)
+    assert again.single == spec
+    assert Spec(4, num_actions=2).stacked(3).single.entries == Spec(4, num_actions=2).entries
+    for wrong in (2, 0, -3, 1.0, "3", None):
+        with pytest.raises(ValueError, match="another number of observations at once than their parts"):
+            Spec.from_json(
+                dataclasses.asdict(stacked)
+                | {"history": wrong, "observation": [*map(dataclasses.asdict, stacked.observation)]}
+            )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from awr_exp.building import task
 from awr_exp.errors import UserError
+from awr_exp.layout import Entry
 from awr_exp.training import memory
 from awr_exp.training.progress import Bar, compiling
 from tests.conftest import SMALL, composed, train
@@ -60,6 +62,15 @@ def test_on_a_gpu_its_own_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None
     free["cpu"] = 1000
     with pytest.raises(UserError, match=r"schedule\.samples_per_iteration=2048 takes .* free on cpu"):
         memory.check(composed(*ONLINE, "trainer.eval_episodes=1"), spec, 1000, 0, torch.device("cuda"))
+
+
+def test_a_replay_of_stacked_images_is_known_to_take_the_room_of_single_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = memory.Spec(84 * 84, num_actions=4, observation=(Entry((), (84, 84), dtype="uint8"),))
+    for spec in (image, image.stacked(4)):
+        for free, fits in ((7.4, True), (7.2, False)):
+            monkeypatch.setattr(memory, "available", lambda device, free=free: int(free * 1e9))
+            with nullcontext() if fits else pytest.raises(UserError, match=r"replay_size takes 7\.3 GB .* 7\.2 GB are"):
+                memory.check_replay(spec, 1, 10**6, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

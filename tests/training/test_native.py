@@ -158,8 +158,8 @@ def test_any_number_of_threads_and_of_members_gives_the_same_bits(head: str) -> 
     for threads, member in ((2, 0), (3, 1), (8, 2)):
         torch.set_num_threads(threads)
         own = again.shard(slice(member, member + 1))
-        mine = copy.copy(replay)
-        mine.members, mine.ring = 1, replay.ring[member : member + 1]
+        mine = Replay(spec, 1, 2, 200)
+        mine.load(replay.state(member), replay.added)
         args = own, mine, slots[:, member : member + 1], NONE, number[member : member + 1]
         native.actor_steps(*args), native.critic_steps(*args)
         for name, tensor in own.state_dict().items():

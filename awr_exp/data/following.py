@@ -1,0 +1,96 @@
+"""Where the next observations of a replay's transitions are, so that each is kept once."""
+
+import torch
+from torch import Tensor
+
+SHARE = 1 / 32
+"""Rows for final observations that there is room for to begin with, for each of a replay's own. Where episodes are
+shorter than that, they grow, twofold each time."""
+
+
+class Following:
+    """For each slot of a replay's ring, the row that its next observation is in.
+
+    at: [K, T, E] int64. Most often it is the row of the same environment's next slot: a number in the ring laid flat.
+    Where another episode follows, and after the newest step, it is a row of its own, whose place in `rows` is ~at.
+    rows: [P, W], those of the newest steps first, [K * E], then `kept`, then a queue of `used` rows that begins at
+    `begin`: what was put in first is overwritten first, as slots are.
+    """
+
+    def __init__(self, members: int, steps: int, envs: int, kept: int, width: int, device: torch.device) -> None:
+        self.at = torch.zeros(members, steps, envs, dtype=torch.int64, device=device)
+        self.fixed, self.begin, self.used = members * envs + kept, 0, 0
+        self.room = max(1, int(SHARE * members * steps * envs))
+        self.rows = torch.zeros(self.fixed + self.room, width, device=device)
+        lanes = torch.arange(members * envs, device=device).view(members, 1, envs)
+        self.first = lanes // envs * (steps * envs) + lanes % envs
+        """The rows of the first step of each environment in the ring laid flat, [K, 1, E]."""
+        self.own = ~lanes
+        """What `at` says of the newest steps."""
+
+    @property
+    def newest(self) -> Tensor:
+        """The rows of the newest next observations, [K, 1, E, W]."""
+        return self.rows[: self.own.numel()].view(*self.own.shape, -1)
+
+    def taken(self, table: Tensor, following: Tensor) -> Tensor:
+        """The rows [n, W] where next observations are, by what `at` says; table: the ring laid flat."""
+        own = self.rows.index_select(0, (~following).clamp(min=0))
+        return torch.where((following < 0).unsqueeze(1), own, table.index_select(0, following.clamp(min=0)))
+
+    def is_newest(self, following: Tensor) -> Tensor:
+        """Whether what `at` says is where a newest next observation is."""
+        return (following < 0) & (following >= -self.own.numel())
+
+    def link(self, steps: Tensor, apart: Tensor, rows: Tensor, newest: Tensor) -> None:
+        """Say what follows steps [S] along T, of which the last is the newest.
+
+        apart: [K, S - 1, E] bool, whether the next observation of each but the last is not in the row of the step
+        after it; rows: [n, W], where it is then, in order of time, member and environment; newest: [K, 1, E, W].
+        """
+        following = torch.cat([self._row_of(steps[1:]), self.own], 1)
+        if len(rows):
+            places = self._queued(len(rows))
+            self.rows.index_copy_(0, places, rows)
+            # In order of time, so that the queue is.
+            following[:, :-1].transpose(0, 1)[apart.transpose(0, 1)] = ~places
+        self.at.index_copy_(1, steps, following)
+        self.newest.copy_(newest)
+
+    def _row_of(self, steps: Tensor) -> Tensor:
+        """The rows [K, S, E] of steps [S] along T in the ring laid flat."""
+        return self.first + steps.view(-1, 1) * self.at.shape[2]
+
+    def keep(self, apart: Tensor, rows: Tensor) -> None:
+        """Say what follows the first S steps, of all members alike, for good.
+
+        apart: [E, S] bool, as in `link`; rows: [n, W], in order of environment and time.
+        """
+        first = self.fixed - len(rows)
+        self.rows[first : self.fixed] = rows
+        places = first - 1 + apart.flatten().cumsum(0).view_as(apart)
+        following = self._row_of(torch.arange(1, apart.shape[1] + 1, device=rows.device))
+        self.at[:, : apart.shape[1]] = torch.where(apart, ~places, following.transpose(1, 2)).transpose(1, 2)
+
+    def free(self, steps: Tensor) -> None:
+        """Give up what follows the oldest steps [S] along T."""
+        if not self.used:
+            return
+        freed = int((self.at.index_select(1, steps) < -self.fixed).sum())
+        self.begin, self.used = (self.begin + freed) % self.room, self.used - freed
+
+    def _queued(self, count: int) -> Tensor:
+        """The places of so many more rows of the queue."""
+        while self.used + count > self.room:
+            self._grow()
+        number = torch.arange(self.used, self.used + count, device=self.at.device)
+        self.used += count
+        return self.fixed + (self.begin + number) % self.room
+
+    def _grow(self) -> None:
+        """Double the room of the queue. What begins anew at its front goes on behind its end then."""
+        queue = self.rows[self.fixed :]
+        self.rows = torch.cat([self.rows, queue])
+        around = (self.at < -self.fixed) & (self.at >= -self.fixed - max(0, self.begin + self.used - self.room))
+        self.at[around] -= self.room
+        self.room *= 2
