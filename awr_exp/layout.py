@@ -55,6 +55,11 @@ class Entry:
         """What it is of so many time steps, the last of which is now, as gymnasium's FrameStackObservation has it."""
         return replace(self, shape=(count, *self.shape), counts=self.counts * count, starts=self.starts * count)
 
+    def unstacked(self, count: int) -> "Entry":
+        """What one that is stacked is a stack of so many of."""
+        one = len(self.counts) // count
+        return replace(self, shape=self.shape[1:], counts=self.counts[:one], starts=self.starts[:one])
+
     @property
     def kept(self) -> str:
         """The dtype that its columns are kept in: bytes, as of images, stay bytes."""

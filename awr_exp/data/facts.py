@@ -54,7 +54,7 @@ def _lead(values: NDArray[np.float64]) -> float:
 
 def _starts(data: Transitions, chosen: NDArray[np.int64]) -> Tensor:
     """The normalised first observations of episodes."""
-    begins = (data.lengths + 1).cumsum(0) - (data.lengths + 1)
+    begins = ((data.lengths + 1).cumsum(0) - (data.lengths + 1))[data.whole]
     mean, std = data.obs_statistics()
     rows = begins[torch.as_tensor(chosen)].to(data.packed.device)
     return (data.seen(rows).to(mean) - mean) / std
