@@ -53,7 +53,7 @@ def recorded(spec: Spec, lengths: list[int], terminated: list[bool], seed: int =
     rng = np.random.default_rng(seed)
     episodes = []
     for length, ends in zip(lengths, terminated, strict=True):
-        actions: Any = rng.uniform(-1, 1, (length, spec.action_dim)).astype(np.float32)
+        actions: Any = rng.uniform(0, 1, (length, spec.action_dim)).astype(np.float32)
         if spec.discrete:
             actions = rng.integers(spec.counts, size=(length, spec.action_dim)).reshape(length, *spec.action_shape)
         seen, rewards = rng.normal(size=(length + 1, spec.obs_dim)).astype(np.float32), rng.normal(size=length)
@@ -103,7 +103,7 @@ def _lists(value: Any) -> Any:
 
 @pytest.mark.parametrize("wrong", [{"chunk": 3}, {"chunk": 0}, {"chunk": "4"}])
 def test_a_chunk_of_other_steps_than_its_parts_is_no_task(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="its task has|it describes no task"):
+    with pytest.raises(ValueError, match=r"its task has|it describes no task"):
         Spec.from_json(json.loads(json.dumps(asdict(CONTINUOUS.chunked(4)))) | wrong)
 
 
@@ -173,8 +173,11 @@ def test_every_transition_is_that_of_a_plain_loop(
 
 def test_images_stay_bytes_and_what_is_scaled_is_scaled_before() -> None:
     spec = spec_of("a test", spaces.Dict(x=spaces.Box(0, 255, (2, 3), np.uint8), y=SEEN), spaces.Discrete(2))
-    data = recorded(replace(spec), [6], [False])
-    data.schema.views(data.packed, "obs")[0].copy_(torch.randint(256, (7, 6), dtype=torch.uint8))
+    rng = np.random.default_rng(0)
+    seen = np.concatenate([rng.integers(256, size=(7, 6)), rng.normal(size=(7, 3))], 1).astype(np.float32)
+    data = from_episodes(
+        "images", spec, [{"observations": seen, "actions": np.zeros(6, int), "rewards": np.arange(6.0)}]
+    )
     made = chunks(select(data, reward_scale=2.0, reward_shift=1.0), 3, 0.5)
     assert made.schema.width == data.schema.width + 2
     np.testing.assert_array_equal(every(made)["obs"][0], every(data)["obs"][0])
@@ -290,12 +293,14 @@ def test_an_environment_of_single_steps_fits_data_of_chunks() -> None:
     env.spec = None
     spec = spec_of("a test", env.observation_space, BOX)
     fit.check_policy(env, "a run", spec.chunked(3))
-    with pytest.raises(UserError, match="does not fit the policy of a run, which has 1 action entries|from"):
+    with pytest.raises(UserError, match="the policy of a run, which has 1 action entries, the environment 2"):
         fit.check_policy(env, "a run", Spec(1, 1, None, (-1.0,), (1.0,)).chunked(2))
 
 
 def test_runs_of_other_discounts_train_together_where_their_data_are_the_same() -> None:
-    cfgs = [composed(f"agent.gamma={gamma}", *more) for more in ([], ["dataset.action_chunk=3"]) for gamma in (0.9, 0.8)]
+    cfgs = [
+        composed(f"agent.gamma={gamma}", *more) for more in ([], ["dataset.action_chunk=3"]) for gamma in (0.9, 0.8)
+    ]
     keys = [stacking.group_key(cfg) for cfg in cfgs]
     assert keys[0] == keys[1]
     assert keys[2] != keys[3]
@@ -307,7 +312,10 @@ def test_runs_of_other_discounts_train_together_where_their_data_are_the_same() 
         (lambda: chunks(select(recorded(CONTINUOUS, [9], [True]), history=2), 2, 0.9), "leave one of them out"),
         (lambda: composed("trainer=finetune", "dataset.action_chunk=2"), "finetune collects single steps, and dataset"),
         (lambda: make_top(CONTINUOUS.chunked(2)), "choose agent=bc with dataset.top_percent"),
-        (lambda: dataset.chosen(["id=pendulum_mixed", "dataset.action_chunk=2"]), "and not what is in it: leave it out"),
+        (
+            lambda: dataset.chosen(["id=pendulum_mixed", "dataset.action_chunk=2"]),
+            "and not what is in it: leave it out",
+        ),
     ],
 )
 def test_what_chunks_have_no_form_for_is_refused(act: Callable[[], Any], said: str) -> None:

@@ -44,6 +44,7 @@ HEADS: dict[str, tuple[Spec, Any]] = {
     "unbounded": (HALF_BOUNDED, GAUSSIAN),
     "learnt": (CONTINUOUS, heads.Gaussian),
     "annealed": (CONTINUOUS, heads.AnnealedGaussian),
+    "chunks": (CONTINUOUS.chunked(2), heads.Gaussian),
     "categorical": (DISCRETE, partial(heads.Categorical, logit_penalty=0.01)),
 }
 LR = 1e-4
