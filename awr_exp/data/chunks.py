@@ -1,7 +1,4 @@
-"""Actions for several steps at once, with the sum of the rewards of these steps (Li, Zhou and Levine 2025, Q-chunking).
-
-The paper is arXiv 2507.07969, whose eq. 5 has the return of a chunk.
-"""
+"""Actions for several steps at once, with the sum of their rewards (Li, Zhou and Levine 2025, arXiv 2507.07969)."""
 
 import logging
 from dataclasses import replace

@@ -104,6 +104,6 @@ def test_chunks_are_trained_to_the_optimum_and_single_steps_are_stuck(
     evaluate.main()
     (row,) = json.loads((tmp_path / "numbers.json").read_text())
     assert (row["returns"], row["lengths"]) == ([-20, -20], [20, 20])
-    monkeypatch.setattr(sys, "argv", ["", f"policy={tmp_path / '5'}", "dataset_id=a/b-v0", "episodes=1"])
+    monkeypatch.setattr(sys, "argv", ["", f"policy={tmp_path / '5'}", "dataset_id=my/chunks-v0", "episodes=1"])
     with pytest.raises(SystemExit, match="decides upon 5 steps at once"):
         collect.main()
