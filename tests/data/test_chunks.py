@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -29,10 +30,12 @@ from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError
 from awr_exp.layout import structured
 from awr_exp.math.advantages import lambda_return
+from awr_exp.networks.mlp import MLP
 from awr_exp.training.evaluate import FIRST_SEED, Evaluator
 from awr_exp.training.fitted_q import FittedQ, first_rows
+from awr_exp.training.fqe import FQE
 from awr_exp.types import Spec
-from tests.conftest import CONTINUOUS, composed, make_awr
+from tests.conftest import CONTINUOUS, composed, make_awr, refused
 
 BOX = spaces.Box(np.array([-1, -2], np.float32), np.array([1, 4], np.float32))
 ACTIONS = {
@@ -321,6 +324,22 @@ def test_runs_of_other_discounts_train_together_where_their_data_are_the_same() 
 def test_what_chunks_have_no_form_for_is_refused(act: Callable[[], Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         act()
+
+
+@pytest.mark.parametrize(
+    ("gamma", "shift", "said"),
+    [
+        (0.5, 0.0, "another discount than the agent's"),
+        (None, 1.0, "cannot take dataset.reward_shift out"),
+        (0.9, 0.0, ""),
+    ],
+)
+def test_an_estimate_of_other_rewards_than_were_summed_is_refused(gamma: float | None, shift: float, said: str) -> None:
+    data = chunks(select(recorded(CONTINUOUS, [9], [True]), reward_shift=shift), 2, 0.9)
+    runs = [SimpleNamespace(config={"agent": {"gamma": 0.9}})]
+    trainer: Any = SimpleNamespace(data=data, runs=runs, agent=SimpleNamespace(spec=data.spec))
+    found = refused(FQE(MLP, gamma=gamma).begin, trainer)
+    assert found is None if not said else said in str(found)
 
 
 def make_top(spec: Spec) -> Any:
