@@ -27,14 +27,9 @@ def chunks(data: Transitions, steps: int, gamma: float) -> Transitions:
         return data
     _check(data, steps)
     lengths, terminated = data.lengths, data.terminated[data.last].cpu()
-    # How many chunks each of an episode's h parts has, [E, h].
-    left = lengths.unsqueeze(1) - torch.arange(steps)
-    count = torch.where(terminated.unsqueeze(1), left + steps - 1, left).div(steps, rounding_mode="floor").clamp(min=0)
-    episode, phase = count.nonzero().unbind(1)
-    count = count[episode, phase]
+    episode, phase, count = _parts(lengths, terminated, steps)
     # Of each row of the new data set, which has one more of them for each part: its part, and its step in the episode.
-    part = torch.repeat_interleave(torch.arange(len(count)), count + 1)
-    ends = (count + 1).cumsum(0)
+    part, ends = torch.repeat_interleave(torch.arange(len(count)), count + 1), (count + 1).cumsum(0)
     number = torch.arange(len(part)) - (ends - count - 1)[part]
     step = torch.minimum(phase[part] + steps * number, lengths[episode[part]])
     begin = ((lengths + 1).cumsum(0) - (lengths + 1))[episode[part]]
@@ -65,6 +60,16 @@ def _check(data: Transitions, steps: int) -> None:
     if short.any():
         said = "data set '%s': %d of %d episodes are cut before a chunk of %d steps is whole, and are left out"
         log.info(said, id, int(short.sum()), len(short), steps)
+
+
+def _parts(lengths: Tensor, terminated: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The parts [P] that episodes [E] become: whose each is, at which step it begins, and how many chunks it has."""
+    left = lengths.unsqueeze(1) - torch.arange(steps)
+    # The last chunk of an episode that terminates need not be whole.
+    left = torch.where(terminated.unsqueeze(1), left + steps - 1, left).clamp(min=0)
+    count = left.div(steps, rounding_mode="floor")
+    episode, phase = count.nonzero().unbind(1)
+    return episode, phase, count[episode, phase]
 
 
 def _packed(data: Transitions, steps: int, gamma: float, at: Tensor, left: Tensor) -> Tensor:
