@@ -166,6 +166,11 @@ def _policy(content: dict[str, Any], trained: Any, spec: Any, played: Any, env: 
         own = behaviour.BUILT_IN[id](0.0)
     else:
         fit.check_policy(env, name, trained.spec)
+        if trained.spec.chunk > 1:
+            raise UserError(
+                f"the policy of {name} decides upon {trained.spec.chunk} steps at once, and data are collected step by "
+                "step: take the policy of a run with dataset.action_chunk=1"
+            )
         own = trained.act_on_one(content["sample"])
     if spec.discrete:
         return lambda obs, rng: anything(obs, rng) if rng.random() < noise else own(obs, rng)

@@ -134,6 +134,11 @@ def _check_trainer(content: Mapping[str, Any]) -> None:
         raise UserError(f"{name} needs a data set: choose dataset=... or trainer=online")
     if "schedule" in takes and "value_iters" not in (parameters(content["agent"]["_target_"]) or ["value_iters"]):
         raise UserError(f"{name} needs an agent that learns values: choose agent=awr")
+    if "env_steps" in takes and (chunk := (content.get("dataset") or {}).get("action_chunk") or 1) > 1:
+        raise UserError(
+            f"{name} collects single steps, and dataset.action_chunk={chunk} learns several at once: leave it out, or "
+            "choose trainer=offline"
+        )
     late = [step for step in recorder.get("checkpoints") or [] if step >= trainer.get("env_steps", math.inf)]
     if late:
         raise UserError(f"recorder.checkpoints has {late[0]}, but the run ends at trainer.env_steps: give smaller ones")

@@ -22,7 +22,8 @@ class Spec:
     observation: the parts that the obs_dim columns of an observation come from, where that is no vector by itself;
     action: the same of the action_dim numbers of an action, where that is neither a vector nor one choice; dtype: of
     the environment's own values of a vector; history: how many of the last observations are seen at once, one after
-    another on the first axis of each part, and before an episode's first one that again, see `stacked`.
+    another on the first axis of each part, and before an episode's first one that again, see `stacked`; chunk: how many
+    steps an action is for, see `chunked`.
     """
 
     obs_dim: int
@@ -35,6 +36,7 @@ class Spec:
     action: layout.Entries = ()
     dtype: str = field(default="float32", compare=False)
     history: int = field(default=1, compare=False)
+    chunk: int = 1
 
     @property
     def entries(self) -> layout.Entries:
@@ -55,6 +57,58 @@ class Spec:
             return self
         entries = tuple(entry.single for entry in self.entries)
         return replace(self, obs_dim=self.obs_dim // self.history, observation=entries, history=1)
+
+    def chunked(self, steps: int) -> "Spec":
+        """The task of which an action is a chunk: those of so many steps, one after another.
+
+        Each part of an action has them along a first axis.
+        """
+        if steps == 1:
+            return self
+        whole = layout.Entry((), self.action_shape, self.counts, (self.action_start,) * len(self.counts), "int64")
+        if not self.discrete:
+            whole = layout.Entry((), self.action_shape)
+        parts = tuple(entry.stacked(steps) for entry in self.action or (whole,))
+        chunk = replace(self, action_dim=steps * self.action_dim, num_actions=None, action_start=0, action=parts)
+        chunk = replace(chunk, chunk=steps)
+        if self.discrete:
+            return chunk
+        low, high = np.empty((2, chunk.action_dim))
+        low[chunk.places], high[chunk.places] = self.action_low, self.action_high
+        return replace(chunk, action_low=tuple(low.tolist()), action_high=tuple(high.tolist()))
+
+    @property
+    def unchunked(self) -> "Spec":
+        """The task of one step of a chunk."""
+        if self.chunk == 1:
+            return self
+        parts = tuple(entry.single for entry in self.action)
+        one = replace(self, action_dim=self.action_dim // self.chunk, action=parts, chunk=1)
+        if not self.discrete:
+            low, high = (
+                tuple(np.array(bound)[self.places[0]].tolist()) for bound in (self.action_low, self.action_high)
+            )
+            one = replace(one, action_low=low, action_high=high)
+        first, *others = parts
+        if others or first.path or len(first.shape) != (0 if self.discrete else 1):
+            return one
+        if not self.discrete:
+            return replace(one, action=())
+        return replace(one, action=(), num_actions=first.counts[0], action_start=first.starts[0])
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Where in a chunk the numbers of each of its actions lie, [chunk, action_dim of one]."""
+        ends = np.cumsum([entry.size for entry in self.action])
+        parts = [np.arange(end - entry.size, end) for end, entry in zip(ends, self.action, strict=True)]
+        return np.concatenate([part.reshape(self.chunk, -1) for part in parts], 1)
+
+    def steps(self, action: NDArray[Any]) -> NDArray[Any]:
+        """The actions [chunk, ..., n], or [chunk, ...] of single choices, that chunks [..., action_dim] are."""
+        if self.chunk == 1:
+            return action[None]
+        steps = np.moveaxis(action[..., self.places], -2, 0)
+        return steps.reshape(*steps.shape[:-1], *self.unchunked.action_shape)
 
     @property
     def discrete(self) -> bool:
@@ -112,7 +166,8 @@ class Spec:
             bounds = [f"{low:g} to {high:g}" for low, high in zip(self.action_low, self.action_high, strict=True)]
             shapes = f" of {self.action_parts}" if self.action else ""
             actions = f"{_numbers(self.action_dim)}{shapes}, {', '.join(dict.fromkeys(bounds))}"
-        return f"Spec(observations: {_numbers(self.obs_dim)}{parts}; actions: {actions})"
+        steps = f" for {self.chunk} steps" if self.chunk > 1 else ""
+        return f"Spec(observations: {_numbers(self.obs_dim)}{parts}; actions{steps}: {actions})"
 
     def _has_whole_action(self) -> bool:
         """Whether the parts of an action are all that it is, and either numbers or choices."""
@@ -127,6 +182,10 @@ class Spec:
         if type(self.history) is not int or self.history < 1:
             return False
         return self.history == 1 or all(entry.shape[:1] == (self.history,) for entry in self.entries)
+
+    def _has_whole_chunks(self) -> bool:
+        """Whether each part of a chunk is of all of its steps."""
+        return self.chunk == 1 or {entry.shape[:1] for entry in self.action} == {(self.chunk,)}
 
     def flatten(self, obs: ArrayLike | Any) -> NDArray[np.float32]:
         """An observation as the environment gives it, or a batch of them, as [..., obs_dim].
@@ -150,7 +209,7 @@ class Spec:
                 name: tuple(map(layout.Entry.from_json, fields.pop(name, ()))) for name in ("observation", "action")
             }
             spec = cls(**fields, **parts)
-            counts = [spec.obs_dim, spec.action_dim, *spec.counts]
+            counts = [spec.obs_dim, spec.action_dim, spec.chunk, *spec.counts]
             bounds = [*spec.action_low, *spec.action_high]
             widths = [entry.width for entry in spec.entries]
             ends = [len(bound) for bound in (spec.action_low, spec.action_high)]
@@ -164,6 +223,7 @@ class Spec:
                 "observations whose parts are not as many numbers as the whole": sum(widths) != spec.obs_dim,
                 "another number of observations at once than their parts": not spec._has_history(),
                 "actions whose parts are not as many numbers as the whole": not spec._has_whole_action(),
+                "chunks of actions that are not of as many steps": not spec._has_whole_chunks(),
             }
         except (TypeError, AttributeError):
             raise ValueError("it describes no task") from None

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
+from awr_exp.errors import UserError
 from awr_exp.math.advantages import episode_numbers, episode_returns
 from awr_exp.math.blocks import in_blocks
 from awr_exp.ranges import Percent, PerMember
-from awr_exp.types import Batch, Columns, Episodes, Metrics
+from awr_exp.types import Batch, Columns, Episodes, Metrics, Spec
 
 BLOCK = 2**20
 """Transitions that are looked at at once."""
@@ -28,6 +29,15 @@ class BCTop(Agent):
     def __init__(self, *args: Any, top_percent: PerMember[Percent] = 10.0, **options: Any) -> None:
         super().__init__(*args, **options)
         self.top_percent = self.hyper(top_percent)
+
+    @classmethod
+    def check_task(cls, spec: Spec) -> None:
+        super().check_task(spec)
+        if spec.chunk > 1:
+            raise UserError(
+                "agent=bc_top ranks whole episodes, and dataset.action_chunk makes parts of them: choose agent=bc with "
+                "dataset.top_percent"
+            )
 
     def targets(self, episodes: Episodes) -> Columns:
         """1 for the transitions of the best episodes and 0 for the others, [K, N]."""

@@ -22,8 +22,9 @@ def of_critic(network: MakeNetwork, **own: Any) -> MakeNetwork:
 class CriticAgent(Agent):
     """An agent with a critic.
 
-    gamma: discount; critic_lr: learning rate of the critic; value_iters: its steps on each batch; critic_layer_norm:
-    layer_norm of the critic's networks, or None for that of the policy's. options: other arguments of Agent.
+    gamma: discount of a step, so that the attribute is gamma^h where actions are chunks of h; critic_lr: learning rate
+    of the critic; value_iters: its steps on each batch; critic_layer_norm: layer_norm of the critic's networks, or None
+    for that of the policy's. options: other arguments of Agent.
     """
 
     def __init__(
@@ -37,7 +38,8 @@ class CriticAgent(Agent):
     ) -> None:
         super().__init__(*args, **options)
         self.make_critic = of_critic(self.make_network, layer_norm=critic_layer_norm)
-        self.gamma, self.critic_lr, self.value_iters = self.hyper(gamma), self.hyper(critic_lr), value_iters
+        self.gamma = self.hyper(gamma) ** self.spec.chunk
+        self.critic_lr, self.value_iters = self.hyper(critic_lr), value_iters
 
     def returns(self, episodes: Episodes, value: Value, estimator: Estimator) -> Columns:
         """The estimator's targets by V(s), and V(s) itself, [K, N], vectorised over blocks of episodes."""

@@ -30,6 +30,10 @@ def chosen(given: list[str], own: Path | None = None) -> dict[str, Any]:
     node: dict[str, Any] = content["dataset"]
     if not node:
         raise UserError("dataset=none is nothing to describe: give id=..., or choose another data set")
+    if (node.get("action_chunk") or 1) > 1:
+        raise UserError(
+            "dataset.action_chunk changes what is learnt from a data set and not what is in it: leave it out"
+        )
     asked = {key(one) for one in given}
     usual = {"reward_scale": 1.0, "reward_shift": 0.0}
     return node | {name: value for name, value in usual.items() if name in node and f"dataset.{name}" not in asked}

@@ -13,7 +13,7 @@ from awr_exp.envs import fit
 from awr_exp.envs.build import Make, collecting, opened, task
 from awr_exp.errors import UserError
 from awr_exp.surroundings import usual
-from awr_exp.training import accelerate, memory
+from awr_exp.training import accelerate, fqe, memory
 from awr_exp.types import Spec
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def parameters(agent: Config, spec: Spec) -> int:
 
 def open_task(config: Config, device: Any) -> tuple[Any, Any, Spec]:
     """The data set, or None; what makes the environment, or None; and their shapes."""
-    data = data_set(config["dataset"], device)
+    data = data_set(config["dataset"], device, config["agent"])
     make_env = build(config["env"], data=data and data.info, spec=data and data.spec)
     if data is None and make_env is None:
         raise UserError("there is nothing to learn from: choose a data set or an environment")
@@ -65,16 +65,20 @@ def open_task(config: Config, device: Any) -> tuple[Any, Any, Spec]:
 _held: tuple[str, Any] = ("", None)
 
 
-def data_set(node: Config, device: Any) -> Any:
-    """The data set, kept for the next group of a sweep, which most often wants the same; None for dataset=none."""
+def data_set(node: Config, device: Any, agent: Config | None = None) -> Any:
+    """The data set, kept for the next group of a sweep, which most often wants the same; None for dataset=none.
+
+    agent: the configuration of the one that learns from it, whose discount the rewards of chunks are summed by.
+    """
     global _held
     if not node:
         return None
-    key = json.dumps([node, str(device)], sort_keys=True, default=str)
+    gamma = {"gamma": (agent or {}).get("gamma", fqe.GAMMA)} if stacking.chunk(node) > 1 else {}
+    key = json.dumps([node, gamma, str(device)], sort_keys=True, default=str)
     if _held[0] != key:
         # The old one goes before the new one comes.
         _held = ("", None)
-        data = build(node, device=device)
+        data = build(node, device=device, **gamma)
         contracts.check_made("dataset", node, data, Transitions)
         _held = (key, data)
     return _held[1]
@@ -87,7 +91,7 @@ def parts(cfgs: Sequence[Config]) -> list[slice]:
     if len(cfgs) == 1:
         return [slice(0, 1)]
     device = accelerate.start(first["device"], first["threads"])
-    data = data_set(first["dataset"], device)
+    data = data_set(first["dataset"], device, first["agent"])
     spec = data.spec if data and "replay_size" not in first["trainer"] else open_task(first, device)[2]
     check_memory(first, spec, data, device)
     sample, trainer = build(first["agent"], spec=spec, seeds=[0]), first["trainer"]

@@ -58,6 +58,14 @@ def pixel_grid(device: torch.device | str = "cpu", **options: Any) -> Transition
     return load(id, device=device, **options)
 
 
+def dark_passages(device: torch.device | str = "cpu", **options: Any) -> Transitions:
+    """DarkPassages-v0: 300 episodes with much to little noise, seven in ten passages by the wet way. See `select`."""
+    plan = [(100, behaviour.dark_passages(noise, wet=0.7)) for noise in (0.3, 0.15, 0.05)]
+    id, worst, best = "awr_exp/dark-passages-v0", behaviour.dark_passages(1.0), behaviour.dark_passages(0.0)
+    _ensure(id, "awr_exp.envs.dark_passages:DarkPassages-v0", plan, worst, best)
+    return load(id, device=device, **options)
+
+
 def _ensure(id: str, env_id: str, plan: Plan, worst: Act, best: Act) -> None:
     """Collect the data set unless it is there. It appears whole or not at all, whoever else collects it too."""
     if export.exists(id):

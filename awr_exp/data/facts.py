@@ -61,7 +61,7 @@ def _lead(values: NDArray[np.float64]) -> float:
 def _starts(data: Transitions, chosen: NDArray[np.int64]) -> Tensor:
     """The normalised first observations of episodes."""
     mean, std = data.obs_statistics()
-    rows = data.lie.begins[torch.as_tensor(chosen, device=data.lie.begins.device)]
+    rows = data.lie.begins[data.whole[torch.as_tensor(chosen)].to(data.lie.begins.device)]
     return (data.seen(rows).to(mean) - mean) / std
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from awr_exp import layout
 from awr_exp.data import cache, content, hdf5
+from awr_exp.data.chunks import chunks
 from awr_exp.data.damage import AGAIN
 from awr_exp.data.hdf5 import METADATA
 from awr_exp.data.room import Room, WaitedError
@@ -41,13 +42,15 @@ def load(
     reward_shift: Number = 0.0,
     max_transitions: Count | None = None,
     history: Count = 1,
+    action_chunk: Count = 1,
     download: bool = False,
+    gamma: float = 1.0,
     device: torch.device | str = "cpu",
 ) -> Transitions:
     """The data set `id` of the local Minari root, or of the hub if `download` is set.
 
-    See `select` for the options. Raises UserError, naming data set, episode and field, for what is missing,
-    damaged or not usable.
+    See `select` for the options; action_chunk: the steps of `chunks`, whose rewards are summed by the discount gamma.
+    Raises UserError, naming data set, episode and field, for what is missing, damaged or not usable.
     """
     folder = _find(id, download)
     metadata = _metadata(id, folder)
@@ -69,7 +72,8 @@ def load(
     data = Transitions(flat.packed, flat.lengths, spec, info)
     for doubt in content.doubts(data, own.max_episode_steps if own else None):
         log.warning("warning: data set '%s': %s", id, doubt)
-    return select(data, top_percent, reward_scale, reward_shift, max_transitions, history).to(device)
+    chosen = select(data, top_percent, reward_scale, reward_shift, max_transitions, history)
+    return chunks(chosen, action_chunk, gamma).to(device)
 
 
 def _flat(id: str, folder: Path, metadata: dict[str, Any], observation: Any, action: Any) -> cache.Flat:

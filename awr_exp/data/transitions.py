@@ -109,6 +109,12 @@ class Transitions:
         return self.held
 
     @property
+    def whole(self) -> Tensor:
+        """[info.episodes], the first of the parts and copies of each recorded episode: it begins where that does."""
+        number = torch.arange(len(self.origin))
+        return torch.full((self.info.episodes,), len(number)).scatter_reduce(0, self.origin, number, "amin")
+
+    @property
     def capacity(self) -> int:
         """The number of transitions that there is room for."""
         return len(self)

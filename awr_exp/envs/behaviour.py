@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from awr_exp.envs import dark_passages as passages
 from awr_exp.envs import pixel_grid as pixels
 from awr_exp.envs.episode import Act
 from awr_exp.envs.two_ways import SPREAD, STEP
@@ -78,10 +79,32 @@ def pixel_grid(noise: float) -> Act:
     return act
 
 
+def dark_passages(noise: float, wet: float = 0.0) -> Act:
+    """Chooses in the light a way, the wet one with the chance `wet`, and remembers in the dark where it is.
+
+    It replaces a share `noise` of its actions by random ones.
+    """
+    way, done = np.array(0), np.array(0)
+
+    def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
+        nonlocal way, done
+        passage, dark = np.divmod(obs.argmax(-1), 2)
+        way = np.where(dark, way, rng.random(dark.shape) < wet)
+        done = np.where(dark, done, 0)
+        chance = rng.random(dark.shape) < noise
+        action = np.where(chance, rng.integers(3, size=dark.shape), passages.WAYS[passage, way, done])
+        # It knows the passages, and so whether it ran against a wall.
+        _, way, done, _ = passages.moved(passage, way, done, action)
+        return action
+
+    return act
+
+
 BUILT_IN: dict[str, Callable[[float], Act]] = {
     "Pendulum-v1": pendulum,
     "CartPole-v1": cartpole,
     "awr_exp.envs.two_ways:TwoWays-v0": two_ways,
     "awr_exp.envs.pixel_grid:PixelGrid-v0": pixel_grid,
+    "awr_exp.envs.dark_passages:DarkPassages-v0": dark_passages,
 }
 """For each task, a function that makes a policy of an amount of noise; without noise it is good."""

@@ -20,9 +20,11 @@ log = logging.getLogger(__name__)
 def check(env: gymnasium.Env, id: str, clips: bool, data: DataInfo, spec: Spec, instead: str) -> None:
     """Compare the environment `id` with the data set that it is to judge.
 
-    clips: whether it gets actions within their bounds only; instead: what else there is to choose.
-    Raises UserError where they do not fit, and warns where that may do no harm.
+    clips: whether it gets actions within their bounds only; instead: what else there is to choose. Chunks are played
+    step by step, so that it is about single steps. Raises UserError where they do not fit, and warns where that may do
+    no harm.
     """
+    spec = spec.unchunked
     own = spec_of(f"environment '{id}'", env.observation_space, env.action_space)
     if problem := _mismatch(spec, own) or _order_mismatch(spec, own, env):
         raise UserError(f"environment '{id}' does not fit data set '{data.id}': the data have {problem}; {instead}")
@@ -42,6 +44,7 @@ def check_policy(env: gymnasium.Env, owner: str, spec: Spec) -> None:
 
     Raises UserError that says how they differ. Of bounds that are infinite on one side, it depends on how it is played.
     """
+    spec = spec.unchunked
     id = env.spec.id if env.spec else str(env)
     own = spec_of(f"environment '{id}'", env.observation_space, env.action_space)
     problem = _mismatch(spec, own) or _order_mismatch(spec, own, env)

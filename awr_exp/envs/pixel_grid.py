@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from awr_exp.envs.several import Several
+from awr_exp.envs.several import One, Several
 
 SIDE = 8
 """Rows and columns of the grid."""
@@ -81,25 +81,11 @@ class PixelGridVector(Several):
         return drawn(self.walker, self.goal), np.where(new, 0.0, -1.0), there, late, {}
 
 
-class PixelGrid(gymnasium.Env):
+class PixelGrid(One):
     """One of them. The best return is minus the number of rows and columns from the walker to the goal."""
 
+    form = PixelGridVector
     observation_space, action_space = OBSERVATION, ACTION
-
-    def __init__(self) -> None:
-        self.one = PixelGridVector()
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        """Begins an episode."""
-        super().reset(seed=seed)
-        self.one.np_random = self.np_random
-        (image,), info = self.one.reset()
-        return image, info
-
-    def step(self, action: Any) -> Any:
-        """Takes an action."""
-        (image,), (reward,), (there,), (late,), info = self.one.step(np.array([action]))
-        return image, float(reward), bool(there), bool(late), info
 
 
 gymnasium.register("PixelGrid-v0", f"{__name__}:PixelGrid", vector_entry_point=f"{__name__}:PixelGridVector")

@@ -111,10 +111,11 @@ class Evaluator:
         while played.begins.size or played.open.size:
             played.begin()
             obs = torch.as_tensor(played.obs).to(agent.device, agent.dtype).unflatten(0, self.shape)
-            played.step(agent.act(obs).flatten(0, 1).cpu().numpy())
-            if played.steps == LONG:
-                said = "an evaluation has taken %d steps so far, and episodes end after %d at the latest: give the "
-                log.warning(f"{said}environment a time limit", LONG, LONGEST)
+            for action in agent.spec.steps(agent.act(obs).flatten(0, 1).cpu().numpy()):
+                played.step(action)
+                if played.steps == LONG:
+                    said = "an evaluation has taken %d steps so far, and episodes end after %d at the latest: give the "
+                    log.warning(f"{said}environment a time limit", LONG, LONGEST)
             if self.stopped():
                 until = min(until, time.perf_counter() + PATIENCE)
                 if time.perf_counter() > until:

@@ -122,14 +122,14 @@ class Sampling:
         return action
 
     def changes(self, member: int, played: Episodes, steps: facts.Steps) -> tuple[Tensor, Tensor] | None:
-        """What `Likeness` takes of a member's steps, but for the last of each episode; None where there are no others.
+        """What `Likeness` takes of a member's actions, but for the last of each episode; None if there are no others.
 
         No episode has begun anew in between.
         """
         seen, done = (torch.stack([one[member] for one in kept]) for kept in (self.seen, self.done))
         rows = [
             (seen[: end - 1, episode], done[: end - 1, episode], seen[1:end, episode])
-            for episode, end in enumerate(played.lengths[member, : self.episodes].tolist())
+            for episode, end in enumerate((-(-played.lengths[member, : self.episodes] // self.spec.chunk)).tolist())
             if end > 1
         ]
         return steps.change(*map(torch.cat, zip(*rows, strict=True))) if rows else None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from awr_exp.agents.best_of import Evaluated
 from awr_exp.agents.members import Members
+from awr_exp.data.transitions import Transitions
 from awr_exp.math import losses
 from awr_exp.math.advantages import lambda_return
 from awr_exp.math.gradients import gradient
@@ -16,7 +17,7 @@ from awr_exp.math.normalizer import Normalizer
 from awr_exp.math.optimizers import Optimizer, adam
 from awr_exp.networks.actions import Q
 from awr_exp.networks.mlp import MakeNetwork
-from awr_exp.types import Batch, Episodes, LossAndMetrics, Metrics, Spec
+from awr_exp.types import Batch, LossAndMetrics, Metrics, Spec
 
 LEVEL_ROWS = 100_000
 """Rows of the data, evenly spread, by which the level of Q is solved in the end."""
@@ -67,11 +68,13 @@ class FittedQ(Members):
         with self.device:
             self.q = self.net("q", Q(spec, network, size=1), averaged=True)
         self.normalizer = Normalizer(self.hyper(True), spec.obs_dim)
-        self.gamma, self.lr, self.target_rate = self.hyper(gamma), self.hyper(lr), self.hyper(target_rate)
+        # Of a step; from one chunk to the next there are several.
+        self.gamma = self.hyper(gamma) ** spec.chunk
+        self.lr, self.target_rate = self.hyper(lr), self.hyper(target_rate)
         self.unlimited, self.unit, self.level = self.hyper(torch.inf), self.hyper(1.0), self.hyper(0.0)
 
     @torch.no_grad()
-    def begin(self, data: Episodes, policy: Evaluated) -> None:
+    def begin(self, data: Transitions, policy: Evaluated) -> None:
         """Look up what the policies do in the states of the data, and what the data's own returns are."""
 
         def act(obs: Tensor) -> Tensor:
@@ -95,7 +98,7 @@ class FittedQ(Members):
         """[K, B] for obs in the data's units."""
         return self.q.module(theta, self.normalizer(obs), action).squeeze(1)
 
-    def sample(self, data: Episodes, rows: Tensor) -> Batch:
+    def sample(self, data: Transitions, rows: Tensor) -> Batch:
         """The transitions `rows` [K, B] as `update` takes them."""
         member = torch.arange(self.members, device=rows.device).unsqueeze(1)
         return replace(data.sample(rows), next_action=self.next_action[member, rows])
@@ -135,7 +138,7 @@ class FittedQ(Members):
         return torch.cat([self.f(theta, *part) for part in parts], 1)
 
     @torch.no_grad()
-    def estimate(self, data: Episodes) -> Estimate:
+    def estimate(self, data: Transitions) -> Estimate:
         """What the slow Q says, with its level solved on all data, or on LEVEL_ROWS of them."""
         some = torch.arange(len(data), device=self.device)[:: -(-len(data) // LEVEL_ROWS)]
         batch = data.sample(some.unsqueeze(0))
@@ -157,6 +160,6 @@ class FittedQ(Members):
         return Estimate(self.unit * value, self.unit * recorded, self.unit.squeeze(1).square() * error)
 
 
-def first_rows(data: Episodes) -> Tensor:
-    """The row in which each episode begins, [E]."""
-    return torch.cat([data.last.new_ones(1), data.last[:-1]]).nonzero().squeeze(1)
+def first_rows(data: Transitions) -> Tensor:
+    """The row in which each recorded episode begins, [E]."""
+    return (data.lengths.cumsum(0) - data.lengths)[data.whole].to(data.device)

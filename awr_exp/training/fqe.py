@@ -71,10 +71,30 @@ class FQE(Callback):
         memory.check_actions(members, len(trainer.data), width, trainer.agent.device)
         if max(self.gammas(trainer)) == 1:
             raise UserError("evaluate=fqe needs a discount below 1: give evaluate.gamma, such as 0.99")
+        if trainer.agent.spec.chunk > 1:
+            self.check_chunks(trainer)
+
+    def check_chunks(self, trainer: "Trainer") -> None:
+        """Raises UserError where the rewards of chunks are not sums of the rewards that are to be estimated."""
+        assert trainer.data is not None
+        if self.gammas(trainer) != self.own_gammas(trainer):
+            raise UserError(
+                "evaluate.gamma is another discount than the agent's, by which dataset.action_chunk sums rewards: "
+                "leave it out"
+            )
+        if trainer.data.info.reward_unit.shift:
+            raise UserError(
+                "evaluate=fqe cannot take dataset.reward_shift out of the sums of rewards that dataset.action_chunk "
+                "makes: leave one of them out"
+            )
+
+    def own_gammas(self, trainer: "Trainer") -> list[float]:
+        """The discount of each member; a baseline has that of the agent that it is compared with."""
+        return [run.config.get("agent", {}).get("gamma", GAMMA) for run in trainer.runs]
 
     def gammas(self, trainer: "Trainer") -> list[float]:
-        """The discount of each member; a baseline has that of the agent that it is compared with."""
-        own = [run.config.get("agent", {}).get("gamma", GAMMA) for run in trainer.runs]
+        """The discount of each member's estimate."""
+        own = self.own_gammas(trainer)
         return own if self.gamma is None else [self.gamma] * len(own)
 
     def end(self, trainer: "Trainer") -> None:

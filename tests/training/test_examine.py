@@ -32,6 +32,7 @@ def measured(folder: Path) -> Rows:
         ([], PLAYED | OF_DATA),
         (["env=none"], OF_DATA),
         (["agent=bc", "dataset=cartpole_mixed"], PLAYED | OF_DATA),
+        (["dataset.action_chunk=4"], PLAYED | OF_DATA),
         (["trainer.eval_episodes=1"], (PLAYED | OF_DATA) - {"lead", "sampled_lead"}),
         (["dataset.max_transitions=900"], (PLAYED | OF_DATA) - {"coverage", "reach"}),
     ],

@@ -44,6 +44,7 @@ HEADS: dict[str, tuple[Spec, Any]] = {
     "unbounded": (HALF_BOUNDED, GAUSSIAN),
     "learnt": (CONTINUOUS, heads.Gaussian),
     "annealed": (CONTINUOUS, heads.AnnealedGaussian),
+    "chunks": (CONTINUOUS.chunked(2), heads.Gaussian),
     "categorical": (DISCRETE, partial(heads.Categorical, logit_penalty=0.01)),
 }
 LR = 1e-4
@@ -79,7 +80,9 @@ def problem(
     agent.fit_normalizer(torch.tensor([0.1, 0.0, -0.3]), torch.tensor([0.5, 0.8, 2.0]))
     agent.normalizer.limit.fill_(1.5)
     replay = Replay(spec, members, 2, 200)
-    data = random_batch(DISCRETE if spec.discrete else CONTINUOUS, members, 2 * 100, dtype=torch.float32)
+    data = random_batch(
+        DISCRETE if spec.discrete else CONTINUOUS.chunked(spec.chunk), members, 2 * 100, dtype=torch.float32
+    )
     replay.extend(type(data)(**{k: v.unflatten(1, (100, 2)) for k, v in vars(data).items() if v is not None}))
     g = torch.Generator().manual_seed(1)
     number = 3 * torch.rand(members, 2 * 100, generator=g)
