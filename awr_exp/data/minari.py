@@ -16,12 +16,13 @@ from torch import Tensor
 from awr_exp import layout
 from awr_exp.data import cache, content, hdf5
 from awr_exp.data.hdf5 import AGAIN, METADATA
-from awr_exp.data.transitions import Transitions, episode_returns, select
-from awr_exp.envs import source
+from awr_exp.data.hindsight import relabelled
+from awr_exp.data.transitions import Transitions, episode_returns, in_unit, select
+from awr_exp.envs import goals, source
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line, named, printable
-from awr_exp.ranges import Count, Number, Percent, Positive, Text, checked
-from awr_exp.types import DataInfo, Spec
+from awr_exp.ranges import Count, Goals, Number, Percent, Positive, Text, Whole, checked
+from awr_exp.types import DataInfo, RewardUnit, Spec
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +40,15 @@ def load(
     reward_shift: Number = 0.0,
     max_transitions: Count | None = None,
     history: Count = 1,
+    hindsight: Whole = 0,
+    goal_reward: Goals = None,
     download: bool = False,
     device: torch.device | str = "cpu",
 ) -> Transitions:
     """The data set `id` of the local Minari root, or of the hub if `download` is set.
 
-    See `select` for the options. Raises UserError, naming data set, episode and field, for what is missing,
+    See `select` for the options; hindsight: copies of each episode with goals that it came to, see
+    `awr_exp.data.hindsight`, which are judged by `goal_reward`, see `awr_exp.envs.goals.judge`. Raises UserError, naming data set, episode and field, for what is missing,
     damaged or not usable.
     """
     folder = _find(id, download)
@@ -66,7 +70,13 @@ def load(
     data = Transitions(packed, lengths, spec, info)
     for doubt in content.doubts(data, own.max_episode_steps if own else None):
         log.warning("warning: data set '%s': %s", id, doubt)
-    return select(data, top_percent, reward_scale, reward_shift, max_transitions, history).to(device)
+    data = select(data, top_percent, max_transitions=max_transitions, history=history)
+    if hindsight:
+        with goals.judge(data.info, spec, goal_reward) as judge:
+            data = relabelled(data, hindsight, judge)
+    elif goal_reward is not None:
+        raise UserError("dataset.goal_reward has no effect without copies: give dataset.hindsight=4, or leave it out")
+    return in_unit(data, RewardUnit(reward_scale, reward_shift)).to(device)
 
 
 def _rows(
