@@ -59,7 +59,7 @@ def pixel_grid(device: torch.device | str = "cpu", **options: Any) -> Transition
 
 
 def point_maze(device: torch.device | str = "cpu", **options: Any) -> Transitions:
-    """PointMaze-v0: 300 walks through four rooms to places that are hardly ever their goals. See `select`."""
+    """PointMaze-v0: 300 noisy walks to places that are away from their goals. See `select`."""
     walk, id = behaviour.point_maze_wanderer(0.5), "awr_exp/point-maze-v0"
     _ensure(id, "awr_exp.envs.point_maze:PointMaze-v0", [(300, walk)], walk, behaviour.point_maze(0.0))
     return load(id, device=device, **options)

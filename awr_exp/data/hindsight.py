@@ -1,5 +1,4 @@
-"""Hindsight relabelling (Andrychowicz et al. 2017, arXiv 1707.01495): episodes are told as if what they came to had been
-their goal.
+"""Hindsight relabelling (Andrychowicz et al. 2017, arXiv 1707.01495): episodes are told with goals that they came to.
 
 A copy of an episode wants what was achieved in a later step of it, chosen at random, and is rewarded for that. It ends
 where its goal ends an episode, and is an episode like any other for whoever learns from it.
@@ -34,7 +33,7 @@ FEW = 0.01
 
 @dataclass(frozen=True)
 class _Copy:
-    """A copy of each of E episodes of N transitions: the packed rows [E] of the goals, lengths [E], and outcomes [N]."""
+    """A copy of each of E episodes: the packed rows [E] of the goals, lengths [E], and outcomes [N] of all steps."""
 
     goals: Tensor
     lengths: NDArray[np.int64]
@@ -58,7 +57,7 @@ def relabelled(data: Transitions, copies: int, judge: Judge) -> Transitions:
         end = begin + int((one.lengths + 1).sum())
         _write(data, one, achieved, desired, packed[begin:end])
         begin = end
-    info = replace(data.info, fingerprint=f"{data.info.fingerprint}/hindsight {copies}")
+    info = replace(data.info, hindsight=copies, fingerprint=f"{data.info.fingerprint}/hindsight {copies}")
     told = Transitions(packed, torch.as_tensor(lengths), data.stored, info, data.origin.repeat(1 + copies))
     log.info(
         "data set '%s': %d steps, and %d of episodes with goals that they came to (dataset.hindsight=%d)",
@@ -69,7 +68,9 @@ def relabelled(data: Transitions, copies: int, judge: Judge) -> Transitions:
 
 def _goals(data: Transitions) -> tuple[Entry, Entry]:
     """The parts of an observation that are the achieved goal and the desired one."""
-    found = {key: [entry for entry in data.stored.observation if entry.path[:1] == (key,)] for key in (ACHIEVED, DESIRED)}
+    found = {
+        key: [entry for entry in data.stored.observation if entry.path[:1] == (key,)] for key in (ACHIEVED, DESIRED)
+    }
     said = f"data set '{data.info.id}'"
     for key, entries in found.items():
         if not entries:

@@ -47,9 +47,9 @@ def load(
 ) -> Transitions:
     """The data set `id` of the local Minari root, or of the hub if `download` is set.
 
-    See `select` for the options; hindsight: copies of each episode with goals that it came to, see
-    `awr_exp.data.hindsight`, which are judged by `goal_reward`, see `awr_exp.envs.goals.judge`. Raises UserError, naming data set, episode and field, for what is missing,
-    damaged or not usable.
+    See `select` for the options. hindsight: copies of each episode with goals that it came to, see
+    `awr_exp.data.hindsight`; goal_reward: who judges them, see `awr_exp.envs.goals.judge`. Raises UserError, naming
+    data set, episode and field, for what is missing, damaged or not usable.
     """
     folder = _find(id, download)
     metadata = _metadata(id, folder)

@@ -13,6 +13,9 @@ from awr_exp.envs.two_ways import SPREAD, STEP
 TORQUE = 2.0
 """Largest torque of Pendulum-v1."""
 
+AWAY = 5
+"""Steps at the least from the goal of PointMaze-v0 to where those walk who do not mind it."""
+
 
 def pendulum(noise: float) -> Act:
     """Pumps energy until the pendulum can be caught near the top; normal noise of `noise` times the torque."""
@@ -94,14 +97,15 @@ def point_maze(noise: float) -> Act:
 
 
 def point_maze_wanderer(noise: float) -> Act:
-    """Walks from one place of its own choice to another, as `point_maze` does, and never mind the goal."""
+    """Walks from one place of its own choice to another, as `point_maze` does, all of which are away from the goal."""
     walk, own = point_maze(noise), np.zeros(2)
 
     def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         nonlocal own
-        place = obs[4:]
-        if not own.any() or maze.reached(place, own):
-            own = rng.choice(maze.CELLS) + 0.5
+        goal, place = obs[2:4], obs[4:]
+        away = maze.SHORTEST[maze.cells(goal)] >= AWAY
+        if not own.any() or not away[maze.cells(own)] or maze.reached(place, own):
+            own = rng.choice(maze.CELLS[away]) + 0.5
         return walk(np.concatenate([place, own, place]), rng)
 
     return act

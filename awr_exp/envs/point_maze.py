@@ -1,7 +1,7 @@
-"""A point that walks to a goal through four rooms: `awr_exp.envs.point_maze:PointMaze-v0`.
+"""A point that walks round a wall to a goal: `awr_exp.envs.point_maze:PointMaze-v0`.
 
-It has the interface of gymnasium-robotics' GoalEnv: what is observed has the goal beside it, and the reward is a function
-of what was achieved and what was desired. The shortest way is known. Places are rows [..., 2] of x and y.
+It has the interface of gymnasium-robotics' GoalEnv: what is observed has the goal beside it, and the reward is a
+function of what was achieved and what was desired. The shortest way is known. Places are rows [..., 2] of x and y.
 """
 
 from itertools import product
