@@ -32,7 +32,10 @@ IN_CONTRACT = ("agent", "advantage", "augmentation", "head", "network", "optimiz
 NEEDS = {
     "minari": "dataset.id=awr_exp/pendulum-mixed-v0", "gym": "env.id=Pendulum-v1", "online_paper": "env.id=Pendulum-v1",
 }  # fmt: skip
-ENVS = {"cartpole": "dataset=cartpole_mixed", "two_ways": "dataset=two_ways", "pixel_grid": "dataset=pixel_grid"}
+ENVS = {
+    "cartpole": "dataset=cartpole_mixed", "two_ways": "dataset=two_ways", "pixel_grid": "dataset=pixel_grid",
+    "point_maze": "dataset=point_maze",
+}  # fmt: skip
 EXTRAS = {
     "halfcheetah": "mujoco", "hopper": "mujoco", "walker2d": "mujoco", "ant": "mujoco", "humanoid": "mujoco",
     "lunarlander": "Box2D", "lunarlander_continuous": "Box2D",

@@ -370,10 +370,13 @@ def test_goals_of_the_maze_are_reached_by_hindsight_alone(
     from awr_exp.envs.point_maze import FAR
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
-    small = ["experiment=point_maze", "trainer.updates=3000", "logger=jsonl", "trainer.compile=false"]
+    small = [
+        "experiment=point_maze", "trainer.updates=2000", "trainer.eval_interval=2000", "network.hidden=[64,64]",
+        "trainer.eval_episodes=40", "logger=jsonl", "trainer.compile=false",
+    ]  # fmt: skip
     found = []
     for number in (0, 20):
         (outcome,) = train([composed(*small, f"dataset.hindsight={number}")], [tmp_path / f"{number}"])
         found.append(outcome.metrics["eval/return_mean"])
-    assert found[0] < -40
-    assert -30 < found[1] < 1 - FAR
+    assert found[0] < -45
+    assert -35 < found[1] < 1 - FAR
