@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from awr_exp import shell
 from awr_exp.envs import make, source
-from awr_exp.envs.build import Make, opened
+from awr_exp.envs.build import MakeEnv, opened
 from awr_exp.errors import FAILURES, UserError, first_line, named
 from awr_exp.guard import foreign_module
 from awr_exp.surroundings import kept
@@ -54,18 +54,18 @@ def judge(data: DataInfo, spec: Spec, who: str | float | None) -> Iterator[Judge
     # The history that is seen is nothing that an environment in no wrapper knows of.
     place = _place(replace(data, history=1), spec, who)
     with opened(place) as env:
-        bare = env.unwrapped
+        bare, id = env.unwrapped, env.spec.id if env.spec else str(env)
         missing = [name for name in FUNCTIONS if not callable(getattr(bare, name, None))]
         if missing:
-            raise UserError(f"environment '{place.id}' has no {missing[0]} to judge other goals by: {INSTEAD}")
+            raise UserError(f"environment '{id}' has no {missing[0]} to judge other goals by: {INSTEAD}")
         functions = [getattr(bare, name) for name in FUNCTIONS]
 
         def outcome(achieved: NDArray[Any], desired: NDArray[Any]) -> Outcome:
-            reward, *flags = (_of_each(place.id, function, achieved, desired) for function in functions)
+            reward, *flags = (_of_each(id, function, achieved, desired) for function in functions)
             terminated, truncated = (flag != 0 for flag in flags)
             return reward, terminated, truncated
 
-        yield Judge(f"environment '{place.id}'", outcome)
+        yield Judge(f"environment '{id}'", outcome)
 
 
 def within(distance: float) -> Judge:
@@ -79,7 +79,7 @@ def within(distance: float) -> Judge:
     return Judge(f"dataset.goal_reward={distance:g}", outcome)
 
 
-def _place(data: DataInfo, spec: Spec, id: str | None) -> Make:
+def _place(data: DataInfo, spec: Spec, id: str | None) -> MakeEnv:
     """What makes the environment that judges."""
     if id is not None:
         return make.gym(data, spec, id)
