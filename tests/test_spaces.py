@@ -83,8 +83,10 @@ def record(place: str, name: str) -> str:
             seen.append(obs), rewards.append(reward)
         own = (stacked(space, each) for space, each in ((env.observation_space, seen), (env.action_space, actions)))
         buffers.append(EpisodeBuffer(None, None, None, *own, rewards, [False] * 6, [False] * 5 + [True], {}))
-    minari.create_dataset_from_buffers("test/shows-v0", buffers, env=env)
-    return "test/shows-v0"
+    # A run keeps the last data set of an id.
+    id = f"test/{place}-{name.replace(' ', '-')}-v0"
+    minari.create_dataset_from_buffers(id, buffers, env=env)
+    return id
 
 
 def test_the_examples_are_of_every_space_that_there_is() -> None:
@@ -130,10 +132,11 @@ def test_it_is_refused_by_name_in_one_line(
     env = ["env=gym", "env.id=Shows-v0", f"+env.kwargs.place={place}", f"+env.kwargs.name={name}"]
     said = [refused(train, [composed("trainer=online", *env, *SMALL)], [tmp_path / "run"])]
     if name == "Text":
-        (file,) = tmp_path.glob(f"{record(place, 'Discrete')}/data/metadata.json")
+        id = record(place, "Discrete")
+        (file,) = tmp_path.glob(f"{id}/data/metadata.json")
         content = json.loads(file.read_text()) | {f"{place}_space": serialize_space(KINDS[place][name])}
         file.write_text(json.dumps(content))
-        said.append(refused(load, "test/shows-v0"))
+        said.append(refused(load, id))
     for line in said:
         assert line is not None
         assert f"is a {name}" in line or f"are a {name}" in line
