@@ -76,12 +76,12 @@ def _of_value(key: Any, value: Any, path: str, known: Mapping[str, Kind] | None 
     elif isinstance(value, str) and "${" in value:
         # What it resolves to could be anything.
         yield None, f"has {shown(value)} as {path}, which is not a plain value: write there what it should be"
-    elif isinstance(value, str) and path.startswith("env."):
-        if module := foreign_module(value) if key == "id" or names_module(value) else None:
+    elif isinstance(value, str) and (path.startswith("env.") or path == "dataset.goal_reward"):
+        if module := foreign_module(value) if key in ("id", "goal_reward") or names_module(value) else None:
             plain = re.fullmatch(r"\w+(\.\w+)*", module)
             said = f"'{module}'" if plain else shown(module)
             yield module if plain else None, f"wants to import {said} for its environment"
-        elif key != "id" and names_file(value):
+        elif key not in ("id", "goal_reward") and names_file(value):
             yield value, f"wants to open {shown(value)} as {path}"
     elif value and path in ("logger.wandb.entity", "logger.mlflow.tracking_uri"):
         yield value, f"wants to send its metrics to {shown(value)} at {'W&B' if 'wandb' in path else 'MLflow'}"

@@ -90,6 +90,8 @@ Wrappers = Annotated[
         "a list of wrappers, each a name or {name: {argument: value}}",
     ),
 ]
+Goals: TypeAlias = Text | Positive | None
+"""Who says what a goal is worth: the environment of this id, or a distance; None: that which the data name."""
 Options = Annotated[Mapping[str, Any], Range(lambda v: isinstance(v, Mapping), "a mapping")]
 
 

@@ -57,6 +57,7 @@ class DataInfo:
     episode_returns: undiscounted, in the data's own units, whatever reward_unit is; fingerprint: changes when the
     content does; env_spec, eval_env_spec: the environments that it comes from and that it is to be evaluated in, as
     `awr_exp.envs.source.EnvSource` or gymnasium's EnvSpec, or None; history: observations that are seen at once;
+    hindsight: copies of each episode with other goals, of which episode_returns says nothing;
     ref_min_score, ref_max_score: returns of a random and an expert policy, or None; observation_space: gymnasium's, as
     the data set says, or None; observation_columns, action_columns: what each entry is called, or none where nobody
     has named them.
@@ -72,6 +73,7 @@ class DataInfo:
     eval_env_spec: Any = None
     observation_space: Any = None
     history: int = 1
+    hindsight: int = 0
     observation_columns: Sequence[str] = ()
     action_columns: Sequence[str] = ()
 

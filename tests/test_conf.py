@@ -33,11 +33,9 @@ NEEDS = {
     "minari": "dataset.id=awr_exp/pendulum-mixed-v0", "gym": "env.id=Pendulum-v1", "online_paper": "env.id=Pendulum-v1",
 }  # fmt: skip
 ENVS = {
-    "cartpole": "dataset=cartpole_mixed",
-    "two_ways": "dataset=two_ways",
-    "pixel_grid": "dataset=pixel_grid",
-    "dark_passages": "dataset=dark_passages",
-}
+    "cartpole": "dataset=cartpole_mixed", "two_ways": "dataset=two_ways", "pixel_grid": "dataset=pixel_grid",
+    "dark_passages": "dataset=dark_passages", "point_maze": "dataset=point_maze",
+}  # fmt: skip
 EXTRAS = {
     "halfcheetah": "mujoco", "hopper": "mujoco", "walker2d": "mujoco", "ant": "mujoco", "humanoid": "mujoco",
     "lunarlander": "Box2D", "lunarlander_continuous": "Box2D",

@@ -66,6 +66,13 @@ def dark_passages(device: torch.device | str = "cpu", **options: Any) -> Transit
     return load(id, device=device, **options)
 
 
+def point_maze(device: torch.device | str = "cpu", **options: Any) -> Transitions:
+    """PointMaze-v0: 300 noisy walks to places that are away from their goals. See `select`."""
+    walk, id = behaviour.point_maze_wanderer(0.5), "awr_exp/point-maze-v0"
+    _ensure(id, "awr_exp.envs.point_maze:PointMaze-v0", [(300, walk)], walk, behaviour.point_maze(0.0))
+    return load(id, device=device, **options)
+
+
 def _ensure(id: str, env_id: str, plan: Plan, worst: Act, best: Act) -> None:
     """Collect the data set unless it is there. It appears whole or not at all, whoever else collects it too."""
     if export.exists(id):
@@ -79,6 +86,6 @@ def _ensure(id: str, env_id: str, plan: Plan, worst: Act, best: Act) -> None:
         played = lambda act: play(fleet, act, int(rng.integers(2**31)), rng)  # noqa: E731
         episodes = [played(act) for count, act in plan for _ in range(count)]
         low, high = (float(np.mean([sum(played(act)["reward"].tolist()) for _ in range(100)])) for act in (worst, best))
-        about = f"Episodes of {env_id} by policies from random to good, in this order."
-        quality = "built-in policies of mixed quality"
+        kinds = "policies from random to good, in this order" if len(plan) > 1 else "a random policy"
+        about, quality = f"Episodes of {env_id} by {kinds}.", "built-in policies of mixed quality"
         export.create(id, episodes, spec, env, (low, high), algorithm_name=quality, description=about)

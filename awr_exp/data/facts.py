@@ -36,11 +36,12 @@ def coverage(data: Transitions) -> dict[str, float]:
 
     `coverage` is its lead, and `reach` the score that this lead adds up to with the mean's. Their unit is the way from
     the data's random to its expert reference; without these, there is no reach, and the unit of coverage is the mean
-    size of a return. Empty where there are too few episodes to say so, or all returns are 0.
+    size of a return. Empty where there are too few episodes to say so, all returns are 0, or copies of them have other
+    goals.
     """
     info = data.info
     chosen = np.linspace(0, info.episodes - 1, min(EPISODES, info.episodes)).astype(np.int64)
-    if len(chosen) < FEWEST:
+    if len(chosen) < FEWEST or info.hindsight:
         return {}
     returns = info.episode_returns[chosen]
     # What episodes from near starts return, too, is no merit of the actions; but neighbours may also be bad by chance.

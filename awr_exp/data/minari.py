@@ -18,13 +18,14 @@ from awr_exp.data import cache, content, hdf5
 from awr_exp.data.chunks import chunks
 from awr_exp.data.damage import AGAIN
 from awr_exp.data.hdf5 import METADATA
+from awr_exp.data.hindsight import relabelled
 from awr_exp.data.room import Room, WaitedError
-from awr_exp.data.transitions import Transitions, select
-from awr_exp.envs import source
+from awr_exp.data.transitions import Transitions, in_unit, select
+from awr_exp.envs import goals, source
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line, named, printable
-from awr_exp.ranges import Count, Number, Percent, Positive, Text, checked
-from awr_exp.types import DataInfo
+from awr_exp.ranges import Count, Goals, Number, Percent, Positive, Text, Whole, checked
+from awr_exp.types import DataInfo, RewardUnit
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +44,18 @@ def load(
     max_transitions: Count | None = None,
     history: Count = 1,
     action_chunk: Count = 1,
+    hindsight: Whole = 0,
+    goal_reward: Goals = None,
     download: bool = False,
     gamma: float = 1.0,
     device: torch.device | str = "cpu",
 ) -> Transitions:
     """The data set `id` of the local Minari root, or of the hub if `download` is set.
 
-    See `select` for the options; action_chunk: the steps of `chunks`, whose rewards are summed by the discount gamma.
-    Raises UserError, naming data set, episode and field, for what is missing, damaged or not usable.
+    See `select` for the options; action_chunk: the steps of `chunks`, whose rewards are summed by the discount gamma;
+    hindsight: copies of each episode with goals that it came to, see `awr_exp.data.hindsight`; goal_reward: who judges
+    them, see `awr_exp.envs.goals.judge`. Raises UserError, naming data set, episode and field, for what is missing,
+    damaged or not usable.
     """
     folder = _find(id, download)
     metadata = _metadata(id, folder)
@@ -72,8 +77,13 @@ def load(
     data = Transitions(flat.packed, flat.lengths, spec, info)
     for doubt in content.doubts(data, own.max_episode_steps if own else None):
         log.warning("warning: data set '%s': %s", id, doubt)
-    chosen = select(data, top_percent, reward_scale, reward_shift, max_transitions, history)
-    return chunks(chosen, action_chunk, gamma).to(device)
+    data = select(data, top_percent, max_transitions=max_transitions, history=history)
+    if hindsight:
+        with goals.judge(data.info, spec, goal_reward) as judge:
+            data = relabelled(data, hindsight, judge)
+    elif goal_reward is not None:
+        raise UserError("dataset.goal_reward has no effect without copies: give dataset.hindsight=4, or leave it out")
+    return chunks(in_unit(data, RewardUnit(reward_scale, reward_shift)), action_chunk, gamma).to(device)
 
 
 def _flat(id: str, folder: Path, metadata: dict[str, Any], observation: Any, action: Any) -> cache.Flat:

@@ -7,11 +7,15 @@ from numpy.typing import NDArray
 
 from awr_exp.envs import dark_passages as passages
 from awr_exp.envs import pixel_grid as pixels
+from awr_exp.envs import point_maze as maze
 from awr_exp.envs.episode import Act
 from awr_exp.envs.two_ways import SPREAD, STEP
 
 TORQUE = 2.0
 """Largest torque of Pendulum-v1."""
+
+AWAY = 5
+"""Steps at the least from the goal of PointMaze-v0 to where those walk who do not mind it."""
 
 
 def pendulum(noise: float) -> Act:
@@ -100,11 +104,41 @@ def dark_passages(noise: float, wet: float = 0.0) -> Act:
     return act
 
 
+def point_maze(noise: float) -> Act:
+    """Walks to the goal on a shortest way, and replaces a share `noise` of its actions by random ones."""
+
+    def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        goal, place = obs[..., 2:4], obs[..., 4:]
+        after = maze.moved(np.repeat(place[..., None, :], len(maze.MOVES), -2), maze.MOVES)
+        left = maze.SHORTEST[maze.cells(after), maze.cells(goal)[..., None]]
+        wanted = maze.MOVES[left.argmin(-1)]
+        chance = rng.random((*wanted.shape[:-1], 1)) < noise
+        return np.where(chance, rng.uniform(-1, 1, wanted.shape), wanted).astype(np.float32)
+
+    return act
+
+
+def point_maze_wanderer(noise: float) -> Act:
+    """Walks from one place of its own choice to another, as `point_maze` does, all of which are away from the goal."""
+    walk, own = point_maze(noise), np.zeros(2)
+
+    def act(obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        nonlocal own
+        goal, place = obs[2:4], obs[4:]
+        away = maze.SHORTEST[maze.cells(goal)] >= AWAY
+        if not own.any() or not away[maze.cells(own)] or maze.reached(place, own):
+            own = rng.choice(maze.CELLS[away]) + 0.5
+        return walk(np.concatenate([place, own, place]), rng)
+
+    return act
+
+
 BUILT_IN: dict[str, Callable[[float], Act]] = {
     "Pendulum-v1": pendulum,
     "CartPole-v1": cartpole,
     "awr_exp.envs.two_ways:TwoWays-v0": two_ways,
     "awr_exp.envs.pixel_grid:PixelGrid-v0": pixel_grid,
     "awr_exp.envs.dark_passages:DarkPassages-v0": dark_passages,
+    "awr_exp.envs.point_maze:PointMaze-v0": point_maze,
 }
 """For each task, a function that makes a policy of an amount of noise; without noise it is good."""

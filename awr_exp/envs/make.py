@@ -22,6 +22,9 @@ from awr_exp.types import DataInfo, Spec
 
 log = logging.getLogger(__name__)
 
+OTHERS = "choose env=gym env.id=... or env=none"
+"""What there is beside the environment that a data set names."""
+
 
 @checked("env")
 def gym(
@@ -65,7 +68,7 @@ def from_dataset(data: DataInfo | None, spec: Spec | None) -> MakeEnv:
         raise UserError(
             f"data set '{data.id}' does not say where it was collected: choose env=gym env.id=... or env=none"
         )
-    make = _recorded(data, spec, judge or own)
+    make = recorded(data, spec, judge or own)
     if own is None or judge is None or judge == own:
         return make
     log.info(
@@ -73,11 +76,14 @@ def from_dataset(data: DataInfo | None, spec: Spec | None) -> MakeEnv:
         "env_spec: %s, and what a run collects is, too",
         *(data.id, source.described(judge), source.described(own)),
     )
-    return replace(make, collects=partial(_recorded, data, spec, own))
+    return replace(make, collects=partial(recorded, data, spec, own))
 
 
-def _recorded(data: DataInfo, spec: Spec | None, env: Any) -> Make:
-    """What makes the environment `env` that a data set names, once it is found to be safe, there and fitting."""
+def recorded(data: DataInfo, spec: Spec | None, env: Any, instead: str = OTHERS) -> Make:
+    """What makes the environment `env` that a data set names, once it is found to be safe, there and fitting.
+
+    instead: what else there is to choose. Raises UserError where it is not.
+    """
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
     make = _of(env, clip)
@@ -92,7 +98,7 @@ def _recorded(data: DataInfo, spec: Spec | None, env: Any) -> Make:
         log.info("data set '%s' knows no limit of %d steps in %s: nor does its evaluation", data.id, limit, env.id)
     if any(map(source.recreated, make.wrappers)):
         log.info("environment of data set '%s', with what it was recorded through: %s", data.id, source.described(env))
-    _check(make, data, spec, "choose env=gym env.id=... or env=none")
+    _check(make, data, spec, instead)
     if learnt := [name for name in map(source.recreated, make.wrappers) if name in source.LEARNING]:
         log.warning(
             "data set '%s' was recorded through %s, whose statistics it does not hold: they begin anew, and scores are "
