@@ -67,12 +67,12 @@ class FQE(Callback):
     def begin(self, trainer: "Trainer") -> None:
         if trainer.data is None:
             raise UserError("evaluate=fqe needs a data set: leave it out, or choose dataset=...")
-        members, width = trainer.agent.members, trainer.agent.spec.action_dim
-        memory.check_actions(members, len(trainer.data), width, trainer.agent.device)
         if max(self.gammas(trainer)) == 1:
             raise UserError("evaluate=fqe needs a discount below 1: give evaluate.gamma, such as 0.99")
         if trainer.agent.spec.chunk > 1:
             self.check_chunks(trainer)
+        members, width = trainer.agent.members, trainer.agent.spec.action_dim
+        memory.check_actions(members, len(trainer.data), width, trainer.agent.device)
 
     def check_chunks(self, trainer: "Trainer") -> None:
         """Raises UserError where the rewards of chunks are not sums of the rewards that are to be estimated."""

@@ -337,7 +337,9 @@ def test_what_chunks_have_no_form_for_is_refused(act: Callable[[], Any], said: s
 def test_an_estimate_of_other_rewards_than_were_summed_is_refused(gamma: float | None, shift: float, said: str) -> None:
     data = chunks(select(recorded(CONTINUOUS, [9], [True]), reward_shift=shift), 2, 0.9)
     runs = [SimpleNamespace(config={"agent": {"gamma": 0.9}})]
-    trainer: Any = SimpleNamespace(data=data, runs=runs, agent=SimpleNamespace(spec=data.spec))
+    trainer: Any = SimpleNamespace(
+        data=data, runs=runs, agent=SimpleNamespace(spec=data.spec, members=1, device=torch.device("cpu"))
+    )
     found = refused(FQE(MLP, gamma=gamma).begin, trainer)
     assert found is None if not said else said in str(found)
 
