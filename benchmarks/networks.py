@@ -38,7 +38,7 @@ class Kind:
     """A kind of network: ours, the plain layers of the same, the observation that it is measured on, and the batch."""
 
     ours: Callable[..., Any]
-    plain: Callable[[int], nn.Module]
+    plain: Callable[[int, int], nn.Module]
     shape: tuple[int, ...]
     batch: int
 
@@ -90,8 +90,8 @@ def images(encoder: Any, wide: int) -> Any:
     return partial(Images, encoder=encoder, trunk=partial(MLP, hidden=(wide,)), features=wide)
 
 
-SMALL = {"filters": (16, 32, 32), "kernels": (4, 3, 3), "strides": (2, 2, 1)}
-CLASSIC = {"filters": (32, 64, 64), "kernels": (8, 4, 3), "strides": (4, 2, 1)}
+SMALL: dict[str, Any] = {"filters": (16, 32, 32), "kernels": (4, 3, 3), "strides": (2, 2, 1)}
+CLASSIC: dict[str, Any] = {"filters": (32, 64, 64), "kernels": (8, 4, 3), "strides": (4, 2, 1)}
 KINDS = {
     "mlp": Kind(partial(MLP, hidden=(256, 256)), plain_mlp, (17,), 256),
     "cnn_small": Kind(

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from awr_exp.data.mapped import mapped
+from awr_exp.data.mapped import mapped, read_at_random
 from awr_exp.data.room import fits
 from awr_exp.data.schema import STORED, Schema
 from awr_exp.machine import cache_home
@@ -81,11 +81,12 @@ def read(folder: Path, made_of: Iterable[Path]) -> Flat | None:
                 raise ValueError("a file has changed")
             spec, lengths = Spec.from_json(facts["spec"]), np.array(facts["lengths"], np.int64)
             packed = mapped(_own(place / f"{name}.npy"))
-            if fits(packed.numel() * packed.element_size()):
-                packed = packed.clone()
+            in_memory = fits(packed.numel() * packed.element_size())
+            packed = packed.clone() if in_memory else packed
             if _digest(packed, facts, place / f"{name}.npy") != facts["digest"]:
                 raise ValueError("it is damaged")
             returns = np.array(facts["returns"], np.float64)
+            packed = packed if in_memory else read_at_random(packed)
             return Flat(packed, torch.from_numpy(lengths), returns, spec, list(facts["coarse"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.debug("no cache in %s: %s", place, error)

@@ -20,6 +20,9 @@ RANDOM, WILL_NEED = (getattr(mmap, name, None) for name in ("MADV_RANDOM", "MADV
 COPY_ON_WRITE = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 """Torch wants writable memory, and the file stays as it is; no memory is set aside for what nobody writes."""
 
+_maps: list[range] = []
+"""The addresses of rows that are read at random. Whatever else comes to lie there later is not harmed by advice."""
+
 
 def mapped(file: Path) -> Tensor:
     """The rows in a NumPy file. Raises ValueError for what is none, and OSError where it cannot be read."""
@@ -31,10 +34,27 @@ def mapped(file: Path) -> Tensor:
             raise ValueError("it has another form")
         buffer = mmap.mmap(opened.fileno(), 0, COPY_ON_WRITE, mmap.PROT_READ | mmap.PROT_WRITE)
         begin = opened.tell()
-    rows = torch.from_numpy(np.frombuffer(buffer, np.float32, math.prod(shape), begin).reshape(shape))
-    # A batch has rows from everywhere: their neighbours would be read in vain.
+    return torch.from_numpy(np.frombuffer(buffer, np.float32, math.prod(shape), begin).reshape(shape))
+
+
+def read_at_random(rows: Tensor) -> Tensor:
+    """The rows, which from now on are read one here and one there: their neighbours would be read in vain."""
     _advise(rows, RANDOM)
+    _maps.append(range(rows.data_ptr(), rows.data_ptr() + rows.numel() * rows.element_size()))
     return rows
+
+
+def ask_for(rows: Tensor, places: Tensor) -> None:
+    """Have the system read those of rows [n, W] that are at places [...], and each one below, if they are in a file.
+
+    A disk reads many at once in a fraction of the time that it takes for one after another.
+    """
+    call, begin = _madvise(), rows.data_ptr()
+    if call is None or WILL_NEED is None or not any(begin in one for one in _maps):
+        return
+    row = rows.stride(0) * rows.element_size()
+    for page in np.unique((begin + places.flatten().numpy() * row) // mmap.PAGESIZE).tolist():
+        call(page * mmap.PAGESIZE, 2 * row + mmap.PAGESIZE, WILL_NEED)
 
 
 def read_soon(rows: Tensor) -> None:
@@ -61,9 +81,12 @@ def _advise(rows: Tensor, advice: int | None) -> None:
     call, begin = _madvise(), rows.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
     if call is not None and advice is not None and rows.numel():
         size = rows.data_ptr() + rows.numel() * rows.element_size() - begin
-        call(ctypes.c_void_p(begin), ctypes.c_size_t(size), advice)
+        call(begin, size, advice)
 
 
 @cache
 def _madvise() -> Any:
-    return getattr(ctypes.CDLL(None), "madvise", None)
+    call = getattr(ctypes.CDLL(None), "madvise", None)
+    if call is not None:
+        call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return call

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from awr_exp.data.mapped import mapped
+from awr_exp.data.mapped import mapped, read_at_random
 from awr_exp.errors import UserError, named
 from awr_exp.machine import free_memory
 from awr_exp.surroundings import interruptible
@@ -86,7 +86,7 @@ class Room:
         if self.file is None:
             return self.packed
         assert self.draft is not None
-        return mapped(self.draft)
+        return read_at_random(mapped(self.draft))
 
     def _write(self, act: Any) -> None:
         assert self.file is not None

@@ -3,10 +3,12 @@
 import logging
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from awr_exp.data import mapped
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Whole, checked
 from awr_exp.seeding import draw_rows, shuffle_rows
@@ -57,7 +59,9 @@ class FixedData(Schedule):
         block, place = divmod(run.step, ROW_BLOCK)
         if block not in run.ahead:
             shape, agent = (ROW_BLOCK, run.batch_size), run.agent
-            rows = draw_rows(agent.seeds, (block,), len(run.experience), shape, agent.device)
+            data: Any = run.experience
+            rows = draw_rows(agent.seeds, (block,), len(data), shape, agent.device)
+            mapped.ask_for(data.held, data.places(rows).cpu())
             run.ahead = {block: (rows, run.noise((block,), shape))}
         rows, noise = run.ahead[block]
         return rows[place:], noise[place:]
