@@ -1,11 +1,23 @@
 """Where the next observations of a replay's transitions are, so that each is kept once."""
 
+import math
+
 import torch
 from torch import Tensor
+
+from awr_exp.data.schema import STORED, Schema
+from awr_exp.data.stacks import AGE
+from awr_exp.types import Spec
 
 SHARE = 1 / 32
 """Rows for final observations that there is room for to begin with, for each of a replay's own. Where episodes are
 shorter than that, they grow, twofold each time."""
+
+
+def row_bytes(spec: Spec) -> int:
+    """The bytes that a replay takes for each transition, but for final observations of episodes shorter than usual."""
+    row = (1 + SHARE) * torch.float32.itemsize * Schema(spec.single, STORED).width
+    return math.ceil(row) + torch.int64.itemsize + (AGE.itemsize if spec.history > 1 else 0)
 
 
 class Following:
@@ -13,25 +25,23 @@ class Following:
 
     at: [K, T, E] int64. Most often it is the row of the same environment's next slot: a number in the ring laid flat.
     Where another episode follows, and after the newest step, it is a row of its own, whose place in `rows` is ~at.
-    rows: [P, W], those of the newest steps first, [K * E], then `kept`, then a queue of `used` rows that begins at
-    `begin`: what was put in first is overwritten first, as slots are.
+    rows: [P, W], those of the newest steps first, which are `newest` [K, 1, E, W], then `kept`, then a queue of `used`
+    rows that begins at `begin`: what was put in first is overwritten first, as slots are.
     """
 
     def __init__(self, members: int, steps: int, envs: int, kept: int, width: int, device: torch.device) -> None:
         self.at = torch.zeros(members, steps, envs, dtype=torch.int64, device=device)
         self.fixed, self.begin, self.used = members * envs + kept, 0, 0
         self.room = max(1, int(SHARE * members * steps * envs))
-        self.rows = torch.zeros(self.fixed + self.room, width, device=device)
         lanes = torch.arange(members * envs, device=device).view(members, 1, envs)
         self.first = lanes // envs * (steps * envs) + lanes % envs
         """The rows of the first step of each environment in the ring laid flat, [K, 1, E]."""
         self.own = ~lanes
         """What `at` says of the newest steps."""
+        self._lay(torch.zeros(self.fixed + self.room, width, device=device))
 
-    @property
-    def newest(self) -> Tensor:
-        """The rows of the newest next observations, [K, 1, E, W]."""
-        return self.rows[: self.own.numel()].view(*self.own.shape, -1)
+    def _lay(self, rows: Tensor) -> None:
+        self.rows, self.newest = rows, rows[: self.own.numel()].view(*self.own.shape, -1)
 
     def taken(self, table: Tensor, following: Tensor) -> Tensor:
         """The rows [n, W] where next observations are, by what `at` says; table: the ring laid flat."""
@@ -90,7 +100,7 @@ class Following:
     def _grow(self) -> None:
         """Double the room of the queue. What begins anew at its front goes on behind its end then."""
         queue = self.rows[self.fixed :]
-        self.rows = torch.cat([self.rows, queue])
+        self._lay(torch.cat([self.rows, queue]))
         around = (self.at < -self.fixed) & (self.at >= -self.fixed - max(0, self.begin + self.used - self.room))
         self.at[around] -= self.room
         self.room *= 2

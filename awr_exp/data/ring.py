@@ -1,6 +1,5 @@
 """Steps of many environments in one tensor, of which each observation is kept once, and what comes of them again."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
@@ -8,21 +7,15 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from awr_exp.data.following import SHARE, Following
+from awr_exp.data.following import Following
 from awr_exp.data.schema import STORED, Schema, chosen
-from awr_exp.data.stacks import AGE, Past, last, together
+from awr_exp.data.stacks import Past, last, together
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.types import Batch, Spec
 
 AT_ONCE = 4096
 """Transitions of a data set that are copied at once."""
-
-
-def row_bytes(spec: Spec) -> int:
-    """The bytes that a replay takes for each transition, but for final observations of episodes shorter than usual."""
-    row = (1 + SHARE) * torch.float32.itemsize * Schema(spec.single, STORED).width
-    return math.ceil(row) + torch.int64.itemsize + (AGE.itemsize if spec.history > 1 else 0)
 
 
 class Ring:
@@ -44,15 +37,16 @@ class Ring:
         device: torch.device | str = "cpu",
         data: Transitions | None = None,
     ) -> None:
-        self.spec, self.members, self.envs = spec, members, envs
+        self.spec, self.members, self.envs, self.added = spec, members, envs, 0
         self.schema, self.device = Schema(spec.single, STORED), torch.device(device)
         # As many as are seen at once, so that the newest step always is as it was shown.
         self.kept, self.turning = (len(data) // envs if data else 0), max(spec.history, capacity // envs)
         shape = members, self.kept + self.turning, envs
         self.ring = torch.zeros(*shape, self.schema.width, device=self.device)
-        self.added = 0
         ends = self._ends(data) if data else torch.zeros(envs, 0, dtype=torch.bool)
         self.following = Following(*shape, int(ends.sum()), self.schema.width, self.device)
+        self.base = self.following.first[:, 0, :1]
+        """The row of each member's first slot in `table`, [K, 1]."""
         self.past = Past(*shape, self.kept, spec.history - 1, self.device)
         if data and self.kept:
             self._keep(data, ends)
@@ -104,10 +98,10 @@ class Ring:
             rows, after = rows[:, -self.turning :], after[:, -self.turning :]
         # The newest step so far, if it is still there then, is followed by the first of these.
         joins = self.added > 0 and count < self.turning
-        if joins:
-            after = torch.cat([self.following.newest, after], 1)
         before, newest = after[:, :-1], after[:, -1:]
-        apart = self.schema.differ(before, rows[:, 1 - joins :], "obs")
+        if joins:
+            before = torch.cat([self.following.newest, before], 1) if count > 1 else self.following.newest
+        apart = self.schema.differ(before, rows if joins else rows[:, 1:], "obs")
         final = before.transpose(0, 1)[apart.transpose(0, 1)] if apart.any() else rows.new_empty(0, rows.shape[-1])
         self.added += count
         self._append(rows, apart, final, newest)
@@ -132,8 +126,8 @@ class Ring:
         ends = self._ends_of(rows)
         before = self._ends_of(self.ring[:, chain[:1]]) if len(chain) > rows.shape[1] else torch.ones_like(ends[:, :1])
         self.past.follow(chain, torch.cat([before, ends[:, :-1]], 1))
-        begin = self.added - self.collected
-        oldest = torch.arange(begin, min(begin + self.spec.history - 1, self.added), device=self.device)
+        first = self.added - self.collected
+        oldest = torch.arange(first, min(first + self.spec.history - 1, self.added), device=self.device)
         self.past.forget(self.kept + oldest % self.turning)
 
     def _ends_of(self, rows: Tensor) -> Tensor:
@@ -152,23 +146,22 @@ class Ring:
         """
         shape = self.members, *slots.shape[1:]
         at = self.places(slots.flatten(1)).flatten()
-        rows, following = self.table.index_select(0, at), self.next_places(at)
-        after = self.following.taken(self.table, following)
-        obs, next_obs = (seen.unflatten(0, shape) for seen in self._seen(at, rows, after))
-        batch = self.schema.batch(rows.view(*shape, -1), obs=obs, next_obs=next_obs, **chosen(columns, slots))
+        rows, following = self.table.index_select(0, at).view(*shape, -1), self.next_places(at)
+        after = self.following.taken(self.table, following).view(*shape, -1)
+        seen = {"next_obs": self.schema.read(after, "obs")}
+        if self.spec.history > 1:
+            seen = self._stacks(at, seen["next_obs"])
+        batch = self.schema.batch(rows, **seen, **chosen(columns, slots))
         if not next_action:
             return batch
         unknown = self.following.is_newest(following).view(shape) & ~batch.terminated
-        action = self.schema.read(after.view(*shape, -1), "action")
-        return replace(batch, next_action=action, truncated=batch.truncated | unknown)
+        return replace(batch, next_action=self.schema.read(after, "action"), truncated=batch.truncated | unknown)
 
-    def _seen(self, at: Tensor, rows: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """The observations of rows [n, W], which are `at` these of the table, and the next ones, [n, obs_dim]."""
-        next_obs = self.schema.read(after, "obs")
-        if self.spec.history == 1:
-            return self.schema.read(rows, "obs"), next_obs
-        singles = torch.cat([self._singles(at), next_obs.unsqueeze(1)], 1)
-        return together(singles[:, :-1], self.spec.single), together(singles[:, 1:], self.spec.single)
+    def _stacks(self, at: Tensor, after: Tensor) -> dict[str, Tensor]:
+        """What is seen at once in rows `at` [n] of `table`, and after these, if `after` [..., numbers] follows."""
+        singles = torch.cat([self._singles(at), after.reshape(len(at), 1, -1)], 1)
+        parts = {"obs": singles[:, :-1], "next_obs": singles[:, 1:]}
+        return {name: together(part, self.spec.single).view(*after.shape[:-1], -1) for name, part in parts.items()}
 
     def _singles(self, at: Tensor) -> Tensor:
         """What is seen at once of the rows `at` [n] of the table, one by one: [n, history, numbers]."""
@@ -182,7 +175,7 @@ class Ring:
 
     def places(self, slots: Tensor) -> Tensor:
         """The rows of `table` of slots [..., K, B] or [..., 1, B], [..., K, B]."""
-        return slots + self.following.first[:, 0, :1]
+        return slots + self.base
 
     def next_places(self, places: Tensor) -> Tensor:
         """Where the next observations of rows of `table` are: in another one or, below 0, in row ~n of `final`."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from awr_exp.agents.agent import Agent
-from awr_exp.data.ring import row_bytes
+from awr_exp.data.following import row_bytes
 from awr_exp.data.schema import Schema
 from awr_exp.errors import UserError
 from awr_exp.machine import free_memory

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from awr_exp.data.following import row_bytes
 from awr_exp.data.replay import Replay
-from awr_exp.data.ring import row_bytes
 from awr_exp.data.stacks import together
 from awr_exp.errors import UserError
 from awr_exp.layout import Entry
