@@ -16,7 +16,7 @@ from torch import Tensor
 from awr_exp import layout
 from awr_exp.data import cache, content, hdf5
 from awr_exp.data.hdf5 import AGAIN, METADATA
-from awr_exp.data.hindsight import relabelled
+from awr_exp.data.hindsight import goals_of, relabelled
 from awr_exp.data.transitions import Transitions, episode_returns, in_unit, select
 from awr_exp.envs import goals, source
 from awr_exp.envs.spaces import spec_of
@@ -72,6 +72,8 @@ def load(
         log.warning("warning: data set '%s': %s", id, doubt)
     data = select(data, top_percent, max_transitions=max_transitions, history=history)
     if hindsight:
+        # What the data lack is said before an environment is made.
+        goals_of(data)
         with goals.judge(data.info, spec, goal_reward) as judge:
             data = relabelled(data, hindsight, judge)
     elif goal_reward is not None:
