@@ -47,7 +47,7 @@ def relabelled(data: Transitions, copies: int, judge: Judge) -> Transitions:
     The copies are the same whenever they are made. Raises UserError where observations have no goals, where the judge
     does not say of the data's own goals what was recorded, or where the copies do not fit the memory.
     """
-    achieved, desired = _goals(data)
+    achieved, desired = goals_of(data)
     _check(data, judge, achieved, desired)
     made = [_copy(data, judge, achieved, number) for number in range(copies)]
     lengths = np.concatenate([data.lengths.numpy(), *(one.lengths for one in made)])
@@ -66,8 +66,8 @@ def relabelled(data: Transitions, copies: int, judge: Judge) -> Transitions:
     return told
 
 
-def _goals(data: Transitions) -> tuple[Entry, Entry]:
-    """The parts of an observation that are the achieved goal and the desired one."""
+def goals_of(data: Transitions) -> tuple[Entry, Entry]:
+    """The parts of an observation that are the achieved goal and the desired one. Raises UserError where none are."""
     found = {
         key: [entry for entry in data.stored.observation if entry.path[:1] == (key,)] for key in (ACHIEVED, DESIRED)
     }

@@ -18,7 +18,7 @@ from awr_exp.data import cache, content, hdf5
 from awr_exp.data.chunks import chunks
 from awr_exp.data.damage import AGAIN
 from awr_exp.data.hdf5 import METADATA
-from awr_exp.data.hindsight import relabelled
+from awr_exp.data.hindsight import goals_of, relabelled
 from awr_exp.data.room import Room, WaitedError
 from awr_exp.data.transitions import Transitions, in_unit, select
 from awr_exp.envs import goals, source
@@ -79,6 +79,8 @@ def load(
         log.warning("warning: data set '%s': %s", id, doubt)
     data = select(data, top_percent, max_transitions=max_transitions, history=history)
     if hindsight:
+        # What the data lack is said before an environment is made.
+        goals_of(data)
         with goals.judge(data.info, spec, goal_reward) as judge:
             data = relabelled(data, hindsight, judge)
     elif goal_reward is not None:

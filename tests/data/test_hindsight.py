@@ -363,7 +363,7 @@ def test_a_configuration_from_elsewhere_names_no_module_to_judge_goals_by() -> N
     assert not list(refusals(cfg, kinds(CONF)))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_goals_of_the_maze_are_reached_by_hindsight_alone(
     tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,12 +371,12 @@ def test_goals_of_the_maze_are_reached_by_hindsight_alone(
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
     small = [
-        "experiment=point_maze", "trainer.updates=2000", "trainer.eval_interval=2000", "network.hidden=[64,64]",
-        "trainer.eval_episodes=40", "logger=jsonl", "trainer.compile=false",
+        "experiment=point_maze", "trainer.updates=3000",
+        "logger=jsonl", "trainer.compile=false",
     ]  # fmt: skip
     found = []
     for number in (0, 20):
         (outcome,) = train([composed(*small, f"dataset.hindsight={number}")], [tmp_path / f"{number}"])
         found.append(outcome.metrics["eval/return_mean"])
     assert found[0] < -45
-    assert -35 < found[1] < 1 - FAR
+    assert -30 < found[1] < 1 - FAR
