@@ -53,7 +53,7 @@ def ask_for(rows: Tensor, places: Tensor) -> None:
     if call is None or WILL_NEED is None or not any(begin in one for one in _maps):
         return
     row = rows.stride(0) * rows.element_size()
-    for page in np.unique((begin + places.flatten().numpy() * row) // mmap.PAGESIZE).tolist():
+    for page in np.unique((begin + places.flatten().cpu().numpy() * row) // mmap.PAGESIZE).tolist():
         call(page * mmap.PAGESIZE, 2 * row + mmap.PAGESIZE, WILL_NEED)
 
 

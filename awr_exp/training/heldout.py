@@ -114,7 +114,7 @@ def judge(agent: Agent, data: Transitions, seed: int) -> Metrics:
 
     def batches() -> Iterator[Batch]:
         for place in order.split(ROWS):
-            mapped.ask_for(data.held, data.places(place).cpu())
+            mapped.ask_for(data.held, data.places(place))
             rows = place.to(data.device).expand(agent.members, -1)
             own = noise[place % len(noise)].to(agent.device).expand(agent.members, -1, -1)
             batch = data.sample(rows, agent.reads_next_action, target=targets.get("target"))

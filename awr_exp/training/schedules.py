@@ -61,7 +61,7 @@ class FixedData(Schedule):
             shape, agent = (ROW_BLOCK, run.batch_size), run.agent
             data: Any = run.experience
             rows = draw_rows(agent.seeds, (block,), len(data), shape, agent.device)
-            mapped.ask_for(data.held, data.places(rows).cpu())
+            mapped.ask_for(data.held, data.places(rows))
             run.ahead = {block: (rows, run.noise((block,), shape))}
         rows, noise = run.ahead[block]
         return rows[place:], noise[place:]
