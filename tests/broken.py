@@ -22,7 +22,8 @@ from awr_exp import results
 from awr_exp.data import builtin
 from awr_exp.data.episodes import from_episodes
 from awr_exp.data.packing import episode_returns
-from awr_exp.data.transitions import Transitions, select
+from awr_exp.data.selection import select
+from awr_exp.data.transitions import Transitions
 from awr_exp.envs import behaviour
 from awr_exp.envs.build import Make
 from awr_exp.envs.episode import Act, play

@@ -325,7 +325,13 @@ BY_COMMAND = (
 """Where Hydra or the command line has a say. The others are `check`'s alone."""
 
 
-@pytest.mark.parametrize("wrong", [wrong for wrong in WRONG if wrong not in BY_COMMAND])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(wrong, marks=pytest.mark.long if place % 2 else ())
+        for place, wrong in enumerate(wrong for wrong in WRONG if wrong not in BY_COMMAND)
+    ],
+)
 def test_a_wrong_value_is_named(wrong: str) -> None:
     with pytest.raises(UserError, match=re.escape(WRONG[wrong])) as error:
         composed(*wrong.split())

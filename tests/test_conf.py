@@ -57,7 +57,18 @@ def overrides(group: str, option: str) -> list[str]:
     return chosen
 
 
-@pytest.mark.parametrize(("group", "option"), [one for one in OPTIONS if one[0] not in IN_CONTRACT])
+COLLECTED = ("pixel_grid", "dark_passages", "point_maze")
+"""Tasks whose data no other test has collected."""
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        pytest.param(*one, marks=pytest.mark.long if one[1] in COLLECTED else ())
+        for one in OPTIONS
+        if one[0] not in IN_CONTRACT
+    ],
+)
 def test_every_option_builds_and_takes_three_updates(
     group: str, option: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

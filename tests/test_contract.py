@@ -245,8 +245,8 @@ def fits(head: str, task: str, agent: str = "bc") -> bool:
 def combinations() -> Iterator[Any]:
     """Schedule, agent, task and another option.
 
-    Every agent is tried with one head offline, and each other option in one place. In another place, by turns, that is
-    long, and the rest is slow.
+    Every agent is tried with one head offline, and every second other option in one place. The others in that place,
+    and agents in another one, by turns, are long, and the rest is slow.
     """
     others = [
         *(f"head={head}" for head in HEADS),
@@ -267,9 +267,9 @@ def combinations() -> Iterator[Any]:
                     turn = SCHEDULES[place % len(SCHEDULES)], list(TASKS)[place % len(TASKS)]
                     usual = option == "head=auto"
                     now = usual and ((schedule == OFFLINE and task == "continuous") or agent == "awr")
-                    now = now or (agent, schedule) == places[number % len(places)]
-                    later = (usual and ((schedule, task) == turn or agent == "iql")) or (now and option in LARGE)
-                    now = now and option not in LARGE
+                    here = (agent, schedule) == places[number % len(places)]
+                    later = here or (usual and ((schedule, task) == turn or agent == "iql"))
+                    now = now or (here and option not in LARGE and number % 2 == 0)
                     marks = () if now else pytest.mark.long if later else pytest.mark.slow
                     combination = schedule, agent, task, option
                     yield pytest.param(combination, marks=marks, id=" ".join(combination))

@@ -90,7 +90,7 @@ def hydra_knows_our_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [pytest.param(line, marks=pytest.mark.long if n % 2 else ()) for n, line in enumerate(COMMANDS)]
+    "line", [pytest.param(line, marks=pytest.mark.long if n % 4 else ()) for n, line in enumerate(COMMANDS)]
 )
 def test_every_command_composes(line: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, arguments = parts(line, finished)
@@ -153,9 +153,17 @@ SHORT = {
 }  # fmt: skip
 
 
+LENGTHY = re.compile("pixel_grid|point_maze|fqe|video")
+"""Data sets to collect, and what is done at the end."""
+
+
 def by_turns(lines: Sequence[str]) -> list[Any]:
-    """Half of the commands for every run of the tests, the others for the slow ones."""
-    return [pytest.param(line, marks=pytest.mark.slow if place % 2 else ()) for place, line in enumerate(lines)]
+    """Half of the commands for every run of the tests, if they take no longer; the others for the slow ones."""
+
+    def mark(place: int, line: str) -> Any:
+        return pytest.mark.slow if place % 2 else pytest.mark.long if LENGTHY.search(line) else ()
+
+    return [pytest.param(line, marks=mark(place, line)) for place, line in enumerate(lines)]
 
 
 @pytest.mark.parametrize("line", by_turns(QUICK))

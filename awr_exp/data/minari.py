@@ -20,7 +20,8 @@ from awr_exp.data.damage import AGAIN
 from awr_exp.data.hdf5 import METADATA
 from awr_exp.data.hindsight import goals_of, relabelled
 from awr_exp.data.room import Room, WaitedError
-from awr_exp.data.transitions import Transitions, in_unit, select
+from awr_exp.data.selection import in_unit, select
+from awr_exp.data.transitions import Transitions
 from awr_exp.envs import goals, source
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError, first_line, named, printable

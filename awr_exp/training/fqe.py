@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from awr_exp.data.transitions import Transitions, in_unit
+from awr_exp.data.selection import in_unit
+from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.math.optimizers import Optimizer, adam
 from awr_exp.networks.mlp import MakeNetwork

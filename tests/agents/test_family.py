@@ -28,7 +28,8 @@ from awr_exp.building.build import build
 from awr_exp.data.builtin import cartpole_mixed
 from awr_exp.data.episodes import from_episodes
 from awr_exp.data.replay import Replay
-from awr_exp.data.transitions import Transitions, select
+from awr_exp.data.selection import select
+from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.math import weights
 from awr_exp.networks import heads

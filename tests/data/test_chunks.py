@@ -24,7 +24,8 @@ from awr_exp.building.build import build
 from awr_exp.data.chunks import chunks
 from awr_exp.data.episodes import from_episodes
 from awr_exp.data.holdout import split
-from awr_exp.data.transitions import Transitions, select
+from awr_exp.data.selection import select
+from awr_exp.data.transitions import Transitions
 from awr_exp.envs import fit
 from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError

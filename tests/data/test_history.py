@@ -13,7 +13,8 @@ from awr_exp.building.build import build
 from awr_exp.building.task import open_task
 from awr_exp.data.episodes import from_episodes
 from awr_exp.data.holdout import of_episodes
-from awr_exp.data.transitions import Transitions, select
+from awr_exp.data.selection import select
+from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.layout import Entry
 from awr_exp.training import native

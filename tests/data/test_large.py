@@ -27,7 +27,8 @@ from awr_exp.agents.bc_top import BCTop
 from awr_exp.data import cache, content, hdf5, mapped, packing, room, statistics
 from awr_exp.data.minari import load
 from awr_exp.data.packing import laid_out
-from awr_exp.data.transitions import Transitions, in_unit, select
+from awr_exp.data.selection import in_unit, select
+from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
 from awr_exp.math.advantages import LambdaReturn
 from awr_exp.networks.heads import Gaussian

@@ -17,7 +17,8 @@ from awr_exp import results
 from awr_exp.agents.awr import AWR
 from awr_exp.building.takeover import take_over
 from awr_exp.data.replay import Replay
-from awr_exp.data.transitions import Transitions, in_unit
+from awr_exp.data.selection import in_unit
+from awr_exp.data.transitions import Transitions
 from awr_exp.envs.make import from_dataset
 from awr_exp.envs.source import EnvSource
 from awr_exp.errors import UserError

@@ -14,7 +14,7 @@ from awr_exp import results
 from awr_exp.building.task import open_task
 from awr_exp.data.replay import Replay
 from awr_exp.data.schema import TRANSITION
-from awr_exp.data.transitions import select
+from awr_exp.data.selection import select
 from awr_exp.envs.build import task
 from awr_exp.envs.make import from_dataset, gym
 from awr_exp.envs.source import EnvSource, asked
