@@ -139,9 +139,11 @@ def _environment(content: dict[str, Any]) -> Any:
     """What makes the chosen environment, or that of the run whose policy plays."""
     from awr_exp.building import place
 
-    if content.get("env") is not None:
-        return place.chosen(content["env"])
     folder = Path(content["policy"])
+    if content.get("env") is not None:
+        of_run = content["policy"] not in WITHOUT_RUN and (config.owner(folder) / ".hydra").is_dir()
+        run = config.saved_values(folder, content["trust"], "dataset") if of_run else {}
+        return place.chosen(content["env"], run.get("dataset"))
     if content["policy"] not in WITHOUT_RUN and not folder.exists():
         raise UserError(f"policy={folder} is not there: give random, built-in, or a run's folder or checkpoint file")
     if not (config.owner(folder) / ".hydra").is_dir():

@@ -1,5 +1,6 @@
 """Observations that are seen together with those before them, as gymnasium stacks frames."""
 
+from contextlib import closing
 from pathlib import Path
 
 import gymnasium
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from omegaconf import OmegaConf
 
+from awr_exp import collect
 from awr_exp.building import place
 from awr_exp.building.build import build
 from awr_exp.building.task import open_task
@@ -93,6 +96,14 @@ def test_the_environment_is_shown_alike(datasets: Path, monkeypatch: pytest.Monk
 def test_longer_than_any_episode_is_refused(data: Transitions) -> None:
     with pytest.raises(UserError, match=r"dataset\.history=8 is longer than any .* longest has 7 observations"):
         select(data, history=8)
+
+
+def test_what_collects_with_a_policy_that_sees_a_history_shows_it_one(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(OmegaConf.create(composed("dataset.history=3")), tmp_path / ".hydra" / "config.yaml")
+    content = {"env": composed("env=pendulum")["env"], "policy": str(tmp_path), "trust": []}
+    with closing(collect._environment(content)()) as env:
+        assert env.observation_space.shape == (3, 3)
 
 
 def test_a_policy_that_sees_a_history_is_shown_one_wherever_it_plays() -> None:
