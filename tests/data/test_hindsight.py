@@ -364,16 +364,14 @@ def test_a_configuration_from_elsewhere_names_no_module_to_judge_goals_by() -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_goals_of_the_maze_are_reached_by_hindsight_alone(
     tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from awr_exp.envs.point_maze import FAR
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
-    small = [
-        "experiment=point_maze", "trainer.updates=3000",
-        "logger=jsonl", "trainer.compile=false",
-    ]  # fmt: skip
+    small = ["experiment=point_maze", "trainer.updates=3000", "logger=jsonl"]
     found = []
     for number in (0, 20):
         (outcome,) = train([composed(*small, f"dataset.hindsight={number}")], [tmp_path / f"{number}"])
