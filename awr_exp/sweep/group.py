@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from awr_exp import results
 from awr_exp.errors import UserError
 from awr_exp.results import Outcome
-from awr_exp.training.progress import OfRun, heard
+from awr_exp.training.progress import Logs, heard
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +82,13 @@ class Group:
         """The terminal for all; for each its own log file with what is said of it and of nobody in particular."""
         configure_log(self.logging, self.verbose)
         heard()
-        root = logging.getLogger()
-        files = []
+        root, logs = logging.getLogger(), list[Logs]()
         for first in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
             root.removeHandler(first)
             first.close()
             # What is left of the files that may be open is for those that train.
             kind = logging.FileHandler if len(self.folders) <= _most_members() else _Reopening
+            files = dict[Path, logging.Handler]()
             for folder in self.folders:
                 try:
                     file = kind(folder / Path(first.baseFilename).name, encoding=first.encoding)
@@ -96,15 +96,15 @@ class Group:
                     log.warning("%s has no log: %s", folder, error.strerror or error)
                     continue
                 file.setFormatter(first.formatter)
-                file.addFilter(OfRun(folder))
-                files.append(file)
-                root.addHandler(file)
+                files[folder] = file
+            logs.append(Logs(files))
+            root.addHandler(logs[-1])
         try:
             yield
         finally:
-            for file in files:
-                root.removeHandler(file)
-                file.close()
+            for each in logs:
+                root.removeHandler(each)
+                each.close()
 
 
 def _outcomes(train: Callable[[], list[Outcome]], count: int) -> list[Outcome]:

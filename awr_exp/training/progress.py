@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from itertools import zip_longest
@@ -161,18 +161,32 @@ def speaking(folder: Path, name: str = "") -> Iterator[None]:
         _speaker.reset(before)
 
 
-class OfRun(logging.Filter):
-    """Passes what is said of the run in a folder, and of no run in particular; not what is for the screen alone."""
+class Logs(logging.Handler):
+    """The logs of several runs, by their folders.
 
-    def __init__(self, folder: Path) -> None:
+    Each has what is said of its run, and of no run in particular; none has what is for the screen alone.
+    """
+
+    def __init__(self, files: Mapping[Path, logging.Handler]) -> None:
         super().__init__()
-        self.folder = folder
+        self.files = files
 
-    def filter(self, record: logging.LogRecord) -> bool:
+    def emit(self, record: logging.LogRecord) -> None:
         speaker = _speaker.get()
-        if speaker is None:
-            return record.levelno != SCREEN
-        return speaker[0].is_relative_to(self.folder)
+        if speaker:
+            # A part of a run, such as its baseline, has no log of its own.
+            places = (speaker[0], *speaker[0].parents)
+            own = next((self.files[place] for place in places if place in self.files), None)
+            chosen = [own] if own else []
+        else:
+            chosen = [] if record.levelno == SCREEN else list(self.files.values())
+        for file in chosen:
+            file.handle(record)
+
+    def close(self) -> None:
+        for file in self.files.values():
+            file.close()
+        super().close()
 
 
 class TerminalHandler(logging.Handler):

@@ -35,7 +35,7 @@ from awr_exp.training.evaluate import Evaluator
 from awr_exp.training.learner import Learner, Schedule
 from awr_exp.training.loggers import Jsonl
 from awr_exp.training.online import Online
-from awr_exp.training.progress import OfRun
+from awr_exp.training.progress import Logs
 from awr_exp.training.recorder import Recorder
 from awr_exp.training.rows import read
 from awr_exp.training.run import Run
@@ -634,19 +634,18 @@ UNLUCKY = {child_seed(0, "episode", env, number) >> 32 for env in range(3) for n
 """What the episodes of the member with seed 0 begin with, from the second one of each environment on."""
 
 
-def test_failures_of_a_member_are_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_of_a_member_are_its_own(tmp_path: Path) -> None:
     """What another one collects and counts, and its log, is the same as where nothing fails."""
     both, runs = [], [Run(tmp_path / name, name) for name in ("unlucky", "other")]
-    logged = logging.FileHandler(tmp_path / "unlucky.log")
-    logged.addFilter(OfRun(tmp_path / "unlucky"))
-    logging.getLogger().addHandler(logged)
-    with caplog.filtering(OfRun(tmp_path / "other")):
-        for make_env in (MAKE[CARTPOLE], lambda: Crashing(MAKE[CARTPOLE](), UNLUCKY, 5)):
-            collector = Collector(make_env, agent(CARTPOLE, PHASED, [0, 9]), Replay(CARTPOLE, 2, 3, 1_000), runs=runs)
-            play(collector, 3)
-            both.append(collector)
-    logging.getLogger().removeHandler(logged)
-    assert caplog.text == ""
+    logs = Logs({run.folder: logging.FileHandler(tmp_path / f"{run.name}.log") for run in runs})
+    logging.getLogger().addHandler(logs)
+    for make_env in (MAKE[CARTPOLE], lambda: Crashing(MAKE[CARTPOLE](), UNLUCKY, 5)):
+        collector = Collector(make_env, agent(CARTPOLE, PHASED, [0, 9]), Replay(CARTPOLE, 2, 3, 1_000), runs=runs)
+        play(collector, 3)
+        both.append(collector)
+    logging.getLogger().removeHandler(logs)
+    logs.close()
+    assert (tmp_path / "other.log").read_text() == ""
     assert "RuntimeError: the simulator crashed" in (tmp_path / "unlucky.log").read_text()
     whole, unlucky = both
     assert unlucky.failures[0] > 3
