@@ -1,12 +1,14 @@
 """Commands as a person can paste them into a shell: quoted for Hydra's grammar first, and then for the shell."""
 
 import json
+import os
 import re
 import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,12 @@ def key(argument: str) -> str:
 
 def _on_path(program: str) -> bool:
     """Whether this environment's program of that name is the one that a shell finds."""
-    found = shutil.which(program)
+    return _is_found(program, os.environ.get("PATH"))
+
+
+@cache
+def _is_found(program: str, path: str | None) -> bool:
+    found = shutil.which(program, path=path)
     return found is not None and Path(found).parent == Path(sys.executable).parent
 
 
