@@ -77,13 +77,13 @@ def key(argument: str) -> str:
 
 def _on_path(program: str) -> bool:
     """Whether this environment's program of that name is the one that a shell finds."""
-    return _is_found(program, os.environ.get("PATH"))
+    found = _found(program, os.environ.get("PATH"))
+    return found is not None and Path(found).parent == Path(sys.executable).parent
 
 
 @cache
-def _is_found(program: str, path: str | None) -> bool:
-    found = shutil.which(program, path=path)
-    return found is not None and Path(found).parent == Path(sys.executable).parent
+def _found(program: str, path: str | None) -> str | None:
+    return shutil.which(program, path=path)
 
 
 def _grammar(value: Any) -> str:
