@@ -21,7 +21,7 @@ WAYS = np.array(
         [[0, 1, 2, 0, 0], [2, 1, 0, 2, 1]],
     ]
 )
-"""Actions [passage, way, step] that lead through, which are left, straight on or right; the first way is the dry one."""
+"""Actions [passage, way, step] that lead through, which are left, straight on or right; the first way is dry."""
 PASSAGES, _, STEPS = WAYS.shape
 COSTS = np.array([1, 2])
 """What a step costs in a dry way or in a room, and what in a wet way."""
