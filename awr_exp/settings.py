@@ -134,9 +134,9 @@ def _check_trainer(content: Mapping[str, Any]) -> None:
         raise UserError(f"{name} needs a data set: choose dataset=... or trainer=online")
     if "schedule" in takes and "value_iters" not in (parameters(content["agent"]["_target_"]) or ["value_iters"]):
         raise UserError(f"{name} needs an agent that learns values: choose agent=awr")
-    if "env_steps" in takes and (chunk := (content.get("dataset") or {}).get("action_chunk") or 1) > 1:
+    if "env_steps" in takes and (steps := chunk(content.get("dataset"))) > 1:
         raise UserError(
-            f"{name} collects single steps, and dataset.action_chunk={chunk} learns several at once: leave it out, or "
+            f"{name} collects single steps, and dataset.action_chunk={steps} learns several at once: leave it out, or "
             "choose trainer=offline"
         )
     late = [step for step in recorder.get("checkpoints") or [] if step >= trainer.get("env_steps", math.inf)]
@@ -153,6 +153,11 @@ def surplus(content: Mapping[str, Any]) -> list[str]:
         for name in node
         if name not in takes and not (isinstance(node[name], dict) and "_target_" in node[name]) and name not in MARKERS
     ]
+
+
+def chunk(dataset: Mapping[str, Any] | None) -> int:
+    """How many steps an action is for, by the configuration of a data set."""
+    return int((dataset or {}).get("action_chunk") or 1)
 
 
 def samples(sample: bool, best_of: int | None) -> int | None:

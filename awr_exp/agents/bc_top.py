@@ -8,12 +8,9 @@ from torch import Tensor
 from awr_exp.agents.agent import Agent
 from awr_exp.errors import UserError
 from awr_exp.math.advantages import episode_numbers, episode_returns
-from awr_exp.math.blocks import in_blocks
+from awr_exp.math.blocks import BLOCK, in_blocks
 from awr_exp.ranges import Percent, PerMember
 from awr_exp.types import Batch, Columns, Episodes, Metrics, Spec
-
-BLOCK = 2**20
-"""Transitions that are looked at at once."""
 
 
 class BCTop(Agent):

@@ -5,13 +5,10 @@ from typing import Any
 
 from awr_exp.agents.agent import Agent
 from awr_exp.math.advantages import Estimator
-from awr_exp.math.blocks import in_blocks
+from awr_exp.math.blocks import BLOCK, in_blocks
 from awr_exp.networks.mlp import MakeNetwork
 from awr_exp.ranges import Count, PerMember, Positive, Unit
 from awr_exp.types import Columns, Episodes, Value
-
-BLOCK = 2**20
-"""Transitions, of all members together, whose targets are made at once."""
 
 
 def of_critic(network: MakeNetwork, **own: Any) -> MakeNetwork:

@@ -30,7 +30,7 @@ def chosen(given: list[str], own: Path | None = None) -> dict[str, Any]:
     node: dict[str, Any] = content["dataset"]
     if not node:
         raise UserError("dataset=none is nothing to describe: give id=..., or choose another data set")
-    if (node.get("action_chunk") or 1) > 1:
+    if settings.chunk(node) > 1:
         raise UserError(
             "dataset.action_chunk changes what is learnt from a data set and not what is in it: leave it out"
         )

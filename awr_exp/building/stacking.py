@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from awr_exp import settings
 from awr_exp.agents.agent import Agent
 from awr_exp.building.build import locate
 from awr_exp.errors import UserError
@@ -43,18 +44,13 @@ def group_key(cfg: Config) -> str:
         parts[name] = copy.deepcopy(cfg.get(name))
         for place, key in own_values(parts[name] or {}):
             place[key] = place[key] == 0 and place[key] is not False
-    if chunk(cfg.get("dataset")) > 1:
+    if settings.chunk(cfg.get("dataset")) > 1:
         # The rewards of their data are sums by it.
         parts["gamma"] = (cfg.get("agent") or {}).get("gamma")
     parts["records"] = (cfg.get("recorder") or {}).get("dataset_id") is not None
     if not stackable(cfg):
         parts["alone"] = id(cfg)
     return json.dumps(parts, sort_keys=True, default=str)
-
-
-def chunk(dataset: Config | None) -> int:
-    """How many steps an action is for, by the configuration of a data set."""
-    return int((dataset or {}).get("action_chunk") or 1)
 
 
 def stackable(cfg: Config) -> bool:

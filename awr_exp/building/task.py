@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from awr_exp import settings
 from awr_exp.building import contracts, stacking
 from awr_exp.building.build import build, maker
 from awr_exp.data.transitions import Transitions
@@ -73,7 +74,7 @@ def data_set(node: Config, device: Any, agent: Config | None = None) -> Any:
     global _held
     if not node:
         return None
-    gamma = {"gamma": (agent or {}).get("gamma", fqe.GAMMA)} if stacking.chunk(node) > 1 else {}
+    gamma = {"gamma": (agent or {}).get("gamma", fqe.GAMMA)} if settings.chunk(node) > 1 else {}
     key = json.dumps([node, gamma, str(device)], sort_keys=True, default=str)
     if _held[0] != key:
         # The old one goes before the new one comes.

@@ -171,8 +171,7 @@ def _digest(packed: Tensor, facts: dict[str, Any], file: Path) -> str:
         raise ValueError("it has another form")
     seen = {name: value for name, value in facts.items() if name != "digest"}
     if packed.numel() * packed.element_size() > LARGE:
-        found = file.stat()
-        seen["file"] = [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+        seen["file"] = state(file)
         packed = packed[:: -(-len(packed) // LOOKED_AT)].contiguous()
     of_rows = hashlib.sha256(packed.numpy().data).digest()
     return hashlib.sha256(of_rows + json.dumps(seen, sort_keys=True).encode()).hexdigest()

@@ -20,9 +20,9 @@ BOUND_TOLERANCE = 1e-4
 PIECE = 262_144
 """Rows that are looked at in one piece."""
 EPISODES = 10_000
-"""Episodes whose ends are looked at, of evenly spaced places, and """
+"""Episodes whose ends are looked at, of evenly spaced places."""
 NUMBERS = 2**22
-"""numbers of their observations in one piece."""
+"""Numbers of rows at such ends that are looked at in one piece."""
 NARROW = 1e-3
 """Share of the distance of its bounds that an entry of actions should fill, for a policy works in units of that."""
 

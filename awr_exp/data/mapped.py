@@ -44,13 +44,18 @@ def read_at_random(rows: Tensor) -> Tensor:
     return rows
 
 
+def is_read_at_random(rows: Tensor) -> bool:
+    """Whether rows are in a file, and were said to be read so."""
+    return any(rows.data_ptr() in one for one in _maps)
+
+
 def ask_for(rows: Tensor, places: Tensor) -> None:
-    """Have the system read those of rows [n, W] that are at places [...], and each one below, if they are in a file.
+    """Have the system read those of mapped rows [n, W] that are at places [...], and each one below.
 
     A disk reads many at once in a fraction of the time that it takes for one after another.
     """
     call, begin = _madvise(), rows.data_ptr()
-    if call is None or WILL_NEED is None or not any(begin in one for one in _maps):
+    if call is None or WILL_NEED is None:
         return
     row = rows.stride(0) * rows.element_size()
     for page in np.unique((begin + places.flatten().cpu().numpy() * row) // mmap.PAGESIZE).tolist():

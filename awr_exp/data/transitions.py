@@ -195,6 +195,11 @@ class Transitions:
             batch = replace(batch, truncated=batch.truncated | end & ~batch.terminated)
         return batch
 
+    def expect(self, rows: Tensor) -> None:
+        """Transitions [...] will be sampled soon: those that are in a file are asked for at once."""
+        if mapped.is_read_at_random(self.held):
+            mapped.ask_for(self.held, self.places(rows))
+
     @property
     def table(self) -> Tensor:
         """The rows of the transitions, which are those of every member; their rewards are still those of `held`."""

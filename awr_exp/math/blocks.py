@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 from awr_exp.types import Columns, Episodes
 
+BLOCK = 2**20
+"""Transitions, of all members together, that are taken at once."""
+
 
 def in_blocks(episodes: Episodes, of: Callable[[Episodes], Columns], rows: int) -> Columns:
     """Columns [..., N] of all transitions, from those that `of` makes of each block of whole episodes, in order.

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from awr_exp.agents.agent import Agent
-from awr_exp.data import mapped
 from awr_exp.data.transitions import Transitions
 from awr_exp.ranges import InsideUnit, Whole, checked
 from awr_exp.seeding import generator, some
@@ -114,7 +113,7 @@ def judge(agent: Agent, data: Transitions, seed: int) -> Metrics:
 
     def batches() -> Iterator[Batch]:
         for place in order.split(ROWS):
-            mapped.ask_for(data.held, data.places(place))
+            data.expect(place)
             rows = place.to(data.device).expand(agent.members, -1)
             own = noise[place % len(noise)].to(agent.device).expand(agent.members, -1, -1)
             batch = data.sample(rows, agent.reads_next_action, target=targets.get("target"))

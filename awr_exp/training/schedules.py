@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awr_exp.data import mapped
 from awr_exp.errors import UserError
 from awr_exp.ranges import Count, Whole, checked
 from awr_exp.seeding import draw_rows, shuffle_rows
@@ -61,7 +60,7 @@ class FixedData(Schedule):
             shape, agent = (ROW_BLOCK, run.batch_size), run.agent
             data: Any = run.experience
             rows = draw_rows(agent.seeds, (block,), len(data), shape, agent.device)
-            mapped.ask_for(data.held, data.places(rows))
+            data.expect(rows)
             run.ahead = {block: (rows, run.noise((block,), shape))}
         rows, noise = run.ahead[block]
         return rows[place:], noise[place:]

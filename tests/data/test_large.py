@@ -153,6 +153,15 @@ def test_the_mapped_form_is_what_would_be_in_memory(
         assert one.info.fingerprint == fresh.info.fingerprint
 
 
+def learnt(agent: Any, data: Transitions, updates: int, compiled: bool) -> dict[str, torch.Tensor]:
+    """What an agent has learnt from data after so many updates."""
+    agent.fit_normalizer(*data.obs_statistics())
+    schedule = FixedData(refresh_interval=10)
+    learner = Learner(agent, data, schedule, schedule.functions(updates, compiled, agent.device), 16)
+    learner.train(updates)
+    return {name: tensor.clone() for name, tensor in agent.state_dict().items()}
+
+
 @pytest.mark.parametrize(("lam", "compiled"), [(0.0, True), (0.9, False)])
 def test_training_on_mapped_rows_is_training_on_rows_in_memory(
     lam: float, compiled: bool, root: Path, monkeypatch: pytest.MonkeyPatch
@@ -164,12 +173,8 @@ def test_training_on_mapped_rows_is_training_on_rows_in_memory(
         data = load(ID, top_percent=70, reward_scale=0.3, reward_shift=-1)
         estimator, network = LambdaReturn(lam), partial(MLP, hidden=(16, 16))
         agent = make_awr(data.spec, seeds=(0, 1), advantage=estimator, network=network, dtype=torch.float32)
-        agent.fit_normalizer(*data.obs_statistics())
         assert native.fits(agent)
-        schedule = FixedData(refresh_interval=10)
-        learner = Learner(agent, data, schedule, schedule.functions(30, compiled, agent.device), 16)
-        learner.train(30)
-        states.append({name: tensor.clone() for name, tensor in agent.state_dict().items()})
+        states.append(learnt(agent, data, 30, compiled))
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
 
@@ -344,11 +349,7 @@ def test_rows_on_the_host_train_as_rows_on_the_gpu(monkeypatch: pytest.MonkeyPat
         data = in_unit(random_data([20, 30, 7]), RewardUnit(0.5)).to("cuda")
         assert (data.held.device.type == "cuda") == (share > 0)
         agent = make_awr(seeds=(0, 1), device="cuda", dtype=torch.float32)
-        agent.fit_normalizer(*data.obs_statistics())
-        schedule = FixedData(refresh_interval=10)
-        learner = Learner(agent, data, schedule, schedule.functions(100, False, agent.device), 16)
-        learner.train(100)
-        states.append({name: tensor.clone() for name, tensor in agent.state_dict().items()})
+        states.append(learnt(agent, data, 100, compiled=False))
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
 
