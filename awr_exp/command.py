@@ -18,7 +18,7 @@ from awr_exp import arguments, help, messages, run_folder, shell
 from awr_exp.config import SWEEPS, choices, saved_config, to_resume
 from awr_exp.errors import UserError
 from awr_exp.reading import check_links
-from awr_exp.settings import check, surplus
+from awr_exp.settings import check, checked
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +93,7 @@ def content(cfg: DictConfig) -> dict[str, Any]:
     The W&B runs of a sweep that have no group and name of their own get those of W&B's environment variables, its
     folder and what they override.
     """
-    idle = surplus(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    values = check(cfg, _given(cfg).values())
+    values, idle = checked(cfg, _given(cfg).values())
     if idle:
         log.info("left out, since the chosen options do not have them: %s", ", ".join(idle))
     if values["resume_policy"]:
@@ -110,7 +109,7 @@ def content(cfg: DictConfig) -> dict[str, Any]:
                 name = " ".join(filter(None, (known("WANDB_NAME"), hydra.job.override_dirname)))
                 node["group"] = node["group"] or known("WANDB_RUN_GROUP") or sweep
                 node["name"] = node["name"] or name[:NAME_LENGTH] or None
-    return dict(values)
+    return values
 
 
 def register() -> None:

@@ -43,7 +43,13 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
     agent=bc, is left out; given: the overrides of the command line, which are not. Raises UserError that says what is
     wrong.
     """
+    return checked(cfg, given)[0]
+
+
+def checked(cfg: DictConfig, given: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """The values as of `check`, and the dotted names of those that were left out. Raises UserError as it does."""
     content, known = values(cfg), kinds(CONF)
+    idle = surplus(content)
     asked = {shell.key(override): override.lstrip("+") for override in given if not override.startswith("~")}
     _check_places(content)
     missing = [group for group in ("agent", "env", "trainer") if not content.get(group)]
@@ -72,7 +78,7 @@ def check(cfg: DictConfig, given: Iterable[str] = ()) -> dict[str, Any]:
         for node in (content, *(content.get(owner) or {} for owner in ("agent", "baseline", "evaluate"))):
             if isinstance(node.get(group), dict):
                 node[group].pop(name, None)
-    return content
+    return content, idle
 
 
 def _check_places(content: Mapping[str, Any]) -> None:
