@@ -21,36 +21,35 @@ def row_bytes(spec: Spec) -> int:
 
 
 class Following:
-    """For each slot of a replay's ring, the row that its next observation is in.
+    """The rows of a replay, and for each slot of its ring the one that its next observation is in.
 
-    at: [K, T, E] int64. Most often it is the row of the same environment's next slot: a number in the ring laid flat.
-    Where another episode follows, and after the newest step, it is a row of its own, whose place in `rows` is ~at.
-    rows: [P, W], those of the newest steps first, which are `newest` [K, 1, E, W], then `kept`, then a queue of `used`
-    rows that begins at `begin`: what was put in first is overwritten first, as slots are.
+    table: [K * T * E + P, W], of which the first are `ring` [K, T, E, W] laid flat.
+    at: [K, T, E] int64, rows of `table`. Most often it is that of the same environment's next slot. Where another
+    episode follows, and after the newest step, it is one of the P below: those of the newest steps come first, which
+    are `newest` [K, 1, E, W], then `kept`, then a queue of `used` rows that begins at `begin`: what was put in first is
+    overwritten first, as slots are.
     """
 
     def __init__(self, members: int, steps: int, envs: int, kept: int, width: int, device: torch.device) -> None:
         self.at = torch.zeros(members, steps, envs, dtype=torch.int64, device=device)
-        self.fixed, self.begin, self.used = members * envs + kept, 0, 0
-        self.room = max(1, int(SHARE * members * steps * envs))
+        self.slots, self.begin, self.used = self.at.numel(), 0, 0
+        self.fixed = self.slots + members * envs + kept
+        """The first row of the queue."""
+        self.room = max(1, int(SHARE * self.slots))
         lanes = torch.arange(members * envs, device=device).view(members, 1, envs)
         self.first = lanes // envs * (steps * envs) + lanes % envs
-        """The rows of the first step of each environment in the ring laid flat, [K, 1, E]."""
-        self.own = ~lanes
+        """The rows of the first step of each environment, [K, 1, E]."""
+        self.own = self.slots + lanes
         """What `at` says of the newest steps."""
         self._lay(torch.zeros(self.fixed + self.room, width, device=device))
 
-    def _lay(self, rows: Tensor) -> None:
-        self.rows, self.newest = rows, rows[: self.own.numel()].view(*self.own.shape, -1)
-
-    def taken(self, table: Tensor, following: Tensor) -> Tensor:
-        """The rows [n, W] where next observations are, by what `at` says; table: the ring laid flat."""
-        own = self.rows.index_select(0, (~following).clamp(min=0))
-        return torch.where((following < 0).unsqueeze(1), own, table.index_select(0, following.clamp(min=0)))
+    def _lay(self, table: Tensor) -> None:
+        self.table, self.ring = table, table[: self.slots].view(*self.at.shape, -1)
+        self.newest = table[self.slots :][: self.own.numel()].view(*self.own.shape, -1)
 
     def is_newest(self, following: Tensor) -> Tensor:
         """Whether what `at` says is where a newest next observation is."""
-        return (following < 0) & (following >= -self.own.numel())
+        return (following >= self.slots) & (following < self.slots + self.own.numel())
 
     def link(self, steps: Tensor, apart: Tensor, rows: Tensor, newest: Tensor) -> None:
         """Say what follows steps [S] along T, of which the last is the newest.
@@ -61,14 +60,14 @@ class Following:
         following = torch.cat([self._row_of(steps[1:]), self.own], 1)
         if len(rows):
             places = self._queued(len(rows))
-            self.rows.index_copy_(0, places, rows)
+            self.table.index_copy_(0, places, rows)
             # In order of time, so that the queue is.
-            following[:, :-1].transpose(0, 1)[apart.transpose(0, 1)] = ~places
+            following[:, :-1].transpose(0, 1)[apart.transpose(0, 1)] = places
         self.at.index_copy_(1, steps, following)
         self.newest.copy_(newest)
 
     def _row_of(self, steps: Tensor) -> Tensor:
-        """The rows [K, S, E] of steps [S] along T in the ring laid flat."""
+        """The rows [K, S, E] of steps [S] along T."""
         return self.first + steps.view(-1, 1) * self.at.shape[2]
 
     def keep(self, apart: Tensor, rows: Tensor) -> None:
@@ -77,16 +76,16 @@ class Following:
         apart: [E, S] bool, as in `link`; rows: [n, W], in order of environment and time.
         """
         first = self.fixed - len(rows)
-        self.rows[first : self.fixed] = rows
+        self.table[first : self.fixed] = rows
         places = first - 1 + apart.flatten().cumsum(0).view_as(apart)
         following = self._row_of(torch.arange(1, apart.shape[1] + 1, device=rows.device))
-        self.at[:, : apart.shape[1]] = torch.where(apart, ~places, following.transpose(1, 2)).transpose(1, 2)
+        self.at[:, : apart.shape[1]] = torch.where(apart, places, following.transpose(1, 2)).transpose(1, 2)
 
     def free(self, steps: Tensor) -> None:
         """Give up what follows the oldest steps [S] along T."""
         if not self.used:
             return
-        freed = int((self.at.index_select(1, steps) < -self.fixed).sum())
+        freed = int((self.at.index_select(1, steps) >= self.fixed).sum())
         self.begin, self.used = (self.begin + freed) % self.room, self.used - freed
 
     def _queued(self, count: int) -> Tensor:
@@ -99,8 +98,7 @@ class Following:
 
     def _grow(self) -> None:
         """Double the room of the queue. What begins anew at its front goes on behind its end then."""
-        queue = self.rows[self.fixed :]
-        self._lay(torch.cat([self.rows, queue]))
-        around = (self.at < -self.fixed) & (self.at >= -self.fixed - max(0, self.begin + self.used - self.room))
-        self.at[around] -= self.room
+        self._lay(torch.cat([self.table, self.table[self.fixed :]]))
+        around = (self.at >= self.fixed) & (self.at < self.fixed + max(0, self.begin + self.used - self.room))
+        self.at[around] += self.room
         self.room *= 2

@@ -42,7 +42,6 @@ class Ring:
         # As many as are seen at once, so that the newest step always is as it was shown.
         self.kept, self.turning = (len(data) // envs if data else 0), max(spec.history, capacity // envs)
         shape = members, self.kept + self.turning, envs
-        self.ring = torch.zeros(*shape, self.schema.width, device=self.device)
         ends = self._ends(data) if data else torch.zeros(envs, 0, dtype=torch.bool)
         self.following = Following(*shape, int(ends.sum()), self.schema.width, self.device)
         self.base = self.following.first[:, 0, :1]
@@ -69,6 +68,16 @@ class Ring:
         self.following.keep(ends, torch.cat(final))
         self._note_past(torch.arange(self.kept, device=self.device), self.ring[:, : self.kept])
         self._check(self.ring[:, : self.kept], f"data set '{data.info.id}' has")
+
+    @property
+    def table(self) -> Tensor:
+        """The rows of all slots of all members, and of observations that no transition begins with, [n, W]."""
+        return self.following.table
+
+    @property
+    def ring(self) -> Tensor:
+        """See the class."""
+        return self.following.ring
 
     def _rows(self, steps: Batch) -> tuple[Tensor, Tensor]:
         """The rows of steps, and others whose observations are the next ones; what else is in these means nothing."""
@@ -146,8 +155,8 @@ class Ring:
         """
         shape = self.members, *slots.shape[1:]
         at = self.places(slots.flatten(1)).flatten()
-        rows, following = self.table.index_select(0, at).view(*shape, -1), self.next_places(at)
-        after = self.following.taken(self.table, following).view(*shape, -1)
+        following = self.next_places(at)
+        rows, after = (self.table.index_select(0, which).view(*shape, -1) for which in (at, following))
         seen = {"next_obs": self.schema.read(after, "obs")}
         if self.spec.history > 1:
             seen = self._stacks(at, seen["next_obs"])
@@ -168,23 +177,13 @@ class Ring:
         places = self.past.places(at)
         return self.schema.read(self.table, "obs", places.flatten()).unflatten(0, places.shape)
 
-    @property
-    def table(self) -> Tensor:
-        """The rows of all slots of all members, [K * T * E, W]."""
-        return self.ring.flatten(0, 2)
-
     def places(self, slots: Tensor) -> Tensor:
         """The rows of `table` of slots [..., K, B] or [..., 1, B], [..., K, B]."""
         return slots + self.base
 
     def next_places(self, places: Tensor) -> Tensor:
-        """Where the next observations of rows of `table` are: in another one or, below 0, in row ~n of `final`."""
+        """The rows of `table` that the next observations of these are in."""
         return self.following.at.flatten().index_select(0, places.flatten()).view(places.shape)
-
-    @property
-    def final(self) -> Tensor:
-        """Rows [P, W] of observations that no transition begins with."""
-        return self.following.rows
 
     def collected_by(self, member: int) -> Tensor:
         """The rows of a member's transitions, [T', E, W], in the order of the ring."""
@@ -205,11 +204,11 @@ class Ring:
         """
         steps = self._turning_slots(self.collected)
         following = self.following.at[member].index_select(0, steps)
-        apart = following < 0
+        apart = following >= self.following.slots
         return {
             "replay": self.ring[member : member + 1].index_select(1, steps),
             "replay.apart": apart.unsqueeze(0),
-            "replay.final": self.final.index_select(0, ~following[apart]),
+            "replay.final": self.table.index_select(0, following[apart]),
         }
 
     def load(self, state: Mapping[str, Tensor], added: int) -> None:

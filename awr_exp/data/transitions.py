@@ -205,11 +205,6 @@ class Transitions:
         """The rows of the transitions, which are those of every member; their rewards are still those of `held`."""
         return self.held
 
-    @property
-    def final(self) -> Tensor:
-        """Rows of observations that are not in `table`: no one reads any here."""
-        return self.held
-
     def places(self, indices: Tensor) -> Tensor:
         """The row of `table` of each transition."""
         return self.lie.of(indices)

@@ -93,13 +93,13 @@ class Learner:
     @property
     def functions(self) -> dict[str, Update]:
         """The schedule's, for the memory that the experience is in: a graph that was captured before knows another."""
-        if self._made_for is not self.experience.final:
+        if self._made_for is not self.experience.table:
             self._make_functions()
         return self._functions
 
     def _make_functions(self) -> None:
         self._functions: dict[str, Update] = {n: make(self.agent, self.experience) for n, make in self._make.items()}
-        self._made_for = self.experience.final
+        self._made_for = self.experience.table
 
     def train(self, goal: int) -> None:
         """Learn until `step` is at least `goal`, or give up."""

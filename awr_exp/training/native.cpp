@@ -26,8 +26,8 @@ enum Optimizer { ADAM, HEAVY_BALL };
 struct Problem {
     const int64_t* sizes;  // of the network's layers, inputs first: layers + 1
     const int64_t* places;  // rows of the table: `batch` of them each batch, a batch's `stride` after the last one's
-    const int64_t* next_places;  // as places: where the next observations are, below 0 in row ~n of `final`; or null
-    const float *table, *final;  // rows of `width` numbers, an observation first; columns are counted from there
+    const int64_t* next_places;  // as places: where the next observations are; or null
+    const float* table;  // rows of `width` numbers, an observation first; columns are counted from there
     const float *obs_mean, *obs_std;
     float* number;               // as places: each row's target, which is made here where V bootstraps, or its weight
     float* value;                // as places: V of each row after a batch's last step, or null
@@ -434,7 +434,7 @@ class Descent {
     }
 
     const float* row_at(int64_t place) const {
-        return place < 0 ? p.final + ~place * p.width : p.table + place * p.width;
+        return p.table + place * p.width;
     }
 
     // Normalised, the observations in rows at these places.

@@ -34,7 +34,7 @@ class Problem(ctypes.Structure):
     """The struct of this name in native.cpp."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("sizes", "places", "next_places", "table", "final")),
+        *((name, ctypes.c_void_p) for name in ("sizes", "places", "next_places", "table")),
         *((name, ctypes.c_void_p) for name in ("obs_mean", "obs_std", "number", "value")),
         *((name, ctypes.c_void_p) for name in ("centre", "unit", "low", "high", "log_std")),
         *((name, ctypes.c_void_p) for name in ("theta", "mean", "square", "step", "alive", "average", "metrics")),
@@ -216,5 +216,4 @@ def _table(experience: Any, members: int) -> dict[str, Any]:
     schema = experience.schema
     columns: dict[str, Any] = {name: schema.columns[name] for name in ("action", "reward", "terminated")}
     columns |= {"reward_scale": experience.rewards.scale, "reward_shift": experience.rewards.shift}
-    tables = {name: [getattr(experience, name)] * members for name in ("table", "final")}
-    return columns | tables | {"width": schema.width}
+    return columns | {"table": [experience.table] * members, "width": schema.width}

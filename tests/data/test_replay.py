@@ -146,7 +146,7 @@ def test_every_slot_has_the_transition_that_a_list_has(
 
 
 def size(replay: Replay) -> int:
-    return sum(own.nbytes for own in (replay.ring, replay.following.at, replay.following.rows, replay.past.ages))
+    return sum(own.nbytes for own in (replay.table, replay.following.at, replay.past.ages))
 
 
 def test_images_that_are_seen_in_fours_take_the_room_of_one() -> None:

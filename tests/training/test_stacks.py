@@ -138,10 +138,10 @@ def test_steps_are_made_for_the_memory_that_the_replay_is_in() -> None:
     """Final observations get more room; what was captured would go on reading where they were."""
     made: list[Any] = []
     replay = Replay(CONTINUOUS, 1, 1, 100)
-    functions: Any = {"batch": lambda agent, replay: made.append(replay.final) or len(made)}
+    functions: Any = {"batch": lambda agent, replay: made.append(replay.table) or len(made)}
     learner = Learner(make_awr(), replay, REFRESHED, functions, 8)
     assert [learner.functions["batch"], learner.functions["batch"]] == [1, 1]
     data = random_batch(CONTINUOUS, 1, 40)
     replay.extend(Batch(**{name: own.unsqueeze(2) for name, own in vars(data).items() if own is not None}))
     assert [learner.functions["batch"], learner.functions["batch"]] == [2, 2]
-    assert made[1] is replay.final
+    assert made[1] is replay.table
