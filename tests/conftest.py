@@ -29,6 +29,7 @@ from hypothesis import settings
 from awr_exp import command, config, sweep
 from awr_exp.agents.agent import Agent
 from awr_exp.agents.awr import AWR
+from awr_exp.data import builtin
 from awr_exp.data.builtin import cartpole_mixed, pendulum_mixed, two_ways
 from awr_exp.errors import UserError
 from awr_exp.layout import Entry
@@ -149,6 +150,8 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with root.with_suffix(".lock").open("a") as lock, pytest.MonkeyPatch.context() as patch:
         fcntl.flock(lock, fcntl.LOCK_EX)
         patch.setenv("MINARI_DATASETS_PATH", str(root))
+        # Most of the time would go to them.
+        patch.setattr(builtin, "REFERENCE_EPISODES", 10)
         pendulum_mixed(), cartpole_mixed(), two_ways()
     return root
 

@@ -16,10 +16,13 @@ import matplotlib.backends.backend_agg
 import matplotlib.figure
 import minari
 import wandb
+import yaml
 
 from awr_exp import command, experiment
 from awr_exp.report import page
 
+# The parser in C reads the same, and all tests together compose some thousand configurations.
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
 _FORKS = multiprocessing.get_context("forkserver")
 # By what is imported here, since a name that is not found is passed over in silence.
 _LOADED = (

@@ -19,6 +19,8 @@ from awr_exp.seeding import child_seed
 
 log = logging.getLogger(__name__)
 
+REFERENCE_EPISODES = 100
+"""Episodes of the worst and of the best policy, of whose returns the reference scores of a data set are the means."""
 Plan = Sequence[tuple[int, Act]]
 """A number of episodes for each of several policies."""
 
@@ -85,7 +87,10 @@ def _ensure(id: str, env_id: str, plan: Plan, worst: Act, best: Act) -> None:
     with opened(make_env) as env, closing(InProcess(make_env, spec.obs_dim)) as fleet:
         played = lambda act: play(fleet, act, int(rng.integers(2**31)), rng)  # noqa: E731
         episodes = [played(act) for count, act in plan for _ in range(count)]
-        low, high = (float(np.mean([sum(played(act)["reward"].tolist()) for _ in range(100)])) for act in (worst, best))
+        low, high = (
+            float(np.mean([sum(played(act)["reward"].tolist()) for _ in range(REFERENCE_EPISODES)]))
+            for act in (worst, best)
+        )
         kinds = "policies from random to good, in this order" if len(plan) > 1 else "a random policy"
         about, quality = f"Episodes of {env_id} by {kinds}.", "built-in policies of mixed quality"
         export.create(id, episodes, spec, env, (low, high), algorithm_name=quality, description=about)

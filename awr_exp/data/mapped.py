@@ -14,6 +14,8 @@ from torch import Tensor
 
 DEVICE_SHARE = 0.8
 """Share of a GPU's free memory that rows may take; more stay on the host and stream."""
+PART = 2**27
+"""Bytes of rows in a file that are read over and over before the next ones are."""
 RANDOM, WILL_NEED = (getattr(mmap, name, None) for name in ("MADV_RANDOM", "MADV_WILLNEED"))
 
 

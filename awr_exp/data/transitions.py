@@ -86,7 +86,12 @@ class Transitions:
         return made
 
     def blocks(self, rows: int) -> Iterator["Transitions"]:
-        """All of these in parts of whole episodes, each of at most so many transitions or of a single episode."""
+        """All of these in parts of whole episodes, each of at most so many transitions or of a single episode.
+
+        Rows in a file come in smaller parts, each of which stays in memory while one column after another is read.
+        """
+        if mapped.is_read_at_random(self.held):
+            rows = min(rows, max(1, mapped.PART // (self.schema.width * self.held.element_size())))
         for first, end in self.lie.parts(rows):
             yield self if end - first == len(self.lengths) else self._part(first, end)
 
