@@ -99,8 +99,11 @@ def settle(config: DictConfig) -> None:
     """
     with read_write(config), open_dict(config):
         config.setdefault("trust", [])
+        # By its keys alone: to look a value up is to resolve it.
+        known = {*config}
         for name in (*RUN, *kinds(CONF)[""].parts):
-            config.setdefault(name, None)
+            if name not in known:
+                config[name] = None
         config.sweep.setdefault("resume", None)
     check_origin(config)
     hydra = config.hydra
