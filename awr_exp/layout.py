@@ -94,14 +94,22 @@ class Entry:
         if not self.counts:
             return np.asarray(flat, np.float32)
         index = flat - np.array(self.starts)
-        if not ((index >= 0) & (index < np.array(self.counts)) & (index == np.round(index))).all():
-            raise ValueError(f"{self.name} is none of its {self._choices()}")
+        if not self.has(flat).all():
+            raise ValueError(f"{self.name} is none of its {self.choices}")
         out = np.zeros((*index.shape[:-1], self.width), np.float32)
         before = np.cumsum(self.counts) - self.counts
         np.put_along_axis(out, (index + before).astype(np.int64), 1, -1)
         return out
 
-    def _choices(self) -> str:
+    def has(self, flat: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether each of values [..., size] is one of its choices."""
+        index = flat - np.array(self.starts)
+        found: NDArray[np.bool_] = (index >= 0) & (index < np.array(self.counts)) & (index == np.round(index))
+        return found
+
+    @property
+    def choices(self) -> str:
+        """How many choices there are of each value, in words."""
         first = f" that begin at {', '.join(map(str, self.starts))}" if any(self.starts) else ""
         return f"{' x '.join(map(str, self.counts))} choices{first}"
 
@@ -114,9 +122,9 @@ class Entry:
         return self.shaped(index + np.array(self.starts))
 
     def shaped(self, numbers: NDArray[Any]) -> NDArray[Any]:
-        """Values laid out flat, [..., size], in the environment's own shape and dtype; a single one is no array."""
-        values: NDArray[Any] = numbers.reshape((*numbers.shape[:-1], *self.shape)).astype(self.dtype)[()]
-        return values
+        """Values laid out flat, [..., size], in the environment's own shape and dtype; a single choice is no array."""
+        values: NDArray[Any] = numbers.reshape((*numbers.shape[:-1], *self.shape)).astype(self.dtype)
+        return values if values.dtype.kind == "f" else values[()]
 
 
 LISTED = 12

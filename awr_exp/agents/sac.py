@@ -28,8 +28,9 @@ class SAC(QAgent):
     def check_task(cls, spec: Spec) -> None:
         super().check_task(spec)
         if spec.num_actions is None and (count := math.prod(spec.counts)) > MOST:
+            said = f"{count:,}" if count < 10**9 else f"{count:.3g}"
             raise UserError(
-                f"{cls.__name__} weighs all actions in each state, and {spec.choices} make {count:.3g}, more than "
+                f"{cls.__name__} weighs all actions in each state, and {spec.choices} make {said}, more than "
                 f"{MOST:,}: choose another agent, such as agent=iql or agent=awac"
             )
 

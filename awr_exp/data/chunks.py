@@ -21,7 +21,8 @@ def chunks(data: Transitions, steps: int, gamma: float) -> Transitions:
     Each recorded episode becomes up to h interleaved ones, of the steps t, t + h, t + 2h, ... for each of its first h
     steps t, so that a next observation is still in the row below, and `origin` says whose parts they are. Where an
     episode terminates within a chunk, its last action is repeated, which changes nothing; where it is merely cut, a
-    chunk has to be whole. Raises UserError where none is, and for data whose observations are seen several at once.
+    chunk has to be whole. Raises UserError where no episode is as long, and for data whose observations are seen
+    several at once.
     """
     if steps == 1:
         return data
@@ -52,7 +53,7 @@ def _check(data: Transitions, steps: int) -> None:
     if data.info.history > 1:
         raise UserError("dataset.history and dataset.action_chunk do not go together so far: leave one of them out")
     short = (data.lengths < steps) & ~data.terminated[data.last].cpu()
-    if short.all():
+    if short.all() or steps > longest:
         raise UserError(
             f"dataset.action_chunk={steps} is longer than any episode of data set '{id}', of which the longest has "
             f"{longest} steps: choose a shorter one"

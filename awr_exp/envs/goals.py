@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from awr_exp import shell
-from awr_exp.envs import make, source
+from awr_exp.envs import fit, make, source
 from awr_exp.envs.build import MakeEnv, opened
 from awr_exp.errors import FAILURES, UserError, first_line, named
 from awr_exp.guard import foreign_module
@@ -52,9 +52,11 @@ def judge(data: DataInfo, spec: Spec, who: str | float | None) -> Iterator[Judge
         yield within(who)
         return
     # The history that is seen is nothing that an environment in no wrapper knows of.
-    place = _place(replace(data, history=1), spec, who)
-    with opened(place) as env:
+    data = replace(data, history=1)
+    with opened(_place(data, spec, who)) as env:
         bare, id = env.unwrapped, env.spec.id if env.spec else str(env)
+        if who is not None:
+            fit.check(env, id, True, data, spec, "choose another dataset.goal_reward")
         missing = [name for name in FUNCTIONS if not callable(getattr(bare, name, None))]
         if missing:
             raise UserError(f"environment '{id}' has no {missing[0]} to judge other goals by: {INSTEAD}")
@@ -82,7 +84,7 @@ def within(distance: float) -> Judge:
 def _place(data: DataInfo, spec: Spec, id: str | None) -> MakeEnv:
     """What makes the environment that judges."""
     if id is not None:
-        return make.gym(data, spec, id)
+        return make.gym(None, None, id)
     own, why = data.env_spec, None
     if own is None:
         raise UserError(

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import WrapperSpec
 
+from awr_exp.envs.spaces import keeping_choices
 from awr_exp.errors import UserError, first_line
 from awr_exp.guard import names_file, names_module
 from awr_exp.vocabulary import near
@@ -95,7 +96,7 @@ def put_on(env: gymnasium.Env, wrappers: Sequence[WrapperSpec]) -> gymnasium.Env
         if name := recreated(wrapper):
             kwargs = {key: _as_tuple(value) for key, value in (wrapper.kwargs or {}).items()}
             try:
-                env = getattr(gymnasium.wrappers, name)(env, **kwargs)
+                env = keeping_choices(getattr(gymnasium.wrappers, name)(env, **kwargs))
             except Exception as error:
                 raise ValueError(f"the wrapper {name} cannot be put on: {first_line(error)}") from None
     return env

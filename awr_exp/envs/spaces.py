@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -159,6 +160,29 @@ def canonical(space: Any) -> Any:
     if isinstance(space, spaces.Dict):
         return spaces.Dict(sorted(parts.items()))
     return spaces.Tuple(parts.values()) if isinstance(space, spaces.Tuple) else space
+
+
+def keeping_choices(env: gymnasium.Env) -> gymnasium.Env:
+    """The environment, whose space says of choices that it shows several at once that they are choices.
+
+    Of a stack of MultiDiscretes gymnasium makes a Box.
+    """
+    if type(env) is gymnasium.wrappers.FrameStackObservation:
+        env.observation_space = _stacked(env.env.observation_space, env.stack_size)
+    return env
+
+
+def _stacked(space: Any, count: int) -> Any:
+    match space:
+        case spaces.Dict():
+            return spaces.Dict({key: _stacked(part, count) for key, part in space.spaces.items()})
+        case spaces.Tuple():
+            return spaces.Tuple(_stacked(part, count) for part in space.spaces)
+        case spaces.MultiDiscrete():
+            counts, starts = (np.stack([each] * count) for each in (space.nvec, space.start))
+            return spaces.MultiDiscrete(counts, space.dtype, start=starts)
+        case _:
+            return gymnasium.vector.utils.batch_space(space, count)
 
 
 def unbounded(space: Any) -> Any:

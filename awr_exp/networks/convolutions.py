@@ -106,7 +106,7 @@ class CNN(Convolutional):
         if min(left) < 1:
             raise UserError(
                 f"network.encoder: kernels of {list(kernels)} by strides of {list(strides)} leave nothing of an image "
-                f"of {frame.height} x {frame.width}: choose smaller ones, such as network=cnn_small"
+                f"of {frame.height} x {frame.width}: choose smaller ones, or network=impala, which takes any image"
             )
         self.shapes |= {"out.weight": (math.prod(left) * filters[-1], outputs), "out.bias": (1, outputs)}
 

@@ -154,7 +154,7 @@ def test_every_transition_is_that_of_a_plain_loop(
 ) -> None:
     lengths, terminated = map(list, zip(*episodes, strict=True))
     data = recorded(spec_of("a test", SEEN, ACTIONS[kind]), lengths, terminated)
-    if all(length < steps and not ends for length, ends in episodes):
+    if all(length < steps for length in lengths) or all(length < steps and not ends for length, ends in episodes):
         with pytest.raises(UserError, match=f"dataset.action_chunk={steps} is longer than any episode of data set"):
             chunks(data, steps, gamma)
         return
@@ -314,6 +314,7 @@ def test_runs_of_other_discounts_train_together_where_their_data_are_the_same() 
     ("act", "said"),
     [
         (lambda: chunks(select(recorded(CONTINUOUS, [9], [True]), history=2), 2, 0.9), "leave one of them out"),
+        (lambda: chunks(recorded(CONTINUOUS, [2, 3], [True, True]), 4, 0.9), "longer than any .* longest has 3 steps"),
         (lambda: composed("trainer=finetune", "dataset.action_chunk=2"), "finetune collects single steps, and dataset"),
         (lambda: make_top(CONTINUOUS.chunked(2)), "choose agent=bc with dataset.top_percent"),
         (

@@ -1,7 +1,9 @@
 """Observations that are seen together with those before them, as gymnasium stacks frames."""
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -18,6 +20,8 @@ from awr_exp.data.episodes import from_episodes
 from awr_exp.data.holdout import of_episodes
 from awr_exp.data.selection import select
 from awr_exp.data.transitions import Transitions
+from awr_exp.envs.source import asked, put_on
+from awr_exp.envs.spaces import spec_of
 from awr_exp.errors import UserError
 from awr_exp.layout import Entry
 from awr_exp.training import native
@@ -91,6 +95,30 @@ def test_the_environment_is_shown_alike(datasets: Path, monkeypatch: pytest.Monk
         agent.fit_normalizer(*data.obs_statistics())
         assert not native.fits(agent)
         agent.update(data.sample(torch.arange(8).unsqueeze(0), target=agent.targets(data)["target"]))
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_stack_of_choices_is_one_of_choices(nested: bool) -> None:
+    class Gears(gymnasium.Env):
+        observation_space = spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[1, 0], [-1, 7]])
+        if nested:
+            observation_space = spaces.Dict(gears=observation_space, two=spaces.Tuple([spaces.MultiBinary(2)]))
+        action_space = spaces.Discrete(2)
+
+        def reset(self, **options: Any) -> Any:
+            return self.observation_space.sample(), {}
+
+        def step(self, action: Any) -> Any:
+            return self.observation_space.sample(), 0.0, False, False, {}
+
+    env = put_on(Gears(), [asked({"FrameStackObservation": {"stack_size": 3}})])
+    spec = spec_of("a test", Gears.observation_space, env.action_space).stacked(3)
+    assert replace(spec_of("a test", env.observation_space, env.action_space), history=3) == spec
+    first, _ = env.reset()
+    following = env.step(0)[0]
+    assert env.observation_space.contains(first)
+    assert env.observation_space.contains(following)
+    assert spec.flatten(following).shape == (3 * spec.single.obs_dim,)
 
 
 def test_longer_than_any_episode_is_refused(data: Transitions) -> None:

@@ -242,6 +242,16 @@ def test_choices_that_float32_does_not_have_are_read() -> None:
     assert batch.obs.argmax(-1).tolist() == [[2, 1, 0, 0]]
 
 
+def test_a_choice_that_an_observation_has_not_is_named_with_its_place() -> None:
+    seen = np.array([[5, 5], [6, 7], [5, 8], [6, 6], [5, 7]])
+    space = spaces.Dict(gears=spaces.MultiDiscrete([2, 3], start=[5, 5]))
+    write([{"observations": {"gears": own}} for own in (seen[[0, 1, 3, 4, 0]], seen)], space)
+    with pytest.raises(
+        UserError, match=r"episode_1: observations/gears holds 8 at step 2; its space has 2 x 3 choices"
+    ):
+        load(ID)
+
+
 def test_images_with_their_axes_in_another_order_are_refused_and_axes_of_one_are_not(root: Path) -> None:
     image = spaces.Box(0, 255, (4, 5, 3), np.uint8)
     pixels = np.random.default_rng(0).integers(0, 255, (5, 4, 5, 3), np.uint8)

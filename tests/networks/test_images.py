@@ -98,7 +98,10 @@ def test_pixels_lie_where_they_should(shape: tuple[int, ...], channels: Any, wan
             r"could be a number of channels, 1 to 12: set network\.channels to first or last",
         ),
         (lambda: frame_of(entry(20, 20, 20)), "neither is a number of channels"),
-        (lambda: CNN(frame_of(entry(20, 20)), 4), "leave nothing of an image of 20 x 20: choose smaller ones, such as"),
+        (
+            lambda: CNN(frame_of(entry(20, 20)), 4),
+            "leave nothing of an image of 20 x 20: choose smaller ones, or network=impala",
+        ),
         (lambda: CNN(frame_of(entry(84, 84)), 4, filters=[8]), "1 filters, 3 kernels and 3 strides"),
         (lambda: RandomShift(spec_of(entry(3))), "this task shows none: use augmentation=none"),
         (
