@@ -47,9 +47,9 @@ class Entry:
 
     @property
     def is_image(self) -> bool:
-        """Whether it can be looked at: numbers on three axes, or four in a stack of images; bytes may be on two."""
+        """Whether it can be looked at: numbers on three axes, or more in a stack of images; bytes may be on two."""
         axes = 2 if self.dtype == "uint8" else 3
-        return not self.counts and axes <= len(self.shape) <= 4 and sorted(self.shape)[-2] >= SMALLEST
+        return not self.counts and axes <= len(self.shape) <= 5 and sorted(self.shape)[-2] >= SMALLEST
 
     def stacked(self, count: int) -> "Entry":
         """What it is of so many time steps, the last of which is now, as gymnasium's FrameStackObservation has it."""

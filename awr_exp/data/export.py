@@ -14,7 +14,7 @@ import numpy as np
 from awr_exp import shell
 from awr_exp.data.minari import ID, root
 from awr_exp.envs.episode import Episode
-from awr_exp.envs.make import overrides
+from awr_exp.envs.make import of_spec, overrides
 from awr_exp.envs.spaces import canonical, unbounded
 from awr_exp.errors import UserError, named
 from awr_exp.guard import foreign_module
@@ -150,7 +150,7 @@ def check_room(place: Path, size: int) -> None:
 
 def command(id: str, env: gymnasium.Env, clip_actions: bool = True) -> str:
     """The command that trains on a data set that comes from env."""
-    place = overrides(env.spec, clip_actions) if env.spec and foreign_module(env.spec.id) else []
+    place = overrides(of_spec(env.spec, clip_actions)) if env.spec and foreign_module(env.spec.id) else []
     return shell.command("dataset=minari", shell.override("dataset.id", id), *place)
 
 

@@ -46,7 +46,7 @@ def gym(
     make = Make(id, dict(kwargs or {}) | _drawing(specs), vectorized, clip_actions, specs)
     named = data and (data.eval_env_spec or data.env_spec)
     _check(make, data, spec, f"choose {'env=from_dataset' if named else 'another env.id'} or env=none")
-    if data and named and (place := _placed(make)) != (theirs := _placed(_of(named, clip_actions))):
+    if data and named and (place := _placed(make)) != (theirs := _placed(of_spec(named, clip_actions))):
         log.info(
             "evaluating in %s, though data set '%s' is of %s: returns in the two do not compare",
             *(source.described(place), data.id, source.described(theirs)),
@@ -86,13 +86,13 @@ def recorded(data: DataInfo, spec: Spec | None, env: Any, instead: str = OTHERS)
     """
     # Actions without bounds were played as they were, and so the rewards are of those.
     clip = spec is None or spec.discrete or bool(np.isfinite([*spec.action_low, *spec.action_high]).any())
-    make = _of(env, clip)
-    make = replace(make, wrappers=(*make.wrappers, *_stack(data)))
+    make = of_spec(env, clip)
     if foreign_module(env.id) or source.reaches_out(env.kwargs):
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which would import a module or open a file: if you "
-            f"trust it, {shell.words(*overrides(make, clip))}"
+            f"trust it, {shell.words(*overrides(make))}"
         )
+    make = replace(make, wrappers=(*make.wrappers, *_stack(data)))
     limit = _registered_limit(data, env, clip)
     if env.max_episode_steps == -1 and limit:
         log.info("data set '%s' knows no limit of %d steps in %s: nor does its evaluation", data.id, limit, env.id)
@@ -120,15 +120,15 @@ def _registered_limit(data: DataInfo, env: Any, clip: bool) -> int | None:
     except gymnasium.error.Error as error:
         package, own = getattr(env, "package", None), ""
         if package:
-            there = replace(_of(env, clip), id=f"{package}:{env.id}")
-            own = f"{shell.words(*overrides(there, clip))} if you trust that package, or "
+            there = replace(of_spec(env, clip), id=f"{package}:{env.id}")
+            own = f"{shell.words(*overrides(there))} if you trust that package, or "
         raise UserError(
             f"data set '{data.id}' was collected in '{env.id}', which is not registered here ({first_line(error)}): "
             f"choose {own}env=gym env.id=... or env=none"
         ) from None
 
 
-def _of(env: Any, clip_actions: bool) -> Make:
+def of_spec(env: Any, clip_actions: bool) -> Make:
     """What makes the environment that an EnvSource, or gymnasium's EnvSpec, describes."""
     kwargs, wrappers = dict(env.kwargs), tuple(env.additional_wrappers)
     if env.max_episode_steps is not None:
@@ -156,11 +156,13 @@ def _placed(make: Make) -> source.EnvSource:
     return source.EnvSource(id, kwargs, kwargs.pop("max_episode_steps", None) or -1)
 
 
-def overrides(spec: Any, clip_actions: bool = True) -> list[str]:
-    """The overrides that choose the environment of gymnasium's EnvSpec."""
-    kwargs = [shell.override(f"+env.kwargs.{name}", value) for name, value in (spec.kwargs or {}).items()]
-    unclipped = [] if clip_actions else ["env.clip_actions=false"]
-    return ["env=gym", shell.override("env.id", spec.id), *kwargs, *unclipped]
+def overrides(make: Make) -> list[str]:
+    """The overrides that choose the environment of `make`, in those of its wrappers that can be made again."""
+    kwargs = [shell.override(f"+env.kwargs.{name}", value) for name, value in make.kwargs.items()]
+    wrappers = [{name: dict(one.kwargs or {})} for one in make.wrappers if (name := source.recreated(one))]
+    seen_in = [shell.override("env.wrappers", wrappers)] if wrappers else []
+    unclipped = [] if make.clip_actions else ["env.clip_actions=false"]
+    return ["env=gym", shell.override("env.id", make.id), *kwargs, *seen_in, *unclipped]
 
 
 def none(data: DataInfo | None, spec: Spec | None) -> None:

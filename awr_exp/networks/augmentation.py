@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from awr_exp.errors import UserError
-from awr_exp.networks.frames import Frame, frames_of
+from awr_exp.networks.frames import KIND, Frame, frames_of
 from awr_exp.ranges import Channels, Count, checked
 from awr_exp.types import Spec
 
@@ -41,7 +41,9 @@ class RandomShift:
         self.widths = [entry.width for entry in spec.entries]
         self.frames = frames_of(spec.entries, channels)
         if not self.frames:
-            raise UserError("augmentation=random_shift moves images, and this task shows none: use augmentation=none")
+            raise UserError(
+                f"augmentation=random_shift moves images, and this task shows none: {KIND}; use augmentation=none"
+            )
         self.noise = 2 * len(self.frames)
 
     def __call__(self, obs: Tensor, noise: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from awr_exp.layout import SMALLEST, Entries, Entry
 from awr_exp.ranges import Channels
 
 MOST_CHANNELS = 12
+KIND = f"an image has uint8 on two axes or any numbers on three, two of them of {SMALLEST} or more"
+"""What `Entry.is_image` asks for, in words."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from awr_exp.errors import UserError
 from awr_exp.layout import Entries
 from awr_exp.networks.convolutions import MakeImageNetwork
-from awr_exp.networks.frames import frames_of
+from awr_exp.networks.frames import KIND, frames_of
 from awr_exp.networks.mlp import MakeNetwork, Shapes, size
 from awr_exp.ranges import Channels, Count, checked
 
@@ -39,7 +39,9 @@ class Images:
         self.widths = [*(entry.width for entry in observation), extra]
         self.frames = frames_of(observation, channels)
         if not self.frames:
-            raise UserError(f"a network of images has nothing to look at in {inputs} numbers: choose network=mlp")
+            raise UserError(
+                f"a network of images has nothing to look at in {inputs} numbers: {KIND}; choose network=mlp"
+            )
         self.encoders: list[Any] = [encoder(frame=frame, outputs=features) for frame in self.frames.values()]
         seen = features * len(self.frames) + sum(
             self.widths[n] for n in range(len(observation)) if n not in self.frames

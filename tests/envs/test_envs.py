@@ -309,6 +309,9 @@ def test_an_environment_of_ones_own_module(
     named = gymnasium.envs.registration.EnvSpec.from_json(env.spec.to_json())
     assert export.command("a/b-v0", env).endswith("dataset.id=a/b-v0 env=gym env.id=endless:endless-v0")
     assert export.command("a/b-v0", env, clip_actions=False).endswith("endless-v0 env.clip_actions=false")
+    seen = gymnasium.wrappers.FrameStackObservation(env, 4)
+    said = "env.id=endless:endless-v0 'env.wrappers=[{FrameStackObservation:{stack_size:4,padding_type:reset}}]'"
+    assert export.command("a/b-v0", seen).endswith(said)
     with pytest.raises(UserError, match=r"if you trust it, env=gym env\.id=endless:endless-v0"):
         from_dataset(source(named), Spec(2, num_actions=2))
     node = {"_target_": "awr_exp.envs.make.gym", "id": id, "kwargs": None}

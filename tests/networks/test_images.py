@@ -103,10 +103,13 @@ def test_pixels_lie_where_they_should(shape: tuple[int, ...], channels: Any, wan
             "leave nothing of an image of 20 x 20: choose smaller ones, or network=impala",
         ),
         (lambda: CNN(frame_of(entry(84, 84)), 4, filters=[8]), "1 filters, 3 kernels and 3 strides"),
-        (lambda: RandomShift(spec_of(entry(3))), "this task shows none: use augmentation=none"),
+        (
+            lambda: RandomShift(spec_of(entry(3))),
+            "this task shows none: an image has uint8 on two .* use augmentation=none",
+        ),
         (
             lambda: of_task(partial(Images, encoder=CNN, trunk=MLP), Spec(17, 3))(inputs=17, outputs=1),
-            "nothing to look at in 17 numbers: choose network=mlp",
+            "nothing to look at in 17 numbers: an image has uint8 on two .* choose network=mlp",
         ),
     ],
 )
