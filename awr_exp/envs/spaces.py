@@ -142,9 +142,9 @@ def _entries(owner: str, space: Any, path: tuple[str | int, ...]) -> Iterator[En
             counts, starts = (tuple(each.flatten().tolist()) for each in (space.nvec, space.start))
             yield Entry(path, space.shape, counts, starts, str(space.dtype))
         case _:
-            where = "/".join(map(str, path)) or "the observation"
+            where = f"{'/'.join(map(str, path))} of its observations is" if path else "its observations are"
             kinds = "Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
-            raise UserError(f"{owner}: {where} is a {type(space).__name__}, which has no flat form; use one of {kinds}")
+            raise UserError(f"{owner}: {where} a {type(space).__name__}, which has no flat form; use one of {kinds}")
 
 
 def parts_of(space: Any) -> list[tuple[str | int, Any]]:

@@ -318,7 +318,7 @@ def test_a_space_without_numbers_is_refused_by_name(root: Path) -> None:
     content = json.loads(path.read_text())
     content["observation_space"] = serialize_space(spaces.Dict({"say": spaces.Text(3), "x": BOX}))
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=rf"'{ID}': say is a Text"):
+    with pytest.raises(UserError, match=rf"'{ID}': say of its observations is a Text"):
         load(ID)
 
 

@@ -139,7 +139,7 @@ METADATA: dict[str, Any] = {
     "its action_space cannot be read: 3": {"action_space": 3},
     "its action_space cannot be read: ": {"action_space": BOX | {"shape": [10**12], "low": -1}},
     "observations has shape (3,)": {"observation_space": BOX | {"shape": [4], "low": [0] * 4, "high": [1] * 4}},
-    "x is a Text": {"observation_space": serialize_space(spaces.Dict({"x": spaces.Text(3)}))},
+    "x of its observations is a Text": {"observation_space": serialize_space(spaces.Dict({"x": spaces.Text(3)}))},
     "which leaves nothing to choose": {"action_space": BOX | {"shape": [2], "low": [1, 1], "high": [1, 1]}},
     "its actions are a Text": {"action_space": serialize_space(spaces.Text(3))},
     "of its space has the whole numbers from 0 to 1": {"action_space": serialize_space(spaces.MultiDiscrete([2, 2]))},

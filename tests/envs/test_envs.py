@@ -327,7 +327,7 @@ def test_observations_without_a_flat_form_are_refused() -> None:
 
     gymnasium.register("Talking-v0", Talking)
     with pytest.raises(
-        UserError, match=r"the observation is a Sequence, which has no flat form; use one of Box, .*Tuple"
+        UserError, match=r"its observations are a Sequence, which has no flat form; use one of Box, .*Tuple"
     ):
         task(gym(None, None, "Talking-v0"))
 

@@ -142,7 +142,9 @@ def test_an_observation_that_does_not_fit_is_named(change: dict[str, Any], messa
 
 
 def test_a_part_without_numbers_is_named() -> None:
-    with pytest.raises(UserError, match="data set 'x': say/what is a Text, which has no flat form; use one of Box"):
+    with pytest.raises(
+        UserError, match="data set 'x': say/what of its observations is a Text, which has no flat form; use one of Box"
+    ):
         entries_of("data set 'x'", spaces.Dict(say=spaces.Dict(what=spaces.Text(3))))
     with pytest.raises(UserError, match="which holds nothing"):
         entries_of("data set 'x'", spaces.Dict())
