@@ -390,3 +390,11 @@ def test_columns_of_whole_numbers_are_choices(tmp_path: Path, monkeypatch: pytes
     shares = describe(data).choices
     assert list(shares) == ["0=0", "0=1", "0=2", "1=-1", "1=0"]
     assert shares["1=-1"] == pytest.approx((np.delete(actions[:, 1], [19, 39]) == -1).mean())
+
+
+def test_a_number_alone_is_an_array_of_no_axes() -> None:
+    space = spaces.Dict(gas=spaces.Box(-1, 1, ()), gears=spaces.Tuple([spaces.Box(0, 1, (2,), np.float64)]))
+    task = spec_of("a test", spaces.Box(0, 1, (1,)), space)
+    action = structured(task.action, np.array([0.5, 0.25, 1.0]))
+    assert isinstance(action["gas"], np.ndarray)
+    assert space.contains(action)
