@@ -9,6 +9,7 @@ from torch import Tensor
 from awr_exp.data.ring import Ring
 from awr_exp.data.schema import chosen
 from awr_exp.data.stacks import together
+from awr_exp.math.blocks import side_by_side
 from awr_exp.types import OWN_UNIT, Batch, Value
 
 
@@ -85,12 +86,12 @@ class Replay(Ring):
         """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
         # In the order of the ring, where no row has to be copied first.
         parts = (self._seen_from(begin, min(begin + chunk, len(self))) for begin in range(0, len(self), chunk))
-        in_ring = torch.cat([value(part) for part in parts], 1)
+        in_ring = side_by_side((value(part) for part in parts), len(self))
         values = in_ring.index_select(1, self._order)
         # The last rows of episodes, of any member: what follows them there is another episode's.
         ends = self.last.any(0).nonzero().squeeze(1)
-        final = [value(self.sample(rows.unsqueeze(0)).next_obs) for rows in ends.split(chunk)]
-        return values, values.roll(-1, 1).index_copy_(1, ends, torch.cat(final, 1))
+        final = (value(self.sample(rows.unsqueeze(0)).next_obs) for rows in ends.split(chunk))
+        return values, values.roll(-1, 1).index_copy_(1, ends, side_by_side(final, len(ends)))
 
     def _seen_from(self, begin: int, end: int) -> Tensor:
         """The observations in the slots from `begin` on and before `end`, [K, n, obs_dim], copied only where needed."""

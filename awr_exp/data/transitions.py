@@ -12,6 +12,7 @@ from awr_exp.data.places import Places
 from awr_exp.data.schema import STORED, Schema, chosen
 from awr_exp.data.stacks import together
 from awr_exp.data.statistics import obs_statistics
+from awr_exp.math.blocks import side_by_side
 from awr_exp.types import OWN_UNIT, Batch, DataInfo, RewardUnit, Spec, Value
 
 
@@ -162,7 +163,7 @@ class Transitions:
     def values(self, value: Value, chunk: int) -> tuple[Tensor, Tensor]:
         """V(s) and V(s') [K, N] of all transitions; an observation that two share passes once."""
         parts = (self.observations(begin, begin + chunk) for begin in range(0, self.lie.rows, chunk))
-        of_rows, rows = torch.cat([value(part.to(self.device)) for part in parts], 1), self.rows
+        of_rows, rows = side_by_side((value(part.to(self.device)) for part in parts), self.lie.rows), self.rows
         return of_rows[:, rows], of_rows[:, rows + 1]
 
     @property

@@ -1,6 +1,8 @@
 """What is computed of whole episodes, block by block, for those that are too many to take at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from torch import Tensor
 
 from awr_exp.types import Columns, Episodes
 
@@ -25,4 +27,20 @@ def in_blocks(episodes: Episodes, of: Callable[[Episodes], Columns], rows: int) 
                 whole[name] = column.new_empty(*column.shape[:-1], count)
             whole[name][..., begin:end] = column
         begin = end
+    return whole
+
+
+def side_by_side(parts: Iterable[Tensor], width: int) -> Tensor:
+    """Parts [K, n, ...] as one tensor [K, width, ...], each put into its place before the next one is computed.
+
+    If all were kept until the last one is here, each would lie amid memory that its computation has given back, and
+    the next computation would take new memory: a hundred times what the parts are.
+    """
+    whole, begin = None, 0
+    for part in parts:
+        if whole is None:
+            whole = part.new_empty(part.shape[0], width, *part.shape[2:])
+        whole[:, begin : begin + part.shape[1]] = part
+        begin += part.shape[1]
+    assert whole is not None
     return whole

@@ -11,6 +11,7 @@ from awr_exp.agents.members import Members
 from awr_exp.data.transitions import Transitions
 from awr_exp.math import losses
 from awr_exp.math.advantages import lambda_return
+from awr_exp.math.blocks import side_by_side
 from awr_exp.math.gradients import gradient
 from awr_exp.math.members import Hyper
 from awr_exp.math.normalizer import Normalizer
@@ -135,7 +136,7 @@ class FittedQ(Members):
     def slow(self, obs: Tensor, action: Tensor) -> Tensor:
         """The slow f, [K, B], of any number of rows."""
         theta, parts = self.q.averaged().theta, zip(obs.split(self.chunk, 1), action.split(self.chunk, 1), strict=True)
-        return torch.cat([self.f(theta, *part) for part in parts], 1)
+        return side_by_side((self.f(theta, *part) for part in parts), obs.shape[1])
 
     @torch.no_grad()
     def estimate(self, data: Transitions) -> Estimate:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from awr_exp.agents.agent import Agent
 from awr_exp.data.replay import Replay
+from awr_exp.math.blocks import side_by_side
 from awr_exp.seeding import draw_noise
 from awr_exp.training import native, native_library
 from awr_exp.training.accelerate import Update, accelerate, pays_off
@@ -105,7 +106,7 @@ def whole_advantage(agent: Agent, replay: Replay, step: int) -> Tensor:
         return agent.advantage(agent.normalized(replace(batch, noise=noise)))
 
     parts = torch.arange(len(replay), device=agent.device).split(agent.chunk)
-    return torch.cat([of(number, rows) for number, rows in enumerate(parts)], 1)
+    return side_by_side((of(number, rows) for number, rows in enumerate(parts)), len(replay))
 
 
 def _in_cpp(agent: Agent, compile: str | bool, updates: int) -> bool:
