@@ -122,7 +122,11 @@ def _outcomes(train: Callable[[], list[Outcome]], count: int) -> list[Outcome]:
 
 
 class _Reopening(logging.FileHandler):
-    """A log that is open only while something is written."""
+    """A log that is open only while something is written, and at first, to see whether it can be."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.close()
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)

@@ -21,6 +21,11 @@ def test_names_of_many_jobs_stay_a_line() -> None:
     )
 
 
+def open_logs() -> set[str]:
+    opened = {os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
+    return {name for name in opened if name.endswith("train.log")}
+
+
 @pytest.mark.parametrize("limit", [5 * 20 + 60, 5 * 19 + 60])
 def test_logs_leave_files_to_open_to_those_that_train(
     limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -37,15 +42,16 @@ def test_logs_leave_files_to_open_to_those_that_train(
     whole = Group([{}] * 20, folders, [folder.name for folder in folders], OmegaConf.create(config), False)
     try:
         with whole._logs():
+            assert len(open_logs()) == (20 if limit > 5 * 19 + 60 else 0)
             log = logging.getLogger("awr_exp")
             log.info("for all")
             with speaking(folders[7], "7"):
                 log.info("for one")
-            opened = {os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
+            opened = open_logs()
             log.info("for all again")
     finally:
         root.handlers = before
-    assert len([name for name in opened if name.endswith("train.log")]) == (20 if limit > 5 * 19 + 60 else 0)
+    assert len(opened) == (20 if limit > 5 * 19 + 60 else 0)
     for folder in folders:
         one = ["for one"] if folder.name == "7" else []
         assert (folder / "train.log").read_text().splitlines() == ["for all", *one, "for all again"]
