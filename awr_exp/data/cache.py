@@ -88,7 +88,7 @@ def read(folder: Path, made_of: Iterable[Path]) -> Flat | None:
             returns = np.array(facts["returns"], np.float64)
             packed = packed if in_memory else read_at_random(packed)
             return Flat(packed, torch.from_numpy(lengths), returns, spec, list(facts["coarse"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             log.debug("no cache in %s: %s", place, error)
     return None
 

@@ -159,8 +159,9 @@ def test_facts_are_sealed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load(ID)
     (path,) = (root / ID / "data" / ".awr_exp_cache").glob("*.json")
     facts = json.loads(path.read_text())
-    path.write_text(json.dumps(facts | {"lengths": [1, 4, 7]}))
-    assert not cached(monkeypatch)
+    for lengths in ([1, 4, 7], [10**30]):
+        path.write_text(json.dumps(facts | {"lengths": lengths}))
+        assert not cached(monkeypatch)
     assert load(ID).longest == 7
 
 
