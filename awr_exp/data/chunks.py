@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from awr_exp.data.packing import check_memory
 from awr_exp.data.schema import STORED, Schema
 from awr_exp.data.transitions import Transitions
 from awr_exp.errors import UserError
@@ -21,8 +22,8 @@ def chunks(data: Transitions, steps: int, gamma: float) -> Transitions:
     Each recorded episode becomes up to h interleaved ones, of the steps t, t + h, t + 2h, ... for each of its first h
     steps t, so that a next observation is still in the row below, and `origin` says whose parts they are. Where an
     episode terminates within a chunk, its last action is repeated, which changes nothing; where it is merely cut, a
-    chunk has to be whole. Raises UserError where no episode is as long, and for data whose observations are seen
-    several at once.
+    chunk has to be whole. Raises UserError where no episode is as long, where the new rows do not fit the memory, and
+    for data whose observations are seen several at once.
     """
     if steps == 1:
         return data
@@ -77,6 +78,8 @@ def _packed(data: Transitions, steps: int, gamma: float, at: Tensor, left: Tenso
     """Rows with the observations at packed rows `at` [M], and the chunks from there on; left: steps of the episode."""
     spec = data.spec.chunked(steps)
     schema = Schema(spec, STORED)
+    what = f"takes {{}} with dataset.action_chunk={steps}"
+    check_memory(data.info.id, len(at), schema.width, what, "give a smaller one, or dataset.max_transitions")
     packed = data.packed.new_zeros(len(at), schema.width)
     for old, new in zip(data.schema.views(data.packed, "obs"), schema.views(packed, "obs"), strict=True):
         new.copy_(old[at])

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from awr_exp.data.packing import check_memory
 from awr_exp.data.schema import STORED
 from awr_exp.data.transitions import Transitions
 from awr_exp.envs.goals import INSTEAD, Judge
 from awr_exp.errors import UserError
 from awr_exp.layout import Entry, sizes
-from awr_exp.machine import free_memory
 from awr_exp.seeding import numpy_generator
 
 log = logging.getLogger(__name__)
@@ -131,12 +131,8 @@ def _copy(data: Transitions, judge: Judge, achieved: Entry, number: int) -> _Cop
 
 def _room(data: Transitions, copies: int, rows: int) -> Tensor:
     """Packed rows that begin with those of the data. Raises UserError where the memory does not take them."""
-    needed, free = rows * data.schema.width * data.packed.element_size(), free_memory()
-    if needed > free:
-        raise UserError(
-            f"data set '{data.info.id}' takes {needed / 1e9:.1f} GB of memory with dataset.hindsight={copies}, and "
-            f"{free / 1e9:.1f} GB are free: give fewer, or dataset.max_transitions"
-        )
+    what = f"takes {{}} with dataset.hindsight={copies}"
+    check_memory(data.info.id, rows, data.schema.width, what, "give fewer, or dataset.max_transitions")
     packed = data.packed.new_empty(rows, data.packed.shape[1])
     packed[: len(data.packed)] = data.packed
     return packed

@@ -18,13 +18,10 @@ if TYPE_CHECKING:
 def laid_out(data: "Transitions") -> Tensor:
     """A copy of the rows of these episodes alone, end to end, as training sees them: see `Transitions.packed`."""
     schema, rows = data.schema, data.lie.packed().to(data.held.device)
-    needed, free = 4 * data.lie.rows * schema.width, free_memory()
-    if data.held.device.type == "cpu" and needed > free:
-        raise UserError(
-            f"data set '{data.info.id}' would have to be copied, which takes {needed / 1e9:.1f} GB of memory, and "
-            f"{free / 1e9:.1f} GB are free: leave out dataset.top_percent, max_transitions, reward_scale, reward_shift "
-            "and what is held out, or write it anew with them"
-        )
+    if data.held.device.type == "cpu":
+        what = "would have to be copied, which takes {}"
+        change = "leave out dataset.top_percent, max_transitions, reward_scale, reward_shift and what is held out"
+        check_memory(data.info.id, data.lie.rows, schema.width, what, f"{change}, or write it anew with them")
     packed = data.between(0, data.lie.rows).clone()
     reward, truncated, terminated = (schema.view(packed, name) for name in ("reward", "truncated", "terminated"))
     reward[rows] = data.rewards.learnt(reward[rows])
@@ -33,6 +30,14 @@ def laid_out(data: "Transitions") -> Tensor:
     for name in STORED[1:]:
         schema.view(packed, name)[final] = 0
     return packed
+
+
+def check_memory(id: str, rows: int, width: int, what: str, change: str) -> None:
+    """Raises UserError where so many packed rows more are not free; what: this data set does with {} of memory."""
+    needed, free = 4 * rows * width, free_memory()
+    if needed > free:
+        what = what.format(f"{needed / 1e9:.1f} GB of memory")
+        raise UserError(f"data set '{id}' {what}, and {free / 1e9:.1f} GB are free: {change}")
 
 
 def episode_returns(packed: Tensor, lengths: NDArray[np.int64], spec: Spec) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from torch.testing import assert_close
 from awr_exp.agents.awr import AWR
 from awr_exp.building import dataset, stacking
 from awr_exp.building.build import build
+from awr_exp.data import packing
 from awr_exp.data.chunks import chunks
 from awr_exp.data.episodes import from_episodes
 from awr_exp.data.holdout import split
@@ -357,3 +358,12 @@ def test_agents_discount_from_chunk_to_chunk() -> None:
         assert float(made.gamma) == pytest.approx(0.9**3)
     assert isinstance(make_awr(CONTINUOUS, gamma=0.9).gamma, Tensor)
     assert float(make_awr(CONTINUOUS, gamma=0.9, kind=AWR).gamma) == 0.9
+
+
+def test_chunks_that_the_memory_does_not_take_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = recorded(spec_of("test", SEEN, BOX), [9, 4], [True, False])
+    monkeypatch.setattr(packing, "free_memory", lambda: 100)
+    said = r"GB of memory with dataset\.action_chunk=3, and 0\.0 GB are free: give a smaller one"
+    with pytest.raises(UserError, match=said):
+        chunks(data, 3, 0.9)
+    assert chunks(data, 1, 0.9) is data

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from awr_exp.data import export, hindsight
+from awr_exp.data import export, packing
 from awr_exp.data.hindsight import relabelled
 from awr_exp.data.holdout import split
 from awr_exp.data.minari import load
@@ -333,7 +333,7 @@ def test_an_environment_that_is_not_there_or_not_trusted(env: str | None, messag
 
 def test_copies_that_the_memory_does_not_take_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = load(record("Plain"))
-    monkeypatch.setattr(hindsight, "free_memory", lambda: 10_000)
+    monkeypatch.setattr(packing, "free_memory", lambda: 10_000)
     said = refused(relabelled, data, 40, within(0.5))
     assert said is not None
     assert "GB of memory with dataset.hindsight=40, and 0.0 GB are free: give fewer, or dataset.max_transitions" in said
