@@ -64,8 +64,8 @@ def reported(cfgs: list[list[str]], folder: Path) -> list[list[list[float | str]
         [
             [row["update"], row["env_steps"], row["name"], row["value"]]
             for row in read(one)
-            # What is measured when all is over changes nothing of it.
-            if "per_second" not in row["name"] and not row["name"].startswith("diagnosis/")
+            # What is measured when all is over changes nothing of it, and the tests' data sets have other references.
+            if "per_second" not in row["name"] and not row["name"].startswith(("diagnosis/", "eval/normalized_score"))
         ]
         for one in folders
     ]
