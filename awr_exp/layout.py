@@ -193,8 +193,8 @@ def _nested(parts: Sequence[tuple[tuple[str | int, ...], Any]]) -> Any:
 
 
 def described(entries: Entries) -> str:
-    """The parts by name, with their shapes, or with how many choices there are of each value."""
-    return ", ".join(f"{entry.name} {sizes(entry)}" for entry in entries)
+    """The parts by name, if they are parts, with their shapes, or with how many choices there are of each value."""
+    return ", ".join(f"{entry.name} {sizes(entry)}" if entry.path else sizes(entry) for entry in entries)
 
 
 def sizes(entry: Entry) -> str:

@@ -154,8 +154,7 @@ class Spec:
     @property
     def action_parts(self) -> str:
         """The parts of an action in words, where it has some."""
-        whole = len(self.action) == 1 and not self.action[0].path
-        return layout.sizes(self.action[0]) if whole else layout.described(self.action)
+        return layout.described(self.action)
 
     def __repr__(self) -> str:
         parts = f" of {layout.described(self.observation)}" if self.observation else ""
