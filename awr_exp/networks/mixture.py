@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from awr_exp.networks.categorical import Categorical
 from awr_exp.networks.head import Extra
-from awr_exp.networks.heads import Categorical, Gaussian
+from awr_exp.networks.heads import Gaussian
 from awr_exp.networks.numpy_policy import Components, NumpyHead
 from awr_exp.ranges import Count
 from awr_exp.types import Metrics, Spec

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from awr_exp.report import statistics
-from awr_exp.report.comparison import Comparison, Group
+from awr_exp.report.comparison import Comparison
 from awr_exp.report.drawing import COLOURS, Axis, Level, Panel, Trace, framed, padded, widened
+from awr_exp.report.group import Group
 from awr_exp.report.runs import ESTIMATE, HELD_OUT, RETURN, Result
 from awr_exp.report.settings import Setting, name
 from awr_exp.report.statistics import ENOUGH, bootstrap

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from awr_exp.math import diagnosis
 from awr_exp.report import settings
-from awr_exp.report.comparison import Comparison, Group
+from awr_exp.report.comparison import Comparison
+from awr_exp.report.group import Group
 
 
 def answer(compared: Comparison) -> str:

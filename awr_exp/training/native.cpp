@@ -55,7 +55,7 @@ constexpr int TILE_ROWS = 6;  // with TILE_VECTORS: as many sums as the register
 constexpr int CHUNKS = 4;
 constexpr int SPINS = 500;
 constexpr double HALF_LOG_TWO_PI = 0.91893853320467274178;
-// As in awr_exp/networks/heads.py and awr_exp/math/optimizers.py.
+// As in awr_exp/networks (heads.py, categorical.py) and awr_exp/math/optimizers.py.
 constexpr float LOG_STD_MIN = -5, LOG_STD_MAX = 2, MOMENTUM = 0.9f, BETA_1 = 0.9f, BETA_2 = 0.999f, EPSILON = 1e-8f;
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
