@@ -94,7 +94,7 @@ class Entry:
         if not self.counts:
             return np.asarray(flat, np.float32)
         index = flat - np.array(self.starts)
-        if not self.has(flat).all():
+        if not self._are_choices(index).all():
             raise ValueError(f"{self.name} is none of its {self.choices}")
         out = np.zeros((*index.shape[:-1], self.width), np.float32)
         before = np.cumsum(self.counts) - self.counts
@@ -103,7 +103,10 @@ class Entry:
 
     def has(self, flat: NDArray[Any]) -> NDArray[np.bool_]:
         """Whether each of values [..., size] is one of its choices."""
-        index = flat - np.array(self.starts)
+        return self._are_choices(flat - np.array(self.starts))
+
+    def _are_choices(self, index: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether numbers [..., size] that count from 0 are choices."""
         found: NDArray[np.bool_] = (index >= 0) & (index < np.array(self.counts)) & (index == np.round(index))
         return found
 

@@ -1,4 +1,4 @@
-"""Where the next observations of a replay's transitions are, so that each is kept once."""
+"""The rows of a replay, and where the next observations of its transitions are, so that each is kept once."""
 
 import math
 
@@ -11,7 +11,7 @@ from awr_exp.types import Spec
 
 SHARE = 1 / 32
 """Rows for final observations that there is room for to begin with, for each of a replay's own. Where episodes are
-shorter than that, they grow, twofold each time."""
+shorter than 32 steps, they grow, twofold each time, for which all rows are there twice for a moment."""
 
 
 def row_bytes(spec: Spec) -> int:

@@ -139,20 +139,19 @@ class _Episodes:
             # float32 does not have every whole number, and choices are told apart by theirs.
             stacked = self._stack(field, entry.shape, 1, np.float64 if entry.counts else np.dtype(entry.kept))
             if entry.counts:
-                self._check_choices(field, entry, stacked)
-                stacked = entry.columns(stacked.reshape(-1, *entry.shape))
+                try:
+                    stacked = entry.columns(stacked.reshape(-1, *entry.shape))
+                except ValueError:
+                    raise self._no_choice(field, entry, stacked) from None
             schema.view(packed, "obs", *entry.path).numpy()[:] = stacked
 
-    def _check_choices(self, field: str, entry: layout.Entry, values: NDArray[Any]) -> None:
-        """Raises UserError, naming episode and step, where one of values [rows, size] is no choice of their space."""
-        good = entry.has(values)
-        if good.all():
-            return
-        row, column = np.argwhere(~good)[0].tolist()
+    def _no_choice(self, field: str, entry: layout.Entry, values: NDArray[Any]) -> UserError:
+        """What is said of the first of values [rows, size] that is no choice of their space: its episode and step."""
+        row, column = np.argwhere(~entry.has(values))[0].tolist()
         episode = int(np.searchsorted(self.final, row))
         step = row - int(self.final[episode]) + int(self.lengths[episode])
         said = f"{field} holds {values[row, column]:g} at step {step}; its space has {entry.choices}"
-        raise self.error(self.names[episode], said)
+        return self.error(self.names[episode], said)
 
     def _coarse_observations(self, spec: Spec) -> Iterator[str]:
         """The names of what float32 is too coarse for."""
