@@ -245,7 +245,7 @@ def fits(head: str, task: str, agent: str = "bc") -> bool:
 def combinations() -> Iterator[Any]:
     """Schedule, agent, task and another option.
 
-    Every agent is tried with one head offline, and every second other option in one place. The others in that place,
+    Every agent is tried with one head offline, and every fourth other option in one place. The others in that place,
     and agents in another one, by turns, are long, and the rest is slow.
     """
     others = [
@@ -269,7 +269,7 @@ def combinations() -> Iterator[Any]:
                     now = usual and ((schedule == OFFLINE and task == "continuous") or agent == "awr")
                     here = (agent, schedule) == places[number % len(places)]
                     later = here or (usual and ((schedule, task) == turn or agent == "iql"))
-                    now = now or (here and option not in LARGE and number % 2 == 0)
+                    now = now or (here and option not in LARGE and number % 4 == 0)
                     marks = () if now else pytest.mark.long if later else pytest.mark.slow
                     combination = schedule, agent, task, option
                     yield pytest.param(combination, marks=marks, id=" ".join(combination))
